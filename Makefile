@@ -1,0 +1,43 @@
+# `make demo` and `make test` need Python >= 3.11, make and git; everything else goes into .venv by itself.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
+UV_VERSION = 0.13.9
+BIN = .venv/bin
+RUN_ENV = OMP_NUM_THREADS=1 RAY_DATA_USE_DATASOURCE_V2=0 RAY_AUTH_MODE=disabled RAY_worker_niceness=0 RAY_USAGE_STATS_ENABLED=0
+.DEFAULT_GOAL = help
+.PHONY: help demo test lint bench lock docs-check clean
+
+help:  ## show what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# uv, unlike pip, ignores PIP_FIND_LINKS: a CPU-only torch lying there would not fit the pinned torchvision.
+.venv/installed: requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: needed Python >= 3.11 on the PATH, found none" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: needed Python >= 3.11, got $$($(PYTHON) --version); set PYTHON=" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+demo: .venv/installed  ## draw a small archive, train on it, score it, query the result (under 5 minutes)
+	$(RUN_ENV) $(BIN)/python -m jobs.demo
+
+test: .venv/installed lint  ## lint, type-check and run every test (about 10 minutes on 2 cores)
+	$(RUN_ENV) $(BIN)/python -m pytest
+
+lint: .venv/installed  ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed  ## measure against DifferNet's own procedure and a bare loop -> build/bench.json
+	$(RUN_ENV) $(BIN)/python -m jobs.benchmark
+
+docs-check: .venv/installed  ## run the README's commands
+	$(RUN_ENV) $(BIN)/python -m pytest tests/test_readme.py
+
+lock: .venv/installed  ## resolve pyproject.toml into requirements.txt again
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt
+
+clean:  ## remove what was built
+	rm -rf .venv build

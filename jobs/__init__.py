@@ -1,0 +1,1 @@
+"""Buckets and clusters: verbs that run (`python -m jobs.score`) and the nouns that they share. Never imports tuning."""

@@ -1,0 +1,100 @@
+"""Command lines: YAML and flags into one config, errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
+
+from jobs.config import merge
+from jobs.errors import EXIT_FAILED, JobError, RequestError
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def parse_config(config_class: type[Config], argv: Sequence[str], *, prog: str = "") -> Config:
+    """Builds ``config_class`` from ``--config FILE.yaml`` and flags; flags win. ``--help`` prints and exits 0.
+
+    Raises:
+        RequestError: one line naming every field that is wrong, what was needed and what came.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config")
+    try:
+        known, rest = first.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise RequestError(f"{error}; see --help") from error
+    from_file = _read_yaml(known.config) if known.config else {}
+    from_flags = _parse_flags(config_class, rest, prog=prog)
+    try:
+        return config_class.model_validate(merge(from_file, from_flags))
+    except ValidationError as error:
+        raise RequestError("; ".join(_explain(problem) for problem in error.errors()) + "; see --help") from error
+
+
+def _read_yaml(path: str) -> dict[str, object]:
+    try:
+        loaded = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise RequestError(f"--config {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise RequestError(f"--config {path}: expected a mapping of fields, got {type(loaded).__name__}")
+    return loaded
+
+
+def _parse_flags(config_class: type[BaseModel], argv: list[str], *, prog: str) -> dict[str, object]:
+    settings = type(config_class.__name__, (config_class, BaseSettings), {"__doc__": config_class.__doc__})
+    try:
+        return CliSettingsSource(
+            settings,
+            cli_prog_name=f"{prog} [--config FILE.yaml]".strip() if prog else None,
+            cli_parse_args=argv,
+            cli_kebab_case=True,
+            cli_implicit_flags=True,
+            cli_avoid_json=True,
+            cli_hide_none_type=True,
+            cli_exit_on_error=False,
+        )()
+    except SettingsError as error:
+        raise RequestError(f"{str(error).removeprefix('error parsing CLI: ')}; see --help") from error
+
+
+def _explain(problem: object) -> str:
+    """One pydantic problem as 'field: what was needed, got what came'."""
+    details: dict[str, object] = dict(problem)  # type: ignore[call-overload]  # ErrorDetails is a TypedDict
+    path = details["loc"] if isinstance(details["loc"], tuple) else ()
+    field = "--" + ".".join(str(part) for part in path).replace("_", "-") if path else ""
+    kind, message = details["type"], str(details["msg"]).removeprefix("Value error, ")
+    if kind == "missing":
+        return f"{field} is required"
+    if kind == "extra_forbidden":
+        return f"{field.removeprefix('--')}: no such field"
+    if kind == "value_error":
+        return f"{field}: {message}".removeprefix(": ")
+    return f"{field}: {message[:1].lower()}{message[1:]}, got {details['input']!r}"
+
+
+def run_verb(main: Callable[[Sequence[str]], int]) -> None:
+    """Runs a verb and exits with its code; an expected error becomes one line on stderr, without a traceback."""
+    os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        code = main(sys.argv[1:])
+    except JobError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
+        code = EXIT_FAILED
+    sys.stdout.flush()
+    sys.exit(code)

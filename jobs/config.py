@@ -1,0 +1,149 @@
+"""Configuration of every verb: one pydantic model each is the YAML file, the flags and the --help text."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from jobs import storage
+from jobs.errors import RequestError
+from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimiserConfig, preset
+
+
+def _as_uri(value: str) -> str:
+    try:
+        return storage.normalise(value)
+    except RequestError as error:
+        raise ValueError(str(error)) from error
+
+
+def _as_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+        raise ValueError(
+            f"expected 1-100 letters, digits, '.', '_' or '-', beginning with a letter or digit, got {value!r}"
+        )
+    return value
+
+
+Uri = Annotated[str, AfterValidator(_as_uri)]
+Name = Annotated[str, AfterValidator(_as_name)]
+
+DEFAULT_KEY_PATTERN = r"(?P<category>[^/]+)/"
+
+
+class JobConfig(BaseModel):
+    """Base of all verbs: unknown fields are refused, so a typo never passes silently."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScoringResources(JobConfig):
+    """How much of the cluster scoring takes."""
+
+    actors: int | None = Field(
+        None, ge=1, description="scoring actors; default: one per GPU, or per CPU left by decoding"
+    )
+    use_gpu: bool = Field(False, description="give each scoring actor one GPU")
+    batch_photos: int | None = Field(
+        None, ge=1, description="photos per scoring batch; default: 256 latent vectors' worth"
+    )
+    fetch_concurrency: int = Field(32, ge=1, le=512, description="concurrent GETs per decode task")
+    detector_cache: int = Field(4, ge=1, description="detectors that each scoring actor keeps loaded")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
+
+
+class ScoreConfig(JobConfig):
+    """Score an archive of inspection photos into a Parquet result table."""
+
+    archive: Uri = Field(description="prefix that holds the photos")
+    detectors: Uri = Field(description="registry of trained detectors")
+    results: Uri = Field(description="where scores/ and runs/ are kept")
+    run_id: Name = Field(description="name of this run; the same id again resumes it, or does nothing once published")
+    alias: Name = Field("champion", description="which registered detector of each category scores")
+    key_pattern: str = Field(
+        DEFAULT_KEY_PATTERN,
+        description="regular expression matched at the start of each key below the archive; named groups: category "
+        "(required), site, captured_at (ISO 8601)",
+    )
+    false_alarm_rate: float = Field(0.05, gt=0, lt=1, description="p-value at or below which a photo is an anomaly")
+    max_error_rate: float = Field(
+        0.05, ge=0, le=1, description="share of unreadable and failed rows above which to exit 3"
+    )
+    rescore: bool = Field(False, description="score everything again, also what earlier runs have scored")
+    top: int = Field(10, ge=0, description="how many of the most anomalous photos the summary lists")
+    scoring: ScoringResources = Field(default_factory=ScoringResources, description="share of the cluster")
+
+    @field_validator("key_pattern")
+    @classmethod
+    def _pattern_names_a_category(cls, pattern: str) -> str:
+        try:
+            groups = set(re.compile(pattern).groupindex)
+        except re.error as error:
+            raise ValueError(f"expected a regular expression, got {pattern!r}: {error}") from error
+        if "category" not in groups or groups - {"category", "site", "captured_at"}:
+            raise ValueError(f"expected named groups category and at most site, captured_at, got {sorted(groups)}")
+        return pattern
+
+
+class TrainConfig(JobConfig):
+    """Train a detector of one category on its flawless photos, calibrate and register it."""
+
+    data: Uri = Field(description="data in MVTec layout: <category>/train/good, <category>/test/<good or defect>")
+    category: Name = Field(description="asset category to train")
+    detectors: Uri = Field(description="registry to put the detector into")
+    variant: str = Field("attentdiffernet_se", description=f"preset to start from: {', '.join(PRESETS)}")
+    alias: Name | None = Field("champion", description="alias to set to the new detector; null sets none")
+    workers: int = Field(1, ge=1, description="data-parallel training workers")
+    use_gpu: bool = Field(False, description="give each worker one GPU")
+    calibration_fraction: float = Field(
+        0.2, gt=0, lt=1, description="share of the flawless photos held out to calibrate"
+    )
+    false_alarm_rate: float = Field(
+        0.05, gt=0, lt=1, description="rate that the calibration set must be able to support"
+    )
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
+    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig, description="training procedure")
+    detector: DetectorConfig = Field(default_factory=DetectorConfig, description="changes to the preset")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_the_preset(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        variant = given.get("variant", cls.model_fields["variant"].default)
+        try:
+            base = preset(variant).model_dump()
+        except KeyError as error:
+            raise ValueError(error.args[0]) from error
+        return {**given, "detector": merge(base, given.get("detector", {}))}
+
+    @model_validator(mode="after")
+    def _workers_share_a_batch(self) -> Self:
+        if self.optimiser.batch_size < self.workers:
+            raise ValueError(f"optimiser.batch_size {self.optimiser.batch_size} is less than {self.workers} workers")
+        return self
+
+
+class EvaluateConfig(JobConfig):
+    """Score labelled photos with registered detectors and report AUROC per category."""
+
+    data: Uri = Field(description="data in MVTec layout: <category>/test/good and <category>/test/<defect>")
+    detectors: Uri = Field(description="registry of trained detectors")
+    categories: list[Name] = Field(default_factory=list, description="categories to evaluate; default: all in the data")
+    alias: Name = Field("champion", description="which registered detector of each category to evaluate")
+    output: Uri | None = Field(None, description="file to write the figures to, as JSON")
+    scoring: ScoringResources = Field(default_factory=ScoringResources, description="share of the cluster")
+
+
+def merge(base: dict[str, object], over: object) -> dict[str, object]:
+    """Returns ``base`` with ``over`` laid on top, key by key at every level; attention is replaced as a whole."""
+    if not isinstance(over, dict):
+        raise ValueError(f"expected a mapping, got {over!r}")
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        nested = isinstance(below, dict) and isinstance(value, dict) and key != "attention"
+        merged[key] = merge(below, value) if nested and isinstance(below, dict) else value
+    return merged

@@ -1,0 +1,36 @@
+"""The errors that end a job, and the exit codes they carry (DESIGN section 4)."""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_BAD_REQUEST = 2
+EXIT_TOO_MANY_UNREADABLE = 3
+
+
+class JobError(Exception):
+    """The job could not finish: one line that says what was needed, what came and what to do."""
+
+    exit_code = EXIT_FAILED
+
+
+class RequestError(JobError):
+    """The request itself is wrong (arguments, configuration, missing inputs), found before any cluster work."""
+
+    exit_code = EXIT_BAD_REQUEST
+
+
+class StorageError(JobError):
+    """Object storage refused or could not be reached."""
+
+
+class MissingObjectError(StorageError):
+    """The object is not there."""
+
+
+class DeniedError(StorageError):
+    """The credentials may not do this."""
+
+
+class ConflictError(StorageError):
+    """A conditional write lost: the object exists already or has changed."""

@@ -1,0 +1,154 @@
+"""The pipeline as Ray Data datasets, shared by the verbs: manifest -> decoded -> scored."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.fs
+import ray
+
+from jobs import storage
+from jobs.config import ScoringResources
+from jobs.fetch import FetchDecode
+from jobs.plan import ScoringPlan
+from jobs.progress import Report
+from jobs.stages import ScoreImages
+
+LOGICAL_CPUS_PER_CORE = 4
+"""A local cluster of ours has more CPU slots than cores, or a stage that holds its slots could starve the next one."""
+DECODE_BATCH_PHOTOS = 32
+BLOCK_PHOTOS = 128
+"""Most photos in one block: what a crash repeats, and what one staged file holds."""
+DECODE_CPUS = 0.5
+"""A decode task waits for storage about half its time; and because this differs from a scoring actor's CPU, Ray Data
+keeps the two stages apart instead of fusing them, so that photos are fetched while others are scored."""
+
+
+def _quiet_and_strict() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # ours counts photos by status
+    context.print_on_execution_start = False
+    context.max_errored_blocks = 0  # a lost block would be lost rows
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def start_ray() -> None:
+    """Joins the cluster of RAY_ADDRESS (as in `ray job submit`) or a running local one, else starts one of its own."""
+    if not ray.is_initialized():
+        _connect()
+    _quiet_and_strict()
+
+
+def _connect() -> None:
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    environment = {"env_vars": storage.worker_environment()}
+    try:
+        ray.init(address="auto", runtime_env=environment, log_to_driver=False, logging_level=logging.WARNING)
+    except ConnectionError:
+        ray.init(
+            address="local",
+            num_cpus=LOGICAL_CPUS_PER_CORE * (os.cpu_count() or 1),
+            runtime_env=environment,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+
+
+def scoring_actors(resources: ScoringResources) -> int:
+    """Number of scoring actors: as asked, else one per GPU, or one per core while CPU slots are left for decoding."""
+    if resources.actors is not None:
+        return resources.actors
+    available: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray ships no types
+    if resources.use_gpu:
+        return max(1, int(available.get("GPU", 0)))
+    slots = int(available.get("CPU", 1))
+    is_one_machine = len(ray.nodes()) == 1  # type: ignore[no-untyped-call]  # ray ships no types
+    cores = min(slots, os.cpu_count() or 1) if is_one_machine else slots
+    return max(1, min(cores, slots - max(1, slots // 4)))
+
+
+def batch_photos(plan: ScoringPlan, resources: ScoringResources) -> int:
+    """Photos per scoring batch: as asked, else as many as give the flow 256 latent vectors."""
+    fewest_views = min(detector.views for detector in plan.by_category.values())
+    return resources.batch_photos or max(4, math.ceil(256 / fewest_views))
+
+
+def read_manifest(
+    path: str, *, filesystem: pyarrow.fs.FileSystem, rows: int, plan: ScoringPlan, resources: ScoringResources
+) -> ray.data.Dataset:
+    """The dataset of a manifest file, in blocks that spread over the actors and are cheap to repeat after a crash.
+
+    Args:
+        path: Parquet file of MANIFEST rows, a path within ``filesystem``.
+        filesystem: pyarrow filesystem of the manifest.
+        rows: number of manifest rows.
+        plan: detectors by category.
+        resources: share of the cluster.
+    """
+    block_rows = min(
+        BLOCK_PHOTOS, max(batch_photos(plan, resources), math.ceil(rows / (4 * scoring_actors(resources))))
+    )
+    return ray.data.read_parquet(path, filesystem=filesystem, override_num_blocks=math.ceil(rows / block_rows))
+
+
+def decoded(manifest: ray.data.Dataset, fetch_decode: FetchDecode) -> ray.data.Dataset:
+    """The dataset of DECODED rows for a dataset of MANIFEST rows: the one way from bytes to pixels."""
+    return manifest.map_batches(
+        fetch_decode.__call__, batch_size=DECODE_BATCH_PHOTOS, batch_format="pyarrow", num_cpus=DECODE_CPUS
+    )
+
+
+def scored(
+    manifest: ray.data.Dataset, *, plan: ScoringPlan, resources: ScoringResources, report: Report
+) -> ray.data.Dataset:
+    """The dataset of STAGED rows for a dataset of MANIFEST rows; nothing runs until it is consumed.
+
+    Args:
+        manifest: MANIFEST rows.
+        plan: detectors by category.
+        resources: share of the cluster.
+        report: tells the progress what each batch came to.
+    """
+    fetch_decode = FetchDecode(
+        image_sizes={category: detector.image_size for category, detector in plan.by_category.items()},
+        max_pixels=plan.max_pixels,
+        concurrency=plan.fetch_concurrency,
+    )
+    actors = scoring_actors(resources)
+    return decoded(manifest, fetch_decode).map_batches(
+        ScoreImages,
+        fn_constructor_kwargs={"plan": plan, "report": report, "device": "cuda" if resources.use_gpu else "cpu"},
+        batch_size=batch_photos(plan, resources),
+        batch_format="pyarrow",
+        num_cpus=1,
+        num_gpus=1 if resources.use_gpu else None,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=2
+        ),
+    )
+
+
+def as_table(dataset: ray.data.Dataset, *, schema: pa.Schema) -> pa.Table:
+    """Runs a dataset and collects its rows in this process."""
+    tables = [ray.get(reference) for reference in dataset.to_arrow_refs()]
+    return pa.concat_tables([table.cast(schema) for table in tables if len(table)] or [schema.empty_table()])
+
+
+def cause(error: BaseException) -> str:
+    """What went wrong inside a worker, as one line, without the tracebacks that Ray puts around it."""
+    while inner := _inner(error):
+        error = inner
+    message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    failures = getattr(error, "worker_failures", {}).values()  # Ray Train's, by rank
+    candidates = (getattr(error, "cause", None), error.__cause__, *failures)
+    return next((candidate for candidate in candidates if isinstance(candidate, BaseException)), None)

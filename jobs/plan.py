@@ -1,0 +1,79 @@
+"""What a run will do, decided once before any cluster work and kept with its staging, so that a rerun does the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict
+
+from jobs import registry
+from jobs.errors import RequestError
+from jobs.registry import RegisteredDetector
+from model.calibration import Calibration
+
+
+class PlannedDetector(BaseModel):
+    """The detector that scores one category in this run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    detector_id: str
+    variant: str
+    image_size: int
+    views: int
+    precision: str
+    threshold: float | None
+    calibration: Calibration
+
+
+class ScoringPlan(BaseModel):
+    """Everything that the stages need: sent to every worker, so it holds no weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    detectors: str
+    by_category: dict[str, PlannedDetector]
+    max_pixels: int
+    fetch_concurrency: int
+    detector_cache: int
+
+
+def plan_detectors(
+    detectors: str, categories: Iterable[str], *, alias: str, false_alarm_rate: float
+) -> dict[str, PlannedDetector]:
+    """Resolves ``alias`` of every category that has one; the rest is left out and its photos become no_detector rows.
+
+    Raises:
+        RequestError: a detector has no calibration, or no category has a detector at all.
+    """
+    wanted = sorted(set(categories))
+    found = {category: registry.resolve(detectors, category, alias=alias) for category in wanted}
+    planned = {
+        category: _planned(detector, false_alarm_rate) for category, detector in found.items() if detector is not None
+    }
+    if not planned:
+        raise RequestError(
+            f"no category of the archive ({', '.join(wanted[:5]) or 'none'}) has a detector with alias {alias!r} in "
+            f"{detectors}, which has {', '.join(registry.categories(detectors)[:5]) or 'none'}: train one or correct "
+            "--detectors, --archive or --key-pattern"
+        )
+    return planned
+
+
+def _planned(detector: RegisteredDetector, false_alarm_rate: float) -> PlannedDetector:
+    if detector.calibration is None:
+        raise RequestError(
+            f"detector {detector.detector_id} of {detector.category} has no calibration, so it cannot give p-values: "
+            f"train {detector.category} again with jobs.train"
+        )
+    config = detector.config
+    return PlannedDetector(
+        detector_id=detector.detector_id,
+        variant=config.variant,
+        image_size=config.image_size,
+        views=config.views,
+        precision=config.precision,
+        threshold=detector.calibration.threshold(false_alarm_rate),
+        calibration=detector.calibration,
+    )

@@ -1,0 +1,129 @@
+"""Progress that a person can follow: a bar on a terminal, a line every few seconds in a job's log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from tqdm import tqdm
+
+POLL_S = 0.5
+LINE_INTERVAL_S = 5.0
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What stages have reported so far; times in seconds since the epoch, 0 before the first report."""
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    note: str = ""
+    first_at: float = 0.0
+    first_units: int = 0
+    last_at: float = 0.0
+
+    @property
+    def units(self) -> int:
+        """Units done, of any kind."""
+        return sum(self.counts.values())
+
+    @property
+    def steady_per_s(self) -> float | None:
+        """Units per second from the first report to the last; None before there are two."""
+        elapsed_s = self.last_at - self.first_at
+        return (self.units - self.first_units) / elapsed_s if elapsed_s > 0 else None
+
+
+class Tally:
+    """Keeps what stages report; lives in an actor, so that a stage's process may die without it."""
+
+    def __init__(self) -> None:
+        """Starts at zero."""
+        self._reported = Reported()
+
+    def add(self, counts: Mapping[str, int], note: str) -> None:
+        """Adds units done by kind, and replaces the remark shown beside them."""
+        now, was = time.time(), self._reported
+        if not was.first_at:
+            was = replace(was, first_at=now, first_units=sum(counts.values()))
+        self._reported = replace(was, counts=Counter(was.counts) + Counter(counts), note=note, last_at=now)
+
+    def read(self) -> Reported:
+        """What has been reported so far."""
+        return self._reported
+
+
+class Report:
+    """What a stage calls with the units it has done; it travels to workers and never waits."""
+
+    def __init__(self, tally: Any) -> None:
+        """``tally``: actor handle of a Tally."""
+        self._tally = tally
+
+    def __call__(self, counts: Mapping[str, int], note: str = "") -> None:
+        """Reports units done by kind."""
+        self._tally.add.remote(dict(counts), note)
+
+
+class Progress:
+    """Shows what is reported while its ``with`` block runs.
+
+    Args:
+        total: units expected.
+        verb: what happens to them, for the bar and the lines ("scoring").
+        unit: what is counted.
+    """
+
+    def __init__(self, total: int, *, verb: str, unit: str = "photo") -> None:
+        """Starts the tally's actor; it takes no CPU slot."""
+        self._tally: Any = ray.remote(num_cpus=0)(Tally).remote()
+        self.report = Report(self._tally)
+        self.reported = Reported()
+        self._total, self._verb, self._unit = total, verb, unit
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begins to show."""
+        self._started = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Shows the last state, which stays in ``reported``, and stops."""
+        self._stop.set()
+        self._thread.join()
+        ray.kill(self._tally)
+
+    def _follow(self) -> None:
+        on_terminal = sys.stderr.isatty()
+        with tqdm(total=self._total, desc=self._verb, unit=self._unit, disable=not on_terminal) as bar:
+            said_at = time.monotonic()
+            last = False
+            while not last:
+                last = self._stop.wait(POLL_S)
+                try:
+                    self.reported = ray.get(self._tally.read.remote(), timeout=10)
+                except ray.exceptions.GetTimeoutError:
+                    continue  # a busy cluster answers later
+                except ray.exceptions.RayError:
+                    return  # the cluster is gone: the main thread has the error to show
+                bar.set_postfix_str(self.reported.note, refresh=False)
+                bar.update(self.reported.units - bar.n)
+                if not on_terminal and (last or time.monotonic() - said_at >= LINE_INTERVAL_S):
+                    said_at = time.monotonic()
+                    print(self._line(), flush=True)
+
+    def _line(self) -> str:
+        now, elapsed_s = self.reported, time.monotonic() - self._started
+        detail = now.note or ", ".join(f"{count} {kind}" for kind, count in sorted(now.counts.items()))
+        done = f"{self._verb}: {now.units}/{self._total} {self._unit}s after {elapsed_s:.0f} s"
+        return f"{done} ({detail})" if detail else done

@@ -1,0 +1,25 @@
+"""Verb: score an archive of inspection photos into a Parquet result table (the main job).
+
+``python -m jobs.score --archive URI --detectors URI --results URI --run-id ID``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jobs.cli import parse_config, run_verb
+from jobs.config import ScoreConfig
+
+
+def main(argv: Sequence[str]) -> int:
+    """Reads the command line, runs `jobs.scoring.run` and returns the exit code."""
+    config = parse_config(ScoreConfig, argv, prog="python -m jobs.score")
+    from jobs.scoring import (
+        run,  # torch and Ray take seconds to import, which --help and a wrong flag need not wait for
+    )
+
+    return run(config)
+
+
+if __name__ == "__main__":
+    run_verb(main)

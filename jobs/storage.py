@@ -1,0 +1,306 @@
+"""Object storage and local files behind one set of functions on URIs: the only file that opens either.
+
+A URI is ``s3://bucket/key``, ``gs://``, ``az://``, ``file:///path`` or a plain path; keys stand in it as stored, never
+percent-encoded. boto3 resolves S3 credentials and endpoint from the standard AWS_* variables, obstore moves the bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError
+from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
+
+from jobs.errors import ConflictError, DeniedError, MissingObjectError, RequestError, StorageError
+
+if TYPE_CHECKING:
+    import pyarrow.fs
+
+    AnyStore = S3Store | GCSStore | AzureStore | LocalStore
+
+_CLIENT = {"allow_http": True, "timeout": "60s", "connect_timeout": "5s"}
+_RETRY = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
+_ODD_KEY = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
+"""Legal S3 keys that obstore's path type refuses or normalises: empty, dot and control-character segments."""
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One listed object. ``etag`` has no quotes; ``size_bytes`` and ``last_modified`` as of the listing."""
+
+    uri: str
+    etag: str
+    size_bytes: int
+    last_modified: datetime
+
+
+def normalise(uri: str) -> str:
+    """Returns ``uri`` with a scheme and without a trailing slash; plain paths become absolute ``file://`` URIs.
+
+    Raises:
+        RequestError: a scheme other than s3, gs, az, file, or a bucket name that is missing.
+    """
+    if "://" not in uri:
+        return "file://" + str(Path(uri).absolute()).rstrip("/")
+    scheme, rest = uri.split("://", 1)
+    if scheme not in ("s3", "gs", "az", "file"):
+        raise RequestError(f"expected a URI with s3://, gs://, az:// or file://, or a plain path, got {uri!r}")
+    if not rest.strip("/"):
+        raise RequestError(f"expected a bucket or path after {scheme}://, got {uri!r}")
+    return uri.rstrip("/")
+
+
+def join(uri: str, *parts: str) -> str:
+    """Appends path parts to a URI."""
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def split(uri: str) -> tuple[str, str, str]:
+    """Splits a URI into scheme, bucket (empty for files) and key."""
+    scheme, rest = uri.split("://", 1)
+    if scheme == "file":
+        return scheme, "", rest.removeprefix("/")
+    bucket, _, key = rest.partition("/")
+    return scheme, bucket, key
+
+
+@cache
+def _s3_session() -> Any:
+    import boto3
+
+    return boto3.Session()
+
+
+@cache
+def _s3_client() -> Any:
+    from botocore.config import Config
+
+    retries: Any = {"max_attempts": 4, "mode": "standard"}
+    return _s3_session().client("s3", config=Config(connect_timeout=5, read_timeout=60, retries=retries))
+
+
+@cache
+def _store(scheme: str, bucket: str) -> AnyStore:
+    client: Any = _CLIENT
+    retry: Any = _RETRY
+    if scheme == "file":
+        return LocalStore("/", mkdir=True)
+    if scheme == "gs":
+        return GCSStore(bucket, client_options=client, retry_config=retry)
+    if scheme == "az":
+        return AzureStore(bucket, client_options=client, retry_config=retry)
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    endpoint = _s3_endpoint()
+    place: Any = {"endpoint": endpoint} if endpoint else {}
+    return S3Store(
+        bucket,
+        credential_provider=Boto3CredentialProvider(_s3_session()),
+        region=_s3_session().region_name or "us-east-1",
+        client_options=client,
+        retry_config=retry,
+        virtual_hosted_style_request=not endpoint,
+        **place,
+    )
+
+
+def _as_storage_error(error: Exception, uri: str) -> StorageError:
+    """Translates any client's exception into one line of ours."""
+    code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
+    message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if code == "NoSuchBucket" or "<Code>NoSuchBucket<" in message:
+        return MissingObjectError(f"bucket of {uri} does not exist: create it or correct the name")
+    if isinstance(error, FileNotFoundError) or code in ("NoSuchKey", "404"):
+        return MissingObjectError(f"{uri} does not exist")
+    if isinstance(error, (PermissionDeniedError, PermissionError)) or code in ("AccessDenied", "403"):
+        return DeniedError(f"access to {uri} was denied: the credentials lack the permission")
+    if isinstance(error, (AlreadyExistsError, PreconditionError)):
+        return ConflictError(f"{uri} was written by someone else in the meantime")
+    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch"):
+        return DeniedError(f"the storage of {uri} does not accept these credentials ({code}): check AWS_ACCESS_KEY_ID")
+    if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
+        return DeniedError(f"no credentials found for {uri}: set the AWS_* variables, a profile or a role")
+    return StorageError(f"{uri} could not be reached: {re.sub(r'<[?]?xml.*', '', message)[:300].strip()}")
+
+
+_CLIENT_ERRORS = (BaseError, OSError, ValueError)
+
+
+def _s3_errors() -> tuple[type[Exception], ...]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (*_CLIENT_ERRORS, BotoCoreError, ClientError)
+
+
+def read_with_etag(uri: str) -> tuple[bytes, str]:
+    """Reads one object whole; returns its bytes and its entity tag (no quotes).
+
+    Raises:
+        MissingObjectError, DeniedError, StorageError: see their docstrings.
+    """
+    return asyncio.run(read_async(uri))
+
+
+def read(uri: str) -> bytes:
+    """Reads one object whole (see `read_with_etag`)."""
+    return read_with_etag(uri)[0]
+
+
+async def read_async(uri: str) -> tuple[bytes, str]:
+    """`read_with_etag` for many concurrent reads in one event loop."""
+    scheme, bucket, key = split(uri)
+    try:
+        if _ODD_KEY.search(key) and scheme == "s3":
+            return await asyncio.to_thread(_read_odd_key, bucket, key)
+        if _ODD_KEY.search(key) and scheme == "file":
+            return await asyncio.to_thread(Path("/" + key).read_bytes), ""
+        answer = await obstore.get_async(_store(scheme, bucket), key)
+        return bytes(await answer.bytes_async()), (answer.meta["e_tag"] or "").strip('"')
+    except _s3_errors() as error:
+        raise _as_storage_error(error, uri) from error
+
+
+def _read_odd_key(bucket: str, key: str) -> tuple[bytes, str]:
+    answer = _s3_client().get_object(Bucket=bucket, Key=key)
+    return answer["Body"].read(), answer["ETag"].strip('"')
+
+
+def write(uri: str, data: bytes, *, if_absent: bool = False, if_etag: str | None = None) -> None:
+    """Writes one object whole and atomically.
+
+    Args:
+        uri: where.
+        data: the object's bytes.
+        if_absent: write only if nothing is there.
+        if_etag: write only if the object still has this entity tag (from `read_with_etag`).
+
+    Raises:
+        ConflictError: the condition did not hold.
+    """
+    scheme, bucket, key = split(uri)
+    store = _store(scheme, bucket)
+    try:
+        if if_etag is not None and scheme == "file":
+            _replace_file(Path("/" + key), data, if_etag=if_etag)
+        elif if_etag is not None:
+            # Unquoted, because Ceph's gateway compares the header literally with its unquoted tag.
+            obstore.put(store, key, data, mode={"e_tag": if_etag})
+        else:
+            obstore.put(store, key, data, mode="create" if if_absent else "overwrite")
+    except _s3_errors() as error:
+        raise _as_storage_error(error, uri) from error
+
+
+def _replace_file(path: Path, data: bytes, *, if_etag: str) -> None:
+    """Compare and swap on a local file, which obstore does not offer: a lock that dies with its process."""
+    import fcntl
+
+    with path.with_name(path.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if read_with_etag(f"file://{path}")[1] != if_etag:
+            raise ConflictError(f"{path} was written by someone else in the meantime")
+        obstore.put(_store("file", ""), str(path).removeprefix("/"), data)
+
+
+def delete_tree(uri: str) -> None:
+    """Deletes every object under ``uri``; nothing there is no error."""
+    scheme, bucket, _ = split(uri)
+    keys = [split(info.uri)[2] for info in list_objects(uri)]
+    ordinary = [key for key in keys if not _ODD_KEY.search(key)]
+    if ordinary:
+        obstore.delete(_store(scheme, bucket), ordinary)
+    for key in set(keys).difference(ordinary) if scheme == "s3" else ():
+        _s3_client().delete_object(Bucket=bucket, Key=key)  # the folder markers that pyarrow leaves end in a slash
+    if scheme == "file" and Path("/" + split(uri)[2]).is_dir():
+        import shutil
+
+        shutil.rmtree("/" + split(uri)[2])
+
+
+def exists(uri: str) -> bool:
+    """Whether there is an object at ``uri``."""
+    scheme, bucket, key = split(uri)
+    try:
+        obstore.head(_store(scheme, bucket), key)
+    except _s3_errors() as error:
+        known = _as_storage_error(error, uri)
+        if isinstance(known, MissingObjectError):
+            return False
+        raise known from error
+    return True
+
+
+def list_objects(uri: str) -> Iterator[ObjectInfo]:
+    """Lists every object under ``uri`` (a folder: ``uri`` plus a slash, or a whole bucket) in key order of the store.
+
+    Raises:
+        MissingObjectError: the bucket does not exist. An empty prefix is an empty listing.
+    """
+    scheme, bucket, key = split(uri)
+    prefix = key.rstrip("/") + "/" if key else ""
+    try:
+        yield from _list_s3(bucket, prefix) if scheme == "s3" else _list_other(scheme, bucket, prefix)
+    except _s3_errors() as error:
+        raise _as_storage_error(error, uri) from error
+
+
+def _list_s3(bucket: str, prefix: str) -> Iterator[ObjectInfo]:
+    # boto3, not obstore, lists S3: one key with a "." or empty segment ends obstore's whole listing with an error.
+    for page in _s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for item in page.get("Contents", []):
+            tag = item["ETag"].strip('"')
+            yield ObjectInfo(f"s3://{bucket}/{item['Key']}", tag, item["Size"], item["LastModified"].astimezone(UTC))
+
+
+def _list_other(scheme: str, bucket: str, prefix: str) -> Iterator[ObjectInfo]:
+    root = f"{scheme}://{bucket}/"
+    for batch in obstore.list(_store(scheme, bucket), prefix=prefix or None):
+        for item in batch:
+            tag = (item["e_tag"] or "").strip('"')
+            yield ObjectInfo(root + item["path"], tag, item["size"], item["last_modified"])
+
+
+def worker_environment() -> dict[str, str]:
+    """Environment that every process needs which writes through pyarrow.
+
+    S3-compatible stores behind AWS_ENDPOINT_URL may refuse the checksum trailers that the AWS SDK sends by default
+    (Ceph before Squid: 411 MissingContentLength).
+    """
+    if not _s3_endpoint():
+        return {}
+    return {
+        "AWS_REQUEST_CHECKSUM_CALCULATION": os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required"),
+        "AWS_RESPONSE_CHECKSUM_VALIDATION": os.environ.get("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required"),
+    }
+
+
+def _s3_endpoint() -> str | None:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """The pyarrow filesystem of ``uri`` and the path within it, for Ray Data and Ray Train."""
+    from pyarrow import fs
+
+    scheme, bucket, key = split(uri)
+    if scheme == "file":
+        return fs.LocalFileSystem(), "/" + key
+    if scheme != "s3":
+        filesystem, path = fs.FileSystem.from_uri(uri)
+        return filesystem, path
+    endpoint = _s3_endpoint()
+    region = _s3_session().region_name or "us-east-1"
+    if not endpoint:
+        return fs.S3FileSystem(region=region), f"{bucket}/{key}"
+    host_scheme, host = endpoint.split("://", 1)
+    filesystem = fs.S3FileSystem(region=region, endpoint_override=host.rstrip("/"), scheme=host_scheme)
+    return filesystem, f"{bucket}/{key}"

@@ -1,0 +1,25 @@
+"""Verb: train a detector of one category with Ray Train, calibrate it on held-out flawless photos and register it.
+
+``python -m jobs.train --data URI --category NAME --variant NAME --detectors URI``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jobs.cli import parse_config, run_verb
+from jobs.config import TrainConfig
+
+
+def main(argv: Sequence[str]) -> int:
+    """Reads the command line, runs `jobs.training.run` and returns the exit code."""
+    config = parse_config(TrainConfig, argv, prog="python -m jobs.train")
+    from jobs.training import (
+        run,  # torch and Ray take seconds to import, which --help and a wrong flag need not wait for
+    )
+
+    return run(config)
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -1,0 +1,1 @@
+"""Pixels and scores: networks, images, training, calibration. Never imports ray, storage or pyarrow."""

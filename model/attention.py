@@ -1,0 +1,131 @@
+"""Attention blocks for convolutional feature maps, and the registry that builds them by name.
+
+Squeeze-and-Excitation (arXiv 1709.01507) and CBAM (arXiv 1807.06521). The published gate is sigmoid(u) at random
+initialisation. On a frozen backbone, where no classification loss ever trains the gates, that alone costs 7 (SE) and
+13 (CBAM) points of AUROC, so the default gate is 2 * sigmoid(u) with its last layer at zero: exactly 1, an untrained
+block changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from model.config import AttentionConfig
+
+Gate = Literal["identity", "sigmoid"]
+AttentionBuilder = Callable[[AttentionConfig, int], nn.Module]
+
+_BUILDERS: dict[str, AttentionBuilder] = {}
+
+
+def register_attention(kind: str) -> Callable[[AttentionBuilder], AttentionBuilder]:
+    """Decorates a builder ``(config, channels) -> module`` of the attention kind ``kind``.
+
+    The module maps (N, channels, H, W) to the same shape, for every H, W >= 1.
+
+    Raises:
+        ValueError: the kind is taken.
+    """
+
+    def register(builder: AttentionBuilder) -> AttentionBuilder:
+        if kind in _BUILDERS:
+            raise ValueError(f"attention kind {kind!r} is registered already, choose another name")
+        _BUILDERS[kind] = builder
+        return builder
+
+    return register
+
+
+def attention_kinds() -> tuple[str, ...]:
+    """Returns the registered kinds, in order of registration."""
+    return tuple(_BUILDERS)
+
+
+def build_attention(config: AttentionConfig, channels: int) -> nn.Module:
+    """Builds the block ``config`` for feature maps of ``channels`` channels, initialised from torch's generator."""
+    return _BUILDERS[config.kind](config, channels)
+
+
+def _gate_scale(gate: Gate) -> float:
+    return 2.0 if gate == "identity" else 1.0
+
+
+def _zero(layer: nn.Conv2d) -> None:
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel gate: global average pool, fc to C/r, ReLU, fc to C, sigmoid (arXiv 1709.01507, section 3).
+
+    The layers are torchvision's (``fc1`` and ``fc2``, 1x1 convolutions), so with ``gate="sigmoid"`` and equal weights
+    it equals ``torchvision.ops.SqueezeExcitation``.
+
+    Attributes:
+        gate_scale: factor on the sigmoid; 2 makes a zero last layer the identity, 1 is the published gate.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16, gate: Gate = "identity") -> None:
+        """Builds the block with max(1, channels // reduction) squeezed units."""
+        super().__init__()
+        squeezed = max(1, channels // reduction)
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+        self.gate_scale = _gate_scale(gate)
+        if gate == "identity":
+            _zero(self.fc2)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Returns (N, C, H, W): each channel of ``maps`` times its gate in (0, gate_scale)."""
+        squeezed = maps.mean((2, 3), keepdim=True)
+        gate = self.gate_scale * torch.sigmoid(self.fc2(torch.relu(self.fc1(squeezed))))
+        return maps * gate
+
+
+class CBAM(nn.Module):
+    """Channel gate, then spatial gate (arXiv 1807.06521, section 3).
+
+    The channel gate adds what a shared MLP (``fc1``, ``fc2``) makes of the average and the maximum over positions. The
+    spatial gate is one k x k convolution (``conv``) of the mean and the maximum over channels, in that order.
+
+    Attributes:
+        gate_scale: factor on both sigmoids; 2 makes zero last layers the identity, 1 is the published gate.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16, spatial_kernel: int = 7, gate: Gate = "identity") -> None:
+        """Builds the block with max(1, channels // reduction) squeezed units; ``spatial_kernel``: pixels, odd."""
+        super().__init__()
+        squeezed = max(1, channels // reduction)
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+        self.conv = nn.Conv2d(2, 1, spatial_kernel, padding=spatial_kernel // 2)
+        self.gate_scale = _gate_scale(gate)
+        if gate == "identity":
+            _zero(self.fc2)
+            _zero(self.conv)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Returns (N, C, H, W): ``maps`` times a gate per channel, then times a gate per position."""
+        channel_gate = self._mlp(maps.mean((2, 3), keepdim=True)) + self._mlp(maps.amax((2, 3), keepdim=True))
+        maps = maps * (self.gate_scale * torch.sigmoid(channel_gate))
+        spatial = torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], dim=1)
+        return maps * (self.gate_scale * torch.sigmoid(self.conv(spatial)))
+
+    def _mlp(self, pooled: Tensor) -> Tensor:
+        hidden: Tensor = self.fc2(torch.relu(self.fc1(pooled)))
+        return hidden
+
+
+@register_attention("se")
+def _build_squeeze_excitation(config: AttentionConfig, channels: int) -> nn.Module:
+    return SqueezeExcitation(channels, reduction=config.reduction, gate=config.gate)
+
+
+@register_attention("cbam")
+def _build_cbam(config: AttentionConfig, channels: int) -> nn.Module:
+    return CBAM(channels, reduction=config.reduction, spatial_kernel=config.spatial_kernel, gate=config.gate)

@@ -1,0 +1,161 @@
+"""What a detector is, as data: one frozen pydantic model per part, and the paper's three presets.
+
+The presets are those of AttentDifferNet (arXiv 2401.08686, arXiv 2311.02747) and DifferNet (arXiv 2008.12577).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+BACKBONE_STAGES: dict[str, tuple[str, ...]] = {
+    "alexnet": ("pool1", "pool2", "conv3", "conv4", "conv5"),
+    "alexnet_caffe": ("pool1", "pool2", "conv3", "conv4", "conv5"),
+    "squeezenet1_0": ("pool1", "fire2", "fire3", "pool4", "fire5", "fire6", "fire7", "pool8", "fire9"),
+}
+"""Named stages of each backbone, in order: the places after which attention can stand."""
+
+BACKBONE_SMALLEST_PX = {"alexnet": 63, "alexnet_caffe": 39, "squeezenet1_0": 21}
+"""Smallest side in pixels that each backbone's pooling leaves something of."""
+
+MAX_PIXELS = 160_000_000
+"""Largest photo decoded by default, in pixels: aerial cameras reach 151 MP. A 160 MP PNG takes 1.6 GB, RGBA 2.4 GB."""
+
+BackboneName = Literal["alexnet", "alexnet_caffe", "squeezenet1_0"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AttentionConfig(_Frozen):
+    """One attention block after one stage."""
+
+    kind: str = Field(description="a registered attention kind: se, cbam")
+    reduction: int = Field(16, ge=1, description="channel reduction ratio r of the gate's bottleneck (C/r units, >= 1)")
+    gate: Literal["identity", "sigmoid"] = Field(
+        "identity",
+        description="identity: 2*sigmoid starting at exactly 1, so an untrained block changes nothing; "
+        "sigmoid: the published gate at seeded random initialisation",
+    )
+    spatial_kernel: int = Field(7, ge=1, le=31, description="side in pixels of CBAM's spatial convolution, odd")
+
+    @field_validator("kind")
+    @classmethod
+    def _kind_is_registered(cls, kind: str) -> str:
+        from model.attention import attention_kinds  # torch is only needed once a kind is named
+
+        if kind not in attention_kinds():
+            raise ValueError(f"unknown attention kind {kind!r}, expected one of {', '.join(attention_kinds())}")
+        return kind
+
+    @field_validator("spatial_kernel")
+    @classmethod
+    def _kernel_is_odd(cls, kernel: int) -> int:
+        if kernel % 2 == 0:
+            raise ValueError(f"spatial_kernel must be odd so that the map keeps its size, got {kernel}")
+        return kernel
+
+
+class FlowConfig(_Frozen):
+    """DifferNet's normalizing flow: permutation + GLOW coupling blocks (arXiv 2008.12577, section 3.2)."""
+
+    blocks: int = Field(8, ge=1, description="number of coupling blocks")
+    hidden_width: int = Field(2048, ge=1, description="units of each hidden layer of a coupling subnet")
+    hidden_layers: int = Field(3, ge=1, description="hidden layers of a coupling subnet")
+    clamp: float = Field(3.0, gt=0, description="soft clamp alpha of the log scale, in nats")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="dropout probability inside the coupling subnets, training only"
+    )
+
+
+class DetectorConfig(_Frozen):
+    """Everything that decides a score, so two equal configs with equal weights give equal scores."""
+
+    variant: str = Field("custom", min_length=1, description="name of this configuration in result tables")
+    backbone: BackboneName = Field("alexnet", description="convolutional feature extractor")
+    weights: str = Field(
+        "imagenet",
+        min_length=1,
+        description="backbone weights: imagenet (torchvision's), random (from seed), or the URI of a .safetensors/.pth",
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of random weights, attention and flow initialisation")
+    image_size: int = Field(448, ge=64, le=4096, description="side in pixels of the square network input")
+    scales: int = Field(3, ge=1, le=5, description="number of input scales; scale k is image_size / 2**k")
+    attention: dict[str, AttentionConfig] = Field(
+        default_factory=dict, description="stage name -> attention block after it"
+    )
+    feature_scaling: Literal["none", "global", "channel"] = Field(
+        "none",
+        description="scaling of pooled features before the flow, from flawless training photos: none (the paper), "
+        "global (one scalar: mean channel standard deviation), channel ((x - mean) / std of each channel)",
+    )
+    flow: FlowConfig = Field(default_factory=FlowConfig, description="normalizing flow")
+    views: int = Field(
+        64, ge=1, le=360, description="rotated views per photo in scoring, at multiples of 360/views degrees"
+    )
+    train_views: int = Field(4, ge=1, description="rotated views per photo and epoch in training")
+    train_angles: Literal["uniform", "scoring"] = Field(
+        "uniform",
+        description="training rotations: uniform in 0-360 degrees (the paper), or drawn from the scoring angles",
+    )
+    precision: Literal["fp32"] = Field("fp32", description="arithmetic of the network in training and scoring")
+
+    @model_validator(mode="after")
+    def _stages_exist(self) -> Self:
+        stages = BACKBONE_STAGES[self.backbone]
+        for stage in self.attention:
+            if stage not in stages:
+                raise ValueError(f"{self.backbone} has no stage {stage!r}, expected one of {', '.join(stages)}")
+        return self
+
+    @model_validator(mode="after")
+    def _smallest_scale_is_large_enough(self) -> Self:
+        shrinking, needed_px = 2 ** (self.scales - 1), BACKBONE_SMALLEST_PX[self.backbone]
+        if self.image_size % shrinking or self.image_size // shrinking < needed_px:
+            raise ValueError(
+                f"{self.backbone} needs at least {needed_px} px at its smallest scale and an image_size that is a "
+                f"multiple of {shrinking}, got image_size {self.image_size} with {self.scales} scales"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _training_views_can_be_drawn(self) -> Self:
+        if self.train_angles == "scoring" and self.train_views > self.views:
+            raise ValueError(f"train_views {self.train_views} cannot be drawn from {self.views} scoring views")
+        return self
+
+
+class OptimiserConfig(_Frozen):
+    """DifferNet's training procedure: Adam on the flow, a fixed number of epochs, the last one kept."""
+
+    epochs: int = Field(192, ge=1, description="passes over the training photos (DifferNet: 24 meta x 8 sub epochs)")
+    batch_size: int = Field(24, ge=1, description="photos per step over all workers")
+    learning_rate: float = Field(2e-4, gt=0, description="Adam step size")
+    betas: tuple[float, float] = Field((0.8, 0.8), description="Adam betas")
+    eps: float = Field(1e-4, gt=0, description="Adam epsilon")
+    weight_decay: float = Field(1e-5, ge=0, description="L2 penalty added to the gradient, as torch.optim.Adam does")
+
+
+_PAPER_STAGES = ("pool1", "pool2", "conv5")
+
+
+def _attended(kind: str) -> dict[str, AttentionConfig]:
+    return {stage: AttentionConfig(kind=kind) for stage in _PAPER_STAGES}
+
+
+def preset(name: str) -> DetectorConfig:
+    """Returns the preset ``name``.
+
+    Raises:
+        KeyError: unknown name; the message lists the known ones.
+    """
+    if name not in PRESETS:
+        raise KeyError(f"unknown variant {name!r}, expected one of {', '.join(PRESETS)}")
+    kind = PRESETS[name]
+    return DetectorConfig(variant=name, attention=_attended(kind) if kind else {})
+
+
+PRESETS: dict[str, str | None] = {"differnet": None, "attentdiffernet_se": "se", "attentdiffernet_cbam": "cbam"}
+"""Preset name -> attention kind after pool1, pool2 and conv5 (arXiv 2401.08686, figure 2); None is plain DifferNet."""

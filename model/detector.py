@@ -1,0 +1,165 @@
+"""AttentDifferNet (arXiv 2401.08686): a frozen backbone with attention, and a flow whose latents are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from model.backbone import Backbone
+from model.config import DetectorConfig
+from model.flow import Flow, negative_log_likelihood
+from model.rotation import rotated_views, scoring_angles
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+_DEAD_CHANNEL_STD = 1e-2
+"""Floor of a channel's standard deviation, relative to the mean over channels: a dead channel must not divide by 0."""
+
+
+class AttentDifferNet(nn.Module):
+    """Backbone and flow of one detector; an anomaly score is the mean squared latent over views and dimensions.
+
+    Attributes:
+        config: what it was built from.
+        backbone: frozen convolutions and trainable attention.
+        flow: normalizing flow over scaled features.
+        feature_dim: D, length of a feature vector.
+        feature_mean: (D,) subtracted from pooled features, 0 until fitted.
+        feature_std: (D,) that divides them then, 1 until fitted.
+    """
+
+    image_mean: Tensor
+    image_std: Tensor
+    feature_mean: Tensor
+    feature_std: Tensor
+
+    def __init__(self, config: DetectorConfig) -> None:
+        """Builds the detector with random weights from ``config.seed``; it never downloads (see model.weights)."""
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config)
+        self.feature_dim = self.backbone.feature_dim
+        self.flow = Flow(self.feature_dim, config.flow, seed=config.seed)
+        self.register_buffer("image_mean", torch.tensor(_IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("image_std", torch.tensor(_IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("feature_mean", torch.zeros(self.feature_dim))
+        self.register_buffer("feature_std", torch.ones(self.feature_dim))
+
+    def pooled_features(self, images: Tensor) -> Tensor:
+        """Maps images, uint8 (N, 3, S, S) RGB, to pooled features before scaling, float32 (N, D).
+
+        Raises:
+            ValueError: images of another type or shape.
+        """
+        self._check_images(images)
+        pixels = images.to(self.image_mean.device, torch.float32, memory_format=torch.channels_last)
+        normalised = (pixels / 255).sub_(self.image_mean).div_(self.image_std)
+        pooled: Tensor = self.backbone(normalised)
+        return pooled
+
+    def features(self, images: Tensor) -> Tensor:
+        """Maps images, uint8 (N, 3, S, S) RGB, to the flow's input, float32 (N, D)."""
+        return self.scale_features(self.pooled_features(images))
+
+    def scale_features(self, pooled: Tensor) -> Tensor:
+        """Scales pooled features (N, D) as fitted; the identity until then."""
+        return (pooled - self.feature_mean) / self.feature_std
+
+    def fit_feature_scaling(self, pooled: Tensor) -> None:
+        """Fits ``config.feature_scaling`` to pooled features (N, D) of flawless training views.
+
+        ``global`` divides by the mean channel standard deviation; ``channel`` standardises each channel, with a floor
+        for dead ones; ``none`` changes nothing.
+
+        Raises:
+            ValueError: fewer than 2 vectors, another length, values not finite, or features that never vary.
+        """
+        if self.config.feature_scaling == "none":
+            return
+        if pooled.ndim != 2 or pooled.shape[0] < 2 or pooled.shape[1] != self.feature_dim:
+            raise ValueError(f"feature scaling needs (N >= 2, {self.feature_dim}) features, got {tuple(pooled.shape)}")
+        std, mean = torch.std_mean(pooled.detach().double(), dim=0, correction=0)
+        typical = std.mean()
+        if not (torch.isfinite(typical) and typical > 0):
+            raise ValueError(f"feature scaling needs finite features that vary, got a mean channel std of {typical:g}")
+        if self.config.feature_scaling == "global":
+            self.feature_std.fill_(typical)
+        else:
+            self.feature_mean.copy_(mean)
+            self.feature_std.copy_(std.clamp_min(_DEAD_CHANNEL_STD * typical))
+
+    def loss(self, features: Tensor) -> Tensor:
+        """Returns the flow's negative log-likelihood of scaled features (N, D), a scalar in nats per dimension."""
+        return negative_log_likelihood(*self.flow(features))
+
+    def score(self, images: Tensor, *, conv_batch: int = 16, flow_batch: int = 1024) -> Tensor:
+        """Scores images, uint8 (B, 3, S, S) RGB; higher is more anomalous.
+
+        The backbone sees chunks of exactly ``conv_batch`` views, the last one padded, so that neither a score nor the
+        choice of a convolution algorithm depends on the size of the batch. Features are buffered: the flow is memory
+        bound below some 256 vectors.
+
+        Args:
+            images: on any device; they are moved to the detector's.
+            conv_batch: views per pass of the backbone.
+            flow_batch: largest number of vectors per pass of the flow.
+
+        Returns:
+            float64 (B,), the mean of z^2 over views and dimensions; without the Jacobian, as in DifferNet.
+
+        Raises:
+            ValueError: images of another type or shape, or a batch size below 1.
+        """
+        self._check_images(images)
+        if min(conv_batch, flow_batch) < 1:
+            raise ValueError(f"conv_batch and flow_batch must be >= 1, got {conv_batch} and {flow_batch}")
+        if len(images) == 0:
+            return torch.empty(0, dtype=torch.float64, device=self.image_mean.device)
+        with torch.inference_mode(), _evaluating(self):
+            chunks = self._view_chunks(images.to(self.image_mean.device), conv_batch)
+            pooled = torch.cat([self._pooled_padded(chunk, conv_batch) for chunk in chunks])
+            return self._mean_squared_latents(self.scale_features(pooled), flow_batch).view(len(images), -1).mean(1)
+
+    def _view_chunks(self, images: Tensor, conv_batch: int) -> Iterator[Tensor]:
+        """All views, image by image, in chunks of ``conv_batch``, the last one maybe smaller; few exist at a time."""
+        angles = scoring_angles(self.config.views)
+        pending = images.new_empty((0, *images.shape[1:]))
+        for group in torch.split(images, max(1, conv_batch // len(angles))):
+            pending = torch.cat([pending, rotated_views(group, angles)])
+            whole = len(pending) // conv_batch * conv_batch
+            yield from torch.split(pending[:whole], conv_batch) if whole else ()
+            pending = pending[whole:]
+        if len(pending):
+            yield pending
+
+    def _pooled_padded(self, views: Tensor, conv_batch: int) -> Tensor:
+        padding = views.new_zeros((conv_batch - len(views), *views.shape[1:]))
+        padded = torch.cat([views, padding]) if len(padding) else views
+        return self.pooled_features(padded)[: len(views)]
+
+    def _mean_squared_latents(self, features: Tensor, flow_batch: int) -> Tensor:
+        """Mean z^2 of each vector, float64 (N,); passes of even size, so that none is a slow small remainder."""
+        passes = features.tensor_split(-(-len(features) // flow_batch))
+        return torch.cat([self.flow.latents(rows).double().square().mean(1) for rows in passes])
+
+    def _check_images(self, images: Tensor) -> None:
+        side = self.config.image_size
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, side, side):
+            raise ValueError(
+                f"needed uint8 images of shape (N, 3, {side}, {side}), got {images.dtype} {tuple(images.shape)}"
+            )
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; each submodule gets its own mode back, as they may differ."""
+    were_training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in were_training:
+            part.training = True

@@ -1,0 +1,140 @@
+"""Where backbone weights come from: torchvision's download, or the bytes of a local or stored file.
+
+Bytes are hostile until parsed: safetensors holds no code, torch's own format is only read with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from uuid import uuid4
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from model.config import DetectorConfig
+
+_WAY_OUT = "set weights to the path or URI of a .safetensors or .pth file, or to random"
+_CHUNK_BYTES = 1 << 20
+
+
+class WeightsUnavailable(RuntimeError):  # noqa: N818  # the name is part of the public interface
+    """Pretrained weights cannot be had; the message says what to do instead."""
+
+
+def resolve_backbone_weights(config: DetectorConfig, *, read: Callable[[str], bytes]) -> dict[str, Tensor] | None:
+    """Returns what ``Backbone.load_features`` should get for ``config.weights``; None for random weights.
+
+    Args:
+        config: its ``weights`` is ``imagenet``, ``random`` or a URI.
+        read: returns the bytes at a URI; its errors pass through.
+
+    Raises:
+        WeightsUnavailable: ImageNet weights do not exist or could not be fetched.
+        ValueError: the file holds no readable weights.
+    """
+    if config.weights == "random":
+        return None
+    if config.weights == "imagenet":
+        return imagenet_weights(config.backbone)
+    return weights_from_bytes(read(config.weights), name=config.weights)
+
+
+def imagenet_weights(backbone: str, *, timeout_s: float = 60) -> dict[str, Tensor]:
+    """Returns torchvision's ImageNet weights of ``backbone`` from torch.hub's cache, downloading them at first use.
+
+    Args:
+        backbone: name of the network.
+        timeout_s: longest silence of the network that is waited for, at connection and at each read.
+
+    Raises:
+        WeightsUnavailable: torchvision has none, or the download failed.
+    """
+    urls = _imagenet_urls()
+    if backbone not in urls:
+        raise WeightsUnavailable(f"torchvision has no ImageNet weights of {backbone}: {_WAY_OUT}")
+    url = urls[backbone]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    try:
+        if not cached.exists():
+            _download(url, cached, timeout_s=timeout_s)
+        data = cached.read_bytes()
+    except (OSError, HTTPException) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise WeightsUnavailable(
+            f"ImageNet weights of {backbone} could not be fetched from {url} ({reason}): {_WAY_OUT}"
+        ) from error
+    return weights_from_bytes(data, name=str(cached))
+
+
+def _imagenet_urls() -> dict[str, str]:
+    from torchvision.models import AlexNet_Weights, SqueezeNet1_0_Weights  # 6 s that scoring processes need not spend
+
+    return {"alexnet": AlexNet_Weights.IMAGENET1K_V1.url, "squeezenet1_0": SqueezeNet1_0_Weights.IMAGENET1K_V1.url}
+
+
+def weights_from_bytes(data: bytes, *, name: str) -> dict[str, Tensor]:
+    """Parses a safetensors or torch file into named tensors on the CPU, executing nothing of it.
+
+    Args:
+        data: the whole file.
+        name: its path or URI, for the extension and for messages.
+
+    Raises:
+        ValueError: in one line, that the file is broken, holds code, or is no flat dictionary of tensors.
+    """
+    is_safetensors = name.endswith(".safetensors") or data[8:9] == b"{"
+    try:
+        if is_safetensors:
+            state = safetensors.torch.load(data)
+        else:
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # broken bytes make the parsers raise nearly every built-in error
+        raise ValueError(
+            f"{name!r} holds no readable weights ({type(error).__name__}): needed a .safetensors file, "
+            f"or a .pth file of a plain state dict, got {len(data)} bytes"
+        ) from error
+    if not isinstance(state, dict) or not all(_is_named_tensor(key, value) for key, value in state.items()):
+        raise ValueError(
+            f"{name!r} is no flat dictionary of named dense tensors: save it with torch.save(state_dict())"
+        )
+    return dict(state)
+
+
+def _is_named_tensor(key: object, value: object) -> bool:
+    return isinstance(key, str) and isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+
+
+def _download(url: str, target: Path, *, timeout_s: float) -> None:
+    """Downloads to ``target`` atomically, so that workers of one host may race; OSError or HTTPException on failure.
+
+    torch.hub's own download has no timeout and would wait for ever on a network that drops packets.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.{uuid4().hex}.partial")
+    digest = hashlib.sha256()
+    try:
+        with (
+            urllib.request.urlopen(url, timeout=timeout_s) as response,  # noqa: S310  # only torchvision's own https URLs
+            partial.open("wb") as file,
+        ):
+            while chunk := response.read(_CHUNK_BYTES):
+                file.write(chunk)
+                digest.update(chunk)
+        _check_digest(digest.hexdigest(), url)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check_digest(digest: str, url: str) -> None:
+    """A file name of torchvision ends in the first digits of its SHA-256; a cut download shows here too."""
+    expected = re.search(r"-([0-9a-f]{8,})\.", url)
+    if expected and not digest.startswith(expected[1]):
+        raise OSError(f"SHA-256 of the download is {digest[:8]}, expected {expected[1]}")

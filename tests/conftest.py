@@ -1,0 +1,149 @@
+"""One Ray, one S3 server and one set of real photos for the whole session."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+_AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+
+
+def _free_ports(count: int) -> int:
+    """A port whose next ``count`` - 1 neighbours are free too."""
+    for port in range(17480, 18480, count):
+        with socket.socket() as first, socket.socket() as second:
+            if first.connect_ex(("127.0.0.1", port)) and second.connect_ex(("127.0.0.1", port + 1)):
+                return port
+    raise RuntimeError("no free ports on the loopback interface")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The reference folder with real photos and weights."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"needs the real photos and weights in {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
+    """Starts the real S3 server, if there is one, and points AWS_* at it; before Ray, which inherits them."""
+    script = SHARED / "s3" / "ceph-s3"
+    if not script.exists() or not shutil.which("radosgw"):
+        yield f"needs {script} and Debian's radosgw, ceph-mon, ceph-osd"
+        return
+    folder = tmp_path_factory.mktemp("ceph")
+    printed = subprocess.run(
+        [str(script), "up", str(folder), str(_free_ports(2))], check=True, capture_output=True, text=True
+    ).stdout
+    assignments = printed.strip().splitlines()[-1].removeprefix("export ").split()
+    before = {name: os.environ.get(name) for name in _AWS}
+    os.environ.update(item.split("=", 1) for item in assignments)
+    yield None
+    subprocess.run([str(script), "down", str(folder)], check=True, capture_output=True)
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+@pytest.fixture
+def bucket(s3_environment: str | None) -> str:
+    """The URI of a new bucket on the real S3 server."""
+    if s3_environment is not None:
+        pytest.skip(s3_environment)
+    import boto3
+
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def cluster(s3_environment: str | None) -> Iterator[str]:
+    """The session's one Ray; its address. More CPU slots than cores, or the stages would starve each other."""
+    import ray
+
+    from jobs.storage import worker_environment
+
+    os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    context = ray.init(
+        num_cpus=8,
+        runtime_env={"env_vars": worker_environment()},
+        object_store_memory=600_000_000,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="warning",
+    )
+    yield str(context.address_info["address"])
+    ray.shutdown()
+
+
+TINY = {
+    "weights": "random",
+    "image_size": 128,
+    "scales": 2,
+    "views": 4,
+    "train_views": 2,
+    "train_angles": "scoring",
+    "feature_scaling": "channel",
+    "flow": {"blocks": 2, "hidden_width": 32, "hidden_layers": 1},
+}
+"""A detector that trains in seconds: for tests of what happens around it."""
+
+
+def tiny_training(drawn: Path, registry: Path) -> dict[str, object]:
+    """The request that trains the tiny detector."""
+    return {
+        "data": str(drawn / "data"),
+        "category": "insulator",
+        "detectors": str(registry),
+        "detector": TINY,
+        "optimiser": {"epochs": 20, "learning_rate": 1e-3},
+    }
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn photos in MVTec layout under ``data``, and an archive of them with broken files under ``archive``."""
+    from jobs.demo_archive import draw_archive
+
+    folder = tmp_path_factory.mktemp("drawn")
+    draw_archive(folder, size_px=128, train_good=60, test_good=20, missing_cap=8, rust=8)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def detectors(cluster: str, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A registry, as a local folder, whose champion of category insulator is a tiny attentdiffernet_se."""
+    from jobs import training
+    from jobs.config import TrainConfig
+
+    registry = tmp_path_factory.mktemp("registry")
+    assert training.run(TrainConfig.model_validate(tiny_training(drawn, registry))) == 0
+    return f"file://{registry}"
+
+
+REAL_TRAINING = {
+    "variant": "attentdiffernet_se",
+    "optimiser": {"epochs": 12},
+    "detector": {
+        "backbone": "alexnet_caffe",
+        "image_size": 224,
+        "views": 4,
+        "train_angles": "scoring",
+        "feature_scaling": "global",
+        "flow": {"blocks": 6, "hidden_width": 256},
+    },
+}
+"""attentdiffernet_se on real photos within a minute of two cores: half the side, four views, a narrow flow."""

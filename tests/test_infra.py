@@ -1,0 +1,208 @@
+"""What runs the project: configurations, image and manifests say the same as the code."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs.cli import parse_config
+from jobs.config import ScoreConfig, TrainConfig
+from jobs.errors import RequestError
+from model.calibration import smallest_sample
+from model.config import DetectorConfig, OptimiserConfig, preset
+
+ROOT = Path(__file__).parents[1]
+INFRA = ROOT / "infra"
+SCORE_YAML = str(INFRA / "runs" / "score.yaml")
+TRAIN_YAML = str(INFRA / "runs" / "train.yaml")
+
+
+def manifests(name: str) -> list[dict[str, Any]]:
+    """The documents of one KubeRay manifest."""
+    return list(yaml.safe_load_all((INFRA / "kuberay" / name).read_text()))
+
+
+def score_job() -> dict[str, Any]:
+    """The spec of the nightly RayJob."""
+    spec: dict[str, Any] = manifests("score-rayjob.yaml")[0]["spec"]
+    return spec
+
+
+def containers(node: object) -> list[dict[str, Any]]:
+    """Every container anywhere below ``node``."""
+    if isinstance(node, list):
+        return [found for item in node for found in containers(item)]
+    if not isinstance(node, dict):
+        return []
+    return list(node.get("containers", [])) + [found for item in node.values() for found in containers(item)]
+
+
+# Configurations of runs
+
+
+def test_the_nightly_configuration_needs_nothing_but_a_run_id() -> None:
+    with pytest.raises(RequestError, match=r"^--run-id is required; see --help$"):
+        parse_config(ScoreConfig, ["--config", SCORE_YAML])
+    assert parse_config(ScoreConfig, ["--config", SCORE_YAML, "--run-id", "night"]).results.startswith("s3://")
+
+
+def test_the_nightly_key_pattern_reads_category_site_and_date() -> None:
+    config = parse_config(ScoreConfig, ["--config", SCORE_YAML, "--run-id", "night"])
+    match = re.match(config.key_pattern, "insulator/line-07/2026-03-02/IMG_0001.jpg")
+    assert match is not None
+    assert match.groupdict() == {"category": "insulator", "site": "line-07", "captured_at": "2026-03-02"}
+
+
+def test_the_training_configuration_needs_nothing_but_a_category() -> None:
+    with pytest.raises(RequestError, match=r"^--category is required; see --help$"):
+        parse_config(TrainConfig, ["--config", TRAIN_YAML])
+
+
+def test_the_training_configuration_is_the_papers_procedure_on_the_preset() -> None:
+    config = parse_config(TrainConfig, ["--config", TRAIN_YAML, "--category", "insulator"])
+    assert config.detector == preset("attentdiffernet_se")
+    assert config.optimiser == OptimiserConfig()
+
+
+def test_the_detector_section_names_fields_of_a_detector() -> None:
+    given = yaml.safe_load(Path(TRAIN_YAML).read_text())["detector"]
+    assert set(given) <= set(DetectorConfig.model_fields)
+
+
+def test_five_hundred_photos_calibrate_the_rate_that_scoring_asks_for() -> None:
+    train = parse_config(TrainConfig, ["--config", TRAIN_YAML, "--category", "insulator"])
+    score = parse_config(ScoreConfig, ["--config", SCORE_YAML, "--run-id", "night"])
+    assert train.false_alarm_rate == score.false_alarm_rate
+    assert smallest_sample(score.false_alarm_rate) == 99  # the figure in score.yaml's comment
+    assert round(500 * train.calibration_fraction) >= 99  # and the one in train.yaml's
+
+
+# KubeRay
+
+
+def test_the_entrypoint_is_a_complete_scoring_request() -> None:
+    words = shlex.split(score_job()["entrypoint"])
+    assert words[:3] == ["python", "-m", "jobs.score"]
+    mounted = "/etc/attentdiffernet/score.yaml"
+    config = parse_config(ScoreConfig, [SCORE_YAML if word == mounted else word for word in words[3:]])
+    assert config.run_id == "nightly-run-date"
+
+
+def test_the_configuration_is_mounted_where_the_entrypoint_reads_it() -> None:
+    words = shlex.split(score_job()["entrypoint"])
+    head = score_job()["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in head["containers"][0]["volumeMounts"]}
+    folder, name = words[words.index("--config") + 1].rsplit("/", 1)
+    assert name == Path(SCORE_YAML).name
+    assert {"name": mounts[folder], "configMap": {"name": "score-nightly"}} in head["volumes"]
+
+
+def test_the_score_job_is_a_ray_v1_job_that_cleans_up_and_retries() -> None:
+    job = manifests("score-rayjob.yaml")[0]
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    assert job["spec"]["shutdownAfterJobFinishes"] is True
+    assert job["spec"]["ttlSecondsAfterFinished"] > 0
+    assert job["spec"]["backoffLimit"] > 0
+
+
+def test_the_job_sets_what_ray_data_needs_on_every_node() -> None:
+    variables = yaml.safe_load(score_job()["runtimeEnvYAML"])["env_vars"]
+    assert variables == {"RAY_DATA_USE_DATASOURCE_V2": "0", "OMP_NUM_THREADS": "1"}
+
+
+def test_the_cluster_refuses_strangers() -> None:
+    assert score_job()["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+
+
+def test_the_cluster_runs_the_pinned_ray() -> None:
+    pinned = re.search(r"^ray==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    assert score_job()["rayClusterSpec"]["rayVersion"] == pinned[1]
+
+
+def test_the_largest_cluster_has_room_for_every_scoring_actor_and_for_decoding() -> None:
+    config = parse_config(ScoreConfig, ["--config", SCORE_YAML, "--run-id", "night"])
+    group = score_job()["rayClusterSpec"]["workerGroupSpecs"][0]
+    cpus = group["maxReplicas"] * int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+    assert config.scoring.actors is not None
+    assert config.scoring.actors < cpus
+
+
+@pytest.mark.parametrize("name", ["score-rayjob.yaml", "nightly-cronjob.yaml"])
+def test_no_container_runs_as_root_or_without_limits(name: str) -> None:
+    found = containers(manifests(name))
+    assert found
+    for container in found:
+        context = container["securityContext"]
+        assert context["runAsNonRoot"] is True
+        assert context["runAsUser"] > 0
+        assert context["allowPrivilegeEscalation"] is False
+        assert set(container["resources"]["limits"]) >= {"cpu", "memory"}
+
+
+def test_the_nightly_job_creates_the_score_job_under_the_date() -> None:
+    cron, *access = manifests("nightly-cronjob.yaml")
+    assert (cron["apiVersion"], cron["kind"]) == ("batch/v1", "CronJob")
+    command = containers(cron)[0]["args"][0]
+    token = re.search(r"s/([^/]+)/\$\(date", command)
+    assert token is not None
+    job = (INFRA / "kuberay" / "score-rayjob.yaml").read_text()
+    night = next(iter(yaml.safe_load_all(job.replace(token[1], "2026-03-02"))))
+    assert night["metadata"]["name"] == "score-2026-03-02"
+    assert "--run-id nightly-2026-03-02" in night["spec"]["entrypoint"]
+    role = next(document for document in access if document["kind"] == "Role")
+    assert role["rules"] == [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}]
+
+
+# Image
+
+
+def instructions(keyword: str) -> list[str]:
+    """The arguments of every instruction ``keyword`` of the Dockerfile, continued lines joined."""
+    text = re.sub(r"\\\n", " ", (INFRA / "Dockerfile").read_text())
+    return [line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith(f"{keyword} ")]
+
+
+def copied() -> list[str]:
+    """What the image takes from the checkout."""
+    return [word for line in instructions("COPY") if not line.startswith("--from") for word in line.split()[:-1]]
+
+
+def test_the_image_copies_the_packages_and_only_what_exists() -> None:
+    assert {"jobs", "model", "tuning"} <= set(copied())
+    assert [source for source in copied() if not (ROOT / source).exists()] == []
+
+
+def test_the_build_context_holds_everything_that_is_copied_and_nothing_else() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    kept = {line[1:].rstrip("/") for line in lines if line.startswith("!")}
+    assert "*" in lines
+    assert kept == set(copied())
+
+
+def test_the_image_does_not_run_as_root() -> None:
+    assert instructions("USER") == ["1000"]
+    last_stage = (INFRA / "Dockerfile").read_text().rsplit("\nFROM ", 1)[1]
+    assert "\nUSER 1000\n" in last_stage
+
+
+def test_the_image_runs_modules() -> None:
+    assert json.loads(instructions("ENTRYPOINT")[0]) == ["python", "-m"]
+
+
+def test_the_image_is_built_with_the_uv_of_the_makefile() -> None:
+    makefile = re.search(r"^UV_VERSION\s*=\s*(\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert makefile is not None
+    assert f"uv=={makefile[1]}" in (INFRA / "Dockerfile").read_text()
+
+
+def test_no_file_names_a_web_address() -> None:
+    files = [path for path in INFRA.rglob("*") if path.is_file()]
+    assert INFRA / "Dockerfile" in files
+    assert [path.name for path in files if re.search(r"https?://", path.read_text())] == []

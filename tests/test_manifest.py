@@ -1,0 +1,115 @@
+"""Manifests: one row per object, and what a later run may leave out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs import manifest
+from jobs.errors import RequestError
+from jobs.schema import MANIFEST, Status
+
+EARLIER = pa.schema([(name, pa.string()) for name in ("image_uri", "image_etag", "detector_id", "status", "error")])
+
+
+def _listing(*rows: tuple[str, str, str | None]) -> pa.Table:
+    found = [
+        {"image_id": number, "uri": uri, "etag": etag, "size_bytes": 1, "category": category}
+        for number, (uri, etag, category) in enumerate(rows)
+    ]
+    return pa.Table.from_pylist(found, schema=MANIFEST)
+
+
+def _earlier(*rows: tuple[str, str, str | None, str, str | None]) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(EARLIER.names, row, strict=True)) for row in rows], schema=EARLIER)
+
+
+def test_every_object_below_the_prefix_is_a_row(tmp_path: Path) -> None:
+    for name in ("b/x.jpg", "a/y.jpg", "a/deep/z.png", "root.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1234")
+    listing = manifest.list_archive(f"file://{tmp_path}")
+    keys = [uri.removeprefix(f"file://{tmp_path}/") for uri in listing["uri"].to_pylist()]
+    assert list(zip(listing["image_id"].to_pylist(), listing["category"].to_pylist(), keys, strict=True)) == [
+        (0, None, "root.txt"),
+        (1, "a", "a/deep/z.png"),
+        (2, "a", "a/y.jpg"),
+        (3, "b", "b/x.jpg"),
+    ]
+    assert listing["size_bytes"].to_pylist() == [4] * 4
+
+
+def test_the_key_pattern_gives_category_site_and_capture_time(tmp_path: Path) -> None:
+    for name in ("n/s1/2026-03-02T10:00/i.jpg", "n/s2/someday/i.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"")
+    pattern = r"(?P<category>[^/]+)/(?P<site>[^/]+)/(?P<captured_at>[^/]+)/"
+    rows = manifest.list_archive(f"file://{tmp_path}", key_pattern=pattern).to_pylist()
+    assert [(row["site"], row["captured_at"]) for row in rows] == [
+        ("s1", datetime(2026, 3, 2, 10, tzinfo=UTC)),
+        ("s2", None),
+    ]
+
+
+def test_an_empty_archive_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="is empty"):
+        manifest.list_archive(f"file://{tmp_path}")
+
+
+def test_what_was_scored_with_the_same_detector_is_left_out() -> None:
+    listing = _listing(
+        ("u1", "e1", "c"), ("u2", "e2", "c"), ("u3", "e3-new", "c"), ("u4", "e4", "c"), ("u5", "e5", "c")
+    )
+    earlier = _earlier(
+        ("u1", "e1", "d1", Status.SCORED, None),
+        ("u2", "e2", "d0", Status.SCORED, None),  # another detector
+        ("u3", "e3", "d1", Status.SCORED, None),  # other bytes
+        ("u4", "e4", "d1", Status.UNREADABLE, "truncated: half a photo"),
+    )
+    left = manifest.unscored(listing, earlier=earlier, detector_ids={"c": "d1"})
+    assert left["uri"].to_pylist() == ["u2", "u3", "u5"]
+    assert left["image_id"].to_pylist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (Status.MISSING, "deleted: gone"),
+        (Status.FAILED, "lost: no result"),
+        (Status.NO_DETECTOR, "no_detector: none"),
+        (Status.UNREADABLE, "access_denied: no: permission"),
+        (Status.UNREADABLE, "storage: timeout"),
+    ],
+)
+def test_what_says_nothing_about_the_bytes_is_tried_again(status: Status, error: str) -> None:
+    earlier = _earlier(("u1", "e1", "d1", status, error))
+    left = manifest.unscored(_listing(("u1", "e1", "c")), earlier=earlier, detector_ids={"c": "d1"})
+    assert left["uri"].to_pylist() == ["u1"]
+
+
+def test_a_category_without_a_detector_is_never_settled() -> None:
+    earlier = _earlier(("u1", "e1", None, Status.SCORED, None))
+    assert len(manifest.unscored(_listing(("u1", "e1", None)), earlier=earlier, detector_ids={})) == 1
+
+
+@given(scored=st.sets(st.integers(0, 19)))
+def test_scored_and_unscored_together_are_the_listing(scored: set[int]) -> None:
+    listing = _listing(*((f"u{number}", "e", "c") for number in range(20)))
+    earlier = _earlier(*((f"u{number}", "e", "d", Status.SCORED, None) for number in scored))
+    left = manifest.unscored(listing, earlier=earlier, detector_ids={"c": "d"})
+    assert left["uri"].to_pylist() == [f"u{number}" for number in range(20) if number not in scored]
+
+
+def test_the_verb_writes_the_manifest_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "archive" / "a").mkdir(parents=True)
+    (tmp_path / "archive" / "a" / "x.jpg").write_bytes(b"12")
+    output = tmp_path / "manifest.parquet"
+    assert manifest.main(["--archive", str(tmp_path / "archive"), "--output", str(output)]) == 0
+    assert pq.read_table(output).schema.names == MANIFEST.names
+    assert "a: 1 objects" in capsys.readouterr().out

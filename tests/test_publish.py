@@ -1,0 +1,139 @@
+"""Publication: one row per manifest row whatever came back, under names that a second try overwrites."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs import publish, storage
+from jobs.plan import PlannedDetector, ScoringPlan
+from jobs.schema import MANIFEST, SCHEMA_VERSION, SCORES, STAGED, Status
+from jobs.stages import staged_rows
+from model.calibration import Calibration
+
+CALIBRATION = Calibration(scores=tuple(float(score) for score in range(1, 20)))
+DETECTOR = PlannedDetector(
+    detector_id="0123456789abcdef",
+    variant="tiny",
+    image_size=64,
+    views=4,
+    precision="fp32",
+    threshold=CALIBRATION.threshold(0.05),
+    calibration=CALIBRATION,
+)
+PLAN = ScoringPlan(
+    run_id="night-1",
+    detectors="file:///d",
+    by_category={"cap": DETECTOR},
+    max_pixels=1,
+    fetch_concurrency=1,
+    detector_cache=1,
+)
+
+
+def _manifest(count: int) -> pa.Table:
+    rows = [
+        {"image_id": n, "uri": f"s3://a/cap/{n}", "etag": "e", "size_bytes": n, "category": "cap"} for n in range(count)
+    ]
+    return pa.Table.from_pylist(rows, schema=MANIFEST)
+
+
+def _scored(manifest: pa.Table, scores: list[float]) -> pa.Table:
+    count = len(manifest)
+    return staged_rows(
+        manifest,
+        run_id="night-1",
+        planned=[DETECTOR] * count,
+        statuses=[Status.SCORED] * count,
+        errors=[None] * count,
+        scores=np.array(scores, float),
+    )
+
+
+@given(came_back=st.lists(st.integers(0, 9), max_size=30))
+def test_whatever_came_back_every_manifest_row_is_one_row(came_back: list[int]) -> None:
+    manifest = _manifest(10)
+    staged = _scored(manifest, [1.0] * 10).take(pa.array(came_back, pa.int64()))
+    rows = publish.reconcile(staged, manifest=manifest, plan=PLAN)
+    by_id = dict(zip(rows["image_id"].to_pylist(), rows["status"].to_pylist(), strict=True))
+    assert len(rows) == 10
+    assert by_id == {n: Status.SCORED if n in came_back else Status.FAILED for n in range(10)}
+
+
+def test_a_lost_row_says_so_and_keeps_what_is_known() -> None:
+    (row,) = publish.reconcile(STAGED.empty_table(), manifest=_manifest(1), plan=PLAN).to_pylist()
+    assert row["error"].startswith("lost: ")
+    assert (row["image_uri"], row["image_bytes"], row["detector_id"]) == ("s3://a/cap/0", 0, DETECTOR.detector_id)
+    assert (row["score"], row["p_value"], row["is_anomaly"]) == (None, None, None)
+
+
+def test_p_value_threshold_and_anomaly_agree() -> None:
+    rows = _scored(_manifest(3), [0.5, 19.0, 19.5]).to_pylist()
+    assert [row["p_value"] for row in rows] == [1.0, 2 / 20, 1 / 20]
+    assert [row["is_anomaly"] for row in rows] == [False, False, True]
+    assert {row["threshold"] for row in rows} == {19.0}
+
+
+def test_without_enough_calibration_photos_nobody_is_called_an_anomaly_or_flawless() -> None:
+    small = DETECTOR.model_copy(update={"threshold": Calibration(scores=(1.0,)).threshold(0.05)})
+    (row,) = staged_rows(
+        _manifest(1), run_id="r", planned=[small], statuses=[Status.SCORED], errors=[None], scores=np.array([9.0])
+    ).to_pylist()
+    assert (row["threshold"], row["is_anomaly"]) == (None, None)
+    assert row["p_value"] is not None
+
+
+def test_the_table_has_the_contract_and_publishing_again_overwrites(tmp_path: object) -> None:
+    results, manifest = f"file://{tmp_path}", _manifest(5)
+    for _ in range(2):
+        rows, files = publish.publish(
+            _scored(manifest, [3.0, 1.0, 5.0, 2.0, 4.0]),
+            manifest=manifest,
+            plan=PLAN,
+            results=results,
+            run_date="2026-11-21",
+        )
+    assert files == ["scores/run_date=2026-11-21/night-1-0000.parquet"]
+    listed = [info.uri for info in storage.list_objects(storage.join(results, "scores"))]
+    assert listed == [storage.join(results, files[0])]
+    written = pq.read_table(storage.split(listed[0])[2].join(["/", ""]), partitioning=None)
+    assert written.schema.equals(SCORES, check_metadata=False)
+    assert written.schema.metadata[b"schema_version"] == str(SCHEMA_VERSION).encode()
+    assert written["score"].to_pylist() == [5.0, 4.0, 3.0, 2.0, 1.0]
+    assert len(rows) == 5
+
+
+def test_rows_of_a_run_without_record_do_not_count(tmp_path: object) -> None:
+    results, manifest = f"file://{tmp_path}", _manifest(2)
+    rows, files = publish.publish(
+        _scored(manifest, [1.0, 2.0]), manifest=manifest, plan=PLAN, results=results, run_date="2026-11-21"
+    )
+    assert len(publish.published_rows(results, ["image_uri"])) == 0
+    record = publish.run_record(
+        rows,
+        plan=PLAN,
+        config={},
+        files=files,
+        listed=7,
+        started_at=datetime(2026, 11, 21, tzinfo=UTC),
+        timings_s={},
+        images_per_s=None,
+    )
+    publish.write_record(record, results=results)
+    assert publish.published_rows(results, ["image_uri"])["image_uri"].to_pylist() == ["s3://a/cap/1", "s3://a/cap/0"]
+    found = publish.read_record(results, "night-1")
+    assert found is not None
+    assert (found["counts"]["scored"], found["already_scored"], found["listed"]) == (2, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ("counts", "rate"), [({"scored": 8, "unreadable": 1, "failed": 1, "missing": 0}, 0.2), ({}, 0.0)]
+)
+def test_the_error_rate_counts_what_could_not_be_read_or_scored(counts: dict[str, int], rate: float) -> None:
+    assert publish.error_rate(counts) == rate

@@ -1,0 +1,147 @@
+"""Object storage: the same behaviour on local files and on a real S3 server, for every key that S3 allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs import storage
+from jobs.errors import ConflictError, DeniedError, MissingObjectError, RequestError, StorageError
+
+ORDINARY_KEYS = (
+    "a b.jpg",
+    "100%.jpg",
+    "a%20b.jpg",
+    "plus+plus.jpg",
+    "ünï 日本.jpg",
+    "#?&=.jpg",
+    'it\'s "x".jpg',
+    "b\\s.jpg",
+)
+ODD_KEYS = ("double//slash.jpg", "./dot.jpg", "up/../over.jpg", "tab\there.jpg", "folder/")
+
+
+@pytest.fixture(params=["file", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty place to write to."""
+    return f"file://{tmp_path}" if request.param == "file" else str(request.getfixturevalue("bucket"))
+
+
+@pytest.mark.parametrize("key", ORDINARY_KEYS)
+def test_an_object_is_listed_and_read_under_the_key_it_was_written_to(place: str, key: str) -> None:
+    uri = storage.join(place, "in", key)
+    storage.write(uri, b"photo")
+    (info,) = storage.list_objects(storage.join(place, "in"))
+    assert (info.uri, info.size_bytes) == (uri, 5)
+    assert storage.read_with_etag(info.uri) == (b"photo", info.etag)
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+def test_an_s3_key_that_obstore_refuses_is_listed_and_read_all_the_same(bucket: str, key: str) -> None:
+    import boto3
+
+    boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key=f"in/{key}", Body=b"photo")
+    storage.write(storage.join(bucket, "in", "zz.jpg"), b"after it")
+    first, last = storage.list_objects(storage.join(bucket, "in"))
+    assert [first.uri, last.uri] == [f"{bucket}/in/{key}", f"{bucket}/in/zz.jpg"]
+    assert storage.read_with_etag(first.uri) == (b"photo", first.etag)
+
+
+def test_a_changed_object_has_another_etag(place: str) -> None:
+    uri = storage.join(place, "x")
+    storage.write(uri, b"one")
+    before = storage.read_with_etag(uri)[1]
+    storage.write(uri, b"two!")
+    assert storage.read_with_etag(uri)[1] != before
+
+
+def test_a_conditional_write_wins_once(place: str) -> None:
+    uri = storage.join(place, "aliases.json")
+    storage.write(uri, b"one", if_absent=True)
+    with pytest.raises(ConflictError):
+        storage.write(uri, b"late", if_absent=True)
+    etag = storage.read_with_etag(uri)[1]
+    storage.write(uri, b"second", if_etag=etag)
+    with pytest.raises(ConflictError):
+        storage.write(uri, b"stale", if_etag=etag)
+    assert storage.read(uri) == b"second"
+
+
+def test_a_missing_object_is_named(place: str) -> None:
+    uri = storage.join(place, "none.jpg")
+    assert not storage.exists(uri)
+    with pytest.raises(MissingObjectError, match=r"none\.jpg does not exist"):
+        storage.read(uri)
+
+
+def test_deleting_a_tree_leaves_its_neighbours(place: str) -> None:
+    for name in ("run/a", "run/b/c", "run-2/a"):
+        storage.write(storage.join(place, name), b"x")
+    storage.delete_tree(storage.join(place, "run"))
+    storage.delete_tree(storage.join(place, "run"))
+    assert [info.uri for info in storage.list_objects(place)] == [storage.join(place, "run-2/a")]
+
+
+def test_deleting_a_tree_takes_folder_markers_along(bucket: str) -> None:
+    import boto3
+
+    for key in ("run/", "run/rows/", "run/rows/a"):
+        boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key=key, Body=b"")
+    storage.delete_tree(f"{bucket}/run")
+    assert list(storage.list_objects(bucket)) == []
+
+
+def test_a_missing_bucket_is_said_in_one_line(s3_environment: str | None, bucket: str) -> None:
+    with pytest.raises(MissingObjectError) as caught:
+        list(storage.list_objects("s3://no-such-bucket-anywhere/photos"))
+    assert (
+        str(caught.value)
+        == "bucket of s3://no-such-bucket-anywhere/photos does not exist: create it or correct the name"
+    )
+    with pytest.raises(MissingObjectError, match="bucket"):
+        storage.write("s3://no-such-bucket-anywhere/photos/x", b"")
+
+
+def test_a_denied_object_is_no_missing_object(bucket: str) -> None:
+    storage.write(f"{bucket}/secret.jpg", b"x")
+    deny_reading(bucket, "secret.jpg")
+    with pytest.raises(DeniedError, match="denied"):
+        storage.read(f"{bucket}/secret.jpg")
+
+
+def test_an_unreachable_endpoint_is_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    for cached in (storage._s3_client, storage._store):
+        cached.cache_clear()
+    try:
+        with pytest.raises(StorageError, match="could not be reached") as caught:
+            list(storage.list_objects(f"{bucket}/x"))
+        assert "\n" not in str(caught.value)
+    finally:
+        for cached in (storage._s3_client, storage._store):
+            cached.cache_clear()
+
+
+def deny_reading(bucket: str, key: str) -> None:
+    """Allows listing but not reading one key, by bucket policy."""
+    import json
+
+    import boto3
+
+    name = bucket.removeprefix("s3://")
+    resource = f"arn:aws:s3:::{name}/{key}"
+    statement = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": resource}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    boto3.client("s3").put_bucket_policy(Bucket=name, Policy=policy)
+
+
+@pytest.mark.parametrize("uri", ["ftp://x/y", "s3://", "http://x/y"])
+def test_a_uri_of_another_kind_is_refused(uri: str) -> None:
+    with pytest.raises(RequestError, match="expected a"):
+        storage.normalise(uri)
+
+
+def test_keys_are_never_decoded_or_encoded() -> None:
+    assert storage.split("s3://bucket/a%20b/c#d?e") == ("s3", "bucket", "a%20b/c#d?e")
+    assert storage.normalise("s3://bucket/a b/") == "s3://bucket/a b"

@@ -1,0 +1,1 @@
+"""Choices: which detectors to try, the search over them and its results."""
