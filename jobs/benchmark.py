@@ -22,7 +22,7 @@ import torch
 from pydantic import Field
 from scipy.stats import spearmanr
 
-from jobs import registry, scoring, storage
+from jobs import registry, scoring, storage, uris
 from jobs.benchmark_differnet import score_as_differnet
 from jobs.cli import parse_config, run_verb
 from jobs.config import JobConfig, ScoreConfig, Uri
@@ -136,10 +136,10 @@ def _against_loop(config: BenchmarkConfig, photos: Sequence[bytes], scratch: Pat
     archive.mkdir(parents=True)
     for number in range(config.job_photos):
         (archive / f"{number:05d}.jpg").write_bytes(photos[number % len(photos)])
-    detectors = storage.normalise(str(scratch / "detectors"))
+    detectors = uris.normalise(str(scratch / "detectors"))
     _register(detectors, scratch / "artifact", views=config.job_views)
-    loop_images_per_s = _loop(storage.normalise(str(archive.parent)), detectors)
-    results = storage.normalise(str(scratch / "results"))
+    loop_images_per_s = _loop(uris.normalise(str(archive.parent)), detectors)
+    results = uris.normalise(str(scratch / "results"))
     scoring.run(ScoreConfig(archive=str(archive.parent), detectors=detectors, results=results, run_id="bench", top=0))
     record = read_record(results, "bench") or {}
     return {

@@ -7,14 +7,14 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from jobs import storage
+from jobs import uris
 from jobs.errors import RequestError
 from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimiserConfig, preset
 
 
 def _as_uri(value: str) -> str:
     try:
-        return storage.normalise(value)
+        return uris.normalise(value)
     except RequestError as error:
         raise ValueError(str(error)) from error
 

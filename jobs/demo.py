@@ -16,7 +16,7 @@ from types import ModuleType
 import numpy as np
 from pydantic import Field
 
-from jobs import scoring, storage, training
+from jobs import scoring, training, uris
 from jobs.cli import parse_config, run_verb
 from jobs.config import JobConfig, ScoreConfig, TrainConfig
 from jobs.demo_archive import CATEGORY, draw_archive
@@ -25,7 +25,8 @@ from jobs.publish import published_rows
 from model.evaluation import auroc
 from model.weights import WeightsUnavailable, imagenet_weights
 
-DOWNLOAD_TIMEOUT_S = 10.0
+DOWNLOAD_SILENCE_S = 5.0
+DOWNLOAD_S = 30.0
 _QUERY = """
 SELECT site, count(*) AS photos, count(*) FILTER (is_anomaly) AS anomalies, round(min(p_value), 3) AS smallest_p,
        count(*) FILTER (status = 'unreadable') AS unreadable
@@ -99,7 +100,7 @@ def _training(folder: Path, *, seed: int) -> TrainConfig:
 
 def _weights() -> str:
     try:
-        imagenet_weights("alexnet", timeout_s=DOWNLOAD_TIMEOUT_S)
+        imagenet_weights("alexnet", timeout_s=DOWNLOAD_SILENCE_S, total_s=DOWNLOAD_S)
     except WeightsUnavailable:
         print("features: seeded random AlexNet, because ImageNet weights are neither cached nor quickly downloaded")
         return "random"
@@ -110,10 +111,8 @@ def _weights() -> str:
 def _auroc(folder: Path) -> float:
     """AUROC over the archive's readable photos, by the labels that the drawing kept aside."""
     with (folder / "archive_labels.csv").open() as file:
-        labels = {
-            storage.normalise(str(folder / "archive" / row["path"])): row["label"] for row in csv.DictReader(file)
-        }
-    rows = published_rows(storage.normalise(str(folder / "results")), ["image_uri", "score"]).drop_null()
+        labels = {uris.normalise(str(folder / "archive" / row["path"])): row["label"] for row in csv.DictReader(file)}
+    rows = published_rows(uris.normalise(str(folder / "results")), ["image_uri", "score"]).drop_null()
     truth = np.array([labels[uri] != "good" for uri in rows["image_uri"].to_pylist()])
     return auroc(truth, rows["score"].to_numpy())
 

@@ -97,10 +97,20 @@ def read_manifest(
     return ray.data.read_parquet(path, filesystem=filesystem, override_num_blocks=math.ceil(rows / block_rows))
 
 
-def decoded(manifest: ray.data.Dataset, fetch_decode: FetchDecode) -> ray.data.Dataset:
-    """The dataset of DECODED rows for a dataset of MANIFEST rows: the one way from bytes to pixels."""
+def decoded(manifest: ray.data.Dataset, fetch_decode: FetchDecode, *, tasks: int | None) -> ray.data.Dataset:
+    """The dataset of DECODED rows for a dataset of MANIFEST rows: the one way from bytes to pixels.
+
+    Args:
+        manifest: MANIFEST rows.
+        fetch_decode: the stage.
+        tasks: most tasks at a time; None leaves it to the cluster's free CPUs.
+    """
     return manifest.map_batches(
-        fetch_decode.__call__, batch_size=DECODE_BATCH_PHOTOS, batch_format="pyarrow", num_cpus=DECODE_CPUS
+        fetch_decode.__call__,
+        batch_size=DECODE_BATCH_PHOTOS,
+        batch_format="pyarrow",
+        num_cpus=DECODE_CPUS,
+        compute=ray.data.TaskPoolStrategy(size=tasks),
     )
 
 
@@ -121,7 +131,9 @@ def scored(
         concurrency=plan.fetch_concurrency,
     )
     actors = scoring_actors(resources)
-    return decoded(manifest, fetch_decode).map_batches(
+    # A decoder per CPU scorer is plenty, and each process takes seconds to import torch; GPUs want all they can get.
+    decoding = decoded(manifest, fetch_decode, tasks=None if resources.use_gpu else actors)
+    return decoding.map_batches(
         ScoreImages,
         fn_constructor_kwargs={"plan": plan, "report": report, "device": "cuda" if resources.use_gpu else "cpu"},
         batch_size=batch_photos(plan, resources),

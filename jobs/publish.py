@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
-from jobs import storage
+from jobs import storage, uris
 from jobs.errors import MissingObjectError, StorageError
 from jobs.manifest import write_parquet
 from jobs.plan import ScoringPlan
@@ -29,12 +29,12 @@ ROWS_PER_FILE = 2_000_000
 
 def staging(results: str, run_id: str) -> str:
     """Folder of a run that is not published yet."""
-    return storage.join(results, "staging", run_id)
+    return uris.join(results, "staging", run_id)
 
 
 def record_uri(results: str, run_id: str) -> str:
     """The run record: a run without it is not published."""
-    return storage.join(results, "runs", f"{run_id}.json")
+    return uris.join(results, "runs", f"{run_id}.json")
 
 
 def read_record(results: str, run_id: str) -> dict[str, Any] | None:
@@ -52,9 +52,9 @@ def read_record(results: str, run_id: str) -> dict[str, Any] | None:
 
 def published_rows(results: str, columns: Sequence[str]) -> pa.Table:
     """The rows of all published runs, some columns; files of unpublished runs do not count."""
-    listed = storage.list_objects(storage.join(results, "runs"))
+    listed = storage.list_objects(uris.join(results, "runs"))
     runs = [json.loads(storage.read(info.uri)) for info in listed if info.uri.endswith(".json")]
-    files = [storage.join(results, name) for run in runs for name in run["files"]]
+    files = [uris.join(results, name) for run in runs for name in run["files"]]
     return read_tables(files, columns=columns, schema=SCORES)
 
 
@@ -69,7 +69,7 @@ def read_tables(files: Sequence[str], *, columns: Sequence[str], schema: pa.Sche
 
 def staged_table(results: str, run_id: str) -> pa.Table:
     """Everything that the pipeline has written for a run."""
-    rows = storage.join(staging(results, run_id), "rows")
+    rows = uris.join(staging(results, run_id), "rows")
     files = [info.uri for info in storage.list_objects(rows) if info.uri.endswith(".parquet")]
     return read_tables(files, columns=STAGED.names, schema=STAGED)
 
@@ -102,7 +102,7 @@ def publish(
     files = []
     for number in range(math.ceil(len(rows) / ROWS_PER_FILE)):
         name = f"scores/run_date={run_date}/{plan.run_id}-{number:04d}.parquet"
-        write_parquet(rows.slice(number * ROWS_PER_FILE, ROWS_PER_FILE), storage.join(results, name))
+        write_parquet(rows.slice(number * ROWS_PER_FILE, ROWS_PER_FILE), uris.join(results, name))
         files.append(name)
     return rows, files
 

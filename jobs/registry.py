@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs import storage
+from jobs import storage, uris
 from jobs.errors import ConflictError, MissingObjectError, RequestError
 from model.artifact import ARTIFACT_FILES, ArtifactError, content_id
 from model.calibration import Calibration
@@ -33,7 +33,7 @@ def put(detectors: str, category: str, *, folder: Path) -> str:
     """Uploads an artifact folder and returns its detector id. Putting the same content again changes nothing."""
     detector_id = content_id(folder)
     for name in (name for name in ARTIFACT_FILES if (folder / name).exists()):
-        storage.write(storage.join(detectors, category, detector_id, name), (folder / name).read_bytes())
+        storage.write(uris.join(detectors, category, detector_id, name), (folder / name).read_bytes())
     return detector_id
 
 
@@ -43,7 +43,7 @@ def aliases(detectors: str, category: str) -> dict[str, str]:
 
 
 def _aliases_with_etag(detectors: str, category: str) -> tuple[dict[str, str], str | None]:
-    uri = storage.join(detectors, category, _ALIASES)
+    uri = uris.join(detectors, category, _ALIASES)
     try:
         data, etag = storage.read_with_etag(uri)
     except MissingObjectError:
@@ -65,7 +65,7 @@ def set_alias(detectors: str, category: str, *, alias: str, detector_id: str) ->
     """
     current, etag = _aliases_with_etag(detectors, category)
     data = json.dumps({**current, alias: detector_id}, indent=2, sort_keys=True).encode()
-    uri = storage.join(detectors, category, _ALIASES)
+    uri = uris.join(detectors, category, _ALIASES)
     try:
         storage.write(uri, data, if_absent=etag is None, if_etag=etag)
     except ConflictError as error:
@@ -91,11 +91,9 @@ def resolve(detectors: str, category: str, *, alias: str) -> RegisteredDetector 
     detector_id = aliases(detectors, category).get(alias)
     if detector_id is None:
         return None
-    folder = storage.join(detectors, category, detector_id)
+    folder = uris.join(detectors, category, detector_id)
     try:
-        config = DetectorConfig.model_validate(
-            json.loads(storage.read(storage.join(folder, "config.json")))["detector"]
-        )
+        config = DetectorConfig.model_validate(json.loads(storage.read(uris.join(folder, "config.json")))["detector"])
     except (MissingObjectError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise RequestError(
@@ -105,7 +103,7 @@ def resolve(detectors: str, category: str, *, alias: str) -> RegisteredDetector 
 
 
 def _calibration(folder: str) -> Calibration | None:
-    uri = storage.join(folder, "calibration.json")
+    uri = uris.join(folder, "calibration.json")
     try:
         found = json.loads(storage.read(uri))
         return None if found is None else Calibration.model_validate(found)
@@ -141,10 +139,10 @@ def download(detectors: str, category: str, *, detector_id: str, folder: Path) -
         ArtifactError: the content is not what the id says.
     """
     folder.mkdir(parents=True)
-    prefix = storage.join(detectors, category, detector_id)
+    prefix = uris.join(detectors, category, detector_id)
     for name in ARTIFACT_FILES:
         try:
-            (folder / name).write_bytes(storage.read(storage.join(prefix, name)))
+            (folder / name).write_bytes(storage.read(uris.join(prefix, name)))
         except MissingObjectError:
             if name == "detector.safetensors":
                 raise

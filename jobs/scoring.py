@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from pydantic import BaseModel, ConfigDict
 
-from jobs import publish, storage
+from jobs import publish, storage, uris
 from jobs.config import ScoreConfig
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, JobError, MissingObjectError, RequestError
 from jobs.manifest import list_archive, unscored, write_parquet
@@ -47,7 +47,7 @@ def run(config: ScoreConfig) -> int:
     else:
         record = _run(config)
     rows = publish.read_tables(
-        [storage.join(config.results, name) for name in record["files"]], columns=SCORES.names, schema=SCORES
+        [uris.join(config.results, name) for name in record["files"]], columns=SCORES.names, schema=SCORES
     )
     print(summary(record, rows, results=config.results, top=config.top))
     return EXIT_TOO_MANY_UNREADABLE if record["error_rate"] > config.max_error_rate else EXIT_DONE
@@ -59,10 +59,10 @@ def _run(config: ScoreConfig) -> dict[str, Any]:
     timings_s, images_per_s = {"listing": staged.listing_s}, None
     if staged.to_score:
         print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score", flush=True)
-        pipeline_s, images_per_s = _score(config, staged, manifest_uri=storage.join(folder, "manifest.parquet"))
+        pipeline_s, images_per_s = _score(config, staged, manifest_uri=uris.join(folder, "manifest.parquet"))
         timings_s |= pipeline_s
     began = time.monotonic()
-    manifest = publish.read_tables([storage.join(folder, "manifest.parquet")], columns=MANIFEST.names, schema=MANIFEST)
+    manifest = publish.read_tables([uris.join(folder, "manifest.parquet")], columns=MANIFEST.names, schema=MANIFEST)
     rows, files = publish.publish(
         publish.staged_table(config.results, config.run_id),
         manifest=manifest,
@@ -94,7 +94,7 @@ def _same_run(config: ScoreConfig, earlier: Mapping[str, Any]) -> None:
 
 
 def _resume(config: ScoreConfig) -> _Staged | None:
-    uri = storage.join(publish.staging(config.results, config.run_id), "plan.json")
+    uri = uris.join(publish.staging(config.results, config.run_id), "plan.json")
     try:
         staged = _Staged.model_validate_json(storage.read(uri))
     except MissingObjectError:
@@ -135,9 +135,9 @@ def _prepare(config: ScoreConfig) -> _Staged:
         listing_s=time.monotonic() - began,
     )
     folder = publish.staging(config.results, config.run_id)
-    write_parquet(manifest, storage.join(folder, "manifest.parquet"))
+    write_parquet(manifest, uris.join(folder, "manifest.parquet"))
     # The plan comes last: a rerun that finds it can trust the manifest beside it.
-    storage.write(storage.join(folder, "plan.json"), staged.model_dump_json().encode())
+    storage.write(uris.join(folder, "plan.json"), staged.model_dump_json().encode())
     return staged
 
 
@@ -151,11 +151,11 @@ def _score(config: ScoreConfig, staged: _Staged, *, manifest_uri: str) -> tuple[
     start_ray()
     ray_s = time.monotonic() - began
     folder = publish.staging(config.results, config.run_id)
-    filesystem, rows_path = storage.arrow_filesystem(storage.join(folder, "rows"))
+    filesystem, rows_path = storage.arrow_filesystem(uris.join(folder, "rows"))
     context = ray.data.DataContext.get_current()
     context.checkpoint_config = ray.data.checkpoint.CheckpointConfig(
         id_column="image_id",
-        checkpoint_path=storage.arrow_filesystem(storage.join(folder, "checkpoint"))[1],
+        checkpoint_path=storage.arrow_filesystem(uris.join(folder, "checkpoint"))[1],
         delete_checkpoint_on_success=False,
         override_filesystem=filesystem,
     )

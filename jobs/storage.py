@@ -1,7 +1,6 @@
 """Object storage and local files behind one set of functions on URIs: the only file that opens either.
 
-A URI is ``s3://bucket/key``, ``gs://``, ``az://``, ``file:///path`` or a plain path; keys stand in it as stored, never
-percent-encoded. boto3 resolves S3 credentials and endpoint from the standard AWS_* variables, obstore moves the bytes.
+boto3 resolves S3 credentials and endpoint from the standard AWS_* variables, obstore moves the bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
-from jobs.errors import ConflictError, DeniedError, MissingObjectError, RequestError, StorageError
+from jobs.errors import ConflictError, DeniedError, MissingObjectError, StorageError
+from jobs.uris import split
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -41,36 +41,6 @@ class ObjectInfo:
     etag: str
     size_bytes: int
     last_modified: datetime
-
-
-def normalise(uri: str) -> str:
-    """Returns ``uri`` with a scheme and without a trailing slash; plain paths become absolute ``file://`` URIs.
-
-    Raises:
-        RequestError: a scheme other than s3, gs, az, file, or a bucket name that is missing.
-    """
-    if "://" not in uri:
-        return "file://" + str(Path(uri).absolute()).rstrip("/")
-    scheme, rest = uri.split("://", 1)
-    if scheme not in ("s3", "gs", "az", "file"):
-        raise RequestError(f"expected a URI with s3://, gs://, az:// or file://, or a plain path, got {uri!r}")
-    if not rest.strip("/"):
-        raise RequestError(f"expected a bucket or path after {scheme}://, got {uri!r}")
-    return uri.rstrip("/")
-
-
-def join(uri: str, *parts: str) -> str:
-    """Appends path parts to a URI."""
-    return "/".join([uri.rstrip("/"), *parts])
-
-
-def split(uri: str) -> tuple[str, str, str]:
-    """Splits a URI into scheme, bucket (empty for files) and key."""
-    scheme, rest = uri.split("://", 1)
-    if scheme == "file":
-        return scheme, "", rest.removeprefix("/")
-    bucket, _, key = rest.partition("/")
-    return scheme, bucket, key
 
 
 @cache
@@ -224,19 +194,6 @@ def delete_tree(uri: str) -> None:
         import shutil
 
         shutil.rmtree("/" + split(uri)[2])
-
-
-def exists(uri: str) -> bool:
-    """Whether there is an object at ``uri``."""
-    scheme, bucket, key = split(uri)
-    try:
-        obstore.head(_store(scheme, bucket), key)
-    except _s3_errors() as error:
-        known = _as_storage_error(error, uri)
-        if isinstance(known, MissingObjectError):
-            return False
-        raise known from error
-    return True
 
 
 def list_objects(uri: str) -> Iterator[ObjectInfo]:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import storage
+from jobs import uris
 from jobs.schema import Status
 
 
@@ -29,8 +29,8 @@ def summary(record: Mapping[str, Any], rows: pa.Table, *, results: str, top: int
         f"{record['listed']} objects listed, {record['already_scored']} scored by earlier runs",
         *_reasons(rows),
         *_most_anomalous(rows, top),
-        f"table:  {storage.join(results, 'scores')}",
-        f"record: {storage.join(results, 'runs', record['run_id'] + '.json')}",
+        f"table:  {uris.join(results, 'scores')}",
+        f"record: {uris.join(results, 'runs', record['run_id'] + '.json')}",
     ]
     return "\n".join(lines)
 

@@ -14,7 +14,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer
 
-from jobs import registry, storage
+from jobs import registry, storage, uris
 from jobs.config import TrainConfig
 from jobs.errors import EXIT_DONE, JobError, MissingObjectError, RequestError
 from jobs.fetch import DECODED, FetchDecode, as_images
@@ -39,13 +39,13 @@ def run(config: TrainConfig) -> int:
     if config.alias:
         before = registry.set_alias(config.detectors, config.category, alias=config.alias, detector_id=detector_id)
         print(f"{config.alias} of {config.category}: {before or 'none'} -> {detector_id}")
-    print(f"registered in {storage.join(config.detectors, config.category, detector_id)}")
+    print(f"registered in {uris.join(config.detectors, config.category, detector_id)}")
     return EXIT_DONE
 
 
 def _flawless(config: TrainConfig) -> pa.Table:
     """The training photos' MANIFEST rows, and warnings about what they cannot support."""
-    folder = storage.join(config.data, config.category, "train", "good")
+    folder = uris.join(config.data, config.category, "train", "good")
     manifest = list_archive(folder, key_pattern="(?P<category>)")
     if len(manifest) < FEWEST_PHOTOS:
         raise RequestError(f"expected at least {FEWEST_PHOTOS} flawless photos in {folder}, got {len(manifest)}")
@@ -61,7 +61,7 @@ def _flawless(config: TrainConfig) -> pa.Table:
 
 def _backbone_weights(config: TrainConfig) -> dict[str, torch.Tensor] | None:
     try:
-        weights = resolve_backbone_weights(config.detector, read=lambda uri: storage.read(storage.normalise(uri)))
+        weights = resolve_backbone_weights(config.detector, read=lambda uri: storage.read(uris.normalise(uri)))
         if weights is not None:
             Backbone(config.detector).load_features(weights)
         return weights
@@ -72,7 +72,7 @@ def _backbone_weights(config: TrainConfig) -> dict[str, torch.Tensor] | None:
 def _train(config: TrainConfig, manifest: pa.Table, weights: dict[str, torch.Tensor] | None) -> tuple[str, float]:
     """Runs the Ray Train workers; returns the new detector's id and the last epoch's loss."""
     images = _decode(config, manifest)
-    work = storage.join(config.detectors, ".train", f"{config.category}-{uuid4().hex[:8]}")
+    work = uris.join(config.detectors, ".train", f"{config.category}-{uuid4().hex[:8]}")
     filesystem, path = storage.arrow_filesystem(work)
     who = f"{config.variant} on {len(images)} photos of {config.category}, {config.workers} worker(s)"
     print(f"training {who}", flush=True)
@@ -119,7 +119,9 @@ def _decode(config: TrainConfig, manifest: pa.Table) -> np.ndarray:
     """Fetches and decodes the photos by the same stage as scoring; returns (N, 3, S, S) uint8 in manifest order."""
     size = config.detector.image_size
     fetch_decode = FetchDecode(image_sizes={"": size}, max_pixels=config.max_pixels, concurrency=32)
-    rows = as_table(decoded(ray.data.from_arrow(manifest), fetch_decode), schema=DECODED).sort_by("image_id")
+    rows = as_table(decoded(ray.data.from_arrow(manifest), fetch_decode, tasks=None), schema=DECODED).sort_by(
+        "image_id"
+    )
     for row in rows.filter(pc.is_valid(rows["error"])).select(["uri", "error"]).to_pylist():
         print(f"warning: left out {row['uri']}: {row['error']}")
     readable = rows.filter(pc.is_null(rows["error"]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import time
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
@@ -46,12 +47,13 @@ def resolve_backbone_weights(config: DetectorConfig, *, read: Callable[[str], by
     return weights_from_bytes(read(config.weights), name=config.weights)
 
 
-def imagenet_weights(backbone: str, *, timeout_s: float = 60) -> dict[str, Tensor]:
+def imagenet_weights(backbone: str, *, timeout_s: float = 60, total_s: float = 3600) -> dict[str, Tensor]:
     """Returns torchvision's ImageNet weights of ``backbone`` from torch.hub's cache, downloading them at first use.
 
     Args:
         backbone: name of the network.
         timeout_s: longest silence of the network that is waited for, at connection and at each read.
+        total_s: longest whole download (AlexNet's file has 233 MiB).
 
     Raises:
         WeightsUnavailable: torchvision has none, or the download failed.
@@ -63,7 +65,7 @@ def imagenet_weights(backbone: str, *, timeout_s: float = 60) -> dict[str, Tenso
     cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     try:
         if not cached.exists():
-            _download(url, cached, timeout_s=timeout_s)
+            _download(url, cached, timeout_s=timeout_s, total_s=total_s)
         data = cached.read_bytes()
     except (OSError, HTTPException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -111,14 +113,14 @@ def _is_named_tensor(key: object, value: object) -> bool:
     return isinstance(key, str) and isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
 
 
-def _download(url: str, target: Path, *, timeout_s: float) -> None:
+def _download(url: str, target: Path, *, timeout_s: float, total_s: float) -> None:
     """Downloads to ``target`` atomically, so that workers of one host may race; OSError or HTTPException on failure.
 
     torch.hub's own download has no timeout and would wait for ever on a network that drops packets.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{uuid4().hex}.partial")
-    digest = hashlib.sha256()
+    digest, deadline = hashlib.sha256(), time.monotonic() + total_s
     try:
         with (
             urllib.request.urlopen(url, timeout=timeout_s) as response,  # noqa: S310  # only torchvision's own https URLs
@@ -127,6 +129,8 @@ def _download(url: str, target: Path, *, timeout_s: float) -> None:
             while chunk := response.read(_CHUNK_BYTES):
                 file.write(chunk)
                 digest.update(chunk)
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"not done after {total_s:g} s")
         _check_digest(digest.hexdigest(), url)
         partial.replace(target)
     finally:

@@ -58,6 +58,11 @@ def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | N
 @pytest.fixture
 def bucket(s3_environment: str | None) -> str:
     """The URI of a new bucket on the real S3 server."""
+    return new_bucket(s3_environment)
+
+
+def new_bucket(s3_environment: str | None) -> str:
+    """Creates a bucket, or skips with the reason that the fixture ``s3_environment`` gave."""
     if s3_environment is not None:
         pytest.skip(s3_environment)
     import boto3
@@ -139,11 +144,11 @@ REAL_TRAINING = {
     "optimiser": {"epochs": 12},
     "detector": {
         "backbone": "alexnet_caffe",
-        "image_size": 224,
+        "image_size": 160,
         "views": 4,
         "train_angles": "scoring",
         "feature_scaling": "global",
         "flow": {"blocks": 6, "hidden_width": 256},
     },
 }
-"""attentdiffernet_se on real photos within a minute of two cores: half the side, four views, a narrow flow."""
+"""attentdiffernet_se on real photos within a minute of two cores: a third of the side, four views, a narrow flow."""

@@ -316,3 +316,14 @@ def test_weights_of_a_uri_are_read_from_it() -> None:
     state = resolve_backbone_weights(config, read=stored.__getitem__)
     assert state is not None
     assert torch.equal(state["0.weight"], _STATE["0.weight"])
+
+
+def test_a_download_that_takes_too_long_in_all_is_given_up(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = tmp_path / "alexnet-owt-7be5be79.pth"
+    served.write_bytes(_saved(_STATE))
+    monkeypatch.setattr("model.weights._imagenet_urls", lambda: {"alexnet": served.as_uri()})
+    with pytest.raises(WeightsUnavailable, match="not done after 0 s"):
+        imagenet_weights("alexnet", total_s=0)
+    assert list(hub.iterdir()) == []

@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from jobs import benchmark, demo
 from jobs.cli import parse_config
 from jobs.config import ScoreConfig, TrainConfig
 from jobs.errors import RequestError
@@ -98,12 +100,20 @@ def test_a_config_file_s_mistake_is_named(tmp_path: Path, text: str, said: str) 
     assert said in _refused(ScoreConfig, ["--config", str(file), *SCORE])
 
 
-@pytest.mark.parametrize("verb", ["score", "train", "evaluate", "manifest", "demo", "benchmark"])
+@pytest.mark.parametrize("verb", ["score", "train", "evaluate", "manifest"])
 def test_help_lists_the_fields_and_exits_0(verb: str) -> None:
     done = subprocess.run([sys.executable, "-m", f"jobs.{verb}", "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f"python -m jobs.{verb}" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", [benchmark, demo])
+def test_help_of_the_other_verbs_exits_0(verb: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        verb.main(["--help"])
+    assert ended.value.code == 0
+    assert f"python -m {verb.__name__}" in capsys.readouterr().out
 
 
 def test_a_wrong_flag_on_the_real_command_line_exits_2_with_one_line() -> None:

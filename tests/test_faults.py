@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pytest
 
-from jobs import publish, storage
+from jobs import publish, storage, uris
 from jobs.schema import SCORES, STAGED
 
 PHOTOS = 240
@@ -69,8 +69,10 @@ def start(cluster: str, detectors: str, archive: str, bucket: str) -> Iterator[C
 
 
 def _staged_files(results: str) -> list[str]:
-    place = storage.join(publish.staging(results, "night"), "checkpoint")
-    return [info.uri for info in storage.list_objects(place) if ".pending" not in info.uri]
+    place = uris.join(publish.staging(results, "night"), "checkpoint")
+    return [
+        info.uri for info in storage.list_objects(place) if info.uri.endswith(".parquet") and ".pending" not in info.uri
+    ]
 
 
 def _scoring_actors() -> list[int]:
@@ -111,7 +113,7 @@ def test_a_rerun_after_the_driver_was_killed_keeps_what_was_scored(
 def _committed_rows(results: str) -> list[str]:
     """Row files whose checkpoint was committed: the file names share their beginning."""
     names = {Path(uri).stem for uri in _staged_files(results)}
-    rows = [info.uri for info in storage.list_objects(storage.join(publish.staging(results, "night"), "rows"))]
+    rows = [info.uri for info in storage.list_objects(uris.join(publish.staging(results, "night"), "rows"))]
     return [uri for uri in rows if any(Path(uri).stem.startswith(name) for name in names)]
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import publish, storage
+from jobs import publish, storage, uris
 from jobs.plan import PlannedDetector, ScoringPlan
 from jobs.schema import MANIFEST, SCHEMA_VERSION, SCORES, STAGED, Status
 from jobs.stages import staged_rows
@@ -100,9 +100,9 @@ def test_the_table_has_the_contract_and_publishing_again_overwrites(tmp_path: ob
             run_date="2026-11-21",
         )
     assert files == ["scores/run_date=2026-11-21/night-1-0000.parquet"]
-    listed = [info.uri for info in storage.list_objects(storage.join(results, "scores"))]
-    assert listed == [storage.join(results, files[0])]
-    written = pq.read_table(storage.split(listed[0])[2].join(["/", ""]), partitioning=None)
+    listed = [info.uri for info in storage.list_objects(uris.join(results, "scores"))]
+    assert listed == [uris.join(results, files[0])]
+    written = pq.read_table(uris.split(listed[0])[2].join(["/", ""]), partitioning=None)
     assert written.schema.equals(SCORES, check_metadata=False)
     assert written.schema.metadata[b"schema_version"] == str(SCHEMA_VERSION).encode()
     assert written["score"].to_pylist() == [5.0, 4.0, 3.0, 2.0, 1.0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-from jobs import registry, storage
+from jobs import registry, storage, uris
 from jobs.errors import ConflictError, MissingObjectError, RequestError
 from model.artifact import ArtifactError, save_artifact
 from model.calibration import Calibration
@@ -71,7 +71,7 @@ def test_putting_the_same_detector_twice_gives_the_same_id(detectors: str, artif
 
 def test_a_detector_changed_in_storage_is_not_loaded(detectors: str, artifact: Path, tmp_path: Path) -> None:
     detector_id = registry.put(detectors, "cap", folder=artifact)
-    calibration = storage.join(detectors, "cap", detector_id, "calibration.json")
+    calibration = uris.join(detectors, "cap", detector_id, "calibration.json")
     storage.write(calibration, Calibration(scores=(9.0,)).model_dump_json().encode())
     with pytest.raises(ArtifactError, match="does not hold the content its id names"):
         registry.download(detectors, "cap", detector_id=detector_id, folder=tmp_path / "copy")
@@ -87,7 +87,7 @@ def test_an_alias_of_a_detector_that_is_gone_is_named(detectors: str, tmp_path: 
 
 @pytest.mark.parametrize("content", [b"[", b"[]", b'{"champion": "../../etc"}', b'{"champion": 3}'])
 def test_damaged_aliases_are_refused(detectors: str, content: bytes) -> None:
-    storage.write(storage.join(detectors, "cap", "aliases.json"), content)
+    storage.write(uris.join(detectors, "cap", "aliases.json"), content)
     with pytest.raises(RequestError, match=r"aliases\.json is damaged"):
         registry.resolve(detectors, "cap", alias="champion")
 
@@ -95,7 +95,7 @@ def test_damaged_aliases_are_refused(detectors: str, content: bytes) -> None:
 def test_a_damaged_calibration_is_named(detectors: str, artifact: Path) -> None:
     detector_id = registry.put(detectors, "cap", folder=artifact)
     registry.set_alias(detectors, "cap", alias="champion", detector_id=detector_id)
-    place = storage.join(detectors, "cap", detector_id, "calibration.json")
+    place = uris.join(detectors, "cap", detector_id, "calibration.json")
     storage.write(place, json.dumps({"scores": ["x"]}).encode())
     with pytest.raises(RequestError, match=r"calibration\.json is damaged"):
         registry.resolve(detectors, "cap", alias="champion")

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import subprocess
 import sys
 from collections import Counter
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pytest
 from bad_objects import bad_objects
+from conftest import new_bucket
 
-from jobs import publish, registry, scoring, storage
+from jobs import publish, registry, scoring, storage, uris
 from jobs.config import ScoreConfig
 from jobs.errors import RequestError
 from jobs.schema import SCORES
 
 
 def _config(archive: str, detectors: str, results: str, run_id: str, **more: object) -> ScoreConfig:
-    request = {"archive": archive, "detectors": detectors, "results": results, "run_id": run_id, "max_error_rate": 1.0}
+    request = {
+        "archive": archive,
+        "detectors": detectors,
+        "results": results,
+        "run_id": run_id,
+        "max_error_rate": 1.0,
+        "scoring": {"actors": 1},
+    }
     return ScoreConfig.model_validate(request | more)
 
 
@@ -33,74 +43,107 @@ def _rows(results: str) -> list[dict[str, object]]:
 def _copy(folder: Path, place: str) -> list[str]:
     uris = []
     for path in sorted(folder.rglob("*.jpg")):
-        uris.append(storage.join(place, *path.relative_to(folder).parts))
+        uris.append(uris.join(place, *path.relative_to(folder).parts))
         storage.write(uris[-1], path.read_bytes())
     return uris
 
 
+@dataclass(frozen=True)
+class Published:
+    """A bucket with an archive on the S3 server and one published run over it."""
+
+    bucket: str
+    config: ScoreConfig
+    exit_code: int
+    said: str
+
+
+@pytest.fixture(scope="module")
+def published(s3_environment: str | None, drawn: Path, detectors: str) -> Published:
+    """The drawn archive with its broken files, scored once as run night-1."""
+    bucket = new_bucket(s3_environment)
+    _copy(drawn / "archive", f"{bucket}/archive")
+    config = _config(f"{bucket}/archive", detectors, f"{bucket}/results", "night-1")
+    said = io.StringIO()
+    with redirect_stdout(said):
+        exit_code = scoring.run(config)
+    return Published(bucket, config, exit_code, said.getvalue())
+
+
 @pytest.fixture
 def archive(drawn: Path, bucket: str) -> str:
-    """The drawn archive with its broken files, on the S3 server."""
-    _copy(drawn / "archive", f"{bucket}/archive")
+    """Three good photos on the S3 server."""
+    for path in sorted((drawn / "data" / "insulator" / "test" / "good").iterdir())[:3]:
+        storage.write(f"{bucket}/archive/insulator/{path.name}", path.read_bytes())
     return f"{bucket}/archive"
 
 
-def test_a_run_gives_one_row_per_object_and_a_summary(
-    archive: str, detectors: str, bucket: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert scoring.run(_config(archive, detectors, f"{bucket}/results", "night-1")) == 0
-    rows = _rows(f"{bucket}/results")
-    assert sorted(str(row["image_uri"]) for row in rows) == sorted(info.uri for info in storage.list_objects(archive))
+def test_a_run_gives_one_row_per_object_and_a_summary(published: Published) -> None:
+    assert published.exit_code == 0
+    rows = [row for row in _rows(f"{published.bucket}/results") if row["run_id"] == "night-1"]
+    listed = sorted(info.uri for info in storage.list_objects(f"{published.bucket}/archive"))
+    assert sorted(str(row["image_uri"]) for row in rows) == [uri for uri in listed if "line-99" not in uri]
     assert Counter(row["status"] for row in rows) == {"scored": 36, "unreadable": 5}
     assert all((row["error"] is None) == (row["status"] == "scored") for row in rows)
-    said = capsys.readouterr().out
-    assert "scoring: 41/41 photos" in said
-    assert "run night-1: 36 scored, 5 unreadable" in said
-    assert len([line for line in said.splitlines() if "  0." in line or "  1." in line]) == 10
-    assert f"table:  {bucket}/results/scores" in said
+    assert "scoring: 41/41 photos" in published.said
+    assert "run night-1: 36 scored, 5 unreadable" in published.said
+    assert sum(line.startswith(("  0.", "  1.")) for line in published.said.splitlines()) == 10
+    assert f"table:  {published.bucket}/results/scores" in published.said
 
 
-def test_the_record_says_what_ran(archive: str, detectors: str, bucket: str) -> None:
-    scoring.run(_config(archive, detectors, f"{bucket}/results", "night-1", false_alarm_rate=0.1))
-    record = publish.read_record(f"{bucket}/results", "night-1")
+def test_the_record_says_what_ran(published: Published, detectors: str) -> None:
+    record = publish.read_record(f"{published.bucket}/results", "night-1")
     assert record is not None
     assert record["counts"] == {"scored": 36, "unreadable": 5, "missing": 0, "no_detector": 0, "failed": 0}
-    assert record["config"]["false_alarm_rate"] == 0.1
+    assert record["config"]["false_alarm_rate"] == 0.05
     champion = registry.aliases(detectors, "insulator")["champion"]
     assert record["detectors"] == {"insulator": champion}
     assert {"ray", "torch", "python"} <= record["versions"].keys()
     assert {"listing", "scoring", "publishing", "to_first_batch"} <= record["timings_s"].keys()
-    assert list(storage.list_objects(f"{bucket}/results/staging/night-1")) == []
+    assert list(storage.list_objects(f"{published.bucket}/results/staging/night-1")) == []
 
 
-def test_the_same_run_id_again_rewrites_nothing(archive: str, detectors: str, bucket: str) -> None:
-    config = _config(archive, detectors, f"{bucket}/results", "night-1")
-    scoring.run(config)
-    before = list(storage.list_objects(f"{bucket}/results"))
-    assert scoring.run(config) == 0
-    assert list(storage.list_objects(f"{bucket}/results")) == before
+def test_the_same_run_id_again_rewrites_nothing(published: Published) -> None:
+    before = list(storage.list_objects(published.config.results))
+    assert scoring.run(published.config) == 0
+    assert list(storage.list_objects(published.config.results)) == before
 
 
-def test_a_later_run_scores_only_what_is_new_or_changed(archive: str, detectors: str, bucket: str, drawn: Path) -> None:
-    results = f"{bucket}/results"
-    scoring.run(_config(archive, detectors, results, "night-1"))
-    scoring.run(_config(archive, detectors, results, "night-2"))
-    assert publish.read_record(results, "night-2")["counts"]["scored"] == 0  # type: ignore[index]
-    assert publish.read_record(results, "night-2")["files"] == []  # type: ignore[index]
+def test_more_unreadable_rows_than_allowed_exit_3(published: Published) -> None:
+    assert scoring.run(published.config.model_copy(update={"max_error_rate": 5 / 41})) == 0
+    assert scoring.run(published.config.model_copy(update={"max_error_rate": 4 / 41})) == 3
+
+
+def test_a_run_id_belongs_to_one_request(published: Published) -> None:
+    with pytest.raises(RequestError, match=r"false_alarm_rate was 0\.05 and is now 0\.2"):
+        scoring.run(published.config.model_copy(update={"false_alarm_rate": 0.2}))
+
+
+def test_the_table_answers_sql_from_the_object_store_s_copy(published: Published, tmp_path: Path) -> None:
+    for info in storage.list_objects(f"{published.bucket}/results/scores"):
+        place = tmp_path / info.uri.split("/results/", 1)[1]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(storage.read(info.uri))
+    query = f"SELECT count(*), count(score), min(run_date)::VARCHAR FROM read_parquet('{tmp_path}/scores/**/*.parquet')"
+    record = publish.read_record(published.config.results, "night-1")
+    assert record is not None
+    assert duckdb.sql(query + " WHERE run_id = 'night-1'").fetchall() == [(41, 36, record["started_at"][:10])]
+
+
+def test_a_later_run_scores_only_what_is_new_or_changed(published: Published, drawn: Path) -> None:
+    results, config = published.config.results, published.config
+    scoring.run(config.model_copy(update={"run_id": "night-2"}))
+    record = publish.read_record(results, "night-2")
+    assert record is not None
+    assert (sum(record["counts"].values()), record["already_scored"], record["files"]) == (0, 41, [])
     first, second, *_ = sorted((drawn / "data" / "insulator" / "test" / "rust").glob("*.jpg"))
-    new = f"{archive}/insulator/line-99/2026-11-21/NEW.jpg"
+    new = f"{config.archive}/insulator/line-99/2026-11-21/NEW.jpg"
     changed = str(next(row["image_uri"] for row in _rows(results) if row["status"] == "scored"))
     storage.write(new, first.read_bytes() + b"new")
     storage.write(changed, second.read_bytes() + b"changed")
-    scoring.run(_config(archive, detectors, results, "night-3"))
+    scoring.run(config.model_copy(update={"run_id": "night-3"}))
     assert {row["image_uri"] for row in _rows(results) if row["run_id"] == "night-3"} == {new, changed}
     assert Counter(row["image_uri"] for row in _rows(results))[changed] == 2
-
-
-def test_a_run_id_belongs_to_one_request(archive: str, detectors: str, bucket: str) -> None:
-    scoring.run(_config(archive, detectors, f"{bucket}/results", "night-1"))
-    with pytest.raises(RequestError, match=r"false_alarm_rate was 0\.05 and is now 0\.2"):
-        scoring.run(_config(archive, detectors, f"{bucket}/results", "night-1", false_alarm_rate=0.2))
 
 
 def test_a_category_without_detector_gives_rows_that_say_so(archive: str, detectors: str, bucket: str) -> None:
@@ -118,7 +161,6 @@ def test_objects_deleted_or_replaced_after_listing_are_missing(archive: str, det
     config = _config(archive, detectors, f"{bucket}/results", "night-1")
     scoring._prepare(config)
     deleted, replaced = [info.uri for info in storage.list_objects(archive)][:2]
-
     _delete(deleted)
     storage.write(replaced, b"other bytes")
     scoring.run(config)
@@ -132,17 +174,8 @@ def test_objects_deleted_or_replaced_after_listing_are_missing(archive: str, det
 def _delete(uri: str) -> None:
     import boto3
 
-    _, name, key = storage.split(uri)
+    _, name, key = uris.split(uri)
     boto3.client("s3").delete_object(Bucket=name, Key=key)
-
-
-def test_more_unreadable_rows_than_allowed_exit_3_and_publish_all_the_same(
-    archive: str, detectors: str, bucket: str
-) -> None:
-    config = _config(archive, detectors, f"{bucket}/results", "night-1", max_error_rate=0.05)
-    assert scoring.run(config) == 3
-    assert len(_rows(f"{bucket}/results")) == 41
-    assert scoring.run(config) == 3  # what the published run found, again
 
 
 def test_an_archive_without_any_known_category_is_refused(detectors: str, bucket: str) -> None:
@@ -174,16 +207,6 @@ def test_scores_do_not_depend_on_batches_or_actors(drawn: Path, detectors: str, 
     assert found[0] == {
         uri: value if value is None else pytest.approx(value, rel=1e-5) for uri, value in found[1].items()
     }
-
-
-def test_the_table_answers_sql(drawn: Path, detectors: str, tmp_path: Path) -> None:
-    scoring.run(_config(str(drawn / "archive"), detectors, f"file://{tmp_path}", "run"))
-    files = f"{tmp_path}/scores/**/*.parquet"
-    (answer,) = duckdb.sql(
-        f"SELECT count(*), count(score), min(run_date)::VARCHAR FROM read_parquet('{files}')"
-    ).fetchall()
-    assert answer[:2] == (41, 36)
-    assert answer[2] == json.loads((tmp_path / "runs" / "run.json").read_text())["started_at"][:10]
 
 
 def test_a_missing_bucket_exits_2_with_one_line_before_any_cluster_work(bucket: str, tmp_path: Path) -> None:
@@ -239,7 +262,8 @@ def test_bad_objects_of_every_kind_among_real_photos(
         storage.write(uri, Path(next((photos / "uav_archive" / "insulator").glob("*.jpg"))).read_bytes())
         expected[uri] = outcome
     deny_reading(bucket, "archive/insulator/denied.jpg")
-    config = _config(f"{bucket}/archive", f"{bucket}/detectors", f"{bucket}/results", "night-1", max_error_rate=0.01)
+    more = {"max_error_rate": 0.01, "scoring": {"actors": 2}}
+    config = _config(f"{bucket}/archive", f"{bucket}/detectors", f"{bucket}/results", "night-1", **more)
     scoring._prepare(config)
     _delete(deleted)
 
@@ -259,5 +283,5 @@ def storage_put(uri: str, data: bytes) -> None:
     """Puts any key, also those that obstore refuses."""
     import boto3
 
-    _, name, key = storage.split(uri)
+    _, name, key = uris.split(uri)
     boto3.client("s3").put_object(Bucket=name, Key=key, Body=data)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,11 @@ from jobs.config import TrainConfig
 from jobs.demo_archive import draw_photo
 from jobs.errors import RequestError
 from jobs.fetch import FetchDecode
-from model.artifact import load_artifact
+from model.calibration import Calibration
+from model.config import DetectorConfig, OptimiserConfig
+from model.detector import AttentDifferNet
 from model.image import decode_image
+from model.training import train
 
 
 def _config(drawn: Path, registry_folder: Path, **more: object) -> TrainConfig:
@@ -41,13 +46,8 @@ def test_training_registers_a_calibrated_champion_with_its_lineage(detectors: st
     assert len(metrics["manifest_hash"]) == 64
     assert len(metrics["loss_by_epoch"]) == 20
     assert metrics["loss_by_epoch"][-1] < metrics["loss_by_epoch"][0]
-    assert metrics["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(metrics["versions"]["torch"])
     assert not [info for info in storage.list_objects(detectors) if "/.train/" in info.uri]
-
-
-def test_the_same_seed_on_one_worker_gives_the_same_detector(drawn: Path, detectors: str, tmp_path: Path) -> None:
-    training.run(_config(drawn, tmp_path))
-    assert _champion(f"file://{tmp_path}").detector_id == _champion(detectors).detector_id
 
 
 def test_two_workers_train_what_one_worker_trains(drawn: Path, detectors: str, tmp_path: Path) -> None:
@@ -59,17 +59,16 @@ def test_two_workers_train_what_one_worker_trains(drawn: Path, detectors: str, t
     np.testing.assert_allclose(one.scores, two.scores, rtol=5e-3)
 
 
-def test_unreadable_photos_are_left_out_and_named(
-    cluster: str, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_unreadable_photo_is_named_and_changes_nothing_and_the_same_seed_gives_the_same_detector(
+    drawn: Path, detectors: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    good = tmp_path / "data" / "insulator" / "train" / "good"
-    good.mkdir(parents=True)
-    for photo in sorted((drawn / "data" / "insulator" / "train" / "good").iterdir())[:10]:
-        (good / photo.name).write_bytes(photo.read_bytes())
-    (good / "broken.jpg").write_bytes(b"<html>")
+    shutil.copytree(drawn / "data" / "insulator" / "train", tmp_path / "data" / "insulator" / "train")
+    broken = tmp_path / "data" / "insulator" / "train" / "good" / "zz.jpg"
+    broken.write_bytes(b"<html>")
     assert training.run(_config(drawn, tmp_path / "registry", data=str(tmp_path / "data"))) == 0
+    assert _champion(f"file://{tmp_path}/registry").detector_id == _champion(detectors).detector_id
     said = capsys.readouterr().out
-    assert f"warning: left out file://{good}/broken.jpg: not_an_image: " in said
+    assert f"warning: left out file://{broken}: not_an_image: " in said
     assert "cannot support a false-alarm rate of 0.05: 19 are needed" in said
 
 
@@ -107,43 +106,25 @@ def test_training_and_scoring_see_identical_tensors(drawn: Path) -> None:
     np.testing.assert_array_equal(images, np.stack(direct))
 
 
-def test_p_values_of_new_flawless_photos_are_uniform_and_the_false_alarm_rate_holds(
-    cluster: str, tmp_path: Path
-) -> None:
-    """Photos from one generator are exchangeable, so the guarantee applies exactly."""
+def test_p_values_of_new_flawless_photos_are_uniform_and_the_false_alarm_rate_holds() -> None:
+    """Photos from one generator are exchangeable, so the guarantee applies exactly; no Ray is needed to see it."""
     rng = np.random.default_rng(20261121)
-    good = tmp_path / "data" / "insulator" / "train" / "good"
-    good.mkdir(parents=True)
-    for number in range(240):
-        draw_photo(rng, size_px=96, defect="good").save(good / f"{number:04d}.png")
-    data = str(tmp_path / "data")
-    training.run(_config(tmp_path, tmp_path / "registry", data=data, calibration_fraction=0.75))
-    registered = f"file://{tmp_path}/registry"
-    detector_id = registry.aliases(registered, "insulator")["champion"]
-    artifact = load_artifact(registry.fetch(registered, "insulator", detector_id=detector_id))
-    assert artifact.calibration is not None
-    new = [draw_photo(rng, size_px=96, defect="good") for _ in range(300)]
-    p_values = artifact.calibration.p_values(artifact.detector.score(_decoded(new)).numpy())
-    # 180 calibration photos make p-values a ladder of 1/181: its step adds at most that to the KS distance.
+    photos = torch.stack([_photo(rng) for _ in range(540)])
+    detector = AttentDifferNet(DetectorConfig.model_validate(TINY))
+    train(detector, photos[:60], optimiser=OptimiserConfig(epochs=5, learning_rate=1e-3), on_epoch=lambda _: None)
+    scores = detector.score(photos[60:]).numpy()
+    p_values = Calibration(scores=tuple(scores[:180])).p_values(scores[180:])
+    # 180 calibration photos make p-values a ladder of steps of 1/181, far finer than the KS test of 300 can tell.
     assert kstest(p_values, "uniform").pvalue > 0.01
     alarms = int((p_values <= 0.05).sum())
     low, high = binom.interval(0.99, 300, 0.05)
     assert low <= alarms <= high
 
 
-def _decoded(photos: list[object]) -> object:
-    import io
-
-    import torch
-    from PIL import Image
-
-    images = []
-    for photo in photos:
-        assert isinstance(photo, Image.Image)
-        buffer = io.BytesIO()
-        photo.save(buffer, "PNG")
-        images.append(decode_image(buffer.getvalue(), size=128))
-    return torch.stack(images)
+def _photo(rng: np.random.Generator) -> torch.Tensor:
+    buffer = io.BytesIO()
+    draw_photo(rng, size_px=96, defect="good").save(buffer, "PNG")
+    return decode_image(buffer.getvalue(), size=128)
 
 
 def test_evaluation_reports_auroc_per_category_and_their_mean(

@@ -1,0 +1,77 @@
+"""`ray job submit`, as the README shows it, on a head node with a dashboard of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs import publish
+
+ROOT = Path(__file__).parents[1]
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a head node's dashboard; the node ends with its own process."""
+    dashboard, gcs, agent = _free_port(), _free_port(), _free_port()
+    argv = [RAY, "start", "--head", "--block", "--num-cpus", "8", "--object-store-memory", "200000000"]
+    argv += ["--port", str(gcs), "--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(agent)]
+    argv += ["--temp-dir", str(tmp_path_factory.mktemp("r", numbered=True))[:60], "--disable-usage-stats"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_ADDRESS"))}
+    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+    node = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        _wait_until_it_answers(f"{address}/api/version", node)
+        yield address
+    finally:
+        node.terminate()
+        node.communicate(timeout=60)
+
+
+def _wait_until_it_answers(url: str, node: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            if node.poll() is not None:
+                pytest.fail(f"the head node ended: {node.communicate()[0]}")
+            time.sleep(0.2)  # the pace of asking
+    pytest.fail("the head node's dashboard did not answer within 90 s")
+
+
+@pytest.mark.timeout(400)
+def test_a_scoring_run_submitted_as_a_job_publishes_and_its_id_is_taken(
+    detectors: str, drawn: Path, tmp_path: Path, head: str
+) -> None:
+    results = tmp_path / "results"
+    verb = ["--archive", str(drawn / "archive"), "--detectors", detectors, "--results", str(results)]
+    verb += ["--run-id", "nightly", "--max-error-rate", "1", "--scoring.actors", "1"]
+    submit = [RAY, "job", "submit", "--address", head, "--submission-id", "nightly", "--working-dir", str(ROOT)]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    job = [*submit, "--", sys.executable, "-m", "jobs.score", *verb]
+    done = subprocess.run(job, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "run nightly: 36 scored, 5 unreadable" in done.stdout
+    assert len(publish.published_rows(f"file://{results}", ["image_uri"])) == 41
+    again = subprocess.run(job, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    assert again.returncode != 0
+    assert "nightly" in again.stdout + again.stderr

@@ -1,0 +1,137 @@
+"""Everything a newcomer would paste from the README is run here, against small drawn photos on the real S3 server."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TINY
+
+from jobs import evaluate, manifest, registry, score, storage, train
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def _command(beginning: str) -> list[str]:
+    """The arguments of the one command that begins so, over continuation lines."""
+    (found,) = {
+        line.strip()
+        for block in _blocks("sh")
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith(beginning)
+    }
+    return shlex.split(found.removeprefix(beginning))
+
+
+@pytest.fixture(scope="module")
+def inspection(s3_environment: str | None, cluster: str, drawn: Path) -> str:
+    """The bucket that the README speaks of, with training photos and an archive."""
+    if s3_environment is not None:
+        pytest.skip(s3_environment)
+    import boto3
+
+    client = boto3.client("s3")
+    with suppress(client.exceptions.BucketAlreadyOwnedByYou):
+        client.create_bucket(Bucket="inspection")
+    for source, target in ((drawn / "data", "training"), (drawn / "archive", "archive")):
+        for path in source.rglob("*.jpg"):
+            storage.write(f"s3://inspection/{target}/{path.relative_to(source)}", path.read_bytes())
+    return "s3://inspection"
+
+
+def test_the_main_job_s_commands_run_as_they_stand(
+    inspection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small.yaml"
+    small.write_text(yaml.safe_dump({"detector": TINY, "optimiser": {"epochs": 5}}))
+    assert train.main(["--config", str(small), *_command("python -m jobs.train ")]) == 0
+    arguments = _command("python -m jobs.score ")
+    assert score.main(arguments) == 3  # 5 broken files among 41 are more than the 5 % that --max-error-rate allows
+    assert score.main(arguments) == 3
+    assert "already published" in capsys.readouterr().out
+    shown = ["--data", f"{inspection}/training", "--detectors", f"{inspection}/detectors"]
+    assert evaluate.main(shown) == 0
+    assert manifest.main(["--archive", f"{inspection}/archive", "--output", str(tmp_path / "m.parquet")]) == 0
+
+    _download(f"{inspection}/results", tmp_path / "results")
+    champion = registry.aliases(f"{inspection}/detectors", "insulator")["champion"]
+    _download(f"{inspection}/detectors", tmp_path / "detectors")
+    (tmp_path / "detectors" / "insulator" / champion).rename(tmp_path / "detectors" / "insulator" / "0123456789abcdef")
+    some = next(info.uri for info in storage.list_objects(f"{inspection}/training"))
+    (tmp_path / "photo.jpg").write_bytes(storage.read(some))
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    for block in _blocks("python"):
+        exec(compile(block, "README.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert re.search(r"\[[01]\.\d*\]", said)  # the p-value of one photo
+    assert "image_uri" in said  # DuckDB's table
+    assert re.search(r"insulator\s+scored\s+36", said)  # pandas' counts
+
+
+def _download(uri: str, folder: Path) -> None:
+    for info in storage.list_objects(uri):
+        place = folder / info.uri.removeprefix(uri + "/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(storage.read(info.uri))
+
+
+def test_every_make_target_that_the_readme_names_exists() -> None:
+    named = set(re.findall(r"\bmake ([a-z-]+)", README)) - {"and"}
+    assert {"demo", "test", "bench"} <= named
+    assert named <= set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+
+
+def test_every_file_and_verb_that_the_readme_names_exists() -> None:
+    root = Path(__file__).parents[1]
+    paths = re.findall(r"`((?:infra|model|jobs|tuning)/[\w./-]*)`", README)
+    assert len(paths) > 10
+    assert [path for path in paths if not (root / path).exists()] == []
+    verbs = re.findall(r"python -m (jobs\.\w+)", README)
+    assert [verb for verb in verbs if not (root / (verb.replace(".", "/") + ".py")).exists()] == []
+
+
+def test_every_flag_of_the_readme_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in (score, train):
+        with pytest.raises(SystemExit):
+            verb.main(["--help"])
+    text = capsys.readouterr().out
+    flags = set(re.findall(r"`(--[a-z.-]+)", README))
+    assert flags >= {"--key-pattern", "--max-error-rate"}
+    assert [flag for flag in flags if flag not in text and flag not in ("--config", "--help")] == []
+
+
+@pytest.mark.timeout(420)
+def test_the_demo_runs_with_nothing_configured(tmp_path: Path) -> None:
+    """In a process and a Ray of its own, as `make demo` does, in under five minutes."""
+    import os
+    import subprocess
+    import sys
+
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_ADDRESS"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.demo", "--folder", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    found = re.search(r"AUROC of the archive, defective against flawless: ([\d.]+) %", done.stdout)
+    assert found is not None
+    assert float(found[1]) > 70  # seeded random features reach 82 to 84 on three seeds
+    assert "features: " in done.stdout
+    assert "line-07" in done.stdout
+    shutil.rmtree(tmp_path)
