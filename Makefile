@@ -22,7 +22,7 @@ help:  ## show what there is
 demo: .venv/installed  ## draw a small archive, train on it, score it, query the result (under 5 minutes)
 	$(RUN_ENV) $(BIN)/python -m jobs.demo
 
-test: .venv/installed lint  ## lint, type-check and run every test (about 10 minutes on 2 cores)
+test: .venv/installed lint  ## lint, type-check and run the tests (under 15 minutes on 2 cores)
 	$(RUN_ENV) $(BIN)/python -m pytest
 
 lint: .venv/installed  ## ruff and mypy --strict
@@ -33,8 +33,8 @@ lint: .venv/installed  ## ruff and mypy --strict
 bench: .venv/installed  ## measure against DifferNet's own procedure and a bare loop -> build/bench.json
 	$(RUN_ENV) $(BIN)/python -m jobs.benchmark
 
-docs-check: .venv/installed  ## run the README's commands
-	$(RUN_ENV) $(BIN)/python -m pytest tests/test_readme.py
+docs-check: .venv/installed  ## run the README's commands, the demo and `ray job submit`
+	$(RUN_ENV) $(BIN)/python -m pytest -m docs
 
 lock: .venv/installed  ## resolve pyproject.toml into requirements.txt again
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt

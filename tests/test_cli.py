@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from jobs import benchmark, demo
-from jobs.cli import parse_config
+from jobs.cli import parse_config, run_verb
 from jobs.config import ScoreConfig, TrainConfig
 from jobs.errors import RequestError
 
@@ -114,6 +115,16 @@ def test_help_of_the_other_verbs_exits_0(verb: ModuleType, capsys: pytest.Captur
         verb.main(["--help"])
     assert ended.value.code == 0
     assert f"python -m {verb.__name__}" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(argv: Sequence[str]) -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        run_verb(interrupted)
+    assert ended.value.code == 1
+    assert "the same command continues" in capsys.readouterr().err
 
 
 def test_a_wrong_flag_on_the_real_command_line_exits_2_with_one_line() -> None:

@@ -126,13 +126,3 @@ def test_a_run_whose_scoring_actor_is_killed_completes(start: Callable[[], subpr
     said = job.communicate(timeout=240)[0]
     assert job.returncode == 0, said
     _assert_every_image_once(results)
-
-
-def test_an_interrupted_run_says_how_to_go_on(start: Callable[[], subprocess.Popen[str]], bucket: str) -> None:
-    job = start()
-    _wait_for(lambda: _staged_files(f"{bucket}/results"), job)
-    job.send_signal(signal.SIGINT)
-    said = job.communicate(timeout=120)[0]
-    assert job.returncode == 1
-    assert "the same command continues" in said
-    assert "Traceback" not in said

@@ -58,6 +58,7 @@ def _wait_until_it_answers(url: str, node: subprocess.Popen[str]) -> None:
     pytest.fail("the head node's dashboard did not answer within 90 s")
 
 
+@pytest.mark.docs
 @pytest.mark.timeout(400)
 def test_a_scoring_run_submitted_as_a_job_publishes_and_its_id_is_taken(
     detectors: str, drawn: Path, tmp_path: Path, head: str

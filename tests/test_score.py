@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 from bad_objects import bad_objects
@@ -20,7 +21,11 @@ from conftest import new_bucket
 from jobs import publish, registry, scoring, storage, uris
 from jobs.config import ScoreConfig
 from jobs.errors import RequestError
+from jobs.fetch import FetchDecode
+from jobs.manifest import list_archive
+from jobs.plan import ScoringPlan, plan_detectors
 from jobs.schema import SCORES
+from jobs.stages import ScoreImages
 
 
 def _config(archive: str, detectors: str, results: str, run_id: str, **more: object) -> ScoreConfig:
@@ -146,28 +151,21 @@ def test_a_later_run_scores_only_what_is_new_or_changed(published: Published, dr
     assert Counter(row["image_uri"] for row in _rows(results))[changed] == 2
 
 
-def test_a_category_without_detector_gives_rows_that_say_so(archive: str, detectors: str, bucket: str) -> None:
+def test_objects_that_cannot_be_scored_say_why(archive: str, detectors: str, bucket: str) -> None:
     storage.write(f"{archive}/vibration_damper/x.jpg", b"never read")
     storage.write(f"{archive}/loose.jpg", b"never read")
-    scoring.run(_config(archive, detectors, f"{bucket}/results", "night-1"))
-    found = {row["image_uri"]: row["error"] for row in _rows(f"{bucket}/results") if row["status"] == "no_detector"}
-    assert found == {
-        f"{archive}/vibration_damper/x.jpg": "no_detector: no detector for this category",
-        f"{archive}/loose.jpg": "no_detector: the key does not match --key-pattern",
-    }
-
-
-def test_objects_deleted_or_replaced_after_listing_are_missing(archive: str, detectors: str, bucket: str) -> None:
     config = _config(archive, detectors, f"{bucket}/results", "night-1")
     scoring._prepare(config)
-    deleted, replaced = [info.uri for info in storage.list_objects(archive)][:2]
+    deleted, replaced, _ = [info.uri for info in storage.list_objects(f"{archive}/insulator")]
     _delete(deleted)
     storage.write(replaced, b"other bytes")
     scoring.run(config)
-    errors = {row["image_uri"]: row["error"] for row in _rows(f"{bucket}/results") if row["status"] == "missing"}
-    assert errors == {
-        deleted: "deleted: deleted after it was listed",
-        replaced: "changed: replaced after it was listed; the next run scores it",
+    found = {row["image_uri"]: (row["status"], row["error"]) for row in _rows(f"{bucket}/results") if row["error"]}
+    assert found == {
+        f"{archive}/vibration_damper/x.jpg": ("no_detector", "no_detector: no detector for this category"),
+        f"{archive}/loose.jpg": ("no_detector", "no_detector: the key does not match --key-pattern"),
+        deleted: ("missing", "deleted: deleted after it was listed"),
+        replaced: ("missing", "changed: replaced after it was listed; the next run scores it"),
     }
 
 
@@ -197,16 +195,29 @@ def test_a_detector_without_calibration_is_refused(archive: str, detectors: str,
         scoring.run(_config(archive, other, f"{bucket}/results", "night-1"))
 
 
-def test_scores_do_not_depend_on_batches_or_actors(drawn: Path, detectors: str, tmp_path: Path) -> None:
-    found = []
-    for number, resources in enumerate(({"actors": 1, "batch_photos": 41}, {"actors": 2, "batch_photos": 3})):
-        results = f"file://{tmp_path}/results-{number}"
-        scoring.run(_config(str(drawn / "archive"), detectors, results, "run", scoring=resources))
-        found.append({row["image_uri"]: row["score"] for row in _rows(results)})
-    # The convolutions see equal batches either way; the flow's matmuls may sum in another order.
-    assert found[0] == {
-        uri: value if value is None else pytest.approx(value, rel=1e-5) for uri, value in found[1].items()
-    }
+def test_scores_do_not_depend_on_how_photos_are_batched(drawn: Path, detectors: str) -> None:
+    listing = list_archive(uris.normalise(str(drawn / "archive")))
+    plan = ScoringPlan(
+        run_id="r",
+        detectors=detectors,
+        by_category=plan_detectors(detectors, ["insulator"], alias="champion", false_alarm_rate=0.05),
+        max_pixels=10**8,
+        fetch_concurrency=4,
+        detector_cache=1,
+    )
+    decoded = FetchDecode(image_sizes={"insulator": 128}, max_pixels=10**8, concurrency=4)(listing)
+    reported: Counter[str] = Counter()
+    stage = ScoreImages(plan=plan, report=reported.update, device="cpu")
+    whole = stage(decoded)
+    pieces = pa.concat_tables([stage(decoded.slice(start, 3)) for start in range(0, len(decoded), 3)])
+    assert pieces["status"] == whole["status"]
+    assert reported == {"scored": 72, "unreadable": 10}
+    # The convolutions see equal chunks either way; the flow's matmuls may sum in another order.
+    np.testing.assert_allclose(_numbers(pieces), _numbers(whole), rtol=1e-5)
+
+
+def _numbers(rows: pa.Table) -> np.ndarray:
+    return rows["score"].drop_null().to_numpy()
 
 
 def test_a_missing_bucket_exits_2_with_one_line_before_any_cluster_work(bucket: str, tmp_path: Path) -> None:
