@@ -24,6 +24,12 @@ class StorageError(JobError):
     """Object storage refused or could not be reached."""
 
 
+class MissingBucketError(StorageError):
+    """The bucket is not there: a wrong name in the request, not an object that may come and go."""
+
+    exit_code = EXIT_BAD_REQUEST
+
+
 class MissingObjectError(StorageError):
     """The object is not there."""
 

@@ -18,7 +18,7 @@ from pydantic import Field
 from jobs import storage
 from jobs.cli import parse_config, run_verb
 from jobs.config import DEFAULT_KEY_PATTERN, JobConfig, Uri
-from jobs.errors import EXIT_DONE, MissingObjectError, RequestError
+from jobs.errors import EXIT_DONE, RequestError
 from jobs.schema import MANIFEST, RETRIED_CODES, Status
 
 
@@ -34,12 +34,10 @@ def list_archive(archive: str, *, key_pattern: str = DEFAULT_KEY_PATTERN) -> pa.
     """Lists every object under ``archive`` as MANIFEST rows, ordered by category and key.
 
     Raises:
-        RequestError: the bucket is missing, or the archive holds nothing.
+        RequestError: the archive holds nothing.
+        MissingBucketError: its bucket does not exist.
     """
-    try:
-        found = list(storage.list_objects(archive))
-    except MissingObjectError as error:
-        raise RequestError(str(error)) from error
+    found = list(storage.list_objects(archive))
     if not found:
         raise RequestError(f"the archive {archive} is empty: expected photos under this prefix; check its spelling")
     return _as_table(found, archive=archive, pattern=re.compile(key_pattern))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from jobs import storage, uris
-from jobs.errors import ConflictError, MissingObjectError, RequestError
+from jobs.errors import ConflictError, JobError, MissingObjectError, RequestError
 from model.artifact import ARTIFACT_FILES, ArtifactError, content_id
 from model.calibration import Calibration
 from model.config import DetectorConfig
@@ -86,7 +87,7 @@ def resolve(detectors: str, category: str, *, alias: str) -> RegisteredDetector 
     Raises:
         RequestError: the alias points at a detector that is not there or is damaged.
     """
-    if category in (".", ".."):
+    if any(part in ("", ".", "..") for part in category.split("/")):
         return None  # a hostile archive key must not name a folder outside the registry
     detector_id = aliases(detectors, category).get(alias)
     if detector_id is None:
@@ -116,11 +117,11 @@ def fetch(detectors: str, category: str, *, detector_id: str) -> Path:
 
     The folder appears by an atomic rename, so that concurrent actors never see half of it.
     """
-    cache = Path(tempfile.gettempdir()) / f"attentdiffernet-{os.getuid()}" / category
+    cache = _private_cache() / category
     folder = cache / detector_id
     if folder.exists():
         return folder
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         download(detectors, category, detector_id=detector_id, folder=Path(scratch) / "download")
         try:
@@ -129,6 +130,16 @@ def fetch(detectors: str, category: str, *, detector_id: str) -> Path:
             if not folder.exists():
                 raise
     return folder
+
+
+def _private_cache() -> Path:
+    """A folder that only this user can have filled: what lies in it is loaded without hashing it again."""
+    base = Path(tempfile.gettempdir()) / f"attentdiffernet-{os.getuid()}"
+    base.mkdir(mode=0o700, exist_ok=True)
+    status = base.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise JobError(f"{base} must be a folder that only this user can write to: remove it, or set TMPDIR")
+    return base
 
 
 def download(detectors: str, category: str, *, detector_id: str, folder: Path) -> None:

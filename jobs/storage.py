@@ -19,7 +19,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
-from jobs.errors import ConflictError, DeniedError, MissingObjectError, StorageError
+from jobs.errors import ConflictError, DeniedError, MissingBucketError, MissingObjectError, StorageError
 from jobs.uris import split
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _as_storage_error(error: Exception, uri: str) -> StorageError:
     code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
     message = str(error).splitlines()[0] if str(error) else type(error).__name__
     if code == "NoSuchBucket" or "<Code>NoSuchBucket<" in message:
-        return MissingObjectError(f"bucket of {uri} does not exist: create it or correct the name")
+        return MissingBucketError(f"bucket of {uri} does not exist: create it or correct the name")
     if isinstance(error, FileNotFoundError) or code in ("NoSuchKey", "404"):
         return MissingObjectError(f"{uri} does not exist")
     if isinstance(error, (PermissionDeniedError, PermissionError)) or code in ("AccessDenied", "403"):
@@ -200,7 +200,7 @@ def list_objects(uri: str) -> Iterator[ObjectInfo]:
     """Lists every object under ``uri`` (a folder: ``uri`` plus a slash, or a whole bucket) in key order of the store.
 
     Raises:
-        MissingObjectError: the bucket does not exist. An empty prefix is an empty listing.
+        MissingBucketError: the bucket does not exist. An empty prefix is an empty listing.
     """
     scheme, bucket, key = split(uri)
     prefix = key.rstrip("/") + "/" if key else ""

@@ -9,7 +9,7 @@ import pytest
 from conftest import TINY
 
 from jobs import registry, storage, uris
-from jobs.errors import ConflictError, MissingObjectError, RequestError
+from jobs.errors import ConflictError, JobError, MissingObjectError, RequestError
 from model.artifact import ArtifactError, save_artifact
 from model.calibration import Calibration
 from model.config import DetectorConfig
@@ -62,7 +62,24 @@ def test_of_two_promotions_at_once_one_loses(detectors: str, monkeypatch: pytest
 
 def test_a_category_without_alias_resolves_to_nothing(detectors: str) -> None:
     assert registry.resolve(detectors, "cap", alias="champion") is None
-    assert registry.resolve(detectors, "..", alias="champion") is None
+
+
+@pytest.mark.parametrize("category", [".", "..", "../cap", "a/../cap", "cap/"])
+def test_a_category_that_leads_elsewhere_resolves_to_nothing(detectors: str, category: str) -> None:
+    registry.set_alias(detectors, "cap", alias="champion", detector_id="0" * 16)
+    assert registry.resolve(detectors, category, alias="champion") is None
+
+
+def test_a_cache_that_others_could_fill_is_not_used(
+    detectors: str, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector_id = registry.put(detectors, "cap", folder=artifact)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = registry.fetch(detectors, "cap", detector_id=detector_id)
+    assert folder.is_relative_to(tmp_path)
+    folder.parents[1].chmod(0o777)
+    with pytest.raises(JobError, match="only this user"):
+        registry.fetch(detectors, "cap", detector_id=detector_id)
 
 
 def test_putting_the_same_detector_twice_gives_the_same_id(detectors: str, artifact: Path) -> None:

@@ -20,7 +20,7 @@ from conftest import new_bucket
 
 from jobs import publish, registry, scoring, storage, uris
 from jobs.config import ScoreConfig
-from jobs.errors import RequestError
+from jobs.errors import MissingBucketError, RequestError
 from jobs.fetch import FetchDecode
 from jobs.manifest import list_archive
 from jobs.plan import ScoringPlan, plan_detectors
@@ -218,6 +218,13 @@ def test_scores_do_not_depend_on_how_photos_are_batched(drawn: Path, detectors: 
 
 def _numbers(rows: pa.Table) -> np.ndarray:
     return rows["score"].drop_null().to_numpy()
+
+
+@pytest.mark.parametrize("field", ["archive", "detectors", "results"])
+def test_each_missing_bucket_is_a_wrong_request(field: str, archive: str, detectors: str, tmp_path: Path) -> None:
+    places = {"archive": archive, "detectors": detectors, "results": str(tmp_path)} | {field: "s3://no-such-bucket/x"}
+    with pytest.raises(MissingBucketError, match="bucket of s3://no-such-bucket/x"):
+        scoring.run(_config(**places, run_id="x"))
 
 
 def test_a_missing_bucket_exits_2_with_one_line_before_any_cluster_work(bucket: str, tmp_path: Path) -> None:

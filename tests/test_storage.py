@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs import storage, uris
-from jobs.errors import ConflictError, DeniedError, MissingObjectError, RequestError, StorageError
+from jobs.errors import ConflictError, DeniedError, MissingBucketError, MissingObjectError, RequestError, StorageError
 
 ORDINARY_KEYS = (
     "a b.jpg",
@@ -92,14 +92,17 @@ def test_deleting_a_tree_takes_folder_markers_along(bucket: str) -> None:
 
 
 def test_a_missing_bucket_is_said_in_one_line(s3_environment: str | None, bucket: str) -> None:
-    with pytest.raises(MissingObjectError) as caught:
+    with pytest.raises(MissingBucketError) as caught:
         list(storage.list_objects("s3://no-such-bucket-anywhere/photos"))
     assert (
         str(caught.value)
         == "bucket of s3://no-such-bucket-anywhere/photos does not exist: create it or correct the name"
     )
-    with pytest.raises(MissingObjectError, match="bucket"):
+    assert caught.value.exit_code == 2
+    with pytest.raises(MissingBucketError):
         storage.write("s3://no-such-bucket-anywhere/photos/x", b"")
+    with pytest.raises(MissingBucketError):
+        storage.read("s3://no-such-bucket-anywhere/photos/x")
 
 
 def test_a_denied_object_is_no_missing_object(bucket: str) -> None:
