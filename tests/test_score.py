@@ -46,11 +46,10 @@ def _rows(results: str) -> list[dict[str, object]]:
 
 
 def _copy(folder: Path, place: str) -> list[str]:
-    uris = []
-    for path in sorted(folder.rglob("*.jpg")):
-        uris.append(uris.join(place, *path.relative_to(folder).parts))
-        storage.write(uris[-1], path.read_bytes())
-    return uris
+    targets = {uris.join(place, *path.relative_to(folder).parts): path for path in sorted(folder.rglob("*.jpg"))}
+    for target, path in targets.items():
+        storage.write(target, path.read_bytes())
+    return list(targets)
 
 
 @dataclass(frozen=True)
