@@ -50,7 +50,7 @@ class BenchmarkConfig(JobConfig):
     views: int = Field(64, ge=1, le=360, description="views per photo against DifferNet")
     repeats: int = Field(5, ge=1, description="interleaved repeats against DifferNet, each on photos of its own")
     photos_per_repeat: int = Field(4, ge=1, description="photos per repeat against DifferNet")
-    job_photos: int = Field(512, ge=1, description="photos of the Ray job and of the loop it is measured against")
+    job_photos: int = Field(256, ge=1, description="photos of the Ray job and of the loop it is measured against")
     job_views: int = Field(4, ge=1, le=360, description="views per photo of the Ray job and of the loop")
 
 
