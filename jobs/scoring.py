@@ -56,13 +56,14 @@ def run(config: ScoreConfig) -> int:
 def _run(config: ScoreConfig) -> dict[str, Any]:
     staged = _resume(config) or _prepare(config)
     folder = publish.staging(config.results, config.run_id)
+    manifest_uri = uris.join(folder, "manifest.parquet")
     timings_s, images_per_s = {"listing": staged.listing_s}, None
     if staged.to_score:
         print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score", flush=True)
-        pipeline_s, images_per_s = _score(config, staged, manifest_uri=uris.join(folder, "manifest.parquet"))
+        pipeline_s, images_per_s = _score(config, staged, manifest_uri=manifest_uri)
         timings_s |= pipeline_s
     began = time.monotonic()
-    manifest = publish.read_tables([uris.join(folder, "manifest.parquet")], columns=MANIFEST.names, schema=MANIFEST)
+    manifest = publish.read_tables([manifest_uri], columns=MANIFEST.names, schema=MANIFEST)
     rows, files = publish.publish(
         publish.staged_table(config.results, config.run_id),
         manifest=manifest,

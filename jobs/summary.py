@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs import uris
+from jobs.publish import record_uri
 from jobs.schema import Status
 
 
@@ -30,7 +31,7 @@ def summary(record: Mapping[str, Any], rows: pa.Table, *, results: str, top: int
         *_reasons(rows),
         *_most_anomalous(rows, top),
         f"table:  {uris.join(results, 'scores')}",
-        f"record: {uris.join(results, 'runs', record['run_id'] + '.json')}",
+        f"record: {record_uri(results, record['run_id'])}",
     ]
     return "\n".join(lines)
 
