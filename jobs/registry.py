@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jobs import storage, uris
 from jobs.errors import ConflictError, JobError, MissingObjectError, RequestError
-from model.artifact import ARTIFACT_FILES, ArtifactError, content_id
+from model.artifact_files import ARTIFACT_FILES, ArtifactError, content_id
 from model.calibration import Calibration
 from model.config import DetectorConfig
 

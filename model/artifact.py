@@ -12,47 +12,40 @@ same outcome gives the same id, and nobody can change a detector without changin
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeAlias, TypeVar
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from model.artifact_files import (
+    CALIBRATION,
+    CARD,
+    CONFIG,
+    FORMAT_VERSION,
+    JSON,
+    METRICS,
+    WEIGHTS,
+    ArtifactError,
+    content_id,
+    json_bytes,
+    parsed_calibration,
+    parsed_config,
+    read_json,
+    reading,
+)
 from model.calibration import Calibration
 from model.card import detector_card
 from model.config import DetectorConfig
 from model.detector import AttentDifferNet
 
-JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
-"""What json.dumps writes."""
-
-_Content = TypeVar("_Content")
-
-FORMAT_VERSION = 1
-ARTIFACT_FILES = ("detector.safetensors", "config.json", "calibration.json", "metrics.json", "card.md")
-"""Every file of an artifact; all of them are always there."""
-
-_WEIGHTS, _CONFIG, _CALIBRATION, _METRICS, _CARD = ARTIFACT_FILES
-_LARGEST_JSON_BYTES = 64 << 20  # a few million calibration scores; anything larger is damage or malice
 _LIBRARIES = ("torchvision", "FrEIA", "numpy", "safetensors")
-
-
-class ArtifactError(ValueError):
-    """A folder that is no intact artifact, or a detector that would make none; one line: what was needed, what came."""
-
-    def __init__(self, message: str) -> None:
-        """Cuts the message to one short line, for parts of it may come from a hostile file."""
-        super().__init__(ascii(" ".join(message.split()))[1:-1][:400])
 
 
 @dataclass(frozen=True)
@@ -84,30 +77,48 @@ def save_artifact(
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
     _check_tensors(tensors, config=detector.config)
-    recorded = {"versions": _versions(), **metrics}
-    metrics_bytes = _json_bytes(recorded)
+    metrics_bytes = json_bytes(recorded := {"versions": _versions(), **metrics})
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / _WEIGHTS)
+    save_file(tensors, folder / WEIGHTS)
     config = {"format_version": FORMAT_VERSION, "detector": detector.config.model_dump(mode="json")}
-    (folder / _CONFIG).write_bytes(_json_bytes(config))
-    (folder / _CALIBRATION).write_bytes(_json_bytes(calibration.model_dump(mode="json") if calibration else None))
-    (folder / _METRICS).write_bytes(metrics_bytes)
-    detector_id = content_id(folder)
-    card = detector_card(detector.config, detector_id=detector_id, calibration=calibration, metrics=recorded)
-    (folder / _CARD).write_text(card, encoding="utf-8")
-    return detector_id
+    (folder / CONFIG).write_bytes(json_bytes(config))
+    (folder / METRICS).write_bytes(metrics_bytes)
+    return _finish(folder, detector.config, calibration=calibration, metrics=recorded)
 
 
-def content_id(folder: Path) -> str:
-    """The detector's id: 16 hex digits of SHA-256 over names, lengths and bytes of weights, config and calibration.
+def recalibrate_artifact(folder: Path, source: Path, *, calibration: Calibration, metrics: Mapping[str, JSON]) -> str:
+    """Writes a copy of an artifact with another calibration: the same bytes of weights and config, a new id.
+
+    Args:
+        folder: a new one, not visible to readers before this returns.
+        source: an artifact whose content was verified.
+        calibration: scores of flawless photos that the detector was not trained on, under this very detector.
+        metrics: figures and lineage of the copy, as in ``save_artifact``; nothing is added.
+
+    Returns:
+        The copy's id; the source's where the calibration is the same.
 
     Raises:
-        ArtifactError: one of these files is missing or cannot be read.
+        ArtifactError: a file of ``source`` is missing or damaged, or metrics that are no JSON.
     """
-    digest = hashlib.sha256()
-    for name in (_WEIGHTS, _CONFIG, _CALIBRATION):
-        _reading(folder / name, lambda path: _digest_file(digest, path))
-    return digest.hexdigest()[:16]
+    config = parsed_config(read_json(source / CONFIG))
+    metrics_bytes = json_bytes(metrics)
+    folder.mkdir(parents=True)
+    for name in (WEIGHTS, CONFIG):
+        shutil.copyfile(source / name, folder / name)
+    (folder / METRICS).write_bytes(metrics_bytes)
+    return _finish(folder, config, calibration=calibration, metrics=metrics)
+
+
+def _finish(
+    folder: Path, config: DetectorConfig, *, calibration: Calibration | None, metrics: Mapping[str, JSON]
+) -> str:
+    """Adds the calibration to weights and config, and the card, which names the id that these three give."""
+    (folder / CALIBRATION).write_bytes(json_bytes(calibration.model_dump(mode="json") if calibration else None))
+    detector_id = content_id(folder)
+    card = detector_card(config, detector_id=detector_id, calibration=calibration, metrics=metrics)
+    (folder / CARD).write_text(card, encoding="utf-8")
+    return detector_id
 
 
 def load_artifact(folder: Path, *, device: torch.device | str = "cpu", expected_id: str | None = None) -> Artifact:
@@ -127,12 +138,12 @@ def load_artifact(folder: Path, *, device: torch.device | str = "cpu", expected_
     detector_id = content_id(folder)
     if expected_id is not None and detector_id != expected_id:
         raise ArtifactError(f"needed detector {expected_id}, but the content of {folder} has the id {detector_id}")
-    config = _parsed_config(_read_json(folder / _CONFIG))
-    calibration = _parsed_calibration(_read_json(folder / _CALIBRATION))
-    metrics = _read_json(folder / _METRICS)
+    config = parsed_config(read_json(folder / CONFIG))
+    calibration = parsed_calibration(read_json(folder / CALIBRATION))
+    metrics = read_json(folder / METRICS)
     if not isinstance(metrics, dict):
-        raise ArtifactError(f"{_METRICS} needs a JSON object, got {type(metrics).__name__}")
-    tensors = _reading(folder / _WEIGHTS, load_file)
+        raise ArtifactError(f"{METRICS} needs a JSON object, got {type(metrics).__name__}")
+    tensors = reading(folder / WEIGHTS, load_file)
     _check_tensors(tensors, config=config)
     with _NoRandomWeights():
         detector = AttentDifferNet(config)
@@ -159,16 +170,16 @@ class _NoRandomWeights(TorchFunctionMode):
 def _check_tensors(tensors: Mapping[str, Tensor], *, config: DetectorConfig) -> None:
     """Compares with a detector on the meta device, which holds no memory, however large the config says it is."""
     if max(config.flow.blocks, config.flow.hidden_layers) > len(tensors):
-        raise ArtifactError(f"{_CONFIG} asks for more flow layers than {_WEIGHTS} has tensors ({len(tensors)})")
+        raise ArtifactError(f"{CONFIG} asks for more flow layers than {WEIGHTS} has tensors ({len(tensors)})")
     try:
         with torch.device("meta"):
             needed = AttentDifferNet(config).state_dict()
     except (ValueError, RuntimeError) as error:
-        raise ArtifactError(f"no detector can be built from {_CONFIG}: {error}") from error
+        raise ArtifactError(f"no detector can be built from {CONFIG}: {error}") from error
     if absent := sorted(needed.keys() - tensors.keys()):
-        raise ArtifactError(f"{_WEIGHTS} needs {len(needed)} tensors, {len(absent)} are missing: {absent[:3]}")
+        raise ArtifactError(f"{WEIGHTS} needs {len(needed)} tensors, {len(absent)} are missing: {absent[:3]}")
     if unknown := sorted(tensors.keys() - needed.keys()):
-        raise ArtifactError(f"{_WEIGHTS} needs {len(needed)} tensors, got {len(unknown)} unknown ones: {unknown[:3]}")
+        raise ArtifactError(f"{WEIGHTS} needs {len(needed)} tensors, got {len(unknown)} unknown ones: {unknown[:3]}")
     for name, tensor in tensors.items():
         _check_tensor(name, tensor, needed=needed[name])
 
@@ -176,69 +187,12 @@ def _check_tensors(tensors: Mapping[str, Tensor], *, config: DetectorConfig) -> 
 def _check_tensor(name: str, tensor: Tensor, *, needed: Tensor) -> None:
     if tensor.shape != needed.shape or tensor.dtype != needed.dtype:
         wanted, got = (f"{one.dtype} {tuple(one.shape)}" for one in (needed, tensor))
-        raise ArtifactError(f"{_WEIGHTS}: {name} needs {wanted}, got {got}")
+        raise ArtifactError(f"{WEIGHTS}: {name} needs {wanted}, got {got}")
     if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-        raise ArtifactError(f"{_WEIGHTS}: {name} needs finite numbers, got NaN or infinity")
+        raise ArtifactError(f"{WEIGHTS}: {name} needs finite numbers, got NaN or infinity")
     # The flow's permutations follow from the config and are real even on meta; a forged one could index out of bounds.
     if not needed.is_meta and not torch.equal(tensor, needed):
-        raise ArtifactError(f"{_WEIGHTS}: {name} is a constant, its values are not those that {_CONFIG} implies")
-
-
-def _parsed_config(content: object) -> DetectorConfig:
-    found = content.get("format_version") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or found != FORMAT_VERSION:
-        raise ArtifactError(
-            f"{_CONFIG} needs format_version {FORMAT_VERSION}, got {found!r}: use a version that knows it"
-        )
-    try:
-        return DetectorConfig.model_validate(content.get("detector"))
-    except ValidationError as error:
-        raise ArtifactError(f"{_CONFIG} holds no detector config: {_first_fault(error)}") from error
-
-
-def _parsed_calibration(content: object) -> Calibration | None:
-    try:
-        return None if content is None else Calibration.model_validate(content)
-    except ValidationError as error:
-        raise ArtifactError(f"{_CALIBRATION} holds no calibration: {_first_fault(error)}") from error
-
-
-def _first_fault(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-
-
-def _reading(path: Path, read: Callable[[Path], _Content]) -> _Content:
-    try:
-        return read(path)
-    except FileNotFoundError as error:
-        raise ArtifactError(f"an artifact needs {path.name}, {path.parent} has none") from error
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path.name} cannot be read, it may be cut or damaged: {error}") from error
-
-
-def _read_json(path: Path) -> object:
-    return _reading(path, _parsed_json)
-
-
-def _parsed_json(path: Path) -> object:
-    if path.stat().st_size > _LARGEST_JSON_BYTES:
-        raise ValueError(f"at most {_LARGEST_JSON_BYTES} bytes are read, got {path.stat().st_size}")
-    return json.loads(path.read_bytes())
-
-
-def _json_bytes(content: object) -> bytes:
-    try:
-        return json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
-    except (TypeError, ValueError) as error:
-        raise ArtifactError(f"metrics must be JSON with finite numbers: {error}") from error
-
-
-def _digest_file(digest: hashlib._Hash, path: Path) -> None:
-    digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+        raise ArtifactError(f"{WEIGHTS}: {name} is a constant, its values are not those that {CONFIG} implies")
 
 
 def _versions() -> dict[str, str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from model.calibration import Calibration, smallest_sample
+from model.calibration import Calibration, cross_conformal_bound, smallest_sample
 from model.config import DetectorConfig
 
 _RATES = (0.1, 0.05, 0.01, 0.001)  # what people ask for; the calibration holds others as well
+_CONFIDENCE = 0.9
 
 
 def detector_card(
@@ -20,9 +21,10 @@ def detector_card(
         config: what the detector is.
         detector_id: its content hash.
         calibration: None gives a card that says that there are no p-values.
-        metrics: JSON figures and lineage, shown as they are.
+        metrics: JSON figures, and under ``lineage`` where the detector comes from (see jobs.lineage); shown as they
+            are, but for the hashes under ``training_photos``, which are counted.
     """
-    figures = json.dumps(metrics, indent=2, sort_keys=True).splitlines()
+    figures = json.dumps(_readable(metrics), indent=2, sort_keys=True).splitlines()
     return "\n".join(
         [
             f"# Detector {detector_id}: {config.variant}",
@@ -37,7 +39,11 @@ def detector_card(
             "",
             *_what_it_promises(calibration),
             "",
-            "## Figures and lineage",
+            "## Lineage",
+            "",
+            *_where_it_comes_from(metrics),
+            "",
+            "## Figures and configuration",
             "",
             *(f"    {line}" for line in figures),
             "",
@@ -47,6 +53,24 @@ def detector_card(
             "",
         ]
     )
+
+
+def _where_it_comes_from(metrics: Mapping[str, object]) -> list[str]:
+    known = metrics.get("lineage")
+    if not isinstance(known, Mapping):
+        return ["Not recorded."]
+    parent = known.get("parent")
+    made = f"by recalibrating {parent}, whose weights it has" if parent else "by training"
+    return [
+        f"- made {made}, {known.get('created_at')}",
+        f"- photos: {json.dumps(metrics.get('photos'))}, manifest {known.get('manifest_hash')}",
+        f"- code: commit {known.get('git_commit') or 'unknown'}",
+    ]
+
+
+def _readable(metrics: Mapping[str, object]) -> dict[str, object]:
+    photos = metrics.get("training_photos")
+    return {**metrics, "training_photos": f"{len(photos)} hashes"} if isinstance(photos, list) else dict(metrics)
 
 
 def _what_it_is(config: DetectorConfig) -> list[str]:
@@ -65,24 +89,56 @@ def _what_it_is(config: DetectorConfig) -> list[str]:
 def _what_it_promises(calibration: Calibration | None) -> list[str]:
     if calibration is None:
         return ["None: raw scores only, no p-values and no thresholds."]
+    promise = _split_promise(calibration) if calibration.method == "split" else _cross_promise(calibration)
     return [
-        f"{len(calibration.scores)} held-out flawless photos; the lowest false-alarm rate they can hold is "
-        f"{calibration.smallest_rate:.2%}.",
-        "",
-        "| false-alarm rate asked for | report scores above | rate to expect from this calibration (90 % interval) |",
-        "|---|---|---|",
-        *(_promise(calibration, rate) for rate in _RATES),
+        *promise,
         "",
         "This holds for flawless photos taken like these: new cameras, sites or seasons need a new calibration.",
     ]
 
 
-def _promise(calibration: Calibration, rate: float) -> str:
+def _split_promise(calibration: Calibration) -> list[str]:
+    return [
+        f"{len(calibration.scores)} flawless photos that this detector was not trained on (split-conformal); the "
+        f"lowest false-alarm rate they can hold is {calibration.smallest_rate:.2%}. The rate asked for holds on "
+        "average over calibration sets; the last column holds it for this very set.",
+        "",
+        "| false-alarm rate asked for | report scores above | rate to expect from this calibration (90 % interval) "
+        f"| to stay below the rate with {_CONFIDENCE:.0%} probability, report scores above |",
+        "|---|---|---|---|",
+        *(_split_row(calibration, rate) for rate in _RATES),
+    ]
+
+
+def _split_row(calibration: Calibration, rate: float) -> str:
+    threshold, safe = calibration.threshold(rate), calibration.threshold(rate, confidence=_CONFIDENCE)
+    needs = f"not possible, needs {smallest_sample(rate, confidence=_CONFIDENCE)} photos"
+    last = needs if safe is None else f"{safe:.6g}"
+    if threshold is None:
+        return f"| {rate:.1%} | not possible, needs {smallest_sample(rate)} photos | | {last} |"
+    low, high = calibration.false_alarm_interval(rate)
+    return f"| {rate:.1%} | {threshold:.6g} | {low:.2%} to {high:.2%} | {last} |"
+
+
+def _cross_promise(calibration: Calibration) -> list[str]:
+    folds = calibration.folds or 0
+    return [
+        f"{len(calibration.scores)} flawless photos, each scored by one of {folds} detectors that were trained without "
+        "its fold (cross-conformal). This detector was trained on all of them, so the rates are approximate: nothing "
+        "is guaranteed for finite samples. Recalibrate on photos that it has not seen for a rate that holds.",
+        "",
+        f"| false-alarm rate asked for | report scores above | guaranteed only if all {folds} detectors scored |",
+        "|---|---|---|",
+        *(_cross_row(calibration, rate, folds=folds) for rate in _RATES),
+    ]
+
+
+def _cross_row(calibration: Calibration, rate: float, *, folds: int) -> str:
     threshold = calibration.threshold(rate)
     if threshold is None:
         return f"| {rate:.1%} | not possible, needs {smallest_sample(rate)} photos | |"
-    low, high = calibration.false_alarm_interval(rate)
-    return f"| {rate:.1%} | {threshold:.6g} | {low:.2%} to {high:.2%} |"
+    bound = cross_conformal_bound(rate, photos=len(calibration.scores), folds=folds)
+    return f"| {rate:.1%} | {threshold:.6g} | at most {bound:.2%} |"
 
 
 def _licence(config: DetectorConfig) -> str:

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.artifact import ARTIFACT_FILES, JSON, ArtifactError, content_id, load_artifact, save_artifact
+from model.artifact import load_artifact, recalibrate_artifact, save_artifact
+from model.artifact_files import ARTIFACT_FILES, JSON, ArtifactError, content_id
 from model.calibration import Calibration
 from model.config import AttentionConfig, DetectorConfig, FlowConfig
 from model.detector import AttentDifferNet
@@ -172,11 +173,54 @@ def test_the_card_tells_what_the_calibration_supports_and_where_weights_come_fro
     detector_id = save_artifact(tmp_path, _detector(), calibration=calibration, metrics={"photos": 120})
     card = (tmp_path / "card.md").read_text(encoding="utf-8")
     assert f"# Detector {detector_id}: custom" in card
-    assert "19 held-out flawless photos" in card
-    assert "| 5.0% | 18 |" in card
-    assert "| 1.0% | not possible, needs 99 photos | |" in card
+    assert "19 flawless photos that this detector was not trained on" in card
+    assert "| 5.0% | 18 | 0.27% to 14.59% | not possible, needs 45 photos |" in card
+    assert "| 1.0% | not possible, needs 99 photos | | not possible, needs 230 photos |" in card
     assert '"photos": 120' in card
     assert "no outside weights" in card
+
+
+def test_the_card_says_that_a_cross_conformal_calibration_guarantees_nothing(tmp_path: Path) -> None:
+    calibration = Calibration.from_folds([[float(score) for score in range(10)]] * 2)
+    save_artifact(tmp_path, _detector(), calibration=calibration, metrics={})
+    card = (tmp_path / "card.md").read_text(encoding="utf-8")
+    assert "20 flawless photos, each scored by one of 2 detectors" in card
+    assert "nothing is guaranteed for finite samples" in card
+    assert "| 10.0% | 9 | at most 28.18% |" in card
+    assert load_artifact(tmp_path).calibration == calibration
+
+
+def test_the_card_tells_the_lineage_and_counts_training_photos(tmp_path: Path) -> None:
+    lineage: dict[str, JSON] = {"manifest_hash": "ab12", "git_commit": "cd34", "parent": "0" * 16, "created_at": "then"}
+    metrics: dict[str, JSON] = {"lineage": lineage, "photos": {"train": 9}, "training_photos": ["11111111", "22222222"]}
+    save_artifact(tmp_path, _detector(), calibration=None, metrics=metrics)
+    card = (tmp_path / "card.md").read_text(encoding="utf-8")
+    assert "- made by recalibrating 0000000000000000, whose weights it has, then" in card
+    assert '- photos: {"train": 9}, manifest ab12' in card
+    assert "- code: commit cd34" in card
+    assert '"training_photos": "2 hashes"' in card
+    assert "11111111" not in card
+
+
+def test_a_recalibrated_artifact_has_the_same_weights_another_calibration_and_another_id(folder: Path) -> None:
+    calibration = Calibration(scores=(7.0, 8.0))
+    copy = folder / "copy"
+    detector_id = recalibrate_artifact(copy, folder, calibration=calibration, metrics={"auroc": 0.5})
+    loaded = load_artifact(copy, expected_id=detector_id)
+    assert detector_id != content_id(folder)
+    assert (loaded.calibration, loaded.metrics) == (calibration, {"auroc": 0.5})
+    for name in ("detector.safetensors", "config.json"):
+        assert (copy / name).read_bytes() == (folder / name).read_bytes()
+    assert f"# Detector {detector_id}" in (copy / "card.md").read_text(encoding="utf-8")
+
+
+def test_recalibrating_with_the_same_scores_gives_the_same_id(folder: Path) -> None:
+    assert recalibrate_artifact(folder / "copy", folder, calibration=_CALIBRATION, metrics={}) == content_id(folder)
+
+
+def test_an_artifact_with_the_first_calibration_format_loads(folder: Path) -> None:
+    (folder / "calibration.json").write_bytes(b'{"scores": [0.1, 2.0]}')
+    assert load_artifact(folder).calibration == Calibration(scores=(0.1, 2.0))
 
 
 def test_loading_leaves_the_global_generator_alone(folder: Path) -> None:
