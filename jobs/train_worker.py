@@ -20,7 +20,10 @@ from jobs.publish import versions
 from model.artifact import save_artifact
 from model.calibration import Calibration
 from model.detector import AttentDifferNet
-from model.training import EpochMetrics, split_calibration, train
+from model.metrics import EpochMetrics
+from model.photos import InMemory
+from model.splits import split_calibration
+from model.training import Snapshot, train
 
 
 def work(loop_config: dict[str, Any]) -> tuple[str, float] | None:
@@ -47,19 +50,19 @@ def work(loop_config: dict[str, Any]) -> tuple[str, float] | None:
         len(images), fraction=config.calibration_fraction, seed=config.detector.seed
     )
 
-    def on_epoch(metrics: EpochMetrics) -> None:
+    def on_epoch(metrics: EpochMetrics, _snapshot: Snapshot) -> None:
         if rank == 0:
-            note = f"loss {metrics.loss:.4f}, {metrics.views_per_s * world_size:.0f} views/s"
+            note = f"loss {metrics.loss:.4f}, {metrics.views_per_s:.0f} views/s"
             loop_config["report"]({"epochs": 1}, note)
 
     epochs = train(
         detector,
-        torch.from_numpy(images[training]),
+        InMemory(torch.from_numpy(images[training])),
         optimiser=config.optimiser,
         on_epoch=on_epoch,
         rank=rank,
         world_size=world_size,
-        wrap_flow=prepare_model,
+        wrap=prepare_model,
     )
     scores = _gathered(_scores(detector, images[calibration[rank::world_size]]), world_size)
     if rank != 0:
@@ -89,7 +92,7 @@ def _metrics(config: TrainConfig, epochs: Sequence[EpochMetrics]) -> dict[str, A
     return {
         "category": config.category,
         "data": config.data,
-        "loss_by_epoch": [epoch.loss for epoch in epochs],
+        "loss_by_epoch": [epoch.loss for epoch in epochs if epoch.epoch > 0],
         "training_s": sum(epoch.seconds for epoch in epochs),
         "views_per_s": epochs[-1].views_per_s,
         "optimiser": config.optimiser.model_dump(mode="json"),

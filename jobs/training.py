@@ -23,7 +23,7 @@ from jobs.pipeline import as_table, cause, decoded, start_ray
 from jobs.progress import Progress
 from model.backbone import Backbone
 from model.calibration import smallest_sample
-from model.training import split_calibration
+from model.splits import split_calibration
 from model.weights import WeightsUnavailable, resolve_backbone_weights
 
 FEWEST_PHOTOS = 2

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from model.config import AttentionConfig
+from model.gates import Gate, GateInput
 
-Gate = Literal["identity", "sigmoid"]
+GateStart = Literal["identity", "sigmoid"]
 AttentionBuilder = Callable[[AttentionConfig, int], nn.Module]
 
 _BUILDERS: dict[str, AttentionBuilder] = {}
@@ -25,7 +26,9 @@ _BUILDERS: dict[str, AttentionBuilder] = {}
 def register_attention(kind: str) -> Callable[[AttentionBuilder], AttentionBuilder]:
     """Decorates a builder ``(config, channels) -> module`` of the attention kind ``kind``.
 
-    The module maps (N, channels, H, W) to the same shape, for every H, W >= 1.
+    The module maps (N, channels, H, W) to the same shape, for every H, W >= 1. What it makes with
+    :class:`model.gates.Gate` and :class:`model.gates.GateInput` takes part in attention training and is watched by
+    the collapse guard.
 
     Raises:
         ValueError: the kind is taken.
@@ -50,10 +53,6 @@ def build_attention(config: AttentionConfig, channels: int) -> nn.Module:
     return _BUILDERS[config.kind](config, channels)
 
 
-def _gate_scale(gate: Gate) -> float:
-    return 2.0 if gate == "identity" else 1.0
-
-
 def _zero(layer: nn.Conv2d) -> None:
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
@@ -64,26 +63,28 @@ class SqueezeExcitation(nn.Module):
     """Channel gate: global average pool, fc to C/r, ReLU, fc to C, sigmoid (arXiv 1709.01507, section 3).
 
     The layers are torchvision's (``fc1`` and ``fc2``, 1x1 convolutions), so with ``gate="sigmoid"`` and equal weights
-    it equals ``torchvision.ops.SqueezeExcitation``.
+    it equals ``torchvision.ops.SqueezeExcitation`` as long as ``average`` is not fitted.
 
     Attributes:
-        gate_scale: factor on the sigmoid; 2 makes a zero last layer the identity, 1 is the published gate.
+        average: standardises the averages once fitted; raw activations of tens would saturate the gate.
+        gate: its scale is 2, which makes a zero last layer the identity, or 1, the published gate.
     """
 
-    def __init__(self, channels: int, *, reduction: int = 16, gate: Gate = "identity") -> None:
+    def __init__(self, channels: int, *, reduction: int = 16, gate: GateStart = "identity") -> None:
         """Builds the block with max(1, channels // reduction) squeezed units."""
         super().__init__()
         squeezed = max(1, channels // reduction)
+        self.average = GateInput(channels)
         self.fc1 = nn.Conv2d(channels, squeezed, 1)
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
-        self.gate_scale = _gate_scale(gate)
+        self.gate = Gate(2.0 if gate == "identity" else 1.0)
         if gate == "identity":
             _zero(self.fc2)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Returns (N, C, H, W): each channel of ``maps`` times its gate in (0, gate_scale)."""
-        squeezed = maps.mean((2, 3), keepdim=True)
-        gate = self.gate_scale * torch.sigmoid(self.fc2(torch.relu(self.fc1(squeezed))))
+        """Returns (N, C, H, W): each channel of ``maps`` times its gate in (0, scale)."""
+        squeezed = self.average(maps.mean((2, 3), keepdim=True))
+        gate: Tensor = self.gate(self.fc2(torch.relu(self.fc1(squeezed))))
         return maps * gate
 
 
@@ -94,27 +95,37 @@ class CBAM(nn.Module):
     spatial gate is one k x k convolution (``conv``) of the mean and the maximum over channels, in that order.
 
     Attributes:
-        gate_scale: factor on both sigmoids; 2 makes zero last layers the identity, 1 is the published gate.
+        average: standardises the averages over positions once fitted.
+        maximum: standardises the maxima over positions once fitted.
+        position: standardises mean and maximum over channels once fitted.
+        channel_gate: its scale is 2, which makes a zero last layer the identity, or 1, the published gate.
+        spatial_gate: of the same scale.
     """
 
-    def __init__(self, channels: int, *, reduction: int = 16, spatial_kernel: int = 7, gate: Gate = "identity") -> None:
+    def __init__(
+        self, channels: int, *, reduction: int = 16, spatial_kernel: int = 7, gate: GateStart = "identity"
+    ) -> None:
         """Builds the block with max(1, channels // reduction) squeezed units; ``spatial_kernel``: pixels, odd."""
         super().__init__()
         squeezed = max(1, channels // reduction)
+        self.average, self.maximum, self.position = GateInput(channels), GateInput(channels), GateInput(2)
         self.fc1 = nn.Conv2d(channels, squeezed, 1)
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
         self.conv = nn.Conv2d(2, 1, spatial_kernel, padding=spatial_kernel // 2)
-        self.gate_scale = _gate_scale(gate)
+        scale = 2.0 if gate == "identity" else 1.0
+        self.channel_gate, self.spatial_gate = Gate(scale), Gate(scale)
         if gate == "identity":
             _zero(self.fc2)
             _zero(self.conv)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Returns (N, C, H, W): ``maps`` times a gate per channel, then times a gate per position."""
-        channel_gate = self._mlp(maps.mean((2, 3), keepdim=True)) + self._mlp(maps.amax((2, 3), keepdim=True))
-        maps = maps * (self.gate_scale * torch.sigmoid(channel_gate))
-        spatial = torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], dim=1)
-        return maps * (self.gate_scale * torch.sigmoid(self.conv(spatial)))
+        average = self._mlp(self.average(maps.mean((2, 3), keepdim=True)))
+        maximum = self._mlp(self.maximum(maps.amax((2, 3), keepdim=True)))
+        maps = maps * self.channel_gate(average + maximum)
+        position = self.position(torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], dim=1))
+        spatial_gate: Tensor = self.spatial_gate(self.conv(position))
+        return maps * spatial_gate
 
     def _mlp(self, pooled: Tensor) -> Tensor:
         hidden: Tensor = self.fc2(torch.relu(self.fc1(pooled)))

@@ -104,7 +104,7 @@ class Backbone(nn.Module):
     """A frozen CNN's convolutional layers (``layers``) with trainable blocks after some stages (``attention``).
 
     Attributes:
-        feature_dim: D = scales * channels of the last map.
+        feature_dim: D = scales * channels of the last map, twice that with ``pooling="average_max"``.
     """
 
     def __init__(self, config: DetectorConfig) -> None:
@@ -116,7 +116,8 @@ class Backbone(nn.Module):
         architecture = _ARCHITECTURES[config.backbone]
         stages = BACKBONE_STAGES[config.backbone]
         self.scales = config.scales
-        self.feature_dim = config.scales * architecture.channels[-1]
+        self._with_maximum = config.pooling == "average_max"
+        self.feature_dim = config.scales * architecture.channels[-1] * (2 if self._with_maximum else 1)
         self._stage_ending_at = dict(zip(architecture.ends, stages, strict=True))
         with seeded(config.seed):
             self.layers = architecture.build().requires_grad_(False)
@@ -129,24 +130,34 @@ class Backbone(nn.Module):
                 }
             )
 
-    def feature_map(self, images: Tensor) -> Tensor:
-        """Maps normalised images (N, 3, H, W) to the last feature map (N, channels, h, w), attention included."""
+    def feature_map(self, images: Tensor, *, attended: bool = True) -> Tensor:
+        """Maps normalised images (N, 3, H, W) to the last feature map (N, channels, h, w).
+
+        Args:
+            images: on the device of the weights.
+            attended: False leaves all attention out, which gives plain DifferNet's map.
+        """
         maps = images
         for end, layer in enumerate(self.layers, start=1):
             maps = layer(maps)
             stage = self._stage_ending_at.get(end, "")
-            if stage in self.attention:
+            if attended and stage in self.attention:
                 maps = self.attention[stage](maps)
         return maps
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Maps normalised float images (N, 3, S, S) to pooled features (N, D), largest scale first.
+    def forward(self, images: Tensor, *, attended: bool = True) -> Tensor:
+        """Maps normalised float images (N, 3, S, S) to pooled features, float32 (N, D), largest scale first.
 
-        Scale k is the image at S // 2**k, nearest neighbour as in DifferNet; its last feature map is averaged.
+        Scale k is the image at S // 2**k, nearest neighbour as in DifferNet; its last feature map is averaged over
+        positions, and its maximum follows the average with ``pooling="average_max"``.
         """
         side = images.shape[-1]
         pyramid = [images, *(F.interpolate(images, size=side // 2**k, mode="nearest") for k in range(1, self.scales))]
-        return torch.cat([self.feature_map(scaled).mean((2, 3)) for scaled in pyramid], dim=1)
+        return torch.cat([self._pooled(self.feature_map(scaled, attended=attended)) for scaled in pyramid], dim=1)
+
+    def _pooled(self, maps: Tensor) -> Tensor:
+        average = maps.float().mean((2, 3))
+        return torch.cat([average, maps.float().amax((2, 3))], dim=1) if self._with_maximum else average
 
     def load_features(self, state: Mapping[str, Tensor]) -> None:
         """Loads the convolutional weights, with or without torchvision's ``features.`` prefix; attention keeps its own.

@@ -1,11 +1,11 @@
-"""What a detector is, as data: one frozen pydantic model per part, and the paper's three presets.
+"""What a detector is, as data: one frozen pydantic model per part, the paper's three presets and the one we found.
 
-The presets are those of AttentDifferNet (arXiv 2401.08686, arXiv 2311.02747) and DifferNet (arXiv 2008.12577).
+The papers are AttentDifferNet (arXiv 2401.08686, arXiv 2311.02747) and DifferNet (arXiv 2008.12577).
 """
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -68,6 +68,32 @@ class FlowConfig(_Frozen):
     dropout: float = Field(
         0.0, ge=0, lt=1, description="dropout probability inside the coupling subnets, training only"
     )
+    start: Literal["random", "identity"] = Field(
+        "random",
+        description="random: seeded random subnets (the paper); identity: last layers at zero, so that the untrained "
+        "flow's score is the mean squared scaled feature",
+    )
+
+
+class PretextConfig(_Frozen):
+    """How attention learns to make synthetic defects stand out (model.attention_training)."""
+
+    steps: int = Field(80, ge=1, description="optimiser steps")
+    pairs: int = Field(12, ge=1, description="pairs of a flawless photo and the same with a defect per step")
+    learning_rate: float = Field(2e-3, gt=0, description="Adam step size")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="Adam betas")
+    weight_decay: float = Field(1e-4, ge=0, description="L2 penalty added to the gradient")
+    sharpness: float = Field(4.0, gt=0, description="factor on the difference of log scores in the ranking loss")
+    identity_weight: float = Field(3.0, ge=0, description="weight of mean (gate - 1)^2 on flawless photos")
+    defects: int = Field(3, ge=1, description="synthetic defects in one photo")
+    area: tuple[float, float] = Field((0.002, 0.06), description="smallest and largest share of the photo of a defect")
+
+    @field_validator("area")
+    @classmethod
+    def _area_is_a_range_of_shares(cls, area: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < area[0] <= area[1] < 1:
+            raise ValueError(f"area needs 0 < smallest <= largest < 1, got {area[0]:g} and {area[1]:g}")
+        return area
 
 
 class DetectorConfig(_Frozen):
@@ -86,10 +112,23 @@ class DetectorConfig(_Frozen):
     attention: dict[str, AttentionConfig] = Field(
         default_factory=dict, description="stage name -> attention block after it"
     )
-    feature_scaling: Literal["none", "global", "channel"] = Field(
+    attention_training: Literal["frozen", "joint", "pretext"] = Field(
+        "frozen",
+        description="how attention learns before or while the flow does: frozen (not at all), joint (with the flow's "
+        "likelihood), pretext (beforehand, to make synthetic defects stand out)",
+    )
+    pretext: PretextConfig = Field(default_factory=PretextConfig, description="settings of attention_training pretext")
+    collapse_guard: bool = Field(True, description="stop a training whose attention collapses the features")
+    pooling: Literal["average", "average_max"] = Field(
+        "average",
+        description="pooling of the last maps over positions: average (the paper), average_max (both, one after the "
+        "other, which doubles the length of a feature vector)",
+    )
+    feature_scaling: Literal["none", "global", "channel", "whiten"] = Field(
         "none",
         description="scaling of pooled features before the flow, from flawless training photos: none (the paper), "
-        "global (one scalar: mean channel standard deviation), channel ((x - mean) / std of each channel)",
+        "global (one scalar: mean channel standard deviation), channel ((x - mean) / std of each channel), whiten "
+        "(decorrelated by a Ledoit-Wolf covariance)",
     )
     flow: FlowConfig = Field(default_factory=FlowConfig, description="normalizing flow")
     views: int = Field(
@@ -100,7 +139,14 @@ class DetectorConfig(_Frozen):
         "uniform",
         description="training rotations: uniform in 0-360 degrees (the paper), or drawn from the scoring angles",
     )
-    precision: Literal["fp32"] = Field("fp32", description="arithmetic of the network in training and scoring")
+    rotation_padding: Literal["black", "reflect"] = Field(
+        "black", description="what a rotation shows outside the photo: black (the paper), or the photo mirrored"
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="arithmetic of convolutions and coupling subnets, in training and scoring: fp32 (the paper), bf16 "
+        "(several times faster with AMX or on a GPU; features, latents and loss stay fp32)",
+    )
 
     @model_validator(mode="after")
     def _stages_exist(self) -> Self:
@@ -121,6 +167,17 @@ class DetectorConfig(_Frozen):
         return self
 
     @model_validator(mode="after")
+    def _attention_can_be_trained_so(self) -> Self:
+        if self.attention_training == "joint" and self.feature_scaling == "whiten":
+            raise ValueError("attention_training joint needs feature_scaling channel, global or none, got whiten")
+        published = [stage for stage, block in self.attention.items() if block.gate != "identity"]
+        if self.attention_training == "pretext" and published:
+            raise ValueError(
+                f"attention_training pretext starts from gates that are the identity, got sigmoid: {published}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _training_views_can_be_drawn(self) -> Self:
         if self.train_angles == "scoring" and self.train_views > self.views:
             raise ValueError(f"train_views {self.train_views} cannot be drawn from {self.views} scoring views")
@@ -132,6 +189,13 @@ class OptimiserConfig(_Frozen):
 
     epochs: int = Field(192, ge=1, description="passes over the training photos (DifferNet: 24 meta x 8 sub epochs)")
     batch_size: int = Field(24, ge=1, description="photos per step over all workers")
+    accumulate: int = Field(1, ge=1, description="parts that a worker's share of a step is cut into, to save memory")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="stop after so many epochs without a better loss on held-out flawless photos and keep the best "
+        "epoch; null runs all epochs and keeps the last",
+    )
     learning_rate: float = Field(2e-4, gt=0, description="Adam step size")
     betas: tuple[float, float] = Field((0.8, 0.8), description="Adam betas")
     eps: float = Field(1e-4, gt=0, description="Adam epsilon")
@@ -153,9 +217,28 @@ def preset(name: str) -> DetectorConfig:
     """
     if name not in PRESETS:
         raise KeyError(f"unknown variant {name!r}, expected one of {', '.join(PRESETS)}")
-    kind = PRESETS[name]
-    return DetectorConfig(variant=name, attention=_attended(kind) if kind else {})
+    return DetectorConfig(variant=name, **PRESETS[name])
 
 
-PRESETS: dict[str, str | None] = {"differnet": None, "attentdiffernet_se": "se", "attentdiffernet_cbam": "cbam"}
-"""Preset name -> attention kind after pool1, pool2 and conv5 (arXiv 2401.08686, figure 2); None is plain DifferNet."""
+PRESETS: dict[str, dict[str, Any]] = {
+    "differnet": {},
+    "attentdiffernet_se": {"attention": _attended("se"), "attention_training": "pretext"},
+    "attentdiffernet_cbam": {"attention": _attended("cbam"), "attention_training": "pretext"},
+    "attentdiffernet_best": {
+        "attention": _attended("se"),
+        "attention_training": "pretext",
+        "pooling": "average_max",
+        "feature_scaling": "whiten",
+        "train_angles": "scoring",
+        "views": 4,
+        "flow": FlowConfig(start="identity"),
+    },
+}
+"""Preset name -> what differs from plain DifferNet (arXiv 2008.12577).
+
+The two of the paper have attention after pool1, pool2 and conv5 (arXiv 2401.08686, figure 2). ``attentdiffernet_best``
+is what our evidence says (infra/decisions.md).
+"""
+
+PAPER_PRESETS = ("differnet", "attentdiffernet_se", "attentdiffernet_cbam")
+"""The presets that differ in attention alone."""

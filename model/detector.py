@@ -12,11 +12,10 @@ from model.backbone import Backbone
 from model.config import DetectorConfig
 from model.flow import Flow, negative_log_likelihood
 from model.rotation import rotated_views, scoring_angles
+from model.scaling import fit_scaling
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-_DEAD_CHANNEL_STD = 1e-2
-"""Floor of a channel's standard deviation, relative to the mean over channels: a dead channel must not divide by 0."""
 
 
 class AttentDifferNet(nn.Module):
@@ -29,12 +28,15 @@ class AttentDifferNet(nn.Module):
         feature_dim: D, length of a feature vector.
         feature_mean: (D,) subtracted from pooled features, 0 until fitted.
         feature_std: (D,) that divides them then, 1 until fitted.
+        feature_rotation: (D, D) that decorrelates them at last, the unit matrix until fitted; only with
+            ``feature_scaling="whiten"``.
     """
 
     image_mean: Tensor
     image_std: Tensor
     feature_mean: Tensor
     feature_std: Tensor
+    feature_rotation: Tensor
 
     def __init__(self, config: DetectorConfig) -> None:
         """Builds the detector with random weights from ``config.seed``; it never downloads (see model.weights)."""
@@ -42,22 +44,30 @@ class AttentDifferNet(nn.Module):
         self.config = config
         self.backbone = Backbone(config)
         self.feature_dim = self.backbone.feature_dim
-        self.flow = Flow(self.feature_dim, config.flow, seed=config.seed)
+        self.flow = Flow(self.feature_dim, config.flow, seed=config.seed, precision=config.precision)
         self.register_buffer("image_mean", torch.tensor(_IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(_IMAGENET_STD).view(3, 1, 1), persistent=False)
         self.register_buffer("feature_mean", torch.zeros(self.feature_dim))
         self.register_buffer("feature_std", torch.ones(self.feature_dim))
+        if config.feature_scaling == "whiten":
+            self.register_buffer("feature_rotation", torch.eye(self.feature_dim))
 
-    def pooled_features(self, images: Tensor) -> Tensor:
+    def pooled_features(self, images: Tensor, *, attended: bool = True) -> Tensor:
         """Maps images, uint8 (N, 3, S, S) RGB, to pooled features before scaling, float32 (N, D).
+
+        Args:
+            images: on any device; they are moved to the detector's.
+            attended: False leaves all attention out: plain DifferNet's features.
 
         Raises:
             ValueError: images of another type or shape.
         """
         self._check_images(images)
-        pixels = images.to(self.image_mean.device, torch.float32, memory_format=torch.channels_last)
+        device = self.image_mean.device
+        pixels = images.to(device, torch.float32, memory_format=torch.channels_last)
         normalised = (pixels / 255).sub_(self.image_mean).div_(self.image_std)
-        pooled: Tensor = self.backbone(normalised)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            pooled: Tensor = self.backbone(normalised, attended=attended)
         return pooled
 
     def features(self, images: Tensor) -> Tensor:
@@ -66,13 +76,13 @@ class AttentDifferNet(nn.Module):
 
     def scale_features(self, pooled: Tensor) -> Tensor:
         """Scales pooled features (N, D) as fitted; the identity until then."""
-        return (pooled - self.feature_mean) / self.feature_std
+        scaled = (pooled - self.feature_mean) / self.feature_std
+        return scaled @ self.feature_rotation if self.config.feature_scaling == "whiten" else scaled
 
     def fit_feature_scaling(self, pooled: Tensor) -> None:
         """Fits ``config.feature_scaling`` to pooled features (N, D) of flawless training views.
 
-        ``global`` divides by the mean channel standard deviation; ``channel`` standardises each channel, with a floor
-        for dead ones; ``none`` changes nothing.
+        See `model.scaling.fit_scaling`; ``none`` changes nothing.
 
         Raises:
             ValueError: fewer than 2 vectors, another length, values not finite, or features that never vary.
@@ -81,15 +91,11 @@ class AttentDifferNet(nn.Module):
             return
         if pooled.ndim != 2 or pooled.shape[0] < 2 or pooled.shape[1] != self.feature_dim:
             raise ValueError(f"feature scaling needs (N >= 2, {self.feature_dim}) features, got {tuple(pooled.shape)}")
-        std, mean = torch.std_mean(pooled.detach().double(), dim=0, correction=0)
-        typical = std.mean()
-        if not (torch.isfinite(typical) and typical > 0):
-            raise ValueError(f"feature scaling needs finite features that vary, got a mean channel std of {typical:g}")
-        if self.config.feature_scaling == "global":
-            self.feature_std.fill_(typical)
-        else:
-            self.feature_mean.copy_(mean)
-            self.feature_std.copy_(std.clamp_min(_DEAD_CHANNEL_STD * typical))
+        scaling = fit_scaling(self.config.feature_scaling, pooled)
+        self.feature_mean.copy_(scaling.mean)
+        self.feature_std.copy_(scaling.std)
+        if scaling.rotation is not None:
+            self.feature_rotation.copy_(scaling.rotation)
 
     def loss(self, features: Tensor) -> Tensor:
         """Returns the flow's negative log-likelihood of scaled features (N, D), a scalar in nats per dimension."""
@@ -128,7 +134,7 @@ class AttentDifferNet(nn.Module):
         angles = scoring_angles(self.config.views)
         pending = images.new_empty((0, *images.shape[1:]))
         for group in torch.split(images, max(1, conv_batch // len(angles))):
-            pending = torch.cat([pending, rotated_views(group, angles)])
+            pending = torch.cat([pending, rotated_views(group, angles, padding=self.config.rotation_padding)])
             whole = len(pending) // conv_batch * conv_batch
             yield from torch.split(pending[:whole], conv_batch) if whole else ()
             pending = pending[whole:]

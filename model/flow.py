@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from FrEIA.framework import SequenceINN
 from FrEIA.modules import GLOWCouplingBlock, PermuteRandom
@@ -9,6 +11,10 @@ from torch import Tensor, nn
 
 from model.config import FlowConfig
 from model.seeding import seeded
+
+Precision = Literal["fp32", "bf16"]
+
+_NEAR_CLAMP = 0.95
 
 
 class AtanClamp:
@@ -26,6 +32,22 @@ class AtanClamp:
         return 0.636 * torch.atan(u / self.alpha)
 
 
+class _Subnet(nn.Sequential):
+    """A coupling's subnet; with bf16 its matrix products are, its outcome has the type of ``x`` all the same.
+
+    Only the shifts and log-scales carry bf16's rounding then, not the stream that they are applied to.
+    """
+
+    def __init__(self, precision: Precision, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self._precision = precision
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+            outcome: Tensor = super().forward(x)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return outcome.to(x.dtype)
+
+
 class Flow(nn.Module):
     """Blocks of a fixed random permutation (seeded by the block's number) and a GLOW affine coupling.
 
@@ -33,8 +55,14 @@ class Flow(nn.Module):
         dim: D, length of a feature vector.
     """
 
-    def __init__(self, dim: int, config: FlowConfig, *, seed: int) -> None:
+    def __init__(self, dim: int, config: FlowConfig, *, seed: int, precision: Precision = "fp32") -> None:
         """Builds the flow with weights from ``seed``; the global generators stay untouched.
+
+        Args:
+            dim: D, length of a feature vector.
+            config: blocks and subnets.
+            seed: of the subnets' initial weights.
+            precision: arithmetic of the subnets' matrix products; latents and log-determinants are float32 always.
 
         Raises:
             ValueError: ``dim`` < 2, which a coupling cannot split.
@@ -43,7 +71,7 @@ class Flow(nn.Module):
         if dim < 2:
             raise ValueError(f"a coupling flow needs vectors of at least 2 values, got {dim}")
         self.dim = dim
-        self._config = config
+        self._config, self._precision = config, precision
         with seeded(seed):
             self.inn = self._sequence()
 
@@ -65,7 +93,11 @@ class Flow(nn.Module):
             if self._config.dropout > 0:
                 layers.append(nn.Dropout(self._config.dropout))
             dim_in = self._config.hidden_width
-        return nn.Sequential(*layers, nn.Linear(dim_in, dim_out))
+        last = nn.Linear(dim_in, dim_out)
+        if self._config.start == "identity":
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        return _Subnet(self._precision, *layers, last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Maps features (N, D) to latents (N, D) and log|det dz/dx| (N,), in nats."""
@@ -81,6 +113,26 @@ class Flow(nn.Module):
         """Maps features (N, D) to latents (N, D), without the Jacobian."""
         z: Tensor = self.inn(x, jac=False)[0]
         return z
+
+    @torch.no_grad()
+    def saturation(self, x: Tensor) -> float:
+        """Share of the couplings' log-scales that lie within 5 % of their clamp, for features (N, D).
+
+        A likelihood that grows by stretching alone drives them there.
+        """
+        shares: list[Tensor] = []
+
+        def watch(_subnet: nn.Module, _args: tuple[Tensor, ...], outcome: Tensor) -> None:
+            scales = outcome[:, : outcome.shape[1] // 2]  # GLOW's subnets give the log-scales, then the shifts
+            shares.append((AtanClamp(self._config.clamp)(scales).abs() > _NEAR_CLAMP).float().mean())
+
+        handles = [part.register_forward_hook(watch) for part in self.modules() if isinstance(part, _Subnet)]
+        try:
+            self.latents(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return float(torch.stack(shares).mean())
 
 
 def negative_log_likelihood(z: Tensor, log_det: Tensor) -> Tensor:

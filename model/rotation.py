@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Padding = Literal["black", "reflect"]
 
 
 def scoring_angles(views: int) -> tuple[float, ...]:
@@ -20,29 +23,31 @@ def scoring_angles(views: int) -> tuple[float, ...]:
     return tuple(view * 360 / views for view in range(views))
 
 
-def rotate(images: Tensor, angles: Tensor) -> Tensor:
+def rotate(images: Tensor, angles: Tensor, *, padding: Padding = "black") -> Tensor:
     """Rotates every image by its own angle, pixel for pixel as Pillow's ``Image.rotate`` does (nearest, no expansion).
 
     Args:
         images: uint8 (B, 3, S, S), on any device.
         angles: (B,) degrees, counter-clockwise about the centre.
+        padding: what shows where nothing was rotated in: black, or the image mirrored at its edges.
 
     Returns:
-        uint8 (B, 3, S, S), black where nothing was rotated in.
+        uint8 (B, 3, S, S).
     """
     if angles.shape != images.shape[:1]:
         raise ValueError(f"rotate needs one angle per image, got {tuple(angles.shape)} for {tuple(images.shape)}")
     pixels, size = _with_black_pixel(images), images.shape[-1]
-    turned = [_turn(pixels[i : i + 1], size, angle) for i, angle in enumerate(angles.tolist())]
+    turned = [_turn(pixels[i : i + 1], size, angle, padding) for i, angle in enumerate(angles.tolist())]
     return torch.cat(turned) if turned else images.clone()
 
 
-def rotated_views(images: Tensor, angles: Sequence[float]) -> Tensor:
+def rotated_views(images: Tensor, angles: Sequence[float], *, padding: Padding = "black") -> Tensor:
     """Rotates every image by every angle, as :func:`rotate` does.
 
     Args:
         images: uint8 (B, 3, S, S), on any device.
         angles: T degrees, see :func:`scoring_angles`.
+        padding: as in :func:`rotate`.
 
     Returns:
         uint8 (B*T, 3, S, S), image-major: all views of image 0 come first.
@@ -50,7 +55,7 @@ def rotated_views(images: Tensor, angles: Sequence[float]) -> Tensor:
     pixels, size = _with_black_pixel(images), images.shape[-1]
     views = images.new_empty(len(images), len(angles), *images.shape[1:])
     for view, angle in enumerate(angles):
-        views[:, view] = _turn(pixels, size, angle)
+        views[:, view] = _turn(pixels, size, angle, padding)
     return views.flatten(0, 1)
 
 
@@ -59,19 +64,19 @@ def _with_black_pixel(images: Tensor) -> Tensor:
     return torch.cat([images.flatten(2), images.new_zeros(*images.shape[:2], 1)], dim=2)
 
 
-def _turn(pixels: Tensor, size: int, angle: float) -> Tensor:
+def _turn(pixels: Tensor, size: int, angle: float, padding: Padding) -> Tensor:
     """One rotation of (B, 3, S*S + 1) pixels to (B, 3, S, S)."""
     shape = (*pixels.shape[:2], size, size)
     quarters, rest = divmod(angle % 360.0, 90.0)
     if rest == 0:
         return torch.rot90(pixels[..., :-1].reshape(shape), int(quarters), (2, 3))
-    index = _source_index(size, angle % 360.0, pixels.device).long()
+    index = _source_index(size, angle % 360.0, padding, pixels.device).long()
     return pixels.gather(2, index.expand(*pixels.shape[:2], -1)).reshape(shape)
 
 
 @lru_cache(maxsize=64)  # 64 maps of 448 x 448 are 51 MB
-def _source_index(size: int, angle: float, device: torch.device) -> Tensor:
-    """int32 (size*size,): which source pixel each target pixel shows, size*size for none.
+def _source_index(size: int, angle: float, padding: Padding, device: torch.device) -> Tensor:
+    """int32 (size*size,): which source pixel each target pixel shows, size*size for black.
 
     16.16 fixed point, to the rounding of Pillow's affine_fixed (libImaging/Geometry.c); exact up to 8192 pixels a side.
     """
@@ -83,8 +88,16 @@ def _source_index(size: int, angle: float, device: torch.device) -> Tensor:
     row = column.unsqueeze(1)
     x = (_fixed(x_start) + _fixed(cosine) * column + _fixed(sine) * row) >> 16
     y = (_fixed(y_start) + _fixed(-sine) * column + _fixed(cosine) * row) >> 16
+    if padding == "reflect":
+        return (_mirrored(y, size) * size + _mirrored(x, size)).flatten()
     inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
     return torch.where(inside, y * size + x, size * size).flatten()
+
+
+def _mirrored(position: Tensor, size: int) -> Tensor:
+    """Positions beyond an edge, mirrored at it, the edge pixel twice: -1 is 0, ``size`` is ``size`` - 1."""
+    wrapped = position.remainder(2 * size)
+    return torch.minimum(wrapped, 2 * size - 1 - wrapped)
 
 
 def _fixed(value: float) -> int:

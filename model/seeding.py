@@ -1,9 +1,10 @@
-"""Reproducible initialisation that leaves the process's global random generators as they were."""
+"""Reproducible randomness that leaves the process's global random generators as they were."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 
 import numpy as np
 import torch
@@ -26,3 +27,33 @@ def seeded(seed: int) -> Iterator[None]:
             yield
     finally:
         np.random.set_state(numpy_state)
+
+
+class Stream(IntEnum):
+    """What a random draw is for: each purpose has a stream of its own.
+
+    With a sum like seed + epoch, seeds 0 and 1 would share all epochs but one.
+    """
+
+    EPOCHS = 0
+    SCALING = 1
+    DROPOUT = 2
+    CALIBRATION = 3
+    ATTENTION = 4
+    WATCH = 5
+
+
+def stream(seed: int, purpose: Stream, *numbers: int) -> np.random.Generator:
+    """The generator of one purpose and, as ``numbers`` say, one epoch or worker."""
+    return np.random.default_rng([seed, int(purpose), *numbers])
+
+
+@contextmanager
+def seeded_device(device: torch.device, *, seed: int) -> Iterator[None]:
+    """Seeds the generator that dropout on ``device`` takes, and gives it its state back; no other is touched."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

@@ -1,234 +1,244 @@
 """DifferNet's training procedure (arXiv 2008.12577): Adam on the flow, over rotated views of flawless photos.
 
-The backbone and its attention stay frozen; the number of epochs is fixed and the last one is kept, for choosing an
-epoch needs labels that a training set of flawless photos does not have. Plain torch: one call of ``train`` is one
-worker, and whoever starts several of them wraps the flow in DistributedDataParallel.
+Attention, where there is any, learns as ``attention_training`` says: not at all, beforehand on a pretext
+(model.attention_training), or together with the flow (model.likelihood). Plain torch: one call of ``train`` is one
+worker, and whoever starts several of them starts their process group and gives DistributedDataParallel as ``wrap``.
 
 **The law of several workers.** The order of the photos and their rotations come from the seed and the epoch alone, so
 every worker draws the same global batch, and takes its share of it with a weight such that the mean of the gradients
-over workers is the gradient one worker would have computed (up to the rounding of a sum). Dropout is the exception:
-each worker drops units of its own.
+over workers is the gradient one worker would have computed (up to the rounding of a sum). Exceptions: dropout, each
+worker drops units of its own; and joint training, see `model.likelihood.JointLikelihood`.
+
+**Which epoch is kept.** The last one: choosing needs labels that a training set of flawless photos does not have. With
+``patience`` and validation photos, the one of the best held-out likelihood.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from model.attention_training import FEWEST_PHOTOS, fit_gate_inputs, train_attention
+from model.checkpoint import TrainingState
 from model.config import OptimiserConfig
 from model.detector import AttentDifferNet
-from model.flow import negative_log_likelihood
-from model.views import TrainingViews, training_views
+from model.guard import CollapseDetected
+from model.likelihood import Wrap, likelihood, trains_jointly
+from model.metrics import EpochMetrics, TrainingDiverged
+from model.optimisation import Optimisation
+from model.photos import Photos
+from model.seeding import Stream, seeded_device, stream
+from model.views import ComputedViews, training_views
+from model.watch import Watch
+from model.workers import copied_from_first, summed
 
-# Every random draw has a stream of its own: with a sum like seed + epoch, seeds 0 and 1 would share all epochs but one.
-_EPOCHS, _SCALING, _DROPOUT, _CALIBRATION = range(4)
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """What one epoch did on one worker.
-
-    Attributes:
-        epoch: from 1 to OptimiserConfig.epochs.
-        loss: mean negative log-likelihood over this worker's views, in nats per dimension.
-        seconds: wall time.
-        views_per_s: this worker's rotated views per second.
-    """
-
-    epoch: int
-    loss: float
-    seconds: float
-    views_per_s: float
+Snapshot = Callable[[], TrainingState]
+"""Takes the state of the training after the epoch that is reported; costs a copy of the detector and of Adam."""
 
 
-class TrainingDiverged(RuntimeError):  # noqa: N818  # the name says what happened, as StopIteration does
-    """The loss or a weight of the flow is not finite; the detector is worthless and must not be saved.
-
-    Attributes:
-        epoch: the epoch it was found in, from 1.
-        loss: mean loss of that epoch, finite if only a weight is not.
-    """
-
-    def __init__(self, epoch: int, loss: float, *, learning_rate: float) -> None:
-        """Says where it happened and what to change."""
-        what = f"the mean loss is {loss}" if not math.isfinite(loss) else f"a weight is not finite (loss {loss:.4g})"
-        super().__init__(
-            f"training diverged in epoch {epoch}: {what}; lower learning_rate (now {learning_rate:g}) "
-            "or set feature_scaling to global or channel"
-        )
-        self.epoch = epoch
-        self.loss = loss
-
-
-def unwrapped(flow: nn.Module) -> nn.Module:
-    """The flow as it is, for one worker; several workers give DistributedDataParallel instead."""
-    return flow
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module as it is, for one worker; several workers give DistributedDataParallel instead."""
+    return module
 
 
 def train(
     detector: AttentDifferNet,
-    images: Tensor,
+    photos: Photos,
     *,
     optimiser: OptimiserConfig,
-    on_epoch: Callable[[EpochMetrics], None],
+    on_epoch: Callable[[EpochMetrics, Snapshot], None],
+    validation: Photos | None = None,
+    pretext_photos: Photos | None = None,
+    resume: TrainingState | None = None,
     rank: int = 0,
     world_size: int = 1,
-    wrap_flow: Callable[[nn.Module], nn.Module] = unwrapped,
+    wrap: Wrap = unwrapped,
 ) -> list[EpochMetrics]:
-    """Fits the feature scaling, then the flow of ``detector``, in place; leaves it in evaluation mode.
+    """Trains attention as configured, fits the feature scaling, then trains the flow, all in place.
 
-    On one worker the outcome depends on detector, images and optimiser alone, bit for bit on a CPU: torch's global
-    random state is neither read nor left changed.
+    On one worker the outcome depends on detector, photos and optimiser alone, bit for bit on a CPU, whether or not it
+    was interrupted and resumed: torch's global random state is neither read nor left changed.
 
     Args:
-        detector: trained on the device its flow lies on.
-        images: (N, 3, S, S) uint8 flawless photos, N >= 1, on any device; the same on every worker.
+        detector: trained on the device its flow lies on; left in evaluation mode.
+        photos: N >= 1 flawless photos, the same on every worker.
         optimiser: epochs, global batch size in photos, and Adam's settings.
-        on_epoch: called after every epoch, on every worker.
+        on_epoch: called after every epoch, on every worker; first with epoch 0 where there is an attention pretext.
+        validation: flawless photos that are not among ``photos``; they decide when to stop, by ``optimiser.patience``.
+        pretext_photos: flawless photos, of any categories, that the attention pretext learns from; None takes
+            ``photos``.
+        resume: a snapshot of the same training; it goes on after that epoch.
         rank: this worker, 0 <= rank < world_size.
         world_size: number of workers.
-        wrap_flow: gets the flow, returns the module to call and to differentiate.
+        wrap: gets the module that is trained, returns the module to call and to differentiate.
+
+    Returns:
+        Metrics of all epochs, those before ``resume`` included.
 
     Raises:
         TrainingDiverged: the loss or a weight is no longer finite, found at the end of the epoch.
-        ValueError: no images or of another shape or type, a rank outside the world, or features that cannot be scaled.
+        CollapseDetected: attention has collapsed the features.
+        ValueError: no photos or of another shape or type, a rank outside the world, or features that cannot be scaled.
     """
-    if len(images) == 0:
+    if len(photos) == 0:
         raise ValueError("training needs at least one flawless photo, got none")
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must lie in 0..{world_size - 1}, got {rank}")
     detector.eval()
-    views = training_views(detector, images)
-    if detector.config.feature_scaling != "none":
-        detector.fit_feature_scaling(views.scaling_sample(_rng(detector.config.seed, _SCALING)))
-    flow = wrap_flow(detector.flow).train()
-    worker = _Worker(detector, flow, views, count=len(images), optimiser=optimiser, rank=rank, world_size=world_size)
-    try:
-        return [worker.epoch(epoch, on_epoch) for epoch in range(1, optimiser.epochs + 1)]
-    finally:
-        detector.eval()
+    started_s = time.perf_counter()
+    pretext = None
+    if resume is not None:
+        _load_detector(detector, resume.tensors, prefix=_DETECTOR)
+    elif detector.config.attention:
+        pretext = _prepare_attention(detector, photos if pretext_photos is None else pretext_photos, rank=rank)
+    training = _Training(detector, photos, validation, optimiser, resume, rank=rank, world_size=world_size, wrap=wrap)
+    if pretext is not None:
+        training.report(0, loss=pretext, started_s=started_s, views=0, on_epoch=on_epoch)
+    training.run(on_epoch)
+    return training.history
 
 
-def split_calibration(count: int, *, fraction: float, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Splits ``count`` flawless photos at random into those that train and those that calibrate.
+def _prepare_attention(detector: AttentDifferNet, photos: Photos, *, rank: int) -> float | None:
+    """Trains attention on its pretext, or fits what joint training needs; returns the pretext's last loss, if any.
 
-    Args:
-        count: number of photos, at least 2.
-        fraction: share that calibrates, in (0, 1), rounded to whole photos and kept within 1..count - 1.
-        seed: the same seed gives the same split.
-
-    Returns:
-        Ascending training indices and ascending calibration indices, disjoint, together 0..count - 1.
-
-    Raises:
-        ValueError: fewer than two photos, or a fraction outside (0, 1).
+    The first worker does it for all: the pretext is short, and one worker and several get the same attention.
     """
-    if count < 2:
-        raise ValueError(f"training and calibration need at least 2 flawless photos, got {count}")
-    if not 0 < fraction < 1:
-        raise ValueError(f"the calibration fraction must lie between 0 and 1, both excluded, got {fraction}")
-    held_out = min(max(round(count * fraction), 1), count - 1)
-    order = _rng(seed, _CALIBRATION).permutation(count)
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
+    rng = stream(detector.config.seed, Stream.ATTENTION)
+    kind = detector.config.attention_training
+    if kind == "frozen":
+        return None
+    if kind == "pretext" and len(photos) < FEWEST_PHOTOS:
+        raise ValueError(f"the attention pretext needs at least {FEWEST_PHOTOS} flawless photos, got {len(photos)}")
+    loss = 0.0
+    if rank == 0 and kind == "joint":
+        fit_gate_inputs(detector, photos, rng=rng)
+    if rank == 0 and kind == "pretext":
+        loss = train_attention(detector, photos, rng=rng)
+    copied_from_first(detector.backbone.attention)
+    loss = float(summed(torch.tensor(loss, dtype=torch.float64, device=next(detector.flow.parameters()).device)))
+    if not math.isfinite(loss):
+        raise TrainingDiverged(0, loss, learning_rate=detector.config.pretext.learning_rate)
+    return loss if kind == "pretext" else None
 
 
-def rank_share(batch: Tensor, *, rank: int, world_size: int) -> tuple[Tensor, float]:
-    """One worker's part of a global batch, and the weight of its mean loss.
-
-    Workers may get one photo more or less than others, and DistributedDataParallel takes the plain mean of their
-    gradients: the weight len(share) * world_size / len(batch) makes that mean the gradient of the whole batch. A worker
-    for whom nothing is left repeats the first photo with weight 0, because it must take part in exchanging gradients.
-
-    Args:
-        batch: (B,) photo indices, B >= 1, the same on every worker.
-        rank: this worker.
-        world_size: number of workers.
-    """
-    share = batch[rank::world_size]
-    if len(share) == 0:
-        return batch[:1], 0.0
-    return share, len(share) * world_size / len(batch)
-
-
-class _Worker:
-    """One worker's optimiser and its part of the photos."""
+class _Training:
+    """A training under way on one worker."""
 
     def __init__(
         self,
         detector: AttentDifferNet,
-        flow: nn.Module,
-        views: TrainingViews,
-        *,
-        count: int,
+        photos: Photos,
+        validation: Photos | None,
         optimiser: OptimiserConfig,
+        resume: TrainingState | None,
+        *,
         rank: int,
         world_size: int,
+        wrap: Wrap,
     ) -> None:
-        self._detector, self._flow, self._views, self._count = detector, flow, views, count
-        self._batch_size, self._rank, self._world_size = optimiser.batch_size, rank, world_size
-        self._weights = [weight for weight in flow.parameters() if weight.requires_grad]
-        self._adam = torch.optim.Adam(
-            self._weights,
-            lr=optimiser.learning_rate,
-            betas=optimiser.betas,
-            eps=optimiser.eps,
-            weight_decay=optimiser.weight_decay,
-        )
-        self._learning_rate = optimiser.learning_rate
+        seed = detector.config.seed
+        self._detector, self._optimiser, self._rank = detector, optimiser, rank
+        self._count = len(photos)
+        self._views = ComputedViews(detector, photos) if trains_jointly(detector) else training_views(detector, photos)
+        if resume is None and detector.config.feature_scaling != "none":
+            detector.fit_feature_scaling(self._views.scaling_sample(stream(seed, Stream.SCALING)))
+        self._watch = Watch(detector, photos, validation=validation, rng=stream(seed, Stream.WATCH))
+        objective = likelihood(detector, self._views, wrap=wrap)
+        self._steps = Optimisation(objective, optimiser, rank=rank, world_size=world_size)
+        self._best: dict[str, Tensor] = {}
+        self.history: list[EpochMetrics] = []
+        if resume is not None:
+            self._steps.load(resume.tensors)
+            self._best = {key: value for key, value in resume.tensors.items() if key.startswith(_BEST)}
+            self.history = [EpochMetrics.from_json(row) for row in resume.history]
 
-    def epoch(self, epoch: int, on_epoch: Callable[[EpochMetrics], None]) -> EpochMetrics:
+    def run(self, on_epoch: Callable[[EpochMetrics, Snapshot], None]) -> None:
+        """All epochs that are left, then the best one's weights where training may stop early."""
+        first = self.history[-1].epoch + 1 if self.history else 1
+        for epoch in range(first, self._optimiser.epochs + 1):
+            if self._has_stopped():
+                break
+            self._epoch(epoch, on_epoch)
+        if self._best:
+            _load_detector(self._detector, self._best, prefix=_BEST)
+        self._detector.eval()
+
+    def _epoch(self, epoch: int, on_epoch: Callable[[EpochMetrics, Snapshot], None]) -> None:
         started_s = time.perf_counter()
-        seed = self._detector.config.seed
-        dropout = _rng(seed, _DROPOUT, epoch, self._rank)
-        with _global_generator(self._weights[0].device, seed=int(dropout.integers(2**63))):
-            loss, views = self._pass(_rng(seed, _EPOCHS, epoch))
-        # Once per epoch: to look at the loss of every step would stall the device, and leave other workers waiting for
-        # this one. The weights count too, for the last step's may be ruined while its loss was still finite.
-        if not (math.isfinite(loss) and all(bool(weight.isfinite().all()) for weight in self._weights)):
-            raise TrainingDiverged(epoch, loss, learning_rate=self._learning_rate)
+        seed, device = self._detector.config.seed, self._steps.weights[0].device
+        rng, dropout = stream(seed, Stream.EPOCHS, epoch), stream(seed, Stream.DROPOUT, epoch, self._rank)
+        self._detector.flow.train()
+        try:
+            with seeded_device(device, seed=int(dropout.integers(2**63))):
+                order, drawn = torch.from_numpy(rng.permutation(self._count)), self._views.draw(rng)
+                loss = self._steps.epoch(order, drawn)
+        finally:
+            self._detector.eval()
+        if not (math.isfinite(loss) and self._steps.is_finite()):
+            raise TrainingDiverged(epoch, loss, learning_rate=self._optimiser.learning_rate)
+        self.report(epoch, loss=loss, started_s=started_s, views=drawn.numel(), on_epoch=on_epoch)
+
+    def report(
+        self,
+        epoch: int,
+        *,
+        loss: float,
+        started_s: float,
+        views: int,
+        on_epoch: Callable[[EpochMetrics, Snapshot], None],
+    ) -> None:
+        """Looks at the features, keeps and reports the epoch's metrics."""
         seconds = time.perf_counter() - started_s
-        metrics = EpochMetrics(epoch=epoch, loss=loss, seconds=seconds, views_per_s=views / seconds)
-        on_epoch(metrics)
-        return metrics
+        health = self._watch.health()
+        if health.problems() and self._is_guarded():
+            raise CollapseDetected(epoch, health)
+        metrics = EpochMetrics(epoch, loss, self._watch.validation_loss(), seconds, views / seconds, health)
+        self.history.append(metrics)
+        if self._optimiser.patience is not None and self._best_epoch() == epoch:
+            self._best = _copied(self._detector, prefix=_BEST)
+        on_epoch(metrics, self._snapshot)
 
-    def _pass(self, rng: np.random.Generator) -> tuple[float, int]:
-        """One pass over the photos: this worker's mean loss and its number of views."""
-        order = torch.from_numpy(rng.permutation(self._count))
-        drawn = self._views.draw(rng)
-        loss_sum = torch.zeros((), dtype=torch.float64, device=self._weights[0].device)
-        photos_seen = 0
-        for batch in torch.split(order, self._batch_size):
-            photos, weight = rank_share(batch, rank=self._rank, world_size=self._world_size)
-            loss_sum += self._step(self._views.pooled(photos, drawn[photos]), weight=weight) * len(photos)
-            photos_seen += len(photos)
-        return float(loss_sum) / photos_seen, photos_seen * drawn.shape[1]
+    def _is_guarded(self) -> bool:
+        config = self._detector.config
+        return config.collapse_guard and config.attention_training != "frozen" and bool(config.attention)
 
-    def _step(self, pooled: Tensor, *, weight: float) -> Tensor:
-        loss = negative_log_likelihood(*self._flow(self._detector.scale_features(pooled)))
-        self._adam.zero_grad()
-        torch.autograd.backward(loss * weight)
-        self._adam.step()
-        return loss.detach()
+    def _best_epoch(self) -> int | None:
+        """The epoch of the lowest validation loss, the pretext left out; None without validation."""
+        known = [
+            (row.validation_loss, row.epoch) for row in self.history if row.epoch and row.validation_loss is not None
+        ]
+        return min(known)[1] if known else None
 
+    def _has_stopped(self) -> bool:
+        best, patience = self._best_epoch(), self._optimiser.patience
+        return best is not None and patience is not None and self.history[-1].epoch - best >= patience
 
-def _rng(seed: int, *stream: int) -> np.random.Generator:
-    return np.random.default_rng([seed, *stream])
+    def _snapshot(self) -> TrainingState:
+        tensors = {**_copied(self._detector, prefix=_DETECTOR), **self._steps.state(), **self._best}
+        return TrainingState(self.history[-1].epoch, tensors, [row.as_json() for row in self.history])
 
 
-@contextmanager
-def _global_generator(device: torch.device, *, seed: int) -> Iterator[None]:
-    """Seeds the generator that dropout on ``device`` takes, and gives it its state back; no other is touched."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
+_DETECTOR, _BEST = "detector.", "best."
+_FROZEN = "backbone.layers."
+
+
+def _copied(detector: AttentDifferNet, *, prefix: str) -> dict[str, Tensor]:
+    """All of a detector but its frozen convolutions; copies on the CPU."""
+    state = detector.state_dict()
+    return {
+        prefix + name: value.detach().cpu().clone() for name, value in state.items() if not name.startswith(_FROZEN)
+    }
+
+
+def _load_detector(detector: AttentDifferNet, tensors: Mapping[str, Tensor], *, prefix: str) -> None:
+    state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    left = detector.load_state_dict(state, strict=False)
+    missing = [name for name in left.missing_keys if not name.startswith(_FROZEN)]
+    if missing or left.unexpected_keys:
+        raise ValueError(
+            f"the training state is of another detector: {(missing + left.unexpected_keys)[0]} does not fit"
+        )

@@ -1,12 +1,13 @@
 """Rotated views of the training photos: which ones an epoch takes, and their pooled features.
 
-The backbone is frozen, so a view's features never change. Angles uniform in 0-360 degrees (DifferNet, arXiv
+Where the extractor is frozen, a view's features never change. Angles uniform in 0-360 degrees (DifferNet, arXiv
 2008.12577) are never the same twice and their features are computed as they are needed; the scoring angles are few, and
-the features of all of them are computed once.
+the features of all of them are computed once, each worker computing its share.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor
 
 from model.detector import AttentDifferNet
+from model.photos import Photos
 from model.rotation import rotate, scoring_angles
+from model.workers import computed_together
 
 _VIEWS_PER_CHUNK = 64  # views in the convolutions at once: bounds the memory of a step whatever its batch size
 
@@ -34,37 +37,41 @@ class TrainingViews(Protocol):
 
 
 @dataclass(frozen=True)
-class UniformViews:
-    """Rotations uniform in 0-360 degrees; a drawn view is its angle in degrees."""
+class ComputedViews:
+    """Rotations as ``config.train_angles`` says, features computed anew; a drawn view is its angle in degrees."""
 
     detector: AttentDifferNet
-    images: Tensor  # (N, 3, S, S) uint8, on any device
+    photos: Photos
 
     def scaling_sample(self, rng: np.random.Generator) -> Tensor:
         """Pooled features (N * train_views, D) of one draw."""
-        return self.pooled(torch.arange(len(self.images)), self.draw(rng))
+        return self.pooled(torch.arange(len(self.photos)), self.draw(rng))
 
     def draw(self, rng: np.random.Generator) -> Tensor:
         """Angles (N, train_views) in [0, 360)."""
-        angles = rng.uniform(0, 360, size=(len(self.images), self.detector.config.train_views))
-        return torch.from_numpy(angles)
+        config = self.detector.config
+        if config.train_angles == "uniform":
+            return torch.from_numpy(rng.uniform(0, 360, size=(len(self.photos), config.train_views)))
+        angles = torch.tensor(scoring_angles(config.views), dtype=torch.float64)
+        return angles[_drawn_without_repeats(rng, len(self.photos), config.views, config.train_views)]
 
+    def images(self, photos: Tensor, drawn: Tensor) -> Tensor:
+        """The views themselves, uint8 (B * T, 3, S, S) on the detector's device, photo by photo."""
+        device = next(self.detector.flow.parameters()).device
+        images = self.photos.take(photos).to(device)
+        repeated = images.repeat_interleave(drawn.shape[1], dim=0)
+        return rotate(repeated, drawn.flatten(), padding=self.detector.config.rotation_padding)
+
+    @torch.no_grad()
     def pooled(self, photos: Tensor, drawn: Tensor) -> Tensor:
         """Rotates and convolves, at most 64 views at a time or one photo."""
         photos_per_chunk = max(1, _VIEWS_PER_CHUNK // drawn.shape[1])
         chunks = zip(torch.split(photos, photos_per_chunk), torch.split(drawn, photos_per_chunk), strict=True)
-        return torch.cat([self._pooled_chunk(some_photos, angles) for some_photos, angles in chunks])
-
-    @torch.no_grad()
-    def _pooled_chunk(self, photos: Tensor, angles: Tensor) -> Tensor:
-        device = next(self.detector.flow.parameters()).device
-        images = self.images[photos.to(self.images.device)].to(device)
-        repeated = images.repeat_interleave(angles.shape[1], dim=0)
-        return self.detector.pooled_features(rotate(repeated, angles.flatten()))
+        return torch.cat([self.detector.pooled_features(self.images(some, angles)) for some, angles in chunks])
 
 
 @dataclass(frozen=True)
-class ScoringViews:
+class CachedViews:
     """The scoring angles, features computed beforehand; a drawn view is the number of its angle."""
 
     features: Tensor  # (N, views, D), unscaled
@@ -77,7 +84,7 @@ class ScoringViews:
     def draw(self, rng: np.random.Generator) -> Tensor:
         """View numbers (N, train_views), none twice for one photo."""
         count, views, _ = self.features.shape
-        return torch.from_numpy(rng.random((count, views)).argsort(axis=1)[:, : self.train_views].copy())
+        return _drawn_without_repeats(rng, count, views, self.train_views)
 
     def pooled(self, photos: Tensor, drawn: Tensor) -> Tensor:
         """Looks the features up."""
@@ -85,16 +92,30 @@ class ScoringViews:
         return self.features[photos.to(device)[:, None], drawn.to(device)].flatten(0, 1)
 
 
-def training_views(detector: AttentDifferNet, images: Tensor) -> TrainingViews:
-    """The views that ``detector.config.train_angles`` asks for.
+def training_views(detector: AttentDifferNet, photos: Photos) -> TrainingViews:
+    """The views of photos whose features attention does not change any more, as ``config.train_angles`` asks for.
 
     Args:
-        detector: its backbone must not change any more; features lie on the device of its flow.
-        images: (N, 3, S, S) uint8. With ``scoring`` angles N * views * D * 4 bytes of features are kept.
+        detector: features lie on the device of its flow.
+        photos: N photos. With ``scoring`` angles N * views * D * 4 bytes of features are kept.
     """
-    uniform = UniformViews(detector, images)
     if detector.config.train_angles == "uniform":
-        return uniform
-    angles = torch.tensor(scoring_angles(detector.config.views), dtype=torch.float64)
-    features = uniform.pooled(torch.arange(len(images)), angles.expand(len(images), -1))
-    return ScoringViews(features.view(len(images), len(angles), -1), detector.config.train_views)
+        return ComputedViews(detector, photos)
+    angles = scoring_angles(detector.config.views)
+    return CachedViews(view_features(detector, photos, angles=angles), detector.config.train_views)
+
+
+def view_features(detector: AttentDifferNet, photos: Photos, *, angles: Sequence[float]) -> Tensor:
+    """Pooled features (N, T, D), unscaled, of every photo at T angles in degrees; each worker computes its share."""
+    views, turns = ComputedViews(detector, photos), torch.tensor(angles, dtype=torch.float64)
+
+    def features(some: Tensor) -> Tensor:
+        if len(some) == 0:
+            return torch.empty(0, len(turns), detector.feature_dim, device=next(detector.flow.parameters()).device)
+        return views.pooled(some, turns.expand(len(some), -1)).view(len(some), len(turns), -1)
+
+    return computed_together(features, len(photos))
+
+
+def _drawn_without_repeats(rng: np.random.Generator, count: int, views: int, drawn: int) -> Tensor:
+    return torch.from_numpy(rng.random((count, views)).argsort(axis=1)[:, :drawn].copy())

@@ -119,6 +119,7 @@ TINY = {
     "train_angles": "scoring",
     "feature_scaling": "channel",
     "flow": {"blocks": 2, "hidden_width": 32, "hidden_layers": 1},
+    "pretext": {"steps": 2, "pairs": 4},
 }
 """A detector that trains in seconds: for tests of what happens around it."""
 
@@ -165,6 +166,7 @@ REAL_TRAINING = {
         "train_angles": "scoring",
         "feature_scaling": "global",
         "flow": {"blocks": 6, "hidden_width": 256},
+        "pretext": {"steps": 10},
     },
 }
 """attentdiffernet_se on real photos within a minute of two cores: a third of the side, four views, a narrow flow."""

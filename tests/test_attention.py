@@ -30,10 +30,16 @@ def _cbam_by_formula(maps: Tensor, weights: dict[str, Tensor], *, scale: float) 
         return (vectors @ first.T + weights["fc1.bias"]).clamp_min(0) @ second.T + weights["fc2.bias"]
 
     n, channels, height, width = maps.shape
+
+    def standardised(vectors: Tensor, name: str) -> Tensor:
+        mean, std = (weights[f"{name}.{which}"].view(1, -1, *[1] * (vectors.ndim - 2)) for which in ("mean", "std"))
+        return (vectors - mean) / std
+
     flat = maps.flatten(2)
-    channel_gate = scale / (1 + torch.exp(-(mlp(flat.sum(2) / flat.shape[2]) + mlp(flat.max(2).values))))
+    average = mlp(standardised(flat.sum(2) / flat.shape[2], "average"))
+    channel_gate = scale / (1 + torch.exp(-(average + mlp(standardised(flat.max(2).values, "maximum")))))
     maps = maps * channel_gate.view(n, channels, 1, 1)
-    pair = torch.stack([maps.sum(1) / channels, maps.max(1).values], dim=1)
+    pair = standardised(torch.stack([maps.sum(1) / channels, maps.max(1).values], dim=1), "position")
     kernel = weights["conv.weight"][0]
     half = kernel.shape[-1] // 2
     padded = F.pad(pair, (half, half, half, half))
@@ -57,7 +63,8 @@ def _cbam_by_formula(maps: Tensor, weights: dict[str, Tensor], *, scale: float) 
 def test_se_with_the_published_gate_equals_torchvision(channels: int, reduction: int) -> None:
     ours = SqueezeExcitation(channels, reduction=reduction, gate="sigmoid")
     theirs = torchvision.ops.SqueezeExcitation(channels, max(1, channels // reduction))
-    ours.load_state_dict(theirs.state_dict(), strict=True)
+    left = ours.load_state_dict(theirs.state_dict(), strict=False)
+    assert (left.missing_keys, left.unexpected_keys) == (["average.mean", "average.std"], [])
     # the two take the spatial mean with different kernels: a few units in the last place
     torch.testing.assert_close(ours(_maps(channels)), theirs(_maps(channels)), rtol=1e-6, atol=1e-6)
 
@@ -76,6 +83,7 @@ def test_cbam_equals_its_papers_formula(gate: str, scale: float, kernel: int) ->
     config = AttentionConfig(kind="cbam", reduction=4, spatial_kernel=kernel, gate=gate)
     block = build_attention(config, 32)
     weights = {name: torch.randn_like(value) * 0.3 for name, value in block.state_dict().items()}
+    weights |= {name: value.abs() + 0.5 for name, value in weights.items() if name.endswith(".std")}
     block.load_state_dict(weights)
     expected = _cbam_by_formula(_maps(), weights, scale=scale)
     # sums in another order, float32: relative 1e-5

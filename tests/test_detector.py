@@ -9,9 +9,9 @@ import torchvision
 from torch import Tensor, nn
 
 import model.detector
-from model.config import PRESETS, AttentionConfig, DetectorConfig, FlowConfig, preset
+from model.config import PAPER_PRESETS, AttentionConfig, DetectorConfig, FlowConfig, preset
 from model.detector import AttentDifferNet
-from model.rotation import rotated_views, scoring_angles
+from model.rotation import Padding, rotated_views, scoring_angles
 
 _SIDE = 64
 
@@ -84,9 +84,9 @@ def test_the_backbone_only_ever_sees_batches_of_one_shape(views: int, conv_batch
 def test_few_views_exist_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     rotated: list[int] = []
 
-    def spy(images: Tensor, angles: tuple[float, ...]) -> Tensor:
+    def spy(images: Tensor, angles: tuple[float, ...], *, padding: Padding) -> Tensor:
         rotated.append(len(images) * len(angles))
-        return rotated_views(images, angles)
+        return rotated_views(images, angles, padding=padding)
 
     monkeypatch.setattr(model.detector, "rotated_views", spy)
     AttentDifferNet(_config()).score(_images(9), conv_batch=8)
@@ -249,7 +249,7 @@ def test_an_untrained_preset_scores_as_plain_differnet_to_the_bit(name: str) -> 
     assert torch.equal(attended.score(_images()), AttentDifferNet(_config()).score(_images()))
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", PAPER_PRESETS)
 def test_a_full_size_preset_has_differnets_dimensions(name: str) -> None:
     with torch.device("meta"):
         detector = AttentDifferNet(preset(name))

@@ -22,6 +22,7 @@ from model.calibration import Calibration
 from model.config import DetectorConfig, OptimiserConfig
 from model.detector import AttentDifferNet
 from model.image import decode_image
+from model.photos import InMemory
 from model.training import train
 
 
@@ -111,7 +112,12 @@ def test_p_values_of_new_flawless_photos_are_uniform_and_the_false_alarm_rate_ho
     rng = np.random.default_rng(20261121)
     photos = torch.stack([_photo(rng) for _ in range(540)])
     detector = AttentDifferNet(DetectorConfig.model_validate(TINY))
-    train(detector, photos[:60], optimiser=OptimiserConfig(epochs=5, learning_rate=1e-3), on_epoch=lambda _: None)
+    train(
+        detector,
+        InMemory(photos[:60]),
+        optimiser=OptimiserConfig(epochs=5, learning_rate=1e-3),
+        on_epoch=lambda _metrics, _snapshot: None,
+    )
     scores = detector.score(photos[60:]).numpy()
     p_values = Calibration(scores=tuple(scores[:180])).p_values(scores[180:])
     # 180 calibration photos make p-values a ladder of steps of 1/181, far finer than the KS test of 300 can tell.

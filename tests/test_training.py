@@ -12,8 +12,12 @@ from torch import Tensor, nn
 from model.config import AttentionConfig, DetectorConfig, FlowConfig, OptimiserConfig
 from model.detector import AttentDifferNet
 from model.rotation import rotated_views, scoring_angles
-from model.training import EpochMetrics, TrainingDiverged, rank_share, split_calibration, train
-from model.views import ScoringViews, UniformViews, training_views
+from model.metrics import EpochMetrics, TrainingDiverged
+from model.photos import InMemory
+from model.splits import split_calibration
+from model.training import Snapshot, train
+from model.views import CachedViews, ComputedViews, training_views
+from model.workers import rank_share
 
 _SETTINGS = OptimiserConfig(epochs=3, batch_size=4, learning_rate=1e-3)
 _FLOW = FlowConfig(blocks=2, hidden_width=16, hidden_layers=1)
@@ -40,13 +44,13 @@ def _photos(count: int = 6, *, seed: int = 0) -> Tensor:
     return (smooth * 255).to(torch.uint8)
 
 
-def _ignore(_: EpochMetrics) -> None:
+def _ignore(_: EpochMetrics, _snapshot: Snapshot) -> None:
     pass
 
 
 def _trained(photos: Tensor, *, optimiser: OptimiserConfig = _SETTINGS, **changes: object) -> AttentDifferNet:
     detector = AttentDifferNet(_config(**changes))
-    train(detector, photos, optimiser=optimiser, on_epoch=_ignore)
+    train(detector, InMemory(photos), optimiser=optimiser, on_epoch=_ignore)
     return detector
 
 
@@ -61,7 +65,10 @@ def test_the_loss_falls_in_training(angles: str, scaling: str) -> None:
     detector = AttentDifferNet(_config(train_angles=angles, feature_scaling=scaling))
 
     history = train(
-        detector, _photos(), optimiser=_SETTINGS.model_copy(update={"epochs": 15}), on_epoch=reported.append
+        detector,
+        InMemory(_photos()),
+        optimiser=_SETTINGS.model_copy(update={"epochs": 15}),
+        on_epoch=lambda metrics, _: reported.append(metrics),
     )
 
     assert [metrics.epoch for metrics in history] == list(range(1, 16))
@@ -116,18 +123,18 @@ def test_dropout_is_active_in_training() -> None:
 
 
 def test_neighbouring_seeds_share_no_epoch() -> None:
-    views = UniformViews(AttentDifferNet(_config()), _photos())
+    views = ComputedViews(AttentDifferNet(_config()), InMemory(_photos()))
     asked: list[Tensor] = []
 
-    class Recorder(UniformViews):
+    class Recorder(ComputedViews):
         def draw(self, rng: np.random.Generator) -> Tensor:
             asked.append(super().draw(rng))
             return asked[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("model.training.training_views", lambda detector, images: Recorder(detector, images))
+        patch.setattr("model.training.training_views", lambda detector, photos: Recorder(detector, photos))
         for seed in (0, 1):
-            train(AttentDifferNet(_config(seed=seed)), views.images, optimiser=_SETTINGS, on_epoch=_ignore)
+            train(AttentDifferNet(_config(seed=seed)), views.photos, optimiser=_SETTINGS, on_epoch=_ignore)
 
     drawn = {tuple(angles.flatten().tolist()) for angles in asked}
     assert len(drawn) == len(asked) == 2 * (1 + _SETTINGS.epochs)  # the scaling's draw and one per epoch
@@ -135,12 +142,12 @@ def test_neighbouring_seeds_share_no_epoch() -> None:
 
 def test_precomputed_features_are_those_of_the_same_view_computed_on_the_fly() -> None:
     detector, photos = AttentDifferNet(_config(train_angles="scoring")).eval(), _photos()
-    cached = training_views(detector, photos)
+    cached = training_views(detector, InMemory(photos))
     drawn = cached.draw(np.random.default_rng(0))
     chosen = torch.tensor([5, 0, 3])
     angles = torch.tensor(scoring_angles(4))[drawn[chosen]]
 
-    on_the_fly = UniformViews(detector, photos).pooled(chosen, angles)
+    on_the_fly = ComputedViews(detector, InMemory(photos)).pooled(chosen, angles)
 
     # A convolution's rounding may depend on the batch it runs in: float32 has 1e-7, over a few thousand terms 1e-5.
     torch.testing.assert_close(cached.pooled(chosen, drawn[chosen]), on_the_fly, rtol=1e-5, atol=1e-6)
@@ -148,15 +155,15 @@ def test_precomputed_features_are_those_of_the_same_view_computed_on_the_fly() -
 
 def test_precomputed_features_are_those_that_scoring_computes() -> None:
     detector, photos = AttentDifferNet(_config(train_angles="scoring", views=7)).eval(), _photos()
-    cached = training_views(detector, photos)
-    assert isinstance(cached, ScoringViews)
+    cached = training_views(detector, InMemory(photos))
+    assert isinstance(cached, CachedViews)
     with torch.no_grad():
         scored = detector.pooled_features(rotated_views(photos, scoring_angles(7)))
     torch.testing.assert_close(cached.features.flatten(0, 1), scored, rtol=1e-5, atol=1e-6)  # rounding, as above
 
 
 def test_an_epoch_draws_a_scoring_view_at_most_once_per_photo_and_all_of_them_in_time() -> None:
-    views = ScoringViews(torch.zeros(50, 4, 1), train_views=2)
+    views = CachedViews(torch.zeros(50, 4, 1), train_views=2)
     drawn = views.draw(np.random.default_rng(0))
     assert drawn.shape == (50, 2)
     assert (drawn[:, 0] != drawn[:, 1]).all()
@@ -164,7 +171,7 @@ def test_an_epoch_draws_a_scoring_view_at_most_once_per_photo_and_all_of_them_in
 
 
 def test_features_do_not_depend_on_the_size_of_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    views = UniformViews(AttentDifferNet(_config()).eval(), _photos())
+    views = ComputedViews(AttentDifferNet(_config()).eval(), InMemory(_photos()))
     photos, angles = torch.arange(6), views.draw(np.random.default_rng(0))
     whole = views.pooled(photos, angles)
     monkeypatch.setattr("model.views._VIEWS_PER_CHUNK", 5)
@@ -191,7 +198,7 @@ def test_the_mean_gradient_over_workers_is_that_of_one_worker(angles: str, world
 
     def gradient(rank: int, world_size: int) -> Tensor:
         detector = AttentDifferNet(_config(train_angles=angles))
-        train(detector, _photos(3), optimiser=one_step, on_epoch=_ignore, rank=rank, world_size=world_size)
+        train(detector, InMemory(_photos(3)), optimiser=one_step, on_epoch=_ignore, rank=rank, world_size=world_size)
         return torch.cat([weight.grad.flatten() for weight in detector.flow.parameters() if weight.grad is not None])
 
     mean = torch.stack([gradient(rank, world_size) for rank in range(world_size)]).mean(0)
@@ -214,7 +221,7 @@ def test_the_wrapped_flow_is_the_one_that_is_called() -> None:
             return z, log_det
 
     detector = AttentDifferNet(_config())
-    train(detector, _photos(), optimiser=_SETTINGS, on_epoch=_ignore, wrap_flow=Wrapper)
+    train(detector, InMemory(_photos()), optimiser=_SETTINGS, on_epoch=_ignore, wrap=Wrapper)
     assert calls == [True] * 3 * 2  # 3 epochs of 6 photos in batches of 4
     assert _same_weights(detector, _trained(_photos()))
 
@@ -241,10 +248,10 @@ def test_weights_ruined_by_the_last_step_are_reported_although_the_loss_was_fini
     with pytest.raises(TrainingDiverged, match="a weight is not finite") as report:
         train(
             AttentDifferNet(_config()),
-            _photos(),
+            InMemory(_photos()),
             optimiser=one_step,
             on_epoch=_ignore,
-            wrap_flow=_FiniteLossNanGradient,
+            wrap=_FiniteLossNanGradient,
         )
     assert np.isfinite(report.value.loss)
 
@@ -260,7 +267,7 @@ def test_weights_ruined_by_the_last_step_are_reported_although_the_loss_was_fini
 )
 def test_input_that_cannot_be_trained_on_is_refused(photos: Tensor, rank: int, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        train(AttentDifferNet(_config()), photos, optimiser=_SETTINGS, on_epoch=_ignore, rank=rank)
+        train(AttentDifferNet(_config()), InMemory(photos), optimiser=_SETTINGS, on_epoch=_ignore, rank=rank)
 
 
 @given(st.integers(2, 200), st.floats(0.001, 0.999), st.integers(0, 2**31))

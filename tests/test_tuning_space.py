@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.config import BACKBONE_STAGES, PRESETS, AttentionConfig, BackboneName, DetectorConfig, preset
+from model.config import BACKBONE_STAGES, PAPER_PRESETS, AttentionConfig, BackboneName, DetectorConfig, preset
 from tuning.space import attention_space, variant_name
 
 ALEXNET = DetectorConfig(weights="random")
@@ -27,7 +27,7 @@ def spaces(draw: st.DrawFn) -> tuple[DetectorConfig, list[str], list[str], int]:
 
 def test_the_papers_three_models_come_first() -> None:
     first = list(islice(attention_space(ALEXNET, kinds=KINDS), 3))
-    assert [point.attention for point in first] == [preset(name).attention for name in PRESETS]
+    assert [point.attention for point in first] == [preset(name).attention for name in PAPER_PRESETS]
 
 
 def test_every_kind_or_none_stands_after_every_stage() -> None:

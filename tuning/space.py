@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, combinations, product
 
 from model.attention import attention_kinds
-from model.config import BACKBONE_STAGES, PRESETS, AttentionConfig, DetectorConfig, preset
+from model.config import BACKBONE_STAGES, PAPER_PRESETS, AttentionConfig, DetectorConfig, preset
 
 Placement = dict[str, str]
 """Stage name -> attention kind, in the backbone's order; stages without attention are left out."""
@@ -77,7 +77,7 @@ def _chosen(names: Sequence[str] | None, *, known: Sequence[str], noun: str) -> 
 
 def _placements(kinds: Sequence[str], *, stages: Sequence[str], max_blocks: int) -> Iterator[Placement]:
     """The paper's placements that lie in the space, then all others by number of blocks."""
-    paper = [{stage: block.kind for stage, block in preset(name).attention.items()} for name in PRESETS]
+    paper = [{stage: block.kind for stage, block in preset(name).attention.items()} for name in PAPER_PRESETS]
     first = [
         placement
         for placement in paper

@@ -1,0 +1,135 @@
+"""Attention that learns from flawless photos alone, before the flow: the rank-id pretext of our study.
+
+Gates trained by the flow's likelihood find that small features are likely ones: gate and loss fall, and AUROC with
+them. Here attention learns what it is for, to make deviations stand out. Pairs of a flawless photo and the same with
+synthetic defects (model.pretext) pass the backbone; q is the log mean squared whitened feature, with the Gaussian of
+*plain* features, which attention cannot move; and the loss ranks the defective one higher,
+
+    mean softplus(-sharpness * (q_defective - q_flawless)) + identity_weight * mean (gate - 1)^2 on flawless photos.
+
+A ranking is indifferent to the scale of the features, and the second term (id, as in identity) keeps flawless photos
+where they were. Neighbours in the literature: CutPaste (arXiv 2104.04015) and DRAEM (arXiv 2108.07610) learn from
+synthetic defects too, but by classifying or segmenting them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+from torch import Tensor
+
+from model.detector import AttentDifferNet
+from model.gates import fitting_gate_inputs, recorded_gates
+from model.photos import Photos
+from model.pretext import with_defects
+from model.rotation import rotate, scoring_angles
+from model.scaling import Scaling, fit_scaling
+
+FEWEST_PHOTOS = 4
+"""Two for the Gaussian, two for the pairs."""
+_GATE_PHOTOS = 128
+"""Photos that the statistics of gate inputs are taken from."""
+_GAUSSIAN_PHOTOS = 512
+"""Most photos that the Gaussian of plain features is fitted to."""
+_CHUNK_VIEWS = 32
+
+
+def fit_gate_inputs(detector: AttentDifferNet, photos: Photos, *, rng: np.random.Generator) -> None:
+    """Fits the standardisation of all gate inputs on up to 128 photos; the gates must still be the identity."""
+    chosen = torch.from_numpy(rng.permutation(len(photos))[:_GATE_PHOTOS].copy())
+    with fitting_gate_inputs(detector.backbone.attention):
+        _pooled(detector, photos, chosen, rng=rng, attended=True)
+
+
+def train_attention(
+    detector: AttentDifferNet,
+    photos: Photos,
+    *,
+    rng: np.random.Generator,
+) -> float:
+    """Trains ``detector.backbone.attention`` in place, by ``detector.config.pretext``; nothing else changes.
+
+    Half of the photos fit the Gaussian, the other half makes the pairs, so that no pair's flawless photo is one that
+    the Gaussian knows.
+
+    Args:
+        detector: on the device to train on, its gates the identity; in evaluation mode.
+        photos: at least FEWEST_PHOTOS flawless photos, of one category or of several.
+        rng: decides views, pairs and defects.
+
+    Returns:
+        The last step's loss; not finite where training had to stop because of that.
+    """
+    settings = detector.config.pretext
+    fit_gate_inputs(detector, photos, rng=rng)
+    order = torch.from_numpy(rng.permutation(len(photos)))
+    half = len(photos) // 2
+    gaussian = fit_scaling(
+        "whiten", _pooled(detector, photos, order[:half][:_GAUSSIAN_PHOTOS], rng=rng, attended=False)
+    )
+    weights = list(detector.backbone.attention.parameters())
+    adam = torch.optim.Adam(
+        weights, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+    )
+    for _ in range(settings.steps):
+        chosen = order[half:][torch.from_numpy(rng.integers(0, len(photos) - half, settings.pairs))]
+        loss = _loss(detector, *_pairs(detector, photos, chosen, rng=rng), gaussian=gaussian)
+        adam.zero_grad()
+        torch.autograd.backward(loss)
+        adam.step()
+        if not torch.isfinite(loss):
+            break
+    return float(loss)
+
+
+def _loss(detector: AttentDifferNet, flawless: Tensor, defective: Tensor, *, gaussian: Scaling) -> Tensor:
+    settings = detector.config.pretext
+    with recorded_gates(detector.backbone.attention) as gates:
+        quiet = _log_deviation(detector.pooled_features(flawless), gaussian)
+    deviations = torch.stack([(gate.float() - 1).square().mean() for gate in gates])
+    loud = _log_deviation(detector.pooled_features(defective), gaussian)
+    return F.softplus(-settings.sharpness * (loud - quiet)).mean() + settings.identity_weight * deviations.mean()
+
+
+def _log_deviation(pooled: Tensor, gaussian: Scaling) -> Tensor:
+    """Log of the mean squared whitened feature, (N,)."""
+    return gaussian.apply(pooled).square().mean(1).log()
+
+
+def _pairs(
+    detector: AttentDifferNet, photos: Photos, chosen: Tensor, *, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Flawless views and the same views with defects, each uint8 (B, 3, S, S); a pair shares its rotation."""
+    settings = detector.config.pretext
+    flawless = photos.take(chosen).cpu()
+    donors = flawless.roll(1, 0)
+    defective = torch.stack(
+        [
+            with_defects(photo, donor=donor, rng=rng, defects=settings.defects, area=settings.area)
+            for photo, donor in zip(flawless, donors, strict=True)
+        ]
+    )
+    angles, padding = _angles(detector, len(chosen), rng=rng), detector.config.rotation_padding
+    return rotate(flawless, angles, padding=padding), rotate(defective, angles, padding=padding)
+
+
+@torch.no_grad()
+def _pooled(
+    detector: AttentDifferNet, photos: Photos, chosen: Tensor, *, rng: np.random.Generator, attended: bool
+) -> Tensor:
+    """Pooled features (B, D) of one random view of each chosen photo."""
+    chunks = []
+    for some in torch.split(chosen, _CHUNK_VIEWS):
+        views = rotate(
+            photos.take(some), _angles(detector, len(some), rng=rng), padding=detector.config.rotation_padding
+        )
+        chunks.append(detector.pooled_features(views, attended=attended))
+    return torch.cat(chunks)
+
+
+def _angles(detector: AttentDifferNet, count: int, *, rng: np.random.Generator) -> Tensor:
+    """Random angles as training draws them."""
+    if detector.config.train_angles == "uniform":
+        return torch.from_numpy(rng.uniform(0, 360, count))
+    return torch.from_numpy(rng.choice(scoring_angles(detector.config.views), count))

@@ -1,0 +1,56 @@
+"""The state of a training between two epochs, as plain data: tensors in safetensors, the rest in JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+_TENSORS, _PROGRESS = "state.safetensors", "progress.json"
+
+
+class CheckpointError(ValueError):
+    """A folder that holds no intact training state; one line: what was needed, what came."""
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """All that a training needs to go on as if it had never stopped; random draws depend on seed and epoch alone.
+
+    Attributes:
+        epoch: the last finished one; 0 after the attention pretext.
+        tensors: by name: ``detector.*``, the optimiser's ``adam.*``, and ``best.*``, the best epoch's, where training
+            may stop early.
+        history: metrics of the finished epochs, JSON objects.
+    """
+
+    epoch: int
+    tensors: dict[str, Tensor]
+    history: list[dict[str, object]] = field(default_factory=list)
+
+
+def save_state(folder: Path, state: TrainingState) -> None:
+    """Writes a state into ``folder``, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}, folder / _TENSORS)
+    (folder / _PROGRESS).write_text(json.dumps({"epoch": state.epoch, "history": state.history}))
+
+
+def load_state(folder: Path) -> TrainingState:
+    """Reads what `save_state` wrote; the tensors lie on the CPU.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    try:
+        progress = json.loads((folder / _PROGRESS).read_text())
+        epoch, history = int(progress["epoch"]), list(progress["history"])
+        return TrainingState(epoch, load_file(folder / _TENSORS), history)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder} holds no intact training state ({error}): delete it to start afresh"
+        ) from error

@@ -1,0 +1,70 @@
+"""Scalings of pooled features, fitted to flawless training views before the flow sees any.
+
+DifferNet has none: its first losses are about 1e12, and its flow spends hundreds of steps on finding the scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+_DEAD_CHANNEL_STD = 1e-2
+"""Floor of a channel's standard deviation, relative to the mean over channels: a dead channel must not divide by 0."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """((x - mean) / std) @ rotation, float64.
+
+    Attributes:
+        mean: (D,).
+        std: (D,), positive.
+        rotation: (D, D), or None for the unit matrix.
+    """
+
+    mean: Tensor
+    std: Tensor
+    rotation: Tensor | None
+
+    def apply(self, pooled: Tensor) -> Tensor:
+        """Scales pooled features (N, D), in float64."""
+        scaled = (pooled.double() - self.mean) / self.std
+        return scaled if self.rotation is None else scaled @ self.rotation
+
+
+def fit_scaling(kind: Literal["global", "channel", "whiten"], pooled: Tensor) -> Scaling:
+    """Fits a scaling to pooled features (N, D), N >= 2.
+
+    ``global`` divides by one number, the mean channel standard deviation, and subtracts nothing. ``channel``
+    standardises each channel, with a floor for dead ones. ``whiten`` decorrelates the standardised channels by the
+    symmetric square root of the inverse of their Ledoit-Wolf covariance (J. Multivariate Analysis 88, 2004), so the
+    squared length of a scaled vector is its squared Mahalanobis distance.
+
+    Raises:
+        ValueError: values not finite, or features that never vary.
+    """
+    std, mean = torch.std_mean(pooled.detach().double(), dim=0, correction=0)
+    typical = std.mean()
+    if not (torch.isfinite(typical) and typical > 0):
+        raise ValueError(f"feature scaling needs finite features that vary, got a mean channel std of {typical:g}")
+    if kind == "global":
+        return Scaling(torch.zeros_like(mean), torch.full_like(std, float(typical)), None)
+    std = std.clamp_min(_DEAD_CHANNEL_STD * typical)
+    if kind == "channel":
+        return Scaling(mean, std, None)
+    return Scaling(mean, std, _whitening((pooled.detach().double() - mean) / std))
+
+
+def _whitening(standardised: Tensor) -> Tensor:
+    """(D, D) float64, symmetric."""
+    from sklearn.covariance import ledoit_wolf  # seconds to import, which scoring processes need not spend
+
+    covariance, _ = ledoit_wolf(standardised.cpu().numpy(), assume_centered=True)
+    values, vectors = torch.linalg.eigh(torch.from_numpy(covariance).to(standardised.device))
+    # A channel that never varies leaves an eigenvalue of nearly 0; the floor is far below what shrinkage leaves else.
+    scales = values.clamp_min(1e-6 * float(values.max())).rsqrt()
+    whitening: Tensor = (vectors * scales) @ vectors.T
+    return whitening

@@ -1,0 +1,61 @@
+"""What several training workers share: batches, sums, features and attention. On one worker all of it is the identity.
+
+Plain torch.distributed: whoever starts several workers has started its process group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def rank_share(batch: Tensor, *, rank: int, world_size: int) -> tuple[Tensor, float]:
+    """One worker's part of a global batch, and the weight of its mean loss.
+
+    Workers may get one photo more or less than others, and DistributedDataParallel takes the plain mean of their
+    gradients: the weight len(share) * world_size / len(batch) makes that mean the gradient of the whole batch. A worker
+    for whom nothing is left repeats the first photo with weight 0, because it must take part in exchanging gradients.
+
+    Args:
+        batch: (B,) photo indices, B >= 1, the same on every worker.
+        rank: this worker.
+        world_size: number of workers.
+    """
+    share = batch[rank::world_size]
+    if len(share) == 0:
+        return batch[:1], 0.0
+    return share, len(share) * world_size / len(batch)
+
+
+def summed(values: Tensor) -> Tensor:
+    """The sum of ``values`` over all workers, on every worker; in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def computed_together(compute: Callable[[Tensor], Tensor], count: int) -> Tensor:
+    """``compute`` of the indices 0..count - 1, each worker computing its share; all rows on every worker.
+
+    Args:
+        compute: maps indices (B,), B >= 0, to rows (B, ...).
+        count: number of rows.
+    """
+    if not dist.is_initialized():
+        return compute(torch.arange(count))
+    mine = torch.arange(count)[dist.get_rank() :: dist.get_world_size()]
+    computed = compute(mine)
+    rows = computed.new_zeros((count, *computed.shape[1:]))
+    rows[mine.to(rows.device)] = computed
+    return summed(rows)
+
+
+def copied_from_first(module: nn.Module) -> None:
+    """Gives every worker the first one's parameters and buffers."""
+    if dist.is_initialized():
+        with torch.no_grad():
+            for tensor in module.state_dict().values():
+                dist.broadcast(tensor, src=0)
