@@ -1,0 +1,164 @@
+"""Closed-form anchors: what the flow and its attention have to beat, on the very features that they get.
+
+None of them trains anything, so they cost seconds. All take a photo upright, as their publications do, where the
+detectors average over rotated views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.covariance import LedoitWolf
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from model.config import DetectorConfig, FlowConfig
+from model.detector import AttentDifferNet
+
+_Floats = npt.NDArray[np.floating]
+
+_PHOTOS_PER_CHUNK = 32  # photos in the convolutions at once
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """How to score photos without a flow.
+
+    Attributes:
+        pooling: which of DetectorConfig's poolings it looks at.
+        is_seeded: whether chance plays a part.
+        scores: (detector, train photos (N, 3, S, S) uint8, test photos (M, 3, S, S) uint8, seed) -> float64 (M,).
+    """
+
+    pooling: str
+    is_seeded: bool
+    scores: Callable[[AttentDifferNet, Tensor, Tensor, int], npt.NDArray[np.float64]]
+
+
+def anchor_scores(
+    name: str, config: DetectorConfig, *, weights: Mapping[str, Tensor] | None, train: Tensor, test: Tensor, seed: int
+) -> npt.NDArray[np.float64]:
+    """Scores test photos by the anchor ``name`` of ANCHORS, on the features of ``config`` without its attention.
+
+    Args:
+        name: key of ANCHORS.
+        config: backbone, image size, scales and precision; attention, pooling, flow and views are not used.
+        weights: the backbone's weights by name; None for random ones from ``config.seed``.
+        train: (N, 3, S, S) uint8 flawless photos, N >= 3.
+        test: (M, 3, S, S) uint8 photos to score, M >= 1.
+        seed: of the anchors in which chance plays a part.
+
+    Returns:
+        (M,) higher is more anomalous.
+
+    Raises:
+        KeyError: no such anchor.
+        ValueError: photos of another type or shape, or weights that do not fit.
+    """
+    anchor = ANCHORS[name]
+    unused_flow = FlowConfig(blocks=1, hidden_width=1, hidden_layers=1)
+    plain = {"attention": {}, "attention_training": "frozen", "pooling": anchor.pooling, "flow": unused_flow}
+    detector = AttentDifferNet(config.model_copy(update=plain)).eval()
+    if weights is not None:
+        detector.backbone.load_features(weights)
+    return anchor.scores(detector, train, test, seed)
+
+
+def mahalanobis(train: _Floats, test: _Floats) -> npt.NDArray[np.float64]:
+    """Squared Mahalanobis distance to the flawless features under a Ledoit-Wolf covariance (scikit-learn).
+
+    A single Gaussian on pooled features of a frozen network, as in arXiv 2005.14140, with the shrinkage of Ledoit &
+    Wolf 2004 because D exceeds the number of photos.
+
+    Args:
+        train: (N, D) features of flawless photos, N >= 2.
+        test: (M, D).
+
+    Returns:
+        (M,) distances, >= 0.
+    """
+    distances: npt.NDArray[np.float64] = LedoitWolf().fit(train).mahalanobis(test)
+    return distances
+
+
+def nearest_neighbours(train: _Floats, test: _Floats, *, neighbours: int = 3) -> npt.NDArray[np.float64]:
+    """Mean Euclidean distance to the nearest flawless features, each channel standardised (scikit-learn).
+
+    Deep nearest-neighbour anomaly detection, arXiv 2002.10445.
+
+    Args:
+        train: (N, D) features of flawless photos, N >= ``neighbours``.
+        test: (M, D).
+        neighbours: how many are averaged.
+
+    Returns:
+        (M,) distances, >= 0.
+    """
+    scaler = StandardScaler().fit(train)
+    index = NearestNeighbors(n_neighbors=neighbours).fit(scaler.transform(train))
+    distances: npt.NDArray[np.float64] = index.kneighbors(scaler.transform(test))[0].mean(1)
+    return distances
+
+
+def patch_memory(train: _Floats, test: _Floats, *, seed: int, share: float = 0.1) -> npt.NDArray[np.float64]:
+    """Largest distance over a photo's positions to the nearest kept position of the flawless photos.
+
+    PatchCore (arXiv 2106.08265) with a random memory in place of its greedy coreset, and without its neighbourhood
+    averaging and reweighting.
+
+    Args:
+        train: (N, P, C) features of P positions of each flawless photo.
+        test: (M, P, C).
+        seed: of the choice of the kept positions.
+        share: of the N * P positions, in (0, 1], how many are kept; at least one is.
+
+    Returns:
+        (M,) distances, >= 0.
+    """
+    positions = train.reshape(-1, train.shape[-1])
+    kept = np.random.default_rng(seed).choice(len(positions), max(1, round(share * len(positions))), replace=False)
+    index = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(positions[kept])
+    nearest: npt.NDArray[np.float64] = index.kneighbors(test.reshape(-1, test.shape[-1]))[0]
+    furthest: npt.NDArray[np.float64] = nearest.reshape(test.shape[:2]).max(1)
+    return furthest
+
+
+def _on_pooled(
+    score: Callable[[_Floats, _Floats], npt.NDArray[np.float64]],
+) -> Callable[[AttentDifferNet, Tensor, Tensor, int], npt.NDArray[np.float64]]:
+    def scores(detector: AttentDifferNet, train: Tensor, test: Tensor, seed: int) -> npt.NDArray[np.float64]:
+        return score(_chunked(detector.pooled_features, train), _chunked(detector.pooled_features, test))
+
+    return scores
+
+
+def _on_positions(detector: AttentDifferNet, train: Tensor, test: Tensor, seed: int) -> npt.NDArray[np.float64]:
+    def positions(images: Tensor) -> Tensor:
+        normalised = (images.float() / 255 - detector.image_mean) / detector.image_std
+        return detector.backbone.feature_map(normalised).flatten(2).transpose(1, 2)
+
+    return patch_memory(_chunked(positions, train), _chunked(positions, test), seed=seed)
+
+
+@torch.inference_mode()
+def _chunked(compute: Callable[[Tensor], Tensor], images: Tensor) -> _Floats:
+    parts = [compute(chunk).double().numpy() for chunk in torch.split(images, _PHOTOS_PER_CHUNK)]
+    return np.concatenate(parts)
+
+
+ANCHORS: Mapping[str, Anchor] = MappingProxyType(
+    {
+        "mahalanobis": Anchor("average", False, _on_pooled(mahalanobis)),
+        "mahalanobis_average_max": Anchor("average_max", False, _on_pooled(mahalanobis)),
+        "nearest_neighbours": Anchor("average", False, _on_pooled(nearest_neighbours)),
+        "nearest_neighbours_average_max": Anchor("average_max", False, _on_pooled(nearest_neighbours)),
+        "patch_memory": Anchor("average", True, _on_positions),
+    }
+)
+"""Anchor name in tables -> how it scores; ``patch_memory`` looks at positions of the largest scale, unpooled."""
