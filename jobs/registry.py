@@ -1,23 +1,50 @@
-"""Detectors in object storage: ``<detectors>/<category>/<detector_id>/``, with an ``aliases.json`` beside them."""
+"""Detectors in object storage, ``<detectors>/<category>/<detector_id>/``, and (see jobs.aliases) their aliases.
+
+Run as a verb, ``python -m jobs.registry list|show|compare|promote|rollback|history``: see jobs.registry_verbs.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs import storage, uris
-from jobs.errors import ConflictError, JobError, MissingObjectError, RequestError
-from model.artifact_files import ARTIFACT_FILES, ArtifactError, content_id
+from jobs.aliases import ALIASES_FILE, DETECTOR_ID, aliases, check_category, set_alias
+from jobs.cli import run_verb
+from jobs.errors import JobError, MissingObjectError, RequestError
+from model.artifact_files import (
+    ARTIFACT_FILES,
+    CALIBRATION,
+    CONFIG,
+    METRICS,
+    WEIGHTS,
+    ArtifactError,
+    content_id,
+    parsed_calibration,
+    parsed_config,
+)
 from model.calibration import Calibration
 from model.config import DetectorConfig
 
-_ALIASES = "aliases.json"
-_DETECTOR_ID = re.compile(r"[0-9a-f]{16}")
+__all__ = [
+    "RegisteredDetector",
+    "aliases",
+    "categories",
+    "detector_ids",
+    "download",
+    "fetch",
+    "metrics",
+    "put",
+    "registered",
+    "resolve",
+    "set_alias",
+]
 
 
 @dataclass(frozen=True)
@@ -31,54 +58,40 @@ class RegisteredDetector:
 
 
 def put(detectors: str, category: str, *, folder: Path) -> str:
-    """Uploads an artifact folder and returns its detector id. Putting the same content again changes nothing."""
+    """Uploads an artifact folder and returns its detector id; the same content again replaces its metrics and card.
+
+    Raises:
+        RequestError: a category that would lead outside the registry.
+        ArtifactError: a folder that is no artifact.
+    """
+    check_category(category)
     detector_id = content_id(folder)
     for name in (name for name in ARTIFACT_FILES if (folder / name).exists()):
         storage.write(uris.join(detectors, category, detector_id, name), (folder / name).read_bytes())
     return detector_id
 
 
-def aliases(detectors: str, category: str) -> dict[str, str]:
-    """Alias -> detector id of one category; empty where none was set."""
-    return _aliases_with_etag(detectors, category)[0]
-
-
-def _aliases_with_etag(detectors: str, category: str) -> tuple[dict[str, str], str | None]:
-    uri = uris.join(detectors, category, _ALIASES)
-    try:
-        data, etag = storage.read_with_etag(uri)
-    except MissingObjectError:
-        return {}, None
-    try:
-        found = json.loads(data)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or not all(_DETECTOR_ID.fullmatch(str(value)) for value in found.values()):
-        raise RequestError(f"{uri} is damaged: expected a JSON object of alias to detector id; restore or delete it")
-    return found, etag
-
-
-def set_alias(detectors: str, category: str, *, alias: str, detector_id: str) -> str | None:
-    """Points ``alias`` at ``detector_id`` by a conditional put; returns the detector that it pointed at before.
-
-    Raises:
-        ConflictError: another process changed the aliases between our read and our write.
-    """
-    current, etag = _aliases_with_etag(detectors, category)
-    data = json.dumps({**current, alias: detector_id}, indent=2, sort_keys=True).encode()
-    uri = uris.join(detectors, category, _ALIASES)
-    try:
-        storage.write(uri, data, if_absent=etag is None, if_etag=etag)
-    except ConflictError as error:
-        raise ConflictError(f"another promotion of {category} won; look at {uri}, then promote again") from error
-    return current.get(alias)
-
-
 def categories(detectors: str) -> list[str]:
     """Categories that have at least one alias, sorted."""
+    return sorted({parts[0] for parts in _keys(detectors) if len(parts) == 2 and parts[1] == ALIASES_FILE})
+
+
+def detector_ids(detectors: str) -> dict[str, list[str]]:
+    """Category -> ids of the detectors that are there whole, with or without an alias; both sorted."""
+    files: dict[tuple[str, str], set[str]] = {}
+    for parts in _keys(detectors):
+        if len(parts) == 3 and DETECTOR_ID.fullmatch(parts[1]):
+            files.setdefault((parts[0], parts[1]), set()).add(parts[2])
+    found: dict[str, list[str]] = {}
+    for category, detector_id in sorted(files):
+        if files[category, detector_id].issuperset(ARTIFACT_FILES):
+            found.setdefault(category, []).append(detector_id)
+    return found
+
+
+def _keys(detectors: str) -> list[list[str]]:
     below = len(detectors.rstrip("/")) + 1
-    keys = (info.uri[below:].split("/") for info in storage.list_objects(detectors))
-    return sorted({parts[0] for parts in keys if len(parts) == 2 and parts[1] == _ALIASES})
+    return [info.uri[below:].split("/") for info in storage.list_objects(detectors)]
 
 
 def resolve(detectors: str, category: str, *, alias: str) -> RegisteredDetector | None:
@@ -87,28 +100,51 @@ def resolve(detectors: str, category: str, *, alias: str) -> RegisteredDetector 
     Raises:
         RequestError: the alias points at a detector that is not there or is damaged.
     """
-    if any(part in ("", ".", "..") for part in category.split("/")):
+    try:
+        check_category(category)
+    except RequestError:
         return None  # a hostile archive key must not name a folder outside the registry
     detector_id = aliases(detectors, category).get(alias)
     if detector_id is None:
         return None
-    folder = uris.join(detectors, category, detector_id)
     try:
-        config = DetectorConfig.model_validate(json.loads(storage.read(uris.join(folder, "config.json")))["detector"])
-    except (MissingObjectError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise RequestError(
-            f"{alias} of {category} is {detector_id}, whose config.json cannot be read: {reason}"
-        ) from error
-    return RegisteredDetector(category, detector_id, config, _calibration(folder))
+        return registered(detectors, category, detector_id=detector_id)
+    except RequestError as error:
+        raise RequestError(f"{alias} of {category} is {detector_id}: {error}") from error
 
 
-def _calibration(folder: str) -> Calibration | None:
-    uri = uris.join(folder, "calibration.json")
+def registered(detectors: str, category: str, *, detector_id: str) -> RegisteredDetector:
+    """A detector by its id, without its weights.
+
+    Raises:
+        RequestError: it is not there, or its config.json or calibration.json is damaged.
+    """
+    config = _read(detectors, category, detector_id, name=CONFIG)
+    calibration = _read(detectors, category, detector_id, name=CALIBRATION)
     try:
-        found = json.loads(storage.read(uri))
-        return None if found is None else Calibration.model_validate(found)
-    except ValueError as error:
+        return RegisteredDetector(category, detector_id, parsed_config(config), parsed_calibration(calibration))
+    except ArtifactError as error:
+        raise RequestError(f"detector {detector_id} of {category} is damaged: {error}") from error
+
+
+def metrics(detectors: str, category: str, *, detector_id: str) -> dict[str, Any]:
+    """The figures and the lineage that a detector was registered with; empty where metrics.json holds no object.
+
+    Raises:
+        RequestError: it is not there, or its metrics.json is no JSON.
+    """
+    found = _read(detectors, category, detector_id, name=METRICS)
+    return found if isinstance(found, dict) else {}
+
+
+def _read(detectors: str, category: str, detector_id: str, *, name: str) -> object:
+    check_category(category)
+    uri = uris.join(detectors, category, detector_id, name)
+    try:
+        return json.loads(storage.read(uri))
+    except MissingObjectError as error:
+        raise RequestError(f"no detector {detector_id} of {category} is registered: {error}") from error
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"{uri} is damaged: {' '.join(str(error).split())}") from error
 
 
@@ -117,6 +153,7 @@ def fetch(detectors: str, category: str, *, detector_id: str) -> Path:
 
     The folder appears by an atomic rename, so that concurrent actors never see half of it.
     """
+    check_category(category)
     cache = _private_cache() / category
     folder = cache / detector_id
     if folder.exists():
@@ -155,9 +192,20 @@ def download(detectors: str, category: str, *, detector_id: str, folder: Path) -
         try:
             (folder / name).write_bytes(storage.read(uris.join(prefix, name)))
         except MissingObjectError:
-            if name == "detector.safetensors":
+            if name == WEIGHTS:
                 raise
     if content_id(folder) != detector_id:
         raise ArtifactError(
             f"{prefix} does not hold the content its id names: it was changed or damaged; register it again"
         )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one of the registry's commands and returns the exit code."""
+    from jobs.registry_verbs import run  # it imports this module
+
+    return run(argv)
+
+
+if __name__ == "__main__":
+    run_verb(main)

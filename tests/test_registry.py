@@ -9,8 +9,9 @@ import pytest
 from conftest import TINY
 
 from jobs import registry, storage, uris
-from jobs.errors import ConflictError, JobError, MissingObjectError, RequestError
-from model.artifact import ArtifactError, save_artifact
+from jobs.errors import JobError, MissingObjectError, RequestError
+from model.artifact import save_artifact
+from model.artifact_files import ArtifactError
 from model.calibration import Calibration
 from model.config import DetectorConfig
 from model.detector import AttentDifferNet
@@ -41,33 +42,31 @@ def test_a_detector_comes_back_by_its_alias(detectors: str, artifact: Path) -> N
     assert registry.categories(detectors) == ["cap"]
 
 
-def test_an_alias_moves_and_the_others_stay(detectors: str) -> None:
-    first, second = "0" * 16, "1" * 16
-    registry.set_alias(detectors, "cap", alias="champion", detector_id=first)
-    registry.set_alias(detectors, "cap", alias="candidate", detector_id=second)
-    assert registry.set_alias(detectors, "cap", alias="champion", detector_id=second) == first
-    assert registry.aliases(detectors, "cap") == {"champion": second, "candidate": second}
-
-
-def test_of_two_promotions_at_once_one_loses(detectors: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    registry.set_alias(detectors, "cap", alias="champion", detector_id="0" * 16)
-    stale = registry._aliases_with_etag(detectors, "cap")
-    registry.set_alias(detectors, "cap", alias="champion", detector_id="1" * 16)
-    monkeypatch.setattr(registry, "_aliases_with_etag", lambda *_: stale)
-    with pytest.raises(ConflictError, match="another promotion of cap won"):
-        registry.set_alias(detectors, "cap", alias="champion", detector_id="2" * 16)
-    monkeypatch.undo()
-    assert registry.aliases(detectors, "cap") == {"champion": "1" * 16}
-
-
 def test_a_category_without_alias_resolves_to_nothing(detectors: str) -> None:
     assert registry.resolve(detectors, "cap", alias="champion") is None
 
 
-@pytest.mark.parametrize("category", [".", "..", "../cap", "a/../cap", "cap/"])
+_ELSEWHERE = [".", "..", "../cap", "a/../cap", "cap/"]
+
+
+@pytest.mark.parametrize("category", _ELSEWHERE)
 def test_a_category_that_leads_elsewhere_resolves_to_nothing(detectors: str, category: str) -> None:
     registry.set_alias(detectors, "cap", alias="champion", detector_id="0" * 16)
     assert registry.resolve(detectors, category, alias="champion") is None
+
+
+@pytest.mark.parametrize("category", _ELSEWHERE)
+def test_nothing_is_written_or_fetched_for_a_category_that_leads_elsewhere(
+    detectors: str, artifact: Path, category: str
+) -> None:
+    for use in (
+        lambda: registry.put(detectors, category, folder=artifact),
+        lambda: registry.set_alias(detectors, category, alias="champion", detector_id="0" * 16),
+        lambda: registry.fetch(detectors, category, detector_id="0" * 16),
+        lambda: registry.registered(detectors, category, detector_id="0" * 16),
+    ):
+        with pytest.raises(RequestError, match="expected the name of a category"):
+            use()
 
 
 def test_a_cache_that_others_could_fill_is_not_used(
@@ -102,17 +101,31 @@ def test_an_alias_of_a_detector_that_is_gone_is_named(detectors: str, tmp_path: 
         registry.download(detectors, "cap", detector_id="0" * 16, folder=tmp_path / "copy")
 
 
-@pytest.mark.parametrize("content", [b"[", b"[]", b'{"champion": "../../etc"}', b'{"champion": 3}'])
-def test_damaged_aliases_are_refused(detectors: str, content: bytes) -> None:
-    storage.write(uris.join(detectors, "cap", "aliases.json"), content)
-    with pytest.raises(RequestError, match=r"aliases\.json is damaged"):
-        registry.resolve(detectors, "cap", alias="champion")
-
-
 def test_a_damaged_calibration_is_named(detectors: str, artifact: Path) -> None:
     detector_id = registry.put(detectors, "cap", folder=artifact)
     registry.set_alias(detectors, "cap", alias="champion", detector_id=detector_id)
     place = uris.join(detectors, "cap", detector_id, "calibration.json")
     storage.write(place, json.dumps({"scores": ["x"]}).encode())
-    with pytest.raises(RequestError, match=r"calibration\.json is damaged"):
+    with pytest.raises(
+        RequestError, match=rf"champion of cap is {detector_id}: .*calibration\.json holds no calibration"
+    ):
         registry.resolve(detectors, "cap", alias="champion")
+
+
+def test_detectors_are_listed_by_category_with_or_without_alias_if_they_are_whole(
+    detectors: str, artifact: Path
+) -> None:
+    detector_id = registry.put(detectors, "cap", folder=artifact)
+    registry.put(detectors, "damper", folder=artifact)
+    storage.write(uris.join(detectors, "damper", "0" * 16, "config.json"), b"{}")
+    registry.set_alias(detectors, "cap", alias="champion", detector_id=detector_id)
+    assert registry.detector_ids(detectors) == {"cap": [detector_id], "damper": [detector_id]}
+
+
+def test_metrics_of_a_detector_come_back(detectors: str, tmp_path: Path) -> None:
+    config = DetectorConfig.model_validate({"variant": "tiny", **TINY})
+    save_artifact(tmp_path / "a", AttentDifferNet(config), calibration=None, metrics={"loss": 1.5})
+    detector_id = registry.put(detectors, "cap", folder=tmp_path / "a")
+    assert registry.metrics(detectors, "cap", detector_id=detector_id)["loss"] == 1.5
+    with pytest.raises(RequestError, match="no detector 0000000000000000 of cap is registered"):
+        registry.metrics(detectors, "cap", detector_id="0" * 16)
