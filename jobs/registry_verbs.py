@@ -85,7 +85,7 @@ def _compare(config: CompareConfig) -> None:
     if config.format == "json":
         print(json.dumps(rows, indent=1))
         return
-    print(table([["", *config.names], *([name, *values] for name, values in rows.items())]))
+    print(table([["field", *config.names], *([name, *values] for name, values in rows.items())]))
 
 
 def _promote(config: PromoteConfig) -> None:

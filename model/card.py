@@ -61,9 +61,11 @@ def _where_it_comes_from(metrics: Mapping[str, object]) -> list[str]:
         return ["Not recorded."]
     parent = known.get("parent")
     made = f"by recalibrating {parent}, whose weights it has" if parent else "by training"
+    photos = metrics.get("photos")
+    counts = f"{json.dumps(photos, sort_keys=True)}, " if photos else ""
     return [
         f"- made {made}, {known.get('created_at')}",
-        f"- photos: {json.dumps(metrics.get('photos'))}, manifest {known.get('manifest_hash')}",
+        f"- photos: {counts}manifest {known.get('manifest_hash')}",
         f"- code: commit {known.get('git_commit') or 'unknown'}",
     ]
 
@@ -75,14 +77,15 @@ def _readable(metrics: Mapping[str, object]) -> dict[str, object]:
 
 def _what_it_is(config: DetectorConfig) -> list[str]:
     attention = ", ".join(f"{block.kind} after {stage}" for stage, block in config.attention.items())
+    trained = f", trained: {config.attention_training}" if attention else ""
     return [
-        f"- backbone: {config.backbone}, weights {config.weights}, frozen",
-        f"- attention: {attention or 'none'}",
+        f"- backbone: {config.backbone}, weights {config.weights}, frozen; pooling {config.pooling}",
+        f"- attention: {attention or 'none'}{trained}",
         f"- flow: {config.flow.blocks} blocks, {config.flow.hidden_layers} hidden layers of {config.flow.hidden_width}",
         f"- input: {config.image_size} x {config.image_size} px at {config.scales} scales, feature scaling "
-        f"{config.feature_scaling}",
+        f"{config.feature_scaling}, {config.precision}",
         f"- views: {config.views} rotations in scoring; {config.train_views} per photo and epoch in training, angles "
-        f"{config.train_angles}",
+        f"{config.train_angles}, padding {config.rotation_padding}",
     ]
 
 
