@@ -124,7 +124,7 @@ def test_the_same_photos_again_register_nothing(
     assert recalibrate.main(place.argv("--promote")) == 0
     new = registry.aliases(place.detectors, "insulator")["champion"]
     metrics = registry.metrics(place.detectors, "insulator", detector_id=new)
-    assert metrics["lineage"]["parent"] == place.champion
+    assert (metrics["lineage"]["parent"], metrics["photos"]) == (place.champion, {"calibration": 60 - TRAINED})
 
     capsys.readouterr()
     assert recalibrate.main(place.argv("--promote")) == 0
