@@ -1,48 +1,61 @@
-"""Evaluation as a job: score labelled photos, AUROC per category and their mean."""
+"""Evaluation as a job: score labelled photos with registered detectors, and say how well each variant does."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import ray
 
-from jobs import storage
+from jobs import registry
 from jobs.config import EvaluateConfig
 from jobs.errors import EXIT_DONE, JobError, RequestError
+from jobs.evaluation_report import Evaluation, Missing, text, write
+from jobs.evaluation_stage import Candidate, ScoreWithEach
+from jobs.fetch import FetchDecode
+from jobs.figures import compare, figure_table, variant_summaries
 from jobs.manifest import list_archive
-from jobs.pipeline import as_table, cause, scored, start_ray
-from jobs.plan import ScoringPlan, plan_detectors
-from jobs.progress import Progress
-from jobs.publish import versions
-from jobs.schema import STAGED, Status
-from model.evaluation import auroc
+from jobs.pipeline import DECODE_BATCH_PHOTOS, as_table, cause, decoded, scoring_actors, start_ray
+from jobs.progress import Progress, Report
+from jobs.schema import EVALUATED
 
 _LABELLED = r"(?P<category>[^/]+)/test/(?P<site>[^/]+)/"
 """The label stands where the archive has its site, so that it travels with the row."""
+_BATCH_PHOTOS = 64
+"""Photos per batch: each of its detectors may have to be loaded for it."""
+
+Candidates = Mapping[str, Sequence[Candidate]]
+"""Category -> its detectors."""
 
 
 def run(config: EvaluateConfig) -> int:
-    """Evaluates every category of the data that has a detector; prints the figures and returns the exit code."""
+    """Evaluates what there is of the detectors asked for, prints the figures and returns the exit code."""
     manifest = _labelled_photos(config)
-    plan = _plan(config, manifest)
+    candidates, missing = _candidates(config, sorted(set(manifest["category"].to_pylist())))
     start_ray()
     try:
-        with Progress(len(manifest), verb="evaluating") as progress:
-            photos = ray.data.from_arrow(manifest)
-            rows = as_table(scored(photos, plan=plan, resources=config.scoring, report=progress.report), schema=STAGED)
+        rows = _scored(config, manifest, candidates)
     except ray.exceptions.RayError as error:
         raise JobError(f"evaluation stopped: {cause(error)}") from error
-    figures = [_category(rows, category, plan) for category in sorted(plan.by_category)]
-    _print(figures)
+    found = _evaluated(config, rows, missing)
+    print(text(found))
     if config.output:
-        report = {"data": config.data, "alias": config.alias, "categories": figures, "versions": versions()}
-        storage.write(config.output, json.dumps(report, indent=2).encode())
+        write(found, config.output, request=config.model_dump(mode="json"))
+        print(f"written to {config.output}")
     return EXIT_DONE
+
+
+def _evaluated(config: EvaluateConfig, rows: pa.Table, missing: Sequence[Missing]) -> Evaluation:
+    figures = figure_table(rows)
+    variants = config.variants or sorted(set(rows["variant"].to_pylist()))
+    return Evaluation(
+        rows=rows,
+        figures=figures,
+        summaries=variant_summaries(figures, variants=variants),
+        comparisons=compare(rows, variants=config.variants[1:], reference=variants[0]),
+        missing=missing,
+    )
 
 
 def _labelled_photos(config: EvaluateConfig) -> pa.Table:
@@ -56,47 +69,110 @@ def _labelled_photos(config: EvaluateConfig) -> pa.Table:
     return listing.filter(pa.array(keep))
 
 
-def _plan(config: EvaluateConfig, manifest: pa.Table) -> ScoringPlan:
-    categories = set(manifest["category"].to_pylist())
-    return ScoringPlan(
-        run_id="evaluate",
-        detectors=config.detectors,
-        by_category=plan_detectors(config.detectors, categories, alias=config.alias, false_alarm_rate=0.05),
-        max_pixels=config.scoring.max_pixels,
-        fetch_concurrency=config.scoring.fetch_concurrency,
-        detector_cache=config.scoring.detector_cache,
-    )
+def _candidates(config: EvaluateConfig, categories: Sequence[str]) -> tuple[Candidates, list[Missing]]:
+    """The registered detectors asked for by category, and what is missing or damaged.
+
+    Raises:
+        RequestError: none is there at all.
+    """
+    found: dict[str, list[Candidate]] = {}
+    missing = []
+    for category in categories:
+        for wanted in _wanted(config):
+            one = _candidate(config, category, wanted)
+            if isinstance(one, Candidate):
+                found.setdefault(category, []).append(one)
+            else:
+                missing.append(one)
+    if not found:
+        raise RequestError(
+            f"{config.detectors} has no detector of {', '.join(categories[:5])} to evaluate "
+            f"({missing[0].alias} of {missing[0].category}: {missing[0].reason}): train one or correct --detectors"
+        )
+    return found, missing
 
 
-def _category(rows: pa.Table, category: str, plan: ScoringPlan) -> dict[str, Any]:
-    """Figures of one category; its AUROC is null, with the reason, where it cannot be computed."""
-    mine = [row for row in rows.to_pylist() if row["category"] == category]
-    usable = [row for row in mine if row["status"] == Status.SCORED]
-    labels = np.array([row["site"] != "good" for row in usable], bool)
-    scores = np.array([row["score"] for row in usable], float)
-    detector = plan.by_category[category]
-    figures: dict[str, Any] = {
-        "category": category,
-        "detector_id": detector.detector_id,
-        "variant": detector.variant,
-        "views": detector.views,
-        "flawless": int((~labels).sum()),
-        "defective": int(labels.sum()),
-        "not_scored": dict(Counter(row["error"] for row in mine if row["status"] != Status.SCORED)),
-    }
+@dataclass(frozen=True)
+class _Wanted:
+    """An alias, and the variant and seed it stands for; None takes the detector's own."""
+
+    alias: str
+    variant: str | None = None
+    seed: int | None = None
+
+
+def _wanted(config: EvaluateConfig) -> list[_Wanted]:
+    if not config.variants:
+        return [_Wanted(config.alias)]
+    return [
+        _Wanted(f"{variant}.seed{seed}", variant, seed) for variant in config.variants for seed in range(config.seeds)
+    ]
+
+
+def _candidate(config: EvaluateConfig, category: str, wanted: _Wanted) -> Candidate | Missing:
     try:
-        return figures | {"auroc": auroc(labels, scores), "reason": None}
-    except ValueError as error:
-        return figures | {"auroc": None, "reason": str(error)}
+        registered = registry.resolve(config.detectors, category, alias=wanted.alias)
+    except RequestError as error:
+        return Missing(category, wanted.alias, str(error))
+    if registered is None:
+        return Missing(category, wanted.alias, "not registered")
+    seed = registered.config.seed if wanted.seed is None else wanted.seed
+    return Candidate(wanted.variant or registered.config.variant, seed, registered)
 
 
-def _print(figures: Sequence[dict[str, Any]]) -> None:
-    print(f"{'category':24} {'variant':24} {'flawless':>8} {'defective':>9} {'AUROC %':>8}")
-    for row in figures:
-        value = f"{100 * row['auroc']:8.2f}" if row["auroc"] is not None else f"  {row['reason']}"
-        print(f"{row['category']:24} {row['variant']:24} {row['flawless']:8} {row['defective']:9} {value}")
-        for reason, count in row["not_scored"].items():
-            print(f"  left out: {count} {reason}")
-    known = [row["auroc"] for row in figures if row["auroc"] is not None]
-    if known:
-        print(f"{'mean':24} {'':24} {'':8} {'':9} {100 * sum(known) / len(known):8.2f}")
+def _scored(config: EvaluateConfig, manifest: pa.Table, candidates: Candidates) -> pa.Table:
+    """EVALUATED rows, by one or more passes over the photos."""
+    parts = passes(candidates)
+    photos = [manifest.filter(pa.array([name in part for name in manifest["category"].to_pylist()])) for part in parts]
+    scores = sum(
+        len(part[name]) for part, some in zip(parts, photos, strict=True) for name in some["category"].to_pylist()
+    )
+    with Progress(scores, verb="evaluating", unit="score") as progress:
+        tables = [
+            as_table(_dataset(config, some, part, report=progress.report), schema=EVALUATED)
+            for some, part in zip(photos, parts, strict=True)
+        ]
+    return pa.concat_tables(tables)
+
+
+def passes(candidates: Candidates) -> list[dict[str, list[Candidate]]]:
+    """Splits detectors such that within one pass those of a category have one image size.
+
+    A pass decodes each photo once, whatever the number of its detectors; nearly always one pass does.
+    """
+    found: list[dict[str, list[Candidate]]] = []
+    for category, mine in candidates.items():
+        for number, size in enumerate(sorted({one.registered.config.image_size for one in mine})):
+            if number == len(found):
+                found.append({})
+            found[number][category] = [one for one in mine if one.registered.config.image_size == size]
+    return found
+
+
+def _dataset(config: EvaluateConfig, manifest: pa.Table, candidates: Candidates, *, report: Report) -> ray.data.Dataset:
+    resources = config.scoring
+    fetch_decode = FetchDecode(
+        image_sizes={category: mine[0].registered.config.image_size for category, mine in candidates.items()},
+        max_pixels=resources.max_pixels,
+        concurrency=resources.fetch_concurrency,
+    )
+    blocks = [manifest.slice(start, DECODE_BATCH_PHOTOS) for start in range(0, len(manifest), DECODE_BATCH_PHOTOS)]
+    actors = scoring_actors(resources)
+    decoding = decoded(ray.data.from_arrow(blocks), fetch_decode, tasks=None if resources.use_gpu else actors)
+    return decoding.map_batches(
+        ScoreWithEach,
+        fn_constructor_kwargs={
+            "detectors": config.detectors,
+            "candidates": candidates,
+            "cache": resources.detector_cache,
+            "report": report,
+            "device": "cuda" if resources.use_gpu else "cpu",
+        },
+        batch_size=resources.batch_photos or _BATCH_PHOTOS,
+        batch_format="pyarrow",
+        num_cpus=1,
+        num_gpus=1 if resources.use_gpu else None,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=2
+        ),
+    )

@@ -1,4 +1,4 @@
-"""The two tables that cross a boundary, MANIFEST and SCORES: the only place that names their columns."""
+"""The tables that cross a boundary, of archives and of labelled photos: the only place that names their columns."""
 
 from __future__ import annotations
 
@@ -70,6 +70,39 @@ SCORES = pa.schema(
 
 STAGED = SCORES.insert(0, MANIFEST.field("image_id"))
 """SCORES before publication: keyed by image_id for checkpoint and reconciliation."""
+
+EVALUATED = pa.schema(
+    [
+        _column("category", pa.string(), "asset category"),
+        _column("label", pa.string(), "good, or the name of the defect"),
+        _column("variant", pa.string(), "variant name of the detector, or name of the anchor"),
+        _column("seed", pa.int64(), "seed of the detector; null where chance plays no part"),
+        _column("detector_id", pa.string(), "content id of the detector; null if it is not registered"),
+        _column("image_uri", pa.string(), "scheme://bucket/key"),
+        _column("status", pa.string(), "scored, unreadable, missing or failed"),
+        _column("error", pa.string(), "reason code: detail; null when scored"),
+        _column("score", pa.float64(), "raw, higher is more anomalous, comparable within one detector only"),
+        _column("p_value", pa.float64(), "conformal p-value in (0, 1]; null for a detector that is not calibrated"),
+    ]
+)
+"""Labelled photos: one row per photo and detector."""
+
+FIGURES = pa.schema(
+    [
+        *(EVALUATED.field(name) for name in ("category", "variant", "seed", "detector_id")),
+        _column("flawless", pa.int64(), "scored photos labelled good"),
+        _column("defective", pa.int64(), "scored photos with a defect"),
+        _column("not_scored", pa.int64(), "photos without a score"),
+        _column("auroc", pa.float64(), "area under the ROC curve, in [0, 1]"),
+        _column("auroc_low", pa.float64(), "lower end of its 95 % interval, by bootstrap over photos"),
+        _column("auroc_high", pa.float64(), "upper end"),
+        _column("aupr", pa.float64(), "average precision, in [0, 1]"),
+        _column("recall_at_1_percent", pa.float64(), "share of the defective photos found at 1 % false alarms"),
+        _column("recall_at_5_percent", pa.float64(), "the same at 5 %"),
+        _column("reason", pa.string(), "why the figures are null; null if they are not"),
+    ]
+)
+"""Labelled photos: one row per category and detector."""
 
 
 def reason(code: str, detail: str) -> str:

@@ -13,7 +13,7 @@ import torch
 from conftest import TINY, tiny_training
 from scipy.stats import binom, kstest
 
-from jobs import evaluate, registry, storage, training
+from jobs import registry, storage, training
 from jobs.config import TrainConfig
 from jobs.demo_archive import draw_photo
 from jobs.errors import RequestError
@@ -131,20 +131,3 @@ def _photo(rng: np.random.Generator) -> torch.Tensor:
     buffer = io.BytesIO()
     draw_photo(rng, size_px=96, defect="good").save(buffer, "PNG")
     return decode_image(buffer.getvalue(), size=128)
-
-
-def test_evaluation_reports_auroc_per_category_and_their_mean(
-    cluster: str, drawn: Path, detectors: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    argv = ["--data", str(drawn / "data"), "--detectors", detectors, "--output", str(tmp_path / "figures.json")]
-    assert evaluate.main(argv) == 0
-    (figures,) = json.loads((tmp_path / "figures.json").read_text())["categories"]
-    assert (figures["flawless"], figures["defective"], figures["not_scored"]) == (20, 16, {})
-    assert 0.5 < figures["auroc"] <= 1
-    said = capsys.readouterr().out.splitlines()
-    assert said[-1].split() == ["mean", f"{100 * figures['auroc']:.2f}"]
-
-
-def test_evaluation_of_an_unknown_category_is_refused(drawn: Path, detectors: str) -> None:
-    with pytest.raises(RequestError, match="no test photos of damper"):
-        evaluate.main(["--data", str(drawn / "data"), "--detectors", detectors, "--categories", '["damper"]'])
