@@ -28,7 +28,7 @@ from model.card import detector_card
 
 _PROG = "python -m jobs.registry"
 _LISTED = (
-    "category", "detector_id", "variant", "seed", "epochs", "loss", "calibration_photos", "smallest_rate", "created_at"
+    "category", "detector_id", "variant", "seed", "epochs", "loss", "validation_loss", "calibration_photos", "smallest_rate", "created_at"
 )  # fmt: skip
 
 

@@ -90,6 +90,12 @@ def test_list_names_a_damaged_detector_and_goes_on(detectors: str, capsys: pytes
     assert "config.json is damaged" in rows[damaged]["damage"]
 
 
+def test_list_shows_the_figures_of_the_epoch_that_was_kept(detectors: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _registered(detectors, metrics={"loss_by_epoch": [3.0, 2.0, 1.5], "loss": 2.0, "validation_loss": 2.5})
+    (row,) = _json(capsys, "list", "--detectors", detectors)
+    assert [row[name] for name in ("epochs", "loss", "validation_loss")] == [3, 2.0, 2.5]
+
+
 def test_list_of_a_category_that_is_not_there_says_which_are(detectors: str) -> None:
     _registered(detectors)
     with pytest.raises(RequestError, match="no detector of damper; it has cap"):
@@ -112,12 +118,13 @@ def test_show_prints_promises_lineage_and_aliases(detectors: str, capsys: pytest
 
 def test_compare_shows_only_what_differs(detectors: str, capsys: pytest.CaptureFixture[str]) -> None:
     first = _registered(detectors)
-    second = _registered(detectors, seed=7, metrics=METRICS | {"loss_by_epoch": [0.25]})
+    second = _registered(detectors, seed=7, metrics=METRICS | {"loss_by_epoch": [0.25], "auroc": 0.5})
     set_alias(detectors, "cap", alias="champion", detector_id=first)
     argv = ["compare", "--detectors", detectors, "--category", "cap", "--names", f"champion,{second}"]
     differing = _json(capsys, *argv)
     assert differing["config.seed"] == [0, 7]
     assert differing["metrics.loss_by_epoch"] == ["[3.0, 2.0, 1.5]", "[0.25]"]
+    assert differing["metrics.auroc"] == [None, 0.5]
     assert {"config.variant", "calibration.photos", "metrics.lineage.git_commit"}.isdisjoint(differing)
     assert registry.main(argv) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
