@@ -28,8 +28,17 @@ from model.card import detector_card
 
 _PROG = "python -m jobs.registry"
 _LISTED = (
-    "category", "detector_id", "variant", "seed", "epochs", "loss", "validation_loss", "calibration_photos", "smallest_rate", "created_at"
-)  # fmt: skip
+    "category",
+    "detector_id",
+    "variant",
+    "seed",
+    "epochs",
+    "loss",
+    "validation_loss",
+    "calibration_photos",
+    "smallest_rate",
+    "created_at",
+)
 
 
 def run(argv: Sequence[str]) -> int:
