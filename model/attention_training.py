@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import Tensor
 
 from model.detector import AttentDifferNet
-from model.gates import fitting_gate_inputs, recorded_gates
+from model.gates import deviation_from_identity, fitting_gate_inputs, recorded_gates
 from model.photos import Photos
 from model.pretext import with_defects
 from model.rotation import rotate, scoring_angles
@@ -87,9 +87,9 @@ def _loss(detector: AttentDifferNet, flawless: Tensor, defective: Tensor, *, gau
     settings = detector.config.pretext
     with recorded_gates(detector.backbone.attention) as gates:
         quiet = _log_deviation(detector.pooled_features(flawless), gaussian)
-    deviations = torch.stack([(gate.float() - 1).square().mean() for gate in gates])
     loud = _log_deviation(detector.pooled_features(defective), gaussian)
-    return F.softplus(-settings.sharpness * (loud - quiet)).mean() + settings.identity_weight * deviations.mean()
+    ranking = F.softplus(-settings.sharpness * (loud - quiet)).mean()
+    return ranking + settings.identity_weight * deviation_from_identity(gates)
 
 
 def _log_deviation(pooled: Tensor, gaussian: Scaling) -> Tensor:

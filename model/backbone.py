@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
@@ -104,7 +105,7 @@ class Backbone(nn.Module):
     """A frozen CNN's convolutional layers (``layers``) with trainable blocks after some stages (``attention``).
 
     Attributes:
-        feature_dim: D = scales * channels of the last map, twice that with ``pooling="average_max"``.
+        feature_dim: D = scales * channels of the pooled map, twice that with ``pooling="average_max"``.
     """
 
     def __init__(self, config: DetectorConfig) -> None:
@@ -115,9 +116,11 @@ class Backbone(nn.Module):
         super().__init__()
         architecture = _ARCHITECTURES[config.backbone]
         stages = BACKBONE_STAGES[config.backbone]
+        pooled = len(stages) - 1 if config.feature_stage is None else stages.index(config.feature_stage)
+        self._last = None if config.feature_stage is None else architecture.ends[pooled]
         self.scales = config.scales
         self._with_maximum = config.pooling == "average_max"
-        self.feature_dim = config.scales * architecture.channels[-1] * (2 if self._with_maximum else 1)
+        self.feature_dim = config.scales * architecture.channels[pooled] * (2 if self._with_maximum else 1)
         self._stage_ending_at = dict(zip(architecture.ends, stages, strict=True))
         with seeded(config.seed):
             self.layers = architecture.build().requires_grad_(False)
@@ -131,14 +134,14 @@ class Backbone(nn.Module):
             )
 
     def feature_map(self, images: Tensor, *, attended: bool = True) -> Tensor:
-        """Maps normalised images (N, 3, H, W) to the last feature map (N, channels, h, w).
+        """Maps normalised images (N, 3, H, W) to the feature map (N, channels, h, w) that is pooled.
 
         Args:
             images: on the device of the weights.
             attended: False leaves all attention out, which gives plain DifferNet's map.
         """
         maps = images
-        for end, layer in enumerate(self.layers, start=1):
+        for end, layer in enumerate(islice(self.layers, self._last), start=1):
             maps = layer(maps)
             stage = self._stage_ending_at.get(end, "")
             if attended and stage in self.attention:
@@ -148,7 +151,7 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor, *, attended: bool = True) -> Tensor:
         """Maps normalised float images (N, 3, S, S) to pooled features, float32 (N, D), largest scale first.
 
-        Scale k is the image at S // 2**k, nearest neighbour as in DifferNet; its last feature map is averaged over
+        Scale k is the image at S // 2**k, nearest neighbour as in DifferNet; its feature map is averaged over
         positions, and its maximum follows the average with ``pooling="average_max"``.
         """
         side = images.shape[-1]

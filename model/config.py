@@ -108,6 +108,9 @@ class DetectorConfig(_Frozen):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of random weights, attention and flow initialisation")
     image_size: int = Field(448, ge=64, le=4096, description="side in pixels of the square network input")
+    feature_stage: str | None = Field(
+        None, description="stage whose maps are pooled; null is the last pooling layer of the backbone (the paper)"
+    )
     scales: int = Field(3, ge=1, le=5, description="number of input scales; scale k is image_size / 2**k")
     attention: dict[str, AttentionConfig] = Field(
         default_factory=dict, description="stage name -> attention block after it"
@@ -151,9 +154,13 @@ class DetectorConfig(_Frozen):
     @model_validator(mode="after")
     def _stages_exist(self) -> Self:
         stages = BACKBONE_STAGES[self.backbone]
-        for stage in self.attention:
+        last = self.feature_stage or stages[-1]
+        for stage in (last, *self.attention):
             if stage not in stages:
                 raise ValueError(f"{self.backbone} has no stage {stage!r}, expected one of {', '.join(stages)}")
+        unused = [stage for stage in self.attention if stages.index(stage) > stages.index(last)]
+        if unused:
+            raise ValueError(f"attention after {', '.join(unused)} has no effect: features are pooled after {last}")
         return self
 
     @model_validator(mode="after")
@@ -205,8 +212,9 @@ class OptimiserConfig(_Frozen):
 _PAPER_STAGES = ("pool1", "pool2", "conv5")
 
 
-def _attended(kind: str) -> dict[str, AttentionConfig]:
-    return {stage: AttentionConfig(kind=kind) for stage in _PAPER_STAGES}
+def _attended(kind: str) -> dict[str, dict[str, str]]:
+    # Plain data, not an AttentionConfig, whose check imports torch: a command line's --help must not wait for that.
+    return {stage: {"kind": kind} for stage in _PAPER_STAGES}
 
 
 def preset(name: str) -> DetectorConfig:
@@ -217,7 +225,7 @@ def preset(name: str) -> DetectorConfig:
     """
     if name not in PRESETS:
         raise KeyError(f"unknown variant {name!r}, expected one of {', '.join(PRESETS)}")
-    return DetectorConfig(variant=name, **PRESETS[name])
+    return DetectorConfig.model_validate({"variant": name, **PRESETS[name]})
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -231,7 +239,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "feature_scaling": "whiten",
         "train_angles": "scoring",
         "views": 4,
-        "flow": FlowConfig(start="identity"),
+        "flow": {"start": "identity"},
     },
 }
 """Preset name -> what differs from plain DifferNet (arXiv 2008.12577).

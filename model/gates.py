@@ -5,7 +5,7 @@ Both are modules so that whoever trains or watches attention finds them in a blo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -84,6 +84,12 @@ def fitting_gate_inputs(attention: nn.Module) -> Iterator[None]:
             handle.remove()
     for module in (module for module in inputs if module in sums):
         module.fit(*sums[module])
+
+
+def deviation_from_identity(gates: Sequence[Tensor]) -> Tensor:
+    """Mean (gate - 1)^2, a scalar: every gate counts the same, however many values it has. 0 without gates."""
+    deviations = [(gate.float() - 1).square().mean() for gate in gates]
+    return torch.stack(deviations).mean() if deviations else torch.zeros(())
 
 
 @contextmanager

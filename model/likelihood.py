@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from model.detector import AttentDifferNet
@@ -13,6 +14,8 @@ from model.flow import negative_log_likelihood
 from model.views import ComputedViews, TrainingViews
 
 Wrap = Callable[[nn.Module], nn.Module]
+
+_DEAD_STD = 1e-2
 
 
 class Likelihood(Protocol):
@@ -45,18 +48,30 @@ class JointLikelihood:
 
     With ``feature_scaling="channel"`` the features of a step are standardised by their own mean and standard deviation,
     without a learnable affine (batch normalisation, arXiv 1502.03167, less its scale and shift): shrinking gains
-    nothing then. What is left to gain is dependence between channels, hence the collapse guard. Each worker
+    nothing then. What is left to gain is dependence between channels (rank collapse), so the loss also holds
+    ``pretext.identity_weight`` times the mean squared distance of attended from plain features, in plain standard
+    deviations; the collapse guard stops what goes on all the same. A penalty on the gates would not do: where features
+    vary little around a large mean, gates within 1 % of the identity can make all of their variance. Each worker
     standardises by its own share of a step, so several workers do not train exactly what one does.
     """
 
     def __init__(self, detector: AttentDifferNet, views: ComputedViews, *, wrap: Wrap) -> None:
         """Wraps backbone and flow as one module."""
-        self._views = views
+        self._detector, self._views = detector, views
         self.module = wrap(_Joint(detector))
 
     def loss(self, photos: Tensor, drawn: Tensor) -> Tensor:
         """See `Likelihood.loss`."""
-        return negative_log_likelihood(*self.module(self._views.images(photos, drawn)))
+        views = self._views.images(photos, drawn)
+        z, log_det, pooled = self.module(views)
+        loss: Tensor = negative_log_likelihood(z, log_det)
+        if self._detector.config.feature_scaling != "channel":
+            return loss
+        with torch.no_grad():
+            plain = self._detector.pooled_features(views, attended=False)
+        distance = (pooled - plain) / plain.std(0, correction=0).clamp_min(_DEAD_STD * plain.std(0).mean())
+        penalty: Tensor = distance.square().mean()
+        return loss + self._detector.config.pretext.identity_weight * penalty
 
 
 class _Joint(nn.Module):
@@ -66,9 +81,10 @@ class _Joint(nn.Module):
         protected = detector.config.feature_scaling == "channel"
         self.standardise = _standardised_by_batch if protected else detector.scale_features
 
-    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_det = self.detector.flow(self.standardise(self.detector.pooled_features(views)))
-        return z, log_det
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pooled = self.detector.pooled_features(views)
+        z, log_det = self.detector.flow(self.standardise(pooled))
+        return z, log_det, pooled
 
 
 def _standardised_by_batch(pooled: Tensor) -> Tensor:

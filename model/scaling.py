@@ -39,9 +39,10 @@ def fit_scaling(kind: Literal["global", "channel", "whiten"], pooled: Tensor) ->
     """Fits a scaling to pooled features (N, D), N >= 2.
 
     ``global`` divides by one number, the mean channel standard deviation, and subtracts nothing. ``channel``
-    standardises each channel, with a floor for dead ones. ``whiten`` decorrelates the standardised channels by the
+    standardises each channel, with a floor for dead ones. ``whiten`` decorrelates the centred channels by the
     symmetric square root of the inverse of their Ledoit-Wolf covariance (J. Multivariate Analysis 88, 2004), so the
-    squared length of a scaled vector is its squared Mahalanobis distance.
+    squared length of a scaled vector is its squared Mahalanobis distance. The channels are not standardised before:
+    shrinkage towards equal variances of raw channels is worth 1 to 4 points of AUROC (infra/decisions.md).
 
     Raises:
         ValueError: values not finite, or features that never vary.
@@ -50,20 +51,20 @@ def fit_scaling(kind: Literal["global", "channel", "whiten"], pooled: Tensor) ->
     typical = std.mean()
     if not (torch.isfinite(typical) and typical > 0):
         raise ValueError(f"feature scaling needs finite features that vary, got a mean channel std of {typical:g}")
+    same = torch.full_like(std, float(typical))
     if kind == "global":
-        return Scaling(torch.zeros_like(mean), torch.full_like(std, float(typical)), None)
-    std = std.clamp_min(_DEAD_CHANNEL_STD * typical)
+        return Scaling(torch.zeros_like(mean), same, None)
     if kind == "channel":
-        return Scaling(mean, std, None)
-    return Scaling(mean, std, _whitening((pooled.detach().double() - mean) / std))
+        return Scaling(mean, std.clamp_min(_DEAD_CHANNEL_STD * typical), None)
+    return Scaling(mean, same, _whitening((pooled.detach().double() - mean) / typical))
 
 
-def _whitening(standardised: Tensor) -> Tensor:
+def _whitening(centred: Tensor) -> Tensor:
     """(D, D) float64, symmetric."""
     from sklearn.covariance import ledoit_wolf  # seconds to import, which scoring processes need not spend
 
-    covariance, _ = ledoit_wolf(standardised.cpu().numpy(), assume_centered=True)
-    values, vectors = torch.linalg.eigh(torch.from_numpy(covariance).to(standardised.device))
+    covariance, _ = ledoit_wolf(centred.cpu().numpy(), assume_centered=True)
+    values, vectors = torch.linalg.eigh(torch.from_numpy(covariance).to(centred.device))
     # A channel that never varies leaves an eigenvalue of nearly 0; the floor is far below what shrinkage leaves else.
     scales = values.clamp_min(1e-6 * float(values.max())).rsqrt()
     whitening: Tensor = (vectors * scales) @ vectors.T

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from model.config import AttentionConfig, DetectorConfig, FlowConfig, OptimiserConfig
 from model.detector import AttentDifferNet
-from model.rotation import rotated_views, scoring_angles
 from model.metrics import EpochMetrics, TrainingDiverged
 from model.photos import InMemory
+from model.rotation import rotated_views, scoring_angles
 from model.splits import split_calibration
 from model.training import Snapshot, train
 from model.views import CachedViews, ComputedViews, training_views
