@@ -63,6 +63,7 @@ def _parse_flags(config_class: type[BaseModel], argv: list[str], *, prog: str) -
             cli_implicit_flags=True,
             cli_avoid_json=True,
             cli_hide_none_type=True,
+            cli_parse_none_str="null",  # as in YAML, and as the descriptions say
             cli_exit_on_error=False,
         )()
     except SettingsError as error:

@@ -54,6 +54,10 @@ class Tally:
             was = replace(was, first_at=now, first_units=sum(counts.values()))
         self._reported = replace(was, counts=Counter(was.counts) + Counter(counts), note=note, last_at=now)
 
+    def reach(self, kind: str, count: int, note: str) -> None:
+        """Takes the count of a kind up to ``count``, never down: what is done again after a crash counts once."""
+        self.add({kind: max(0, count - self._reported.counts.get(kind, 0))}, note)
+
     def read(self) -> Reported:
         """What has been reported so far."""
         return self._reported
@@ -69,6 +73,10 @@ class Report:
     def __call__(self, counts: Mapping[str, int], note: str = "") -> None:
         """Reports units done by kind."""
         self._tally.add.remote(dict(counts), note)
+
+    def reached(self, kind: str, count: int, note: str = "") -> None:
+        """Reports that ``count`` units of a kind are done in all, see `Tally.reach`."""
+        self._tally.reach.remote(kind, count, note)
 
 
 class Progress:

@@ -9,8 +9,14 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from jobs.config import TrainConfig
+    from model.detector import AttentDifferNet
+    from model.metrics import EpochMetrics
 
 SHARED = Path(__file__).parents[2] / "shared"
 _AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
@@ -133,6 +139,35 @@ def tiny_training(drawn: Path, registry: Path) -> dict[str, object]:
         "detector": TINY,
         "optimiser": {"epochs": 20, "learning_rate": 1e-3},
     }
+
+
+def plainly_trained(config: TrainConfig, folder: Path) -> tuple[str, AttentDifferNet, list[EpochMetrics]]:
+    """What a request for one detector comes to without Ray, saved in ``folder``: its id, the detector, its epochs."""
+    import torch
+
+    from jobs import storage
+    from jobs.units import plan_units, split_photos
+    from model.artifact import save_artifact
+    from model.calibration import Calibration
+    from model.detector import AttentDifferNet
+    from model.image import decode_image
+    from model.photos import InMemory
+    from model.training import train
+
+    (unit,) = plan_units(config)
+    detector = AttentDifferNet(unit.config.detector)
+    size = unit.config.detector.image_size
+    images = torch.stack([decode_image(storage.read(uri), size=size) for uri in unit.manifest["uri"].to_pylist()])
+    splits = split_photos(len(images), config=unit.config)
+    history = train(
+        detector,
+        InMemory(images[splits.training]),
+        optimiser=unit.config.optimiser,
+        on_epoch=lambda *_: None,
+        validation=InMemory(images[splits.validation]),
+    )
+    scores = tuple(float(score) for score in detector.score(images[splits.calibration]))
+    return save_artifact(folder, detector, calibration=Calibration(scores=scores), metrics={}), detector, history
 
 
 @pytest.fixture(scope="session")
