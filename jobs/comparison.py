@@ -1,0 +1,25 @@
+"""Verb: train all variants with several seeds on labelled data sets, test them and compare them with anchors.
+
+``python -m jobs.comparison --data URI,URI --output URI``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jobs.cli import parse_config, run_verb
+from jobs.comparison_config import ComparisonConfig
+
+
+def main(argv: Sequence[str]) -> int:
+    """Reads the command line, runs `jobs.comparison_run.run` and returns the exit code."""
+    config = parse_config(ComparisonConfig, argv, prog="python -m jobs.comparison")
+    from jobs.comparison_run import (
+        run,  # torch and Ray take seconds to import, which --help and a wrong flag need not wait for
+    )
+
+    return run(config)
+
+
+if __name__ == "__main__":
+    run_verb(main)
