@@ -80,7 +80,7 @@ def train_attention(
         adam.step()
         if not torch.isfinite(loss):
             break
-    return float(loss)
+    return float(loss.detach())
 
 
 def _loss(detector: AttentDifferNet, flawless: Tensor, defective: Tensor, *, gaussian: Scaling) -> Tensor:
