@@ -143,6 +143,7 @@ def test_saturation_is_the_share_of_log_scales_at_their_clamp() -> None:
     last = [part for part in flow.modules() if isinstance(part, torch.nn.Linear) and part.out_features == 8]
     for layer in last:
         with torch.no_grad():
+            layer.weight.zero_()
             layer.bias[:2] = 1e4  # two of each subnet's four log-scales
             layer.bias[4:] = 1e4  # shifts have no clamp
     assert flow.saturation(features) == 0.5
