@@ -28,7 +28,7 @@ FLEET = pa.schema(
     ]
 )
 """Losses in nats per dimension: the last epoch's over training photos in the detector's own scaled features, and that
-of held-out photos in standardised features (model.comparison), to compare seeds of one variant by."""
+of held-out photos in standardised features (model.held_out), to compare seeds of one variant by."""
 
 
 def table(results: Sequence[UnitResult], *, order: Sequence[Unit]) -> pa.Table:

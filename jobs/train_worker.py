@@ -25,9 +25,9 @@ from jobs.trainer import Task
 from model.artifact import save_artifact
 from model.calibration import Calibration
 from model.checkpoint import TrainingState, load_state, save_state
-from model.comparison import standardised_loss
 from model.detector import AttentDifferNet
 from model.guard import CollapseDetected
+from model.held_out import standardised_loss
 from model.metrics import EpochMetrics, TrainingDiverged
 from model.rotation import scoring_angles
 from model.training import Snapshot, train
