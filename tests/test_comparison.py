@@ -20,7 +20,7 @@ from jobs.errors import RequestError
 from jobs.manifest import list_archive
 from jobs.schema import EVALUATED
 from model.anchors import ANCHORS
-from model.config import PRESETS
+from model.config import PRESETS, preset
 from model.detector import AttentDifferNet
 from model.evaluation import auroc
 from model.image import decode_image
@@ -198,6 +198,8 @@ def test_settings_are_equal_for_all_variants_but_for_what_a_preset_is(data: Path
     for variant, other in zip(list(PRESETS)[1:], others, strict=True):
         differing = {name for name in first if first[name] != other[name]}
         assert differing <= {"variant", *PRESETS[variant]}
+        for name in PRESETS[variant].keys() - {"flow"}:
+            assert other[name] == preset(variant).model_dump()[name]
         assert other["flow"]["hidden_width"] == 8
 
 
