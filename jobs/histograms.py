@@ -18,7 +18,9 @@ FALSE_ALARM_RATE = 0.05
 """The rate whose threshold is drawn."""
 _PANELS_PER_ROW = 3
 _WIDEST_LINEAR = 10.0
-"""Scores of defects reach many times the flawless ones; beyond this factor over the median the axis is logarithmic."""
+_WIDEST = 1000.0
+"""Scores of defects reach many times, a flow's even 1e12 times the flawless ones: beyond the first factor over the
+median the axis is logarithmic, what lies beyond the second is counted in the last bin."""
 
 
 def histograms(scored: Mapping[DetectorKey, PhotoScores]) -> Iterator[tuple[str, bytes]]:
@@ -63,21 +65,25 @@ def _draw(panel: Any, photos: PhotoScores, *, title: str) -> None:
     edges, scale = _edges(photos.scores)
     for scores, colour, name in ((flawless, "tab:blue", "flawless"), (defective, "tab:red", "defective")):
         if len(scores):
-            panel.hist(scores, bins=edges, color=colour, alpha=0.55, label=f"{name} ({len(scores)})")
+            panel.hist(
+                scores.clip(max=edges[-1]), bins=edges, color=colour, alpha=0.55, label=f"{name} ({len(scores)})"
+            )
     if len(flawless):
         threshold = false_alarm_threshold(flawless, false_alarm_rate=FALSE_ALARM_RATE)
         panel.axvline(threshold, color="black", linestyle="--", label=f"{FALSE_ALARM_RATE:.0%} false alarms")
     if len(flawless) and len(defective):
         title += f", AUROC {100 * auroc(photos.labels, photos.scores):.1f} %"
-    panel.set(title=title, xlabel="score", ylabel="photos", xscale=scale)
+    beyond = int((photos.scores > edges[-1]).sum())
+    label = f"score ({beyond} higher ones in the last bin)" if beyond else "score"
+    panel.set(title=title, xlabel=label, ylabel="photos", xscale=scale)
     panel.yaxis.get_major_locator().set_params(integer=True)
     panel.legend(fontsize="small")
 
 
 def _edges(scores: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], str]:
     """Bin edges over all scores, and the axis they are even on."""
-    low, high = float(scores.min()), float(scores.max())
+    low, high, median = float(scores.min()), float(scores.max()), float(np.median(scores))
     bins = min(MOST_BINS, 2 * math.isqrt(len(scores)))
-    if low > 0 and high > _WIDEST_LINEAR * float(np.median(scores)):
-        return np.geomspace(low, high, bins + 1), "log"
+    if low > 0 and high > _WIDEST_LINEAR * median:
+        return np.geomspace(low, min(high, _WIDEST * median), bins + 1), "log"
     return np.linspace(low, high if high > low else low + 1, bins + 1), "linear"

@@ -107,12 +107,12 @@ def test_a_seed_that_misses_a_category_has_no_part_in_the_mean_over_categories()
 
 def test_a_comparison_is_of_common_photos_and_common_seeds() -> None:
     first, second = _rows("differnet"), _rows("attentdiffernet_se", seeds=[1, 2, 3], shift=1.3)
-    gone = [row for row in second if row["image_uri"] != "file:///insulator/000.jpg"]
+    gone = [row for row in second if row["image_uri"] >= "file:///insulator/010.jpg"]
     (found,) = compare(_table(first, gone), variants=["differnet", "attentdiffernet_se"], reference="differnet")
 
     scored = photo_scores(_table(first, gone))
     differences = [
-        auroc(other.labels, other.scores) - auroc(one.labels[1:], one.scores[1:])
+        auroc(other.labels, other.scores) - auroc(one.labels[10:], one.scores[10:])
         for one, other in (
             (scored["insulator", "differnet", seed], scored["insulator", "attentdiffernet_se", seed]) for seed in (1, 2)
         )
