@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import torch
 from jobs import storage, uris
 from jobs.comparison_config import ComparisonConfig
 from jobs.comparison_report import Failure, report
-from jobs.comparison_units import Unit, decode, finished, run_unit
+from jobs.comparison_units import Unit, decode, finished, learn_attention, run_unit
 from jobs.config import ScoringResources
 from jobs.errors import EXIT_DONE, EXIT_FAILED, MissingObjectError, RequestError
 from jobs.lineage import git_commit, manifest_hash
@@ -142,20 +142,18 @@ def _run_units(
     tasks = config.tasks or scoring_actors(ScoringResources())
     photos = _decoded(config, todo.values(), manifests)
     references = {source: ray.put(tensors) for source, tensors in weights.items()}
+    attention = _attention(config, todo.values(), photos, references, tasks=tasks)
     remote = ray.remote(num_cpus=1)(run_unit)
     outcomes: dict[str, Outcome] = {}
     failures: list[Failure] = []
-    waiting, running = list(todo), dict[Any, str]()
+
+    def start(uri: str) -> Any:
+        unit = todo[uri]
+        mine = photos[unit.category, unit.detector.image_size]
+        return remote.remote(unit, uri, mine, references[unit.weights], attention.get(_attention_key(unit)))
+
     with Progress(len(todo), verb="comparing", unit="unit") as progress:
-        while waiting or running:
-            while waiting and len(running) < tasks:
-                uri = waiting.pop(0)
-                unit = todo[uri]
-                mine = photos[unit.category, unit.detector.image_size]
-                arguments = (mine, references[unit.weights], *_pretext_photos(config, unit, photos))
-                running[remote.remote(unit, uri, *arguments)] = uri
-            (done,), _ = ray.wait(list(running))
-            uri = running.pop(done)
+        for uri, done in _few_at_a_time(list(todo), start, tasks=tasks):
             outcome = _outcome(done, todo[uri], progress.report)
             if isinstance(outcome, Failure):
                 failures.append(outcome)
@@ -164,11 +162,46 @@ def _run_units(
     return outcomes, failures
 
 
-def _pretext_photos(config: ComparisonConfig, unit: Unit, photos: Mapping[tuple[str, int], Any]) -> list[Any]:
-    """References to the photos of all categories in one order, where the unit's attention learns from them."""
-    if unit.optimiser is None or not _sees_all(config, unit.detector):
-        return []
-    return [photos[key] for key in sorted(photos) if key[1] == unit.detector.image_size]
+def _attention(
+    config: ComparisonConfig,
+    todo: Iterable[Unit],
+    photos: Mapping[tuple[str, int], Any],
+    references: Mapping[tuple[str, str], Any],
+    *,
+    tasks: int,
+) -> dict[str, Any]:
+    """References to attention that has learnt from all categories, by `_attention_key`; one for many units."""
+    wanted = {_attention_key(unit): unit for unit in todo if unit.optimiser and _sees_all(config, unit.detector)}
+    remote = ray.remote(num_cpus=1)(learn_attention)
+
+    def start(key: str) -> Any:
+        unit = wanted[key]
+        categories = [photos[name] for name in sorted(photos) if name[1] == unit.detector.image_size]
+        return remote.remote(unit.detector, references[unit.weights], *categories)
+
+    if not wanted:
+        return {}
+    with Progress(len(wanted), verb="learning attention", unit="variant and seed") as progress:
+        found = {}
+        for key, done in _few_at_a_time(list(wanted), start, tasks=tasks):
+            progress.report({"done": 1})
+            found[key] = done  # one that failed fails its units, each with the reason
+        return found
+
+
+def _attention_key(unit: Unit) -> str:
+    return unit.detector.model_dump_json()
+
+
+def _few_at_a_time(names: Sequence[str], start: Callable[[str], Any], *, tasks: int) -> Iterator[tuple[str, Any]]:
+    """Starts Ray tasks in order, ``tasks`` at a time; yields name and reference of each that is done."""
+    waiting, running = list(names), dict[Any, str]()
+    while waiting or running:
+        while waiting and len(running) < tasks:
+            name = waiting.pop(0)
+            running[start(name)] = name
+        (done,), _ = ray.wait(list(running))
+        yield running.pop(done), done
 
 
 def _decoded(

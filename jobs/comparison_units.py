@@ -29,7 +29,7 @@ from model.anchors import anchor_scores
 from model.config import DetectorConfig, OptimiserConfig
 from model.detector import AttentDifferNet
 from model.photos import InMemory
-from model.training import train
+from model.training import pretrained_attention, train
 
 _FETCH_CONCURRENCY = 32
 
@@ -117,8 +117,33 @@ def decode(manifest: pa.Table, size: int, max_pixels: int) -> DecodedPhotos:
     )
 
 
+def learn_attention(
+    config: DetectorConfig, weights: Mapping[str, Tensor] | None, *categories: DecodedPhotos
+) -> dict[str, Tensor]:
+    """A Ray task: attention that has learnt its pretext from the flawless training photos of all categories.
+
+    Args:
+        config: of one of the detectors that will have it.
+        weights: the backbone's, by name; None for random ones.
+        categories: their photos, in one order.
+
+    Raises:
+        JobError: it cannot be trained; one line.
+    """
+    prepare_process()
+    try:
+        detector = _untrained(config, weights)
+        return pretrained_attention(detector, [InMemory(torch.tensor(photos.train)) for photos in categories])
+    except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
+        raise JobError(" ".join(str(error).split())) from None
+
+
 def run_unit(
-    unit: Unit, uri: str, photos: DecodedPhotos, weights: Mapping[str, Tensor] | None, *pretext: DecodedPhotos
+    unit: Unit,
+    uri: str,
+    photos: DecodedPhotos,
+    weights: Mapping[str, Tensor] | None,
+    attention: Mapping[str, Tensor] | None,
 ) -> dict[str, Any]:
     """A Ray task: trains and tests one unit and keeps its outcome, which it also returns.
 
@@ -127,7 +152,7 @@ def run_unit(
         uri: where its outcome goes.
         photos: of the unit's category.
         weights: the backbone's, by name; None for random ones.
-        pretext: categories whose flawless photos the attention pretext learns from; none: those of ``photos`` alone.
+        attention: what `learn_attention` gave; None learns a pretext, if any, from ``photos``.
 
     Raises:
         JobError: the unit cannot be trained or scored; one line.
@@ -135,7 +160,7 @@ def run_unit(
     prepare_process()
     began = time.monotonic()
     try:
-        history, scores = _tested(unit, photos, weights, pretext)
+        history, scores = _tested(unit, photos, weights, attention)
     except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
         raise JobError(" ".join(str(error).split())) from None
     if not np.isfinite(scores).all():
@@ -155,39 +180,34 @@ def run_unit(
 
 
 def _tested(
-    unit: Unit, photos: DecodedPhotos, weights: Mapping[str, Tensor] | None, pretext: Sequence[DecodedPhotos]
+    unit: Unit,
+    photos: DecodedPhotos,
+    weights: Mapping[str, Tensor] | None,
+    attention: Mapping[str, Tensor] | None,
 ) -> tuple[list[dict[str, Any]], npt.NDArray[np.float64]]:
     """Epochs as JSON, none for an anchor, and the scores of the test photos."""
     train_images, test_images = torch.tensor(photos.train), torch.tensor(photos.test)
     if unit.optimiser is not None:
-        seen = torch.tensor(np.concatenate([one.train for one in pretext])) if pretext else None
-        return _trained(unit.detector, unit.optimiser, train_images, test_images, weights, seen)
+        detector = _untrained(unit.detector, weights)
+        epochs = train(
+            detector,
+            InMemory(train_images),
+            optimiser=unit.optimiser,
+            on_epoch=lambda metrics, snapshot: None,
+            attention=attention,
+        )
+        return [epoch.as_json() for epoch in epochs], detector.score(test_images).numpy()
     scores = anchor_scores(
         unit.variant, unit.detector, weights=weights, train=train_images, test=test_images, seed=unit.seed or 0
     )
     return [], scores
 
 
-def _trained(
-    config: DetectorConfig,
-    optimiser: OptimiserConfig,
-    photos: Tensor,
-    test: Tensor,
-    weights: Mapping[str, Tensor] | None,
-    pretext: Tensor | None,
-) -> tuple[list[dict[str, Any]], npt.NDArray[np.float64]]:
-    """Epochs as JSON, and scores of the test photos after the last one."""
+def _untrained(config: DetectorConfig, weights: Mapping[str, Tensor] | None) -> AttentDifferNet:
     detector = AttentDifferNet(config)
     if weights is not None:
         detector.backbone.load_features(weights)
-    epochs = train(
-        detector,
-        InMemory(photos),
-        optimiser=optimiser,
-        on_epoch=lambda metrics, snapshot: None,
-        pretext_photos=None if pretext is None else InMemory(pretext),
-    )
-    return [epoch.as_json() for epoch in epochs], detector.score(test).numpy()
+    return detector
 
 
 def finished(uri: str) -> dict[str, Any] | None:

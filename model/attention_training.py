@@ -5,8 +5,9 @@ them. Here attention learns what it is for, to make deviations stand out. Pairs 
 synthetic defects (model.pretext) pass the backbone; q is the log mean squared whitened feature, with the Gaussian of
 *plain* features, which attention cannot move; and the loss ranks the defective one higher,
 
-    mean softplus(-sharpness * (q_defective - q_flawless)) + identity_weight * mean (gate - 1)^2 on flawless photos.
+    mean softplus(-sharpness * (q_defective - q_flawless)) + identity_weight * sum over gates of mean (gate - 1)^2,
 
+the second term on flawless photos, averaged over scales.
 A ranking is indifferent to the scale of the features, and the second term (id, as in identity) keeps flawless photos
 where they were. Neighbours in the literature: CutPaste (arXiv 2104.04015) and DRAEM (arXiv 2108.07610) learn from
 synthetic defects too, but by classifying or segmenting them.
@@ -14,13 +15,23 @@ synthetic defects too, but by classifying or segmenting them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import Tensor
 
 from model.detector import AttentDifferNet
-from model.gates import deviation_from_identity, fitting_gate_inputs, recorded_gates
+from model.gates import (
+    Statistics,
+    deviation_from_identity,
+    fitting_gate_inputs,
+    gate_statistics,
+    recorded_gates,
+    use_gate_statistics,
+)
 from model.photos import Photos
 from model.pretext import with_defects
 from model.rotation import rotate, scoring_angles
@@ -36,45 +47,40 @@ _CHUNK_VIEWS = 32
 
 
 def fit_gate_inputs(detector: AttentDifferNet, photos: Photos, *, rng: np.random.Generator) -> None:
-    """Fits the standardisation of all gate inputs on up to 128 photos; the gates must still be the identity."""
+    """Fits the standardisation of all gate inputs to plain features of up to 128 photos."""
     chosen = torch.from_numpy(rng.permutation(len(photos))[:_GATE_PHOTOS].copy())
     with fitting_gate_inputs(detector.backbone.attention):
         _pooled(detector, photos, chosen, rng=rng, attended=True)
 
 
-def train_attention(
-    detector: AttentDifferNet,
-    photos: Photos,
-    *,
-    rng: np.random.Generator,
-) -> float:
+def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, rng: np.random.Generator) -> float:
     """Trains ``detector.backbone.attention`` in place, by ``detector.config.pretext``; nothing else changes.
 
-    Half of the photos fit the Gaussian, the other half makes the pairs, so that no pair's flawless photo is one that
-    the Gaussian knows.
+    With several categories the steps take turns: attention is one for all of them, each category has a Gaussian and
+    gate-input statistics of its own. Half of its photos fit the Gaussian, the other half makes the pairs, so that no
+    pair's flawless photo is one that the Gaussian knows. The statistics of the gate inputs are the last category's
+    afterwards: fit them to the photos that the detector is for (`fit_gate_inputs`).
 
     Args:
         detector: on the device to train on, its gates the identity; in evaluation mode.
-        photos: at least FEWEST_PHOTOS flawless photos, of one category or of several.
+        categories: flawless photos, at least FEWEST_PHOTOS of each category.
         rng: decides views, pairs and defects.
 
     Returns:
         The last step's loss; not finite where training had to stop because of that.
     """
     settings = detector.config.pretext
-    fit_gate_inputs(detector, photos, rng=rng)
-    order = torch.from_numpy(rng.permutation(len(photos)))
-    half = len(photos) // 2
-    gaussian = fit_scaling(
-        "whiten", _pooled(detector, photos, order[:half][:_GAUSSIAN_PHOTOS], rng=rng, attended=False)
-    )
-    weights = list(detector.backbone.attention.parameters())
+    subjects = [_subject(detector, photos, rng=rng) for photos in categories]
     adam = torch.optim.Adam(
-        weights, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        detector.backbone.attention.parameters(),
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
     )
-    for _ in range(settings.steps):
-        chosen = order[half:][torch.from_numpy(rng.integers(0, len(photos) - half, settings.pairs))]
-        loss = _loss(detector, *_pairs(detector, photos, chosen, rng=rng), gaussian=gaussian)
+    for step in range(settings.steps):
+        subject = subjects[step % len(subjects)]
+        use_gate_statistics(detector.backbone.attention, subject.statistics)
+        loss = _loss(detector, *_pairs(detector, subject, rng=rng), gaussian=subject.gaussian)
         adam.zero_grad()
         torch.autograd.backward(loss)
         adam.step()
@@ -83,13 +89,31 @@ def train_attention(
     return float(loss.detach())
 
 
+@dataclass(frozen=True)
+class _Subject:
+    """One category of the pretext."""
+
+    photos: Photos
+    for_pairs: Tensor  # indices
+    gaussian: Scaling
+    statistics: Statistics
+
+
+def _subject(detector: AttentDifferNet, photos: Photos, *, rng: np.random.Generator) -> _Subject:
+    fit_gate_inputs(detector, photos, rng=rng)
+    order = torch.from_numpy(rng.permutation(len(photos)))
+    half = len(photos) // 2
+    plain = _pooled(detector, photos, order[:half][:_GAUSSIAN_PHOTOS], rng=rng, attended=False)
+    return _Subject(photos, order[half:], fit_scaling("whiten", plain), gate_statistics(detector.backbone.attention))
+
+
 def _loss(detector: AttentDifferNet, flawless: Tensor, defective: Tensor, *, gaussian: Scaling) -> Tensor:
     settings = detector.config.pretext
     with recorded_gates(detector.backbone.attention) as gates:
         quiet = _log_deviation(detector.pooled_features(flawless), gaussian)
     loud = _log_deviation(detector.pooled_features(defective), gaussian)
     ranking = F.softplus(-settings.sharpness * (loud - quiet)).mean()
-    return ranking + settings.identity_weight * deviation_from_identity(gates)
+    return ranking + settings.identity_weight * deviation_from_identity(gates) / detector.config.scales
 
 
 def _log_deviation(pooled: Tensor, gaussian: Scaling) -> Tensor:
@@ -97,12 +121,11 @@ def _log_deviation(pooled: Tensor, gaussian: Scaling) -> Tensor:
     return gaussian.apply(pooled).square().mean(1).log()
 
 
-def _pairs(
-    detector: AttentDifferNet, photos: Photos, chosen: Tensor, *, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+def _pairs(detector: AttentDifferNet, subject: _Subject, *, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Flawless views and the same views with defects, each uint8 (B, 3, S, S); a pair shares its rotation."""
     settings = detector.config.pretext
-    flawless = photos.take(chosen).cpu()
+    chosen = subject.for_pairs[torch.from_numpy(rng.integers(0, len(subject.for_pairs), settings.pairs))]
+    flawless = subject.photos.take(chosen).cpu()
     donors = flawless.roll(1, 0)
     defective = torch.stack(
         [

@@ -233,13 +233,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "attentdiffernet_se": {"attention": _attended("se"), "attention_training": "pretext"},
     "attentdiffernet_cbam": {"attention": _attended("cbam"), "attention_training": "pretext"},
     "attentdiffernet_best": {
-        "attention": _attended("se"),
+        "attention": {stage: {"kind": "se"} for stage in ("pool1", "pool2")},
         "attention_training": "pretext",
+        "feature_stage": "conv4",
         "pooling": "average_max",
         "feature_scaling": "whiten",
+        "views": 1,
+        "train_views": 1,
         "train_angles": "scoring",
-        "views": 4,
-        "flow": {"start": "identity"},
+        "flow": {"blocks": 6, "hidden_width": 256, "start": "identity"},
     },
 }
 """Preset name -> what differs from plain DifferNet (arXiv 2008.12577).

@@ -51,6 +51,11 @@ class GateInput(nn.Module):
         """Standardises (N, C, H, W)."""
         return (x - self.mean) / self.std
 
+    def reset(self) -> None:
+        """Makes it the identity again."""
+        self.mean.zero_()
+        self.std.fill_(1)
+
     def fit(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
         """Takes mean and std from the number of values a channel, their sum and their sum of squares, float64 (C,)."""
         mean = total / count
@@ -64,8 +69,8 @@ class GateInput(nn.Module):
 def fitting_gate_inputs(attention: nn.Module) -> Iterator[None]:
     """Fits every gate input below ``attention`` to what passes through it inside the block.
 
-    With gates that are the identity one pass serves all stages: what a gate will do later does not change the
-    statistics of the stages after it.
+    The gates are the identity inside it: one pass serves all stages, and the statistics are those of plain features,
+    whatever the gates have learnt.
     """
     inputs = [module for module in attention.modules() if isinstance(module, GateInput)]
     sums: dict[nn.Module, list[Tensor]] = {}
@@ -76,7 +81,11 @@ def fitting_gate_inputs(attention: nn.Module) -> Iterator[None]:
         before = sums.get(module, [torch.zeros(()) for _ in found])
         sums[module] = [one.to(other.device) + other for one, other in zip(before, found, strict=True)]
 
+    gates = [module for module in attention.modules() if isinstance(module, Gate)]
     handles = [module.register_forward_pre_hook(collect) for module in inputs]
+    handles += [gate.register_forward_hook(lambda _gate, _args, out: torch.ones_like(out)) for gate in gates]
+    for module in inputs:
+        module.reset()
     try:
         yield
     finally:
@@ -87,9 +96,25 @@ def fitting_gate_inputs(attention: nn.Module) -> Iterator[None]:
 
 
 def deviation_from_identity(gates: Sequence[Tensor]) -> Tensor:
-    """Mean (gate - 1)^2, a scalar: every gate counts the same, however many values it has. 0 without gates."""
-    deviations = [(gate.float() - 1).square().mean() for gate in gates]
-    return torch.stack(deviations).mean() if deviations else torch.zeros(())
+    """Sum over gates of their mean (gate - 1)^2, a scalar: every gate counts the same, however many values it has."""
+    return torch.stack([(gate.float() - 1).square().mean() for gate in gates]).sum()
+
+
+Statistics = list[tuple[Tensor, Tensor]]
+
+
+def gate_statistics(attention: nn.Module) -> Statistics:
+    """Mean and standard deviation of every gate input below ``attention``; copies."""
+    inputs = (module for module in attention.modules() if isinstance(module, GateInput))
+    return [(module.mean.clone(), module.std.clone()) for module in inputs]
+
+
+def use_gate_statistics(attention: nn.Module, statistics: Statistics) -> None:
+    """Gives every gate input below ``attention`` what `gate_statistics` took from there."""
+    inputs = (module for module in attention.modules() if isinstance(module, GateInput))
+    for module, (mean, std) in zip(inputs, statistics, strict=True):
+        module.mean.copy_(mean)
+        module.std.copy_(std)
 
 
 @contextmanager

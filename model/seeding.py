@@ -41,6 +41,7 @@ class Stream(IntEnum):
     CALIBRATION = 3
     ATTENTION = 4
     WATCH = 5
+    GATES = 6
 
 
 def stream(seed: int, purpose: Stream, *numbers: int) -> np.random.Generator:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ from model.photos import Photos
 from model.seeding import Stream, seeded_device, stream
 from model.views import ComputedViews, training_views
 from model.watch import Watch
-from model.workers import copied_from_first, summed
+from model.workers import copied_from_first
 
 Snapshot = Callable[[], TrainingState]
 """Takes the state of the training after the epoch that is reported; costs a copy of the detector and of Adam."""
@@ -52,7 +52,7 @@ def train(
     optimiser: OptimiserConfig,
     on_epoch: Callable[[EpochMetrics, Snapshot], None],
     validation: Photos | None = None,
-    pretext_photos: Photos | None = None,
+    attention: Mapping[str, Tensor] | None = None,
     resume: TrainingState | None = None,
     rank: int = 0,
     world_size: int = 1,
@@ -69,8 +69,8 @@ def train(
         optimiser: epochs, global batch size in photos, and Adam's settings.
         on_epoch: called after every epoch, on every worker; first with epoch 0 where there is an attention pretext.
         validation: flawless photos that are not among ``photos``; they decide when to stop, by ``optimiser.patience``.
-        pretext_photos: flawless photos, of any categories, that the attention pretext learns from; None takes
-            ``photos``.
+        attention: what `pretrained_attention` gave for a detector of the same configuration; None learns the pretext
+            from ``photos``.
         resume: a snapshot of the same training; it goes on after that epoch.
         rank: this worker, 0 <= rank < world_size.
         world_size: number of workers.
@@ -94,7 +94,7 @@ def train(
     if resume is not None:
         _load_detector(detector, resume.tensors, prefix=_DETECTOR)
     elif detector.config.attention:
-        pretext = _prepare_attention(detector, photos if pretext_photos is None else pretext_photos, rank=rank)
+        pretext = _prepare_attention(detector, photos, attention)
     training = _Training(detector, photos, validation, optimiser, resume, rank=rank, world_size=world_size, wrap=wrap)
     if pretext is not None:
         training.report(0, loss=pretext, started_s=started_s, views=0, on_epoch=on_epoch)
@@ -102,27 +102,51 @@ def train(
     return training.history
 
 
-def _prepare_attention(detector: AttentDifferNet, photos: Photos, *, rank: int) -> float | None:
-    """Trains attention on its pretext, or fits what joint training needs; returns the pretext's last loss, if any.
+def pretrained_attention(detector: AttentDifferNet, categories: Sequence[Photos]) -> dict[str, Tensor]:
+    """Attention that has learnt its pretext from flawless photos of several categories: one for a whole fleet.
 
-    The first worker does it for all: the pretext is short, and one worker and several get the same attention.
+    Args:
+        detector: untrained, on the device to train on; its attention is changed.
+        categories: each category's photos, at least 4.
+
+    Returns:
+        State of ``detector.backbone.attention``, copies on the CPU.
+
+    Raises:
+        TrainingDiverged: the pretext's loss is not finite, reported as epoch 0.
+        ValueError: too few photos.
     """
-    rng = stream(detector.config.seed, Stream.ATTENTION)
-    kind = detector.config.attention_training
-    if kind == "frozen":
-        return None
-    if kind == "pretext" and len(photos) < FEWEST_PHOTOS:
-        raise ValueError(f"the attention pretext needs at least {FEWEST_PHOTOS} flawless photos, got {len(photos)}")
-    loss = 0.0
-    if rank == 0 and kind == "joint":
-        fit_gate_inputs(detector, photos, rng=rng)
-    if rank == 0 and kind == "pretext":
-        loss = train_attention(detector, photos, rng=rng)
-    copied_from_first(detector.backbone.attention)
-    loss = float(summed(torch.tensor(loss, dtype=torch.float64, device=next(detector.flow.parameters()).device)))
+    detector.eval()
+    _learn_pretext(detector, categories)
+    return {name: value.detach().cpu().clone() for name, value in detector.backbone.attention.state_dict().items()}
+
+
+def _learn_pretext(detector: AttentDifferNet, categories: Sequence[Photos]) -> float:
+    fewest = min(len(photos) for photos in categories)
+    if fewest < FEWEST_PHOTOS:
+        raise ValueError(f"the attention pretext needs at least {FEWEST_PHOTOS} flawless photos, got {fewest}")
+    loss = train_attention(detector, categories, rng=stream(detector.config.seed, Stream.ATTENTION))
     if not math.isfinite(loss):
         raise TrainingDiverged(0, loss, learning_rate=detector.config.pretext.learning_rate)
-    return loss if kind == "pretext" else None
+    return loss
+
+
+def _prepare_attention(detector: AttentDifferNet, photos: Photos, learnt: Mapping[str, Tensor] | None) -> float | None:
+    """Trains attention on its pretext, or fits what joint training needs; returns the pretext's last loss, if any.
+
+    Every worker learns the whole pretext, which is short, and then takes the first one's attention: one worker and
+    several get the same.
+    """
+    kind, loss = detector.config.attention_training, None
+    if kind == "frozen":
+        return None
+    if kind == "pretext" and learnt is None:
+        loss = _learn_pretext(detector, [photos])
+    if kind == "pretext" and learnt is not None:
+        detector.backbone.attention.load_state_dict(learnt, strict=True)
+    fit_gate_inputs(detector, photos, rng=stream(detector.config.seed, Stream.GATES))
+    copied_from_first(detector.backbone.attention)
+    return loss
 
 
 class _Training:

@@ -15,7 +15,7 @@ from jobs import comparison, storage
 from jobs.cli import parse_config
 from jobs.comparison_config import ComparisonConfig
 from jobs.comparison_run import plan_units
-from jobs.comparison_units import DecodedPhotos, Unit, decode, run_unit
+from jobs.comparison_units import DecodedPhotos, Unit, decode, learn_attention, run_unit
 from jobs.errors import RequestError
 from jobs.manifest import list_archive
 from jobs.schema import EVALUATED
@@ -200,10 +200,16 @@ def test_settings_are_equal_for_all_variants_but_for_what_a_preset_is(data: Path
         assert differing <= {"variant", *PRESETS[variant]}
         for name in PRESETS[variant].keys() - {"flow"}:
             assert other[name] == preset(variant).model_dump()[name]
-        assert other["flow"]["hidden_width"] == 8
+    assert (others[0]["flow"], others[1]["flow"]) == (first["flow"], first["flow"])
+    best = others[-1]["flow"]
+    assert (best["start"], best["hidden_width"], best["hidden_layers"]) == (
+        "identity",
+        256,
+        first["flow"]["hidden_layers"],
+    )
 
 
-def test_a_shared_pretext_learns_from_all_categories_in_one_order(data: Path, tmp_path: Path) -> None:
+def test_attention_that_learnt_from_all_categories_is_the_one_that_scores(data: Path, tmp_path: Path) -> None:
     def decoded(name: str) -> DecodedPhotos:
         pattern = r"(?P<category>[^/]+)/(?P<site>train/good|test/[^/]+)/"
         return decode(list_archive(f"file://{data}/{name}", key_pattern=pattern), 64, 10**8)
@@ -211,12 +217,13 @@ def test_a_shared_pretext_learns_from_all_categories_in_one_order(data: Path, tm
     first, second = decoded("first"), decoded("second")
     unit = next(unit for unit in _planned(data, pretext_on="all").values() if unit.variant == "attentdiffernet_se")
 
-    def pretext_loss(*pretext: DecodedPhotos) -> float:
-        outcome = run_unit(unit, f"file://{tmp_path}/unit.json", first, None, *pretext)
-        return float(outcome["history"][0]["loss"])
-
-    assert pretext_loss(first) == pretext_loss()
-    assert pretext_loss(first, second) != pretext_loss()
+    alone, both, swapped = (
+        learn_attention(unit.detector, None, *given) for given in ((first,), (first, second), (second, first))
+    )
+    assert all(torch.equal(both[name], alone[name]) for name in both) is False
+    assert all(torch.equal(both[name], swapped[name]) for name in both) is False
+    outcomes = [run_unit(unit, f"file://{tmp_path}/unit.json", first, None, given)["scores"] for given in (None, both)]
+    assert outcomes[0] != outcomes[1]
     assert list(first.lost) == [f"file://{data}/first/insulator/test/rust/zz.jpg"]
     assert (len(first.train), len(first.test)) == (16, 12)
 
