@@ -171,7 +171,7 @@ def _figures(
         "validation_loss_by_epoch": [epoch.validation_loss for epoch in flow_epochs],
         "health": kept.as_json()["health"],
         "problems": kept.health.problems(),
-        "training_s": sum(epoch.seconds for epoch in epochs),
+        "seconds_by_epoch": [epoch.seconds for epoch in flow_epochs],
         "views_per_s": kept.views_per_s,
     }
 
