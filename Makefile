@@ -4,7 +4,7 @@ UV_VERSION = 0.13.9
 BIN = .venv/bin
 RUN_ENV = OMP_NUM_THREADS=1 RAY_DATA_USE_DATASOURCE_V2=0 RAY_AUTH_MODE=disabled RAY_worker_niceness=0 RAY_USAGE_STATS_ENABLED=0
 .DEFAULT_GOAL = help
-.PHONY: help demo test lint bench lock docs-check clean
+.PHONY: help demo test lint bench bench-train lock docs-check clean
 
 help:  ## show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ lint: .venv/installed  ## ruff and mypy --strict
 
 bench: .venv/installed  ## measure against DifferNet's own procedure and a bare loop -> build/bench.json
 	$(RUN_ENV) $(BIN)/python -m jobs.benchmark
+
+bench-train: .venv/installed  ## measure training against DifferNet's own loop -> build/bench-train.json
+	$(RUN_ENV) $(BIN)/python -m jobs.benchmark_training
 
 docs-check: .venv/installed  ## run the README's commands, the demo and `ray job submit`
 	$(RUN_ENV) $(BIN)/python -m pytest -m docs

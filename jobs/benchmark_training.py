@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from model.metrics import EpochMetrics
 from model.photos import InMemory
 from model.training import Snapshot, train
 
-_OURS = {
+_OURS: dict[str, dict[str, object]] = {
     "uniform_fp32": {"train_angles": "uniform"},
     "uniform_bf16": {"train_angles": "uniform", "precision": "bf16"},
     "scoring_fp32": {"train_angles": "scoring", "views": 4},
@@ -93,7 +93,7 @@ def _repeat(config: TrainingBenchmarkConfig, photos: Sequence[bytes], number: in
     return found
 
 
-def _detector(config: TrainingBenchmarkConfig, changes: Mapping[str, object]) -> AttentDifferNet:
+def _detector(config: TrainingBenchmarkConfig, changes: dict[str, object]) -> AttentDifferNet:
     base = preset("differnet").model_dump()
     changes = {"weights": "random", "image_size": config.image_size, "feature_scaling": "global"} | changes
     return AttentDifferNet(DetectorConfig.model_validate(base | changes))
@@ -108,7 +108,7 @@ def _differnet(config: TrainingBenchmarkConfig, photos: Sequence[bytes], *, conv
     return (time.process_time() - began) / (len(photos) * detector.config.train_views)
 
 
-def _ours(config: TrainingBenchmarkConfig, photos: Sequence[bytes], changes: Mapping[str, object]) -> float:
+def _ours(config: TrainingBenchmarkConfig, photos: Sequence[bytes], changes: dict[str, object]) -> float:
     """One whole training, in CPU seconds: what comes before the epochs once, and an epoch as often as asked for."""
     detector = _detector(config, changes)
     epochs = config.kept_epochs if changes["train_angles"] == "scoring" else 1
