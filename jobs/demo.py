@@ -92,6 +92,7 @@ def _training(folder: Path, *, seed: int) -> TrainConfig:
                 "views": 4,
                 "train_angles": "scoring",
                 "feature_scaling": "global",
+                "pretext": {"steps": 40},
                 "flow": {"blocks": 4, "hidden_width": 256, "hidden_layers": 2},
             },
         }
