@@ -101,7 +101,7 @@ def test_a_config_file_s_mistake_is_named(tmp_path: Path, text: str, said: str) 
     assert said in _refused(ScoreConfig, ["--config", str(file), *SCORE])
 
 
-@pytest.mark.parametrize("verb", ["score", "train", "evaluate", "manifest"])
+@pytest.mark.parametrize("verb", ["score", "train", "evaluate", "manifest", "comparison", "recalibrate"])
 def test_help_lists_the_fields_and_exits_0(verb: str) -> None:
     done = subprocess.run([sys.executable, "-m", f"jobs.{verb}", "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import TINY
 
-from jobs import evaluate, manifest, registry, score, storage, train
+from jobs import evaluate, manifest, recalibrate, registry, score, storage, train
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text()
@@ -23,14 +23,14 @@ def _blocks(language: str) -> list[str]:
 
 
 def _command(beginning: str) -> list[str]:
-    """The arguments of the one command that begins so, over continuation lines."""
-    (found,) = {
+    """The arguments of the first command that begins so, over continuation lines."""
+    found = [
         line.strip()
         for block in _blocks("sh")
         for line in block.replace("\\\n", " ").splitlines()
         if line.startswith(beginning)
-    }
-    return shlex.split(found.removeprefix(beginning))
+    ]
+    return shlex.split(found[0].removeprefix(beginning))
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,36 @@ def test_the_main_job_s_commands_run_as_they_stand(
     assert re.search(r"\[[01]\.\d*\]", said)  # the p-value of one photo
     assert "image_uri" in said  # DuckDB's table
     assert re.search(r"insulator\s+scored\s+36", said)  # pandas' counts
+
+
+@pytest.mark.docs
+@pytest.mark.timeout(900)
+def test_the_fleet_s_commands_run_as_they_stand(
+    inspection: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small.yaml"
+    small.write_text(yaml.safe_dump({"detector": TINY, "optimiser": {"epochs": 5}}))
+    fleet = _command("python -m jobs.train --data s3://inspection/training --category all ")
+    beginning = ["--data", f"{inspection}/training", "--category", "all"]
+    assert train.main(["--config", str(small), *beginning, *fleet]) == 0
+    detectors = f"{inspection}/detectors"
+    names = {f"{variant}.seed{seed}" for variant in ("differnet", "attentdiffernet_se") for seed in range(3)}
+    assert names <= set(registry.aliases(detectors, "insulator"))
+    before = registry.aliases(detectors, "insulator")["champion"]
+
+    assert registry.main(["list", *_command("python -m jobs.registry list ")]) == 0
+    assert registry.main(["promote", *_command("python -m jobs.registry promote ")]) == 0
+    promoted = registry.aliases(detectors, "insulator")
+    assert promoted["champion"] == promoted["differnet.seed0"]
+    assert registry.main(["rollback", *_command("python -m jobs.registry rollback ")]) == 0
+    assert registry.aliases(detectors, "insulator")["champion"] == before
+
+    for info in storage.list_objects(f"{inspection}/training/insulator/test/good"):
+        name = info.uri.rsplit("/", 1)[-1]
+        storage.write(f"{inspection}/new-season/insulator/train/good/{name}", storage.read(info.uri))
+    assert recalibrate.main(_command("python -m jobs.recalibrate ")) == 0
+    assert registry.aliases(detectors, "insulator")["champion"] != before
+    assert "champion" in capsys.readouterr().out
 
 
 def _download(uri: str, folder: Path) -> None:
