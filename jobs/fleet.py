@@ -75,14 +75,16 @@ def train_units(
     def train(unit: Unit) -> UnitResult:
         began = time.monotonic()
         try:
+            if not ray.is_initialized():  # the driver is ending, and the next call of Ray would start another cluster
+                raise JobError(f"{unit}: interrupted")
             decoded = shared.take(unit)
             detector_id, metrics = train_unit(unit, decoded, weights=weights[unit.weights_key], report=report)
+            report.reached(str(unit), unit.config.optimiser.epochs, f"{unit}: done")  # also if it stopped early
             return UnitResult(unit, "trained", detector_id, metrics, time.monotonic() - began, None)
         except Exception as error:  # one unit's failure, of whatever kind, must not end the others
             reason = str(error) if isinstance(error, JobError) else cause(error)
             return UnitResult(unit, "failed", None, {}, time.monotonic() - began, reason)
         finally:
-            report.reached(str(unit), unit.config.optimiser.epochs, f"{unit}: done")
             shared.give_back(unit)
 
     with ThreadPool(concurrent) as threads:

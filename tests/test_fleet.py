@@ -118,7 +118,7 @@ def _train(units: list[Unit], *, concurrent: int = 1) -> list[UnitResult]:
 
 
 def test_photos_are_decoded_once_per_category_and_size_and_dropped_when_their_last_unit_is_done(
-    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: str, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = tiny_training(drawn, tmp_path) | {"variants": "differnet,attentdiffernet_se", "seeds": 2}
     units = plan_units(TrainConfig.model_validate(request))
@@ -146,8 +146,18 @@ def test_photos_are_decoded_once_per_category_and_size_and_dropped_when_their_la
     assert kept == [1, 1, 1, 0, 0]
 
 
-def test_an_unexpected_failure_of_one_unit_becomes_its_reason(
+def test_nothing_is_begun_once_ray_has_been_shut_down(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after Ctrl-C: the next call of Ray would start another cluster."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(fleet, "_decode", lambda _: pytest.fail("it decodes"))
+    (result,) = _train(plan_units(TrainConfig.model_validate(tiny_training(drawn, tmp_path))))
+    assert (result.status, result.reason) == ("failed", "insulator attentdiffernet_se seed 0: interrupted")
+
+
+def test_an_unexpected_failure_of_one_unit_becomes_its_reason(
+    cluster: str, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     units = plan_units(TrainConfig.model_validate(tiny_training(drawn, tmp_path) | {"seeds": 3}))
 
