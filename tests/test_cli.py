@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from jobs import benchmark, demo
+from jobs import benchmark, benchmark_training, demo, pretext_sheet
 from jobs.cli import parse_config, run_verb
 from jobs.config import ScoreConfig, TrainConfig
 from jobs.errors import RequestError
@@ -109,7 +109,7 @@ def test_help_lists_the_fields_and_exits_0(verb: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("verb", [benchmark, demo])
+@pytest.mark.parametrize("verb", [benchmark, benchmark_training, demo, pretext_sheet])
 def test_help_of_the_other_verbs_exits_0(verb: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         verb.main(["--help"])

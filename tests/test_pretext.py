@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from test_training import _photos
 from torch import Tensor
 
+from jobs import pretext_sheet
+from jobs.errors import RequestError
 from model.pretext import DEFECT_KINDS, with_defect, with_defects
 
 _PHOTO, _DONOR = _photos(2)
@@ -70,3 +75,23 @@ def test_any_photo_of_any_side_gets_defects_of_its_own_type_and_shape(
     drawn = with_defects(photo, donor=photo, rng=np.random.default_rng(seed), defects=defects, area=(share / 2, share))
     assert (drawn.dtype, drawn.shape) == (torch.uint8, photo.shape)
     assert not torch.equal(drawn, photo)
+
+
+def test_a_contact_sheet_shows_every_kind_on_the_readable_photos(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(b"<html>")
+    for name, image in zip(("b.png", "c.png"), _photos(2), strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(photos / name)
+    argv = ["--photos", str(photos), "--output", str(tmp_path / "sheet.png"), "--size", "64"]
+    assert pretext_sheet.main(argv) == 0
+    assert Image.open(tmp_path / "sheet.png").size == (64 * (2 + len(DEFECT_KINDS)), 2 * 64 + 16)
+    assert f"warning: left out file://{photos}/a.jpg: not_an_image" in capsys.readouterr().out
+
+
+def test_a_contact_sheet_needs_a_photo_that_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"<html>")
+    with pytest.raises(RequestError, match="found none that can be read"):
+        pretext_sheet.main(["--photos", str(tmp_path), "--output", str(tmp_path / "sheet.png")])
