@@ -26,10 +26,11 @@ from jobs.fetch import FetchDecode, as_images, prepare_process
 from jobs.figures import Seed
 from jobs.lineage import git_commit
 from model.anchors import anchor_scores
+from model.attention_training import pretrained_attention
 from model.config import DetectorConfig, OptimiserConfig
 from model.detector import AttentDifferNet
 from model.photos import InMemory
-from model.training import pretrained_attention, train
+from model.training import train
 
 _FETCH_CONCURRENCY = 32
 

@@ -1,25 +1,24 @@
-"""Configuration of every verb: one pydantic model each is the YAML file, the flags and the --help text."""
+"""Configuration of the verbs: one pydantic model each is the YAML file, the flags and the --help text.
+
+A training's is in jobs.train_config, the registry's in jobs.registry_config, a comparison's in jobs.comparison_config.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Self
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    ModelWrapValidatorHandler,
-    PrivateAttr,
-    ValidationError,
     field_validator,
-    model_validator,
 )
 
 from jobs import uris
 from jobs.errors import RequestError
-from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimiserConfig, preset
+from model.config import MAX_PIXELS
 
 
 def _as_uri(value: str) -> str:
@@ -29,7 +28,12 @@ def _as_uri(value: str) -> str:
         raise ValueError(str(error)) from error
 
 
-def _as_name(value: str) -> str:
+def as_name(value: str) -> str:
+    """Returns ``value`` if it can name a category, an alias or a run.
+
+    Raises:
+        ValueError: it cannot.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
         raise ValueError(
             f"expected 1-100 letters, digits, '.', '_' or '-', beginning with a letter or digit, got {value!r}"
@@ -38,7 +42,7 @@ def _as_name(value: str) -> str:
 
 
 Uri = Annotated[str, AfterValidator(_as_uri)]
-Name = Annotated[str, AfterValidator(_as_name)]
+Name = Annotated[str, AfterValidator(as_name)]
 
 DEFAULT_KEY_PATTERN = r"(?P<category>[^/]+)/"
 
@@ -95,135 +99,6 @@ class ScoreConfig(JobConfig):
         if "category" not in groups or groups - {"category", "site", "captured_at"}:
             raise ValueError(f"expected named groups category and at most site, captured_at, got {sorted(groups)}")
         return pattern
-
-
-class TrainConfig(JobConfig):
-    """Train detectors of one or more categories on their flawless photos, calibrate and register them.
-
-    Every combination of category, variant and seed is a unit: trained on its own, resumed and retried on its own.
-    """
-
-    data: Uri = Field(description="data in MVTec layout: <category>/train/good, <category>/test/<good or defect>")
-    category: str = Field(description="asset category to train; several with commas between them; all: every one there")
-    detectors: Uri = Field(description="registry to put the detectors into")
-    variant: str = Field("attentdiffernet_se", description=f"preset to start from: {', '.join(PRESETS)}")
-    variants: list[str] = Field(
-        default_factory=list,
-        description="several presets to train, with commas between them, the preferred one first; default: variant",
-    )
-    seeds: int = Field(1, ge=1, le=1000, description="detectors per variant, of detector.seed and the seeds after it")
-    alias: Name | None = Field("champion", description="alias to set to a category's best detector; null sets none")
-    retrain: bool = Field(False, description="train again what this configuration has already trained on this data")
-    concurrent: int | None = Field(None, ge=1, description="units at a time; default: what the cluster has room for")
-    workers: int = Field(1, ge=1, description="data-parallel training workers of a unit")
-    use_gpu: bool = Field(False, description="give each worker one GPU")
-    calibration_fraction: float = Field(
-        0.2, gt=0, lt=1, description="share of the flawless photos held out to calibrate"
-    )
-    validation_fraction: float | None = Field(
-        None,
-        ge=0,
-        lt=1,
-        description="share of the flawless photos held out to stop early and to compare seeds; default: 0.1 where "
-        "optimiser.patience or seeds ask for it, else 0",
-    )
-    false_alarm_rate: float = Field(
-        0.05, gt=0, lt=1, description="rate that the calibration set must be able to support"
-    )
-    checkpoint_every_s: float = Field(
-        120,
-        ge=0,
-        description="least seconds between two checkpoints, more where they would take over 5 % of the time; 0: one "
-        "after every epoch whatever it takes",
-    )
-    max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
-    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig, description="training procedure")
-    detector: DetectorConfig = Field(default_factory=DetectorConfig, description="changes to the preset")
-    _changes: object = PrivateAttr(default_factory=dict)
-
-    @field_validator("variants", mode="before")
-    @classmethod
-    def _split_at_commas(cls, variants: object) -> object:
-        return [name.strip() for name in variants.split(",")] if isinstance(variants, str) else variants
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _start_from_the_presets(cls, given: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        if not isinstance(given, dict):
-            return handler(given)
-        asked = cls._split_at_commas(given.get("variants")) or [
-            given.get("variant", cls.model_fields["variant"].default)
-        ]
-        changes = given.get("detector", {})
-        variants = [str(name) for name in asked] if isinstance(asked, list) else []
-        bases = {name: merge(_preset(name), changes) for name in variants}
-        config = handler({**given, "detector": next(iter(bases.values()), changes)})
-        config._changes = changes
-        for name in bases:
-            config.detector_of(name, seed=config.detector.seed)
-        return config
-
-    @field_validator("category")
-    @classmethod
-    def _categories_are_names(cls, category: str) -> str:
-        names = [_as_name(name.strip()) for name in category.split(",")]
-        if len(set(names)) < len(names) or ("all" in names and len(names) > 1):
-            raise ValueError(f"expected different names, or all, got {category!r}")
-        return ",".join(names)
-
-    @model_validator(mode="after")
-    def _workers_share_a_batch(self) -> Self:
-        if self.optimiser.batch_size < self.workers:
-            raise ValueError(f"optimiser.batch_size {self.optimiser.batch_size} is less than {self.workers} workers")
-        return self
-
-    @model_validator(mode="after")
-    def _photos_are_left_to_train(self) -> Self:
-        held_out = self.calibration_fraction + self.validation_share
-        if held_out >= 1:
-            raise ValueError(f"calibration_fraction and validation_fraction must be below 1 together, got {held_out:g}")
-        if self.optimiser.patience is not None and self.validation_share == 0:
-            raise ValueError("optimiser.patience needs photos to look at: give validation_fraction above 0")
-        if len(set(self.variants)) < len(self.variants):
-            raise ValueError(f"variants must differ, got {', '.join(self.variants)}")
-        return self
-
-    @property
-    def categories(self) -> list[str] | None:
-        """The categories to train; None: every one in the data."""
-        return None if self.category == "all" else self.category.split(",")
-
-    @property
-    def asked_variants(self) -> list[str]:
-        """The presets to train, the preferred one first."""
-        return self.variants or [self.variant]
-
-    @property
-    def validation_share(self) -> float:
-        """``validation_fraction`` with its default put in."""
-        if self.validation_fraction is not None:
-            return self.validation_fraction
-        return 0.1 if self.optimiser.patience is not None or self.seeds > 1 else 0.0
-
-    def detector_of(self, variant: str, *, seed: int) -> DetectorConfig:
-        """The detector of one unit: the preset ``variant`` with this configuration's changes, and its seed.
-
-        Raises:
-            ValueError: they do not go together; one line.
-        """
-        try:
-            return DetectorConfig.model_validate({**merge(_preset(variant), self._changes), "seed": seed})
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in ("detector", *first["loc"]))
-            raise ValueError(f"{field} of variant {variant}: {first['msg'].removeprefix('Value error, ')}") from error
-
-
-def _preset(name: str) -> dict[str, object]:
-    try:
-        return preset(name).model_dump()
-    except KeyError as error:
-        raise ValueError(error.args[0]) from error
 
 
 class EvaluateConfig(JobConfig):

@@ -18,10 +18,11 @@ from pydantic import Field
 
 from jobs import scoring, training, uris
 from jobs.cli import parse_config, run_verb
-from jobs.config import JobConfig, ScoreConfig, TrainConfig
+from jobs.config import JobConfig, ScoreConfig
 from jobs.demo_archive import CATEGORY, draw_archive
 from jobs.errors import EXIT_DONE, RequestError
 from jobs.publish import published_rows
+from jobs.train_config import TrainConfig
 from model.evaluation import auroc
 from model.weights import WeightsUnavailable, imagenet_weights
 

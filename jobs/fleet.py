@@ -13,11 +13,11 @@ from typing import Any
 
 import ray
 
-from jobs.config import TrainConfig
 from jobs.errors import JobError
 from jobs.photos import DecodedPhotos, decode_photos
 from jobs.pipeline import cause
 from jobs.progress import Report
+from jobs.train_config import TrainConfig
 from jobs.trainer import train_unit
 from jobs.units import FEWEST_PHOTOS, Unit
 

@@ -65,7 +65,7 @@ def _planned(detector: RegisteredDetector, false_alarm_rate: float) -> PlannedDe
     if detector.calibration is None:
         raise RequestError(
             f"detector {detector.detector_id} of {detector.category} has no calibration, so it cannot give p-values: "
-            f"train {detector.category} again with jobs.train"
+            f"calibrate {detector.category} with jobs.recalibrate"
         )
     config = detector.config
     return PlannedDetector(

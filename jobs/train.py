@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jobs.cli import parse_config, run_verb
-from jobs.config import TrainConfig
+from jobs.train_config import TrainConfig
 
 
 def main(argv: Sequence[str]) -> int:

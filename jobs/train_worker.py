@@ -18,9 +18,9 @@ from ray.train.torch import get_device, prepare_model
 from torch import Tensor
 
 from jobs import registry
-from jobs.config import TrainConfig
 from jobs.fetch import prepare_process
 from jobs.photos import BlockPhotos
+from jobs.train_config import TrainConfig
 from jobs.trainer import Task
 from model.artifact import save_artifact
 from model.calibration import Calibration

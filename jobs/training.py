@@ -11,12 +11,12 @@ import torch
 
 from jobs import registry, storage, uris
 from jobs.champion import Candidate, choose_champion
-from jobs.config import TrainConfig
 from jobs.errors import EXIT_DONE, EXIT_FAILED, JobError, MissingObjectError, RequestError
 from jobs.fleet import UnitResult, concurrent_units, train_units
 from jobs.fleet_table import printed, save, table
 from jobs.pipeline import start_ray
 from jobs.progress import Progress
+from jobs.train_config import TrainConfig
 from jobs.units import Unit, plan_units, trained_already
 from model.backbone import Backbone
 from model.config import DetectorConfig

@@ -14,10 +14,10 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from jobs import registry, storage, uris
-from jobs.config import TrainConfig
 from jobs.errors import RequestError
 from jobs.lineage import manifest_hash
 from jobs.manifest import list_archive
+from jobs.train_config import TrainConfig
 from model.calibration import smallest_sample
 from model.splits import split_calibration
 

@@ -15,7 +15,8 @@ synthetic defects too, but by classifying or segmenting them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,10 +33,13 @@ from model.gates import (
     recorded_gates,
     use_gate_statistics,
 )
+from model.metrics import TrainingDiverged
 from model.photos import Photos
 from model.pretext import with_defects
 from model.rotation import rotate, scoring_angles
 from model.scaling import Scaling, fit_scaling
+from model.seeding import Stream, stream
+from model.workers import copied_from_first
 
 FEWEST_PHOTOS = 4
 """Two for the Gaussian, two for the pairs."""
@@ -87,6 +91,65 @@ def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, 
         if not torch.isfinite(loss):
             break
     return float(loss.detach())
+
+
+def pretrained_attention(detector: AttentDifferNet, categories: Sequence[Photos]) -> dict[str, Tensor]:
+    """Attention that has learnt its pretext from flawless photos of several categories: one for a whole fleet.
+
+    Args:
+        detector: untrained, on the device to train on; its attention is changed.
+        categories: each category's photos, at least 4.
+
+    Returns:
+        State of ``detector.backbone.attention``, copies on the CPU.
+
+    Raises:
+        TrainingDiverged: the pretext's loss is not finite, reported as epoch 0.
+        ValueError: too few photos.
+    """
+    detector.eval()
+    _learn_pretext(detector, categories)
+    return {name: value.detach().cpu().clone() for name, value in detector.backbone.attention.state_dict().items()}
+
+
+def _learn_pretext(detector: AttentDifferNet, categories: Sequence[Photos]) -> float:
+    fewest = min(len(photos) for photos in categories)
+    if fewest < FEWEST_PHOTOS:
+        raise ValueError(f"the attention pretext needs at least {FEWEST_PHOTOS} flawless photos, got {fewest}")
+    loss = train_attention(detector, categories, rng=stream(detector.config.seed, Stream.ATTENTION))
+    if not math.isfinite(loss):
+        raise TrainingDiverged(0, loss, learning_rate=detector.config.pretext.learning_rate)
+    return loss
+
+
+def prepare_attention(detector: AttentDifferNet, photos: Photos, learnt: Mapping[str, Tensor] | None) -> float | None:
+    """Makes a detector's attention ready before its flow is trained, as ``attention_training`` asks for.
+
+    Every worker learns the whole pretext, which is short, and then takes the first one's attention: one worker and
+    several get the same.
+
+    Args:
+        detector: untrained, its attention is changed.
+        photos: flawless photos that the detector is for.
+        learnt: what `pretrained_attention` gave; None learns the pretext from ``photos``.
+
+    Returns:
+        The pretext's last loss; None where there was nothing to learn here.
+
+    Raises:
+        TrainingDiverged: the pretext's loss is not finite, reported as epoch 0.
+        ValueError: too few photos.
+    """
+    kind, loss = detector.config.attention_training, None
+    if kind == "frozen":
+        return None
+    if kind == "pretext" and learnt is None:
+        loss = _learn_pretext(detector, [photos])
+    if kind == "pretext" and learnt is not None:
+        detector.backbone.attention.load_state_dict(learnt, strict=True)
+    fit_gate_inputs(detector, photos, rng=stream(detector.config.seed, Stream.GATES))
+    copied_from_first(detector.backbone.attention)
+    return loss
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from model.attention_training import FEWEST_PHOTOS, fit_gate_inputs, train_attention
+from model.attention_training import prepare_attention
 from model.checkpoint import TrainingState
 from model.config import OptimiserConfig
 from model.detector import AttentDifferNet
@@ -34,7 +34,6 @@ from model.photos import Photos
 from model.seeding import Stream, seeded_device, stream
 from model.views import ComputedViews, training_views
 from model.watch import Watch
-from model.workers import copied_from_first
 
 Snapshot = Callable[[], TrainingState]
 """Takes the state of the training after the epoch that is reported; costs a copy of the detector and of Adam."""
@@ -94,59 +93,12 @@ def train(
     if resume is not None:
         _load_detector(detector, resume.tensors, prefix=_DETECTOR)
     elif detector.config.attention:
-        pretext = _prepare_attention(detector, photos, attention)
+        pretext = prepare_attention(detector, photos, attention)
     training = _Training(detector, photos, validation, optimiser, resume, rank=rank, world_size=world_size, wrap=wrap)
     if pretext is not None:
         training.report(0, loss=pretext, started_s=started_s, views=0, on_epoch=on_epoch)
     training.run(on_epoch)
     return training.history
-
-
-def pretrained_attention(detector: AttentDifferNet, categories: Sequence[Photos]) -> dict[str, Tensor]:
-    """Attention that has learnt its pretext from flawless photos of several categories: one for a whole fleet.
-
-    Args:
-        detector: untrained, on the device to train on; its attention is changed.
-        categories: each category's photos, at least 4.
-
-    Returns:
-        State of ``detector.backbone.attention``, copies on the CPU.
-
-    Raises:
-        TrainingDiverged: the pretext's loss is not finite, reported as epoch 0.
-        ValueError: too few photos.
-    """
-    detector.eval()
-    _learn_pretext(detector, categories)
-    return {name: value.detach().cpu().clone() for name, value in detector.backbone.attention.state_dict().items()}
-
-
-def _learn_pretext(detector: AttentDifferNet, categories: Sequence[Photos]) -> float:
-    fewest = min(len(photos) for photos in categories)
-    if fewest < FEWEST_PHOTOS:
-        raise ValueError(f"the attention pretext needs at least {FEWEST_PHOTOS} flawless photos, got {fewest}")
-    loss = train_attention(detector, categories, rng=stream(detector.config.seed, Stream.ATTENTION))
-    if not math.isfinite(loss):
-        raise TrainingDiverged(0, loss, learning_rate=detector.config.pretext.learning_rate)
-    return loss
-
-
-def _prepare_attention(detector: AttentDifferNet, photos: Photos, learnt: Mapping[str, Tensor] | None) -> float | None:
-    """Trains attention on its pretext, or fits what joint training needs; returns the pretext's last loss, if any.
-
-    Every worker learns the whole pretext, which is short, and then takes the first one's attention: one worker and
-    several get the same.
-    """
-    kind, loss = detector.config.attention_training, None
-    if kind == "frozen":
-        return None
-    if kind == "pretext" and learnt is None:
-        loss = _learn_pretext(detector, [photos])
-    if kind == "pretext" and learnt is not None:
-        detector.backbone.attention.load_state_dict(learnt, strict=True)
-    fit_gate_inputs(detector, photos, rng=stream(detector.config.seed, Stream.GATES))
-    copied_from_first(detector.backbone.attention)
-    return loss
 
 
 class _Training:

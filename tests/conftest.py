@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from jobs.config import TrainConfig
+    from jobs.train_config import TrainConfig
     from model.detector import AttentDifferNet
     from model.metrics import EpochMetrics
 
@@ -184,7 +184,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def detectors(cluster: str, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A registry, as a local folder, whose champion of category insulator is a tiny attentdiffernet_se."""
     from jobs import training
-    from jobs.config import TrainConfig
+    from jobs.train_config import TrainConfig
 
     registry = tmp_path_factory.mktemp("registry")
     assert training.run(TrainConfig.model_validate(tiny_training(drawn, registry))) == 0

@@ -8,7 +8,7 @@ import torch
 from test_training import _config, _ignore, _photos
 from torch import Tensor, nn
 
-from model.attention_training import fit_gate_inputs, train_attention
+from model.attention_training import fit_gate_inputs, pretrained_attention, train_attention
 from model.config import OptimiserConfig
 from model.detector import AttentDifferNet
 from model.gates import Gate, GateInput, deviation_from_identity, fitting_gate_inputs, recorded_gates
@@ -51,7 +51,7 @@ def _log_ratio(detector: AttentDifferNet) -> float:
 @pytest.mark.parametrize("kind", ["se", "cbam"])
 def test_synthetic_defects_on_photos_never_seen_stand_out_more_after_the_pretext(kind: str) -> None:
     trained = _detector(kind)
-    train_attention(trained, _PHOTOS, rng=_rng())
+    train_attention(trained, [_PHOTOS], rng=_rng())
     assert _log_ratio(trained) > _log_ratio(_detector(kind)) + 0.05
 
 
@@ -71,11 +71,33 @@ def test_the_pretext_trains_attention_alone_and_the_flow_training_leaves_it() ->
     assert history[0].health.gate_mean != 1
 
 
-def test_the_pretext_learns_from_the_photos_it_is_given() -> None:
-    own, others = _detector(), _detector()
-    train(own, _PHOTOS, optimiser=_ONE_EPOCH, on_epoch=_ignore)
-    train(others, _PHOTOS, optimiser=_ONE_EPOCH, on_epoch=_ignore, pretext_photos=InMemory(_photos(24, seed=9)))
-    assert not _equal(own.backbone.attention, others.backbone.attention)
+def test_attention_learnt_from_several_categories_is_taken_and_fitted_to_the_detectors_own_photos() -> None:
+    others = InMemory(_photos(24, seed=9))
+    learnt = pretrained_attention(_detector(), [_PHOTOS, others])
+    alone = pretrained_attention(_detector(), [_PHOTOS])
+    assert not torch.equal(learnt["conv5.fc1.weight"], alone["conv5.fc1.weight"])
+
+    trained = _detector()
+    history = train(trained, _PHOTOS, optimiser=_ONE_EPOCH, on_epoch=_ignore, attention=learnt)
+
+    assert [row.epoch for row in history] == [1]  # there was no pretext to report
+    state = trained.backbone.attention.state_dict()
+    assert all(torch.equal(state[name], learnt[name]) for name in state if ".fc" in name)
+    # The statistics that came along are the last category's, in the order of the pretext.
+    assert not torch.equal(state["conv5.average.mean"], learnt["conv5.average.mean"])
+
+
+def test_each_category_of_a_pretext_keeps_gate_statistics_of_its_own() -> None:
+    detector = _detector()
+    bright, dark = InMemory(_PHOTOS.images // 2 + 128), InMemory(_PHOTOS.images // 4)
+    used: list[float] = []
+    detector.backbone.attention["pool1"].average.register_forward_pre_hook(
+        lambda module, _args: used.append(float(module.mean.mean()))
+    )
+    train_attention(detector, [bright, dark], rng=_rng())
+    in_training = used[-4 * 2 :]  # the last four steps, two passes each at one scale
+    assert in_training[0] == in_training[1] == in_training[4]
+    assert in_training[2] == in_training[3] == in_training[6] != in_training[0]
 
 
 def test_the_pretext_is_seeded() -> None:
@@ -90,7 +112,7 @@ def test_a_strong_identity_term_keeps_the_gates_at_one() -> None:
     free, held = _detector(), _detector(pretext=_PRETEXT | {"identity_weight": 1000.0})
     deviations = []
     for detector in (free, held):
-        train_attention(detector, _PHOTOS, rng=_rng())
+        train_attention(detector, [_PHOTOS], rng=_rng())
         with recorded_gates(detector.backbone.attention) as gates, torch.no_grad():
             detector.pooled_features(_PHOTOS.images)
         deviations.append(float(deviation_from_identity(gates)))
@@ -132,8 +154,7 @@ def test_a_dead_gate_input_stays_finite() -> None:
 
 
 def test_every_gate_counts_the_same_in_the_deviation() -> None:
-    assert float(deviation_from_identity([torch.zeros(2, 100), torch.ones(2, 1)])) == 0.5
-    assert float(deviation_from_identity([])) == 0.0
+    assert float(deviation_from_identity([torch.zeros(2, 100), torch.zeros(2, 1), torch.ones(2, 1)])) == 2.0
     assert torch.equal(Gate(2.0)(torch.zeros(3)), torch.ones(3))
 
 

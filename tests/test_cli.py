@@ -13,8 +13,9 @@ import pytest
 
 from jobs import benchmark, benchmark_training, demo, pretext_sheet
 from jobs.cli import parse_config, run_verb
-from jobs.config import ScoreConfig, TrainConfig
+from jobs.config import ScoreConfig
 from jobs.errors import RequestError
+from jobs.train_config import TrainConfig
 
 SCORE = ["--archive", "s3://a/b", "--detectors", "s3://d", "--results", "out", "--run-id", "night-1"]
 TRAIN = ["--data", "s3://a/b", "--category", "insulator", "--detectors", "s3://d"]

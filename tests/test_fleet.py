@@ -15,11 +15,11 @@ from conftest import tiny_training
 
 from jobs import fleet, registry, storage, training
 from jobs.cli import parse_config
-from jobs.config import TrainConfig
 from jobs.errors import EXIT_DONE, EXIT_FAILED
 from jobs.fleet import UnitResult, concurrent_units, train_units
 from jobs.photos import DecodedPhotos
 from jobs.progress import Report
+from jobs.train_config import TrainConfig
 from jobs.units import Unit, plan_units
 from model.config import PRESETS
 

@@ -257,7 +257,7 @@ def test_bad_objects_of_every_kind_among_real_photos(
     from test_storage import deny_reading
 
     from jobs import training
-    from jobs.config import TrainConfig
+    from jobs.train_config import TrainConfig
 
     photos = shared / "data"
     _copy(photos / "cplid_win" / "insulator" / "train", f"{bucket}/data/insulator/train")

@@ -12,10 +12,10 @@ from conftest import TINY, plainly_trained, tiny_training
 from scipy.stats import binom, kstest
 
 from jobs import registry, storage, training
-from jobs.config import TrainConfig
 from jobs.demo_archive import draw_photo
 from jobs.errors import RequestError
 from jobs.fetch import FetchDecode
+from jobs.train_config import TrainConfig
 from model.artifact import load_artifact
 from model.calibration import Calibration
 from model.config import DetectorConfig, OptimiserConfig

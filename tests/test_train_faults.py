@@ -18,8 +18,8 @@ import ray.train
 from conftest import new_bucket, plainly_trained, tiny_training
 
 from jobs import registry, storage, trainer, training, uris
-from jobs.config import TrainConfig
 from jobs.errors import JobError, MissingObjectError
+from jobs.train_config import TrainConfig
 from jobs.units import plan_units
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobs import train_worker
-from jobs.config import TrainConfig
+from jobs.train_config import TrainConfig
 from jobs.train_worker import _Epochs, _kept
 from model.guard import FeatureHealth
 from model.metrics import EpochMetrics

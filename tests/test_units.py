@@ -10,8 +10,8 @@ import pytest
 from conftest import tiny_training
 
 from jobs import registry
-from jobs.config import TrainConfig
 from jobs.errors import RequestError
+from jobs.train_config import TrainConfig
 from jobs.units import Unit, plan_units, split_photos, trained_already
 
 
