@@ -4,7 +4,8 @@ A likelihood can be raised by shrinking the features (scale collapse), by making
 collapse), by silencing channels, or by stretching the flow to its clamp. None of it helps to tell defects, all of it
 shows against the plain features of the same views. Healthy and collapsed trainings of our study (145 runs) lie far
 apart: feature-std ratio 0.72-1.01 against 0.02-0.2, effective-rank ratio 0.94-1.19 against 0.2-0.7, dead channels up to
-13 %; pretexts shared by several categories have since given rank ratios down to 0.77 without harm. The guard stops disasters; it does not predict gains. The mean of the gates is a poor watch, and only reported.
+13 %. Pretexts shared by several categories have since given rank ratios down to 0.73 without harm. The guard stops
+disasters; it does not predict gains. The mean of the gates is a poor watch, and only reported.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from jobs.cli import parse_config
+from jobs.comparison_config import ComparisonConfig
 from jobs.config import ScoreConfig
 from jobs.errors import RequestError
 from jobs.train_config import TrainConfig
@@ -207,3 +208,10 @@ def test_no_file_names_a_web_address() -> None:
     files = [path for path in INFRA.rglob("*") if path.is_file() and path.suffix != ".png"]
     assert INFRA / "Dockerfile" in files
     assert [path.name for path in files if re.search(r"https?://", path.read_text())] == []
+
+
+def test_the_comparison_of_the_readme_parses_and_varies_nothing_but_what_it_says() -> None:
+    argv = ["--config", str(INFRA / "runs" / "comparison.yaml"), "--data", "/a,/b", "--output", "/o"]
+    config = parse_config(ComparisonConfig, argv)
+    best, bare = (config.detector_config(name, seed=1).model_dump() for name in config.variants[-2:])
+    assert {name for name in best if best[name] != bare[name]} == {"variant", "attention", "attention_training"}
