@@ -98,7 +98,7 @@ def test_the_fleet_s_commands_run_as_they_stand(
     assert registry.main(["list", *_command("python -m jobs.registry list ")]) == 0
     assert registry.main(["promote", *_command("python -m jobs.registry promote ")]) == 0
     promoted = registry.aliases(detectors, "insulator")
-    assert promoted["champion"] == promoted["differnet.seed0"]
+    assert promoted["champion"] == promoted["attentdiffernet_se.seed0"] != before
     assert registry.main(["rollback", *_command("python -m jobs.registry rollback ")]) == 0
     assert registry.aliases(detectors, "insulator")["champion"] == before
 
