@@ -22,7 +22,7 @@ help:  ## show what there is
 demo: .venv/installed  ## draw a small archive, train on it, score it, query the result (under 5 minutes)
 	$(RUN_ENV) $(BIN)/python -m jobs.demo
 
-test: .venv/installed lint  ## lint, type-check and run the tests (under 15 minutes on 2 cores)
+test: .venv/installed lint  ## lint, type-check and run the tests (15 to 25 minutes on 2 cores)
 	$(RUN_ENV) $(BIN)/python -m pytest
 
 lint: .venv/installed  ## ruff and mypy --strict
