@@ -11,20 +11,18 @@ import pyarrow.compute as pc
 import ray
 import torch
 
-from jobs import storage, uris
+from jobs.backbone_weights import backbone_weights
 from jobs.comparison_config import ComparisonConfig
 from jobs.comparison_report import Failure, report
 from jobs.comparison_units import Unit, decode, finished, learn_attention, run_unit
 from jobs.config import ScoringResources
-from jobs.errors import EXIT_DONE, EXIT_FAILED, MissingObjectError, RequestError
+from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError
 from jobs.lineage import git_commit, manifest_hash
 from jobs.manifest import list_archive
 from jobs.pipeline import cause, scoring_actors, start_ray
 from jobs.progress import Progress, Report
 from model.anchors import ANCHORS
-from model.backbone import Backbone
 from model.config import DetectorConfig
-from model.weights import WeightsUnavailable, resolve_backbone_weights
 
 _LABELLED = r"(?P<category>[^/]+)/(?P<site>train/good|test/[^/]+)/"
 """The label stands where an archive has its site, so that it travels with the row."""
@@ -123,13 +121,7 @@ def _warn_of_other_code(outcomes: Iterable[Outcome]) -> None:
 
 
 def _weights(detector: DetectorConfig) -> _Weights:
-    try:
-        weights = resolve_backbone_weights(detector, read=lambda uri: storage.read(uris.normalise(uri)))
-        if weights is not None:
-            Backbone(detector).load_features(weights)
-        return weights
-    except (WeightsUnavailable, ValueError, MissingObjectError) as error:
-        raise RequestError(f"weights {detector.weights} of {detector.backbone}: {error}") from error
+    return backbone_weights(detector, asked_as=f"weights {detector.weights} of {detector.backbone}")
 
 
 def _run_units(

@@ -16,7 +16,7 @@ from jobs.evaluation_stage import Candidate, ScoreWithEach
 from jobs.fetch import FetchDecode
 from jobs.figures import compare, figure_table, variant_summaries
 from jobs.manifest import list_archive
-from jobs.pipeline import DECODE_BATCH_PHOTOS, as_table, cause, decoded, scoring_actors, start_ray
+from jobs.pipeline import DECODE_BATCH_PHOTOS, as_table, cause, decoded, in_scoring_actors, scoring_actors, start_ray
 from jobs.progress import Progress, Report
 from jobs.schema import EVALUATED
 
@@ -159,20 +159,11 @@ def _dataset(config: EvaluateConfig, manifest: pa.Table, candidates: Candidates,
     blocks = [manifest.slice(start, DECODE_BATCH_PHOTOS) for start in range(0, len(manifest), DECODE_BATCH_PHOTOS)]
     actors = scoring_actors(resources)
     decoding = decoded(ray.data.from_arrow(blocks), fetch_decode, tasks=None if resources.use_gpu else actors)
-    return decoding.map_batches(
-        ScoreWithEach,
-        fn_constructor_kwargs={
-            "detectors": config.detectors,
-            "candidates": candidates,
-            "cache": resources.detector_cache,
-            "report": report,
-            "device": "cuda" if resources.use_gpu else "cpu",
-        },
-        batch_size=resources.batch_photos or _BATCH_PHOTOS,
-        batch_format="pyarrow",
-        num_cpus=1,
-        num_gpus=1 if resources.use_gpu else None,
-        compute=ray.data.ActorPoolStrategy(
-            min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=2
-        ),
-    )
+    arguments = {
+        "detectors": config.detectors,
+        "candidates": candidates,
+        "cache": resources.detector_cache,
+        "report": report,
+    }
+    batch_photos = resources.batch_photos or _BATCH_PHOTOS
+    return in_scoring_actors(decoding, ScoreWithEach, arguments, batch_photos=batch_photos, resources=resources)

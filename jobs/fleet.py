@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter
@@ -13,9 +12,10 @@ from typing import Any
 
 import ray
 
+from jobs.config import ScoringResources
 from jobs.errors import JobError
 from jobs.photos import DecodedPhotos, decode_photos
-from jobs.pipeline import cause
+from jobs.pipeline import cause, scoring_actors
 from jobs.progress import Report
 from jobs.train_config import TrainConfig
 from jobs.trainer import train_unit
@@ -47,13 +47,7 @@ def concurrent_units(config: TrainConfig) -> int:
     """Units at a time: as asked, else as many as the GPUs, or the cores beside those that decode, can give workers."""
     if config.concurrent is not None:
         return config.concurrent
-    available: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray ships no types
-    if config.use_gpu:
-        return max(1, int(available.get("GPU", 0)) // config.workers)
-    slots = int(available.get("CPU", 1))
-    is_one_machine = len(ray.nodes()) == 1  # type: ignore[no-untyped-call]  # ray ships no types
-    cores = min(slots, os.cpu_count() or 1) if is_one_machine else slots
-    return max(1, min(cores, slots - max(1, slots // 4)) // config.workers)
+    return max(1, scoring_actors(ScoringResources(use_gpu=config.use_gpu)) // config.workers)
 
 
 def train_units(

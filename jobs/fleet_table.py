@@ -11,24 +11,8 @@ import pyarrow as pa
 from jobs import storage, uris
 from jobs.fleet import UnitResult
 from jobs.manifest import write_parquet
+from jobs.schema import FLEET
 from jobs.units import Unit
-
-FLEET = pa.schema(
-    [
-        pa.field("category", pa.string(), nullable=False),
-        pa.field("variant", pa.string(), nullable=False),
-        pa.field("seed", pa.int64(), nullable=False),
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("epochs", pa.int64()),
-        pa.field("last_loss", pa.float64()),
-        pa.field("validation_loss", pa.float64()),
-        pa.field("minutes", pa.float64(), nullable=False),
-        pa.field("detector_id", pa.string()),
-        pa.field("reason", pa.string()),
-    ]
-)
-"""Losses in nats per dimension: the last epoch's over training photos in the detector's own scaled features, and that
-of held-out photos in standardised features (model.held_out), to compare seeds of one variant by."""
 
 
 def table(results: Sequence[UnitResult], *, order: Sequence[Unit]) -> pa.Table:

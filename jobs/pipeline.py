@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
@@ -133,10 +134,37 @@ def scored(
     actors = scoring_actors(resources)
     # A decoder per CPU scorer is plenty, and each process takes seconds to import torch; GPUs want all they can get.
     decoding = decoded(manifest, fetch_decode, tasks=None if resources.use_gpu else actors)
-    return decoding.map_batches(
+    return in_scoring_actors(
+        decoding,
         ScoreImages,
-        fn_constructor_kwargs={"plan": plan, "report": report, "device": "cuda" if resources.use_gpu else "cpu"},
-        batch_size=batch_photos(plan, resources),
+        {"plan": plan, "report": report},
+        batch_photos=batch_photos(plan, resources),
+        resources=resources,
+    )
+
+
+def in_scoring_actors(
+    decoding: ray.data.Dataset,
+    stage: type,
+    arguments: Mapping[str, Any],
+    *,
+    batch_photos: int,
+    resources: ScoringResources,
+) -> ray.data.Dataset:
+    """Runs a stage that loads detectors in as many actors as `scoring_actors` says, one GPU or core each.
+
+    Args:
+        decoding: DECODED rows.
+        stage: maps a batch of them; its constructor also takes ``device``.
+        arguments: the constructor's others.
+        batch_photos: rows of a batch.
+        resources: share of the cluster.
+    """
+    actors = scoring_actors(resources)
+    return decoding.map_batches(
+        stage,
+        fn_constructor_kwargs={**arguments, "device": "cuda" if resources.use_gpu else "cpu"},
+        batch_size=batch_photos,
         batch_format="pyarrow",
         num_cpus=1,
         num_gpus=1 if resources.use_gpu else None,

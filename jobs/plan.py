@@ -67,6 +67,13 @@ def _planned(detector: RegisteredDetector, false_alarm_rate: float) -> PlannedDe
             f"detector {detector.detector_id} of {detector.category} has no calibration, so it cannot give p-values: "
             f"calibrate {detector.category} with jobs.recalibrate"
         )
+    return planned_detector(detector, calibration=detector.calibration, false_alarm_rate=false_alarm_rate)
+
+
+def planned_detector(
+    detector: RegisteredDetector, *, calibration: Calibration, false_alarm_rate: float
+) -> PlannedDetector:
+    """What the stages need of a detector, with a calibration that may be another than its own."""
     config = detector.config
     return PlannedDetector(
         detector_id=detector.detector_id,
@@ -74,6 +81,6 @@ def _planned(detector: RegisteredDetector, false_alarm_rate: float) -> PlannedDe
         image_size=config.image_size,
         views=config.views,
         precision=config.precision,
-        threshold=detector.calibration.threshold(false_alarm_rate),
-        calibration=detector.calibration,
+        threshold=calibration.threshold(false_alarm_rate),
+        calibration=calibration,
     )

@@ -17,7 +17,7 @@ from jobs.errors import EXIT_DONE, JobError, RequestError
 from jobs.lineage import is_training_photo, lineage, manifest_hash
 from jobs.manifest import list_archive
 from jobs.pipeline import as_table, cause, scored, start_ray
-from jobs.plan import PlannedDetector, ScoringPlan
+from jobs.plan import ScoringPlan, planned_detector
 from jobs.progress import Progress
 from jobs.registry import RegisteredDetector
 from jobs.registry_config import RecalibrateConfig
@@ -105,15 +105,7 @@ def _staged(manifest: pa.Table, config: RecalibrateConfig, *, plan: ScoringPlan)
 def _plan(config: RecalibrateConfig, parent: RegisteredDetector) -> ScoringPlan:
     # A detector without calibration gets one here as well: any will do, for its p-values are not read.
     calibration = parent.calibration or Calibration(scores=(0.0,))
-    planned = PlannedDetector(
-        detector_id=parent.detector_id,
-        variant=parent.config.variant,
-        image_size=parent.config.image_size,
-        views=parent.config.views,
-        precision=parent.config.precision,
-        threshold=calibration.threshold(config.false_alarm_rate),
-        calibration=calibration,
-    )
+    planned = planned_detector(parent, calibration=calibration, false_alarm_rate=config.false_alarm_rate)
     return ScoringPlan(
         run_id="recalibrate",
         detectors=config.detectors,

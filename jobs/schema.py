@@ -71,6 +71,23 @@ SCORES = pa.schema(
 STAGED = SCORES.insert(0, MANIFEST.field("image_id"))
 """SCORES before publication: keyed by image_id for checkpoint and reconciliation."""
 
+FLEET = pa.schema(
+    [
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("variant", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("epochs", pa.int64()),
+        pa.field("last_loss", pa.float64()),
+        pa.field("validation_loss", pa.float64()),
+        pa.field("minutes", pa.float64(), nullable=False),
+        pa.field("detector_id", pa.string()),
+        pa.field("reason", pa.string()),
+    ]
+)
+"""Losses in nats per dimension: the last epoch's over training photos in the detector's own scaled features, and that
+of held-out photos in standardised features (model.held_out), to compare seeds of one variant by."""
+
 EVALUATED = pa.schema(
     [
         _column("category", pa.string(), "asset category"),

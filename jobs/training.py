@@ -7,20 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
-import torch
 
-from jobs import registry, storage, uris
+from jobs import registry, uris
+from jobs.backbone_weights import backbone_weights
 from jobs.champion import Candidate, choose_champion
-from jobs.errors import EXIT_DONE, EXIT_FAILED, JobError, MissingObjectError, RequestError
+from jobs.errors import EXIT_DONE, EXIT_FAILED, JobError
 from jobs.fleet import UnitResult, concurrent_units, train_units
 from jobs.fleet_table import printed, save, table
 from jobs.pipeline import start_ray
 from jobs.progress import Progress
 from jobs.train_config import TrainConfig
 from jobs.units import Unit, plan_units, trained_already
-from model.backbone import Backbone
-from model.config import DetectorConfig
-from model.weights import WeightsUnavailable, resolve_backbone_weights
 
 
 def run(config: TrainConfig) -> int:
@@ -65,7 +62,10 @@ def _results(config: TrainConfig, units: Sequence[Unit]) -> Iterator[UnitResult]
 
 def _trained(config: TrainConfig, units: Sequence[Unit]) -> Iterator[UnitResult]:
     weights = {unit.weights_key: unit.config.detector for unit in units}
-    loaded = {key: _backbone_weights(detector) for key, detector in weights.items()}
+    loaded = {
+        key: backbone_weights(detector, asked_as=f"--detector.weights {detector.weights}")
+        for key, detector in weights.items()
+    }
     start_ray()
     references = {key: ray.put(tensors) for key, tensors in loaded.items()}
     del loaded
@@ -74,16 +74,6 @@ def _trained(config: TrainConfig, units: Sequence[Unit]) -> Iterator[UnitResult]
     print(f"training {what}, {config.workers} worker(s) each", flush=True)
     with Progress(sum(unit.config.optimiser.epochs for unit in units), verb="training", unit="epoch") as progress:
         yield from train_units(units, concurrent=concurrent, weights=references, report=progress.report)
-
-
-def _backbone_weights(detector: DetectorConfig) -> dict[str, torch.Tensor] | None:
-    try:
-        weights = resolve_backbone_weights(detector, read=lambda uri: storage.read(uris.normalise(uri)))
-        if weights is not None:
-            Backbone(detector).load_features(weights)
-        return weights
-    except (WeightsUnavailable, ValueError, MissingObjectError) as error:
-        raise RequestError(f"--detector.weights {detector.weights}: {error}") from error
 
 
 def _say(result: UnitResult) -> None:

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from model.detector import AttentDifferNet
-
-_DEAD_CHANNEL_STD = 1e-2
-"""As in model.scaling: the floor of a channel's standard deviation, relative to the mean over channels."""
+from model.scaling import DEAD_CHANNEL_STD
 
 
 def standardised_loss(detector: AttentDifferNet, loss: float, *, pooled: Tensor) -> float:
@@ -35,7 +33,7 @@ def standardised_loss(detector: AttentDifferNet, loss: float, *, pooled: Tensor)
         Nats per dimension; independent Gaussians of the channels' own mean and standard deviation would have 0.5.
     """
     std = pooled.double().std(0, correction=0)
-    std = std.clamp_min(_DEAD_CHANNEL_STD * float(std.mean()))
+    std = std.clamp_min(DEAD_CHANNEL_STD * float(std.mean()))
     return loss - _log_det(detector) / detector.feature_dim - float(std.log().mean())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
@@ -50,10 +52,8 @@ class Optimisation:
         parts = min(self._settings.accumulate, len(photos))
         total = torch.zeros((), dtype=torch.float64, device=self.weights[0].device)
         for number, some in enumerate(torch.arange(len(photos)).tensor_split(parts), start=1):
-            if number < parts:
-                with without_exchange(self._likelihood.module):
-                    total += self._backward(photos[some], drawn[some], weight=weight, share=len(some) / len(photos))
-            else:
+            is_last = number == parts
+            with nullcontext() if is_last else without_exchange(self._likelihood.module):
                 total += self._backward(photos[some], drawn[some], weight=weight, share=len(some) / len(photos))
         self._adam.step()
         return total

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-_DEAD_CHANNEL_STD = 1e-2
+DEAD_CHANNEL_STD = 1e-2
 """Floor of a channel's standard deviation, relative to the mean over channels: a dead channel must not divide by 0."""
 
 
@@ -55,7 +55,7 @@ def fit_scaling(kind: Literal["global", "channel", "whiten"], pooled: Tensor) ->
     if kind == "global":
         return Scaling(torch.zeros_like(mean), same, None)
     if kind == "channel":
-        return Scaling(mean, std.clamp_min(_DEAD_CHANNEL_STD * typical), None)
+        return Scaling(mean, std.clamp_min(DEAD_CHANNEL_STD * typical), None)
     return Scaling(mean, same, _whitening((pooled.detach().double() - mean) / typical))
 
 
