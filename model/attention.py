@@ -83,9 +83,9 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Returns (N, C, H, W): each channel of ``maps`` times its gate in (0, scale)."""
-        squeezed = self.average(maps.mean((2, 3), keepdim=True))
+        squeezed = self.average(maps.mean((2, 3), keepdim=True, dtype=torch.float32))
         gate: Tensor = self.gate(self.fc2(torch.relu(self.fc1(squeezed))))
-        return maps * gate
+        return maps * gate.to(maps.dtype)
 
 
 class CBAM(nn.Module):
@@ -120,12 +120,13 @@ class CBAM(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Returns (N, C, H, W): ``maps`` times a gate per channel, then times a gate per position."""
-        average = self._mlp(self.average(maps.mean((2, 3), keepdim=True)))
-        maximum = self._mlp(self.maximum(maps.amax((2, 3), keepdim=True)))
-        maps = maps * self.channel_gate(average + maximum)
-        position = self.position(torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], dim=1))
+        average = self._mlp(self.average(maps.mean((2, 3), keepdim=True, dtype=torch.float32)))
+        maximum = self._mlp(self.maximum(maps.amax((2, 3), keepdim=True).float()))
+        maps = maps * self.channel_gate(average + maximum).to(maps.dtype)
+        mean = maps.mean(1, keepdim=True, dtype=torch.float32)
+        position = self.position(torch.cat([mean, maps.amax(1, keepdim=True).float()], dim=1))
         spatial_gate: Tensor = self.spatial_gate(self.conv(position))
-        return maps * spatial_gate
+        return maps * spatial_gate.to(maps.dtype)
 
     def _mlp(self, pooled: Tensor) -> Tensor:
         hidden: Tensor = self.fc2(torch.relu(self.fc1(pooled)))

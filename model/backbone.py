@@ -30,7 +30,7 @@ def _pool(*, ceil_mode: bool = False) -> nn.Module:
     return nn.MaxPool2d(3, stride=2, ceil_mode=ceil_mode)
 
 
-class _ChannelNorm(nn.Module):
+class ChannelNorm(nn.Module):
     """AlexNet's local response normalisation: x / (1 + 1e-4 / 5 * sum of squares over 5 neighbouring channels) ** 0.75.
 
     Equals ``nn.LocalResponseNorm(5)``, whose 3-d pooling takes most of the network's time: the sum is a 1x1 convolution
@@ -45,7 +45,7 @@ class _ChannelNorm(nn.Module):
         self.register_buffer("band", (1e-4 / 5 * neighbours).view(channels, channels, 1, 1), persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        root = torch.rsqrt(1 + F.conv2d(maps.square(), self.band))
+        root = torch.rsqrt(1 + F.conv2d(maps.square(), self.band.to(maps.dtype)))
         return maps * (root * root.sqrt())
 
 
@@ -63,8 +63,8 @@ def _alexnet() -> nn.Sequential:
 def _alexnet_caffe() -> nn.Sequential:
     """The original two-group AlexNet (Krizhevsky 2012) as released with Caffe, RGB input."""
     return nn.Sequential(
-        *_conv(3, 96, 11, stride=4), _ChannelNorm(96), _pool(ceil_mode=True),
-        *_conv(96, 256, 5, padding=2, groups=2), _ChannelNorm(256), _pool(ceil_mode=True),
+        *_conv(3, 96, 11, stride=4), ChannelNorm(96), _pool(ceil_mode=True),
+        *_conv(96, 256, 5, padding=2, groups=2), ChannelNorm(256), _pool(ceil_mode=True),
         *_conv(256, 384, 3, padding=1),
         *_conv(384, 384, 3, padding=1, groups=2),
         *_conv(384, 256, 3, padding=1, groups=2), _pool(ceil_mode=True),
@@ -141,12 +141,20 @@ class Backbone(nn.Module):
             attended: False leaves all attention out, which gives plain DifferNet's map.
         """
         maps = images
-        for end, layer in enumerate(islice(self.layers, self._last), start=1):
+        for end, layer in enumerate(self.used_layers(), start=1):
             maps = layer(maps)
-            stage = self._stage_ending_at.get(end, "")
+            stage = self.stage_ending_at(end)
             if attended and stage in self.attention:
                 maps = self.attention[stage](maps)
         return maps
+
+    def used_layers(self) -> list[nn.Module]:
+        """The layers up to the map that is pooled."""
+        return list(islice(self.layers, self._last))
+
+    def stage_ending_at(self, end: int) -> str:
+        """The stage whose last layer is the ``end``-th, counted from 1; empty for none."""
+        return self._stage_ending_at.get(end, "")
 
     def forward(self, images: Tensor, *, attended: bool = True) -> Tensor:
         """Maps normalised float images (N, 3, S, S) to pooled features, float32 (N, D), largest scale first.

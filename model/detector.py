@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,10 @@ from model.backbone import Backbone
 from model.config import DetectorConfig
 from model.flow import Flow, negative_log_likelihood
 from model.rotation import rotated_views, scoring_angles
-from model.scaling import fit_scaling
+from model.scaling import Scaling, fit_scaling
+
+if TYPE_CHECKING:
+    from model.packed_detector import PackedDetector
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -76,8 +80,12 @@ class AttentDifferNet(nn.Module):
 
     def scale_features(self, pooled: Tensor) -> Tensor:
         """Scales pooled features (N, D) as fitted; the identity until then."""
-        scaled = (pooled - self.feature_mean) / self.feature_std
-        return scaled @ self.feature_rotation if self.config.feature_scaling == "whiten" else scaled
+        return self.feature_scaling().apply(pooled)
+
+    def feature_scaling(self) -> Scaling:
+        """The fitted scaling, whose tensors are the detector's own."""
+        rotation = self.feature_rotation if self.config.feature_scaling == "whiten" else None
+        return Scaling(self.feature_mean, self.feature_std, rotation)
 
     def fit_feature_scaling(self, pooled: Tensor) -> None:
         """Fits ``config.feature_scaling`` to pooled features (N, D) of flawless training views.
@@ -124,10 +132,19 @@ class AttentDifferNet(nn.Module):
             raise ValueError(f"conv_batch and flow_batch must be >= 1, got {conv_batch} and {flow_batch}")
         if len(images) == 0:
             return torch.empty(0, dtype=torch.float64, device=self.image_mean.device)
+        if self.config.precision == "bf16":
+            return self.packed().score(images.to(self.image_mean.device))
         with torch.inference_mode(), _evaluating(self):
             chunks = self._view_chunks(images.to(self.image_mean.device), conv_batch)
             pooled = torch.cat([self._pooled_padded(chunk, conv_batch) for chunk in chunks])
             return self._mean_squared_latents(self.scale_features(pooled), flow_batch).view(len(images), -1).mean(1)
+
+    def packed(self) -> PackedDetector:
+        """What scores in bf16, with copies of the weights as they are now; worth keeping for more than one batch."""
+        from model.packed_detector import PackedDetector  # training does not need it
+
+        with torch.no_grad(), _evaluating(self):
+            return PackedDetector(self)
 
     def _view_chunks(self, images: Tensor, conv_batch: int) -> Iterator[Tensor]:
         """All views, image by image, in chunks of ``conv_batch``, the last one maybe smaller; few exist at a time."""

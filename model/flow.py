@@ -53,6 +53,7 @@ class Flow(nn.Module):
 
     Attributes:
         dim: D, length of a feature vector.
+        clamp: bounds the couplings' log-scales.
     """
 
     def __init__(self, dim: int, config: FlowConfig, *, seed: int, precision: Precision = "fp32") -> None:
@@ -71,17 +72,18 @@ class Flow(nn.Module):
         if dim < 2:
             raise ValueError(f"a coupling flow needs vectors of at least 2 values, got {dim}")
         self.dim = dim
+        self.clamp = AtanClamp(config.clamp)
         self._config, self._precision = config, precision
         with seeded(seed):
             self.inn = self._sequence()
 
     def _sequence(self) -> nn.Module:
         sequence = SequenceINN(self.dim)
-        clamp = self._config.clamp
+        alpha = self.clamp.alpha
         for block in range(self._config.blocks):
             sequence.append(PermuteRandom, seed=block)
             sequence.append(
-                GLOWCouplingBlock, subnet_constructor=self._subnet, clamp=clamp, clamp_activation=AtanClamp(clamp)
+                GLOWCouplingBlock, subnet_constructor=self._subnet, clamp=alpha, clamp_activation=self.clamp
             )
         return sequence  # type: ignore[no-any-return]  # untyped FrEIA class, an nn.Module
 
@@ -109,6 +111,12 @@ class Flow(nn.Module):
         x: Tensor = self.inn(z, rev=True, jac=False)[0]
         return x
 
+    def blocks(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Each block's permutation and coupling, in order."""
+        modules = list(self.inn.children())[0]
+        parts = list(modules.children())
+        return list(zip(parts[::2], parts[1::2], strict=True))
+
     def latents(self, x: Tensor) -> Tensor:
         """Maps features (N, D) to latents (N, D), without the Jacobian."""
         z: Tensor = self.inn(x, jac=False)[0]
@@ -124,7 +132,7 @@ class Flow(nn.Module):
 
         def watch(_subnet: nn.Module, _args: tuple[Tensor, ...], outcome: Tensor) -> None:
             scales = outcome[:, : outcome.shape[1] // 2]  # GLOW's subnets give the log-scales, then the shifts
-            shares.append((AtanClamp(self._config.clamp)(scales).abs() > _NEAR_CLAMP).float().mean())
+            shares.append((self.clamp(scales).abs() > _NEAR_CLAMP).float().mean())
 
         handles = [part.register_forward_hook(watch) for part in self.modules() if isinstance(part, _Subnet)]
         try:

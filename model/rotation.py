@@ -74,6 +74,15 @@ def _turn(pixels: Tensor, size: int, angle: float, padding: Padding) -> Tensor:
     return pixels.gather(2, index.expand(*pixels.shape[:2], -1)).reshape(shape)
 
 
+def source_index(size: int, angle: float, padding: Padding) -> Tensor:
+    """int32 (size*size,): the pixel that each pixel of a rotated view shows, row by row; size*size for black."""
+    quarters, rest = divmod(angle % 360.0, 90.0)
+    if rest == 0:
+        upright = torch.arange(size * size, dtype=torch.int32).view(size, size)
+        return torch.rot90(upright, int(quarters), (0, 1)).flatten()
+    return _source_index(size, angle % 360.0, padding, torch.device("cpu"))
+
+
 @lru_cache(maxsize=64)  # 64 maps of 448 x 448 are 51 MB
 def _source_index(size: int, angle: float, padding: Padding, device: torch.device) -> Tensor:
     """int32 (size*size,): which source pixel each target pixel shows, size*size for black.

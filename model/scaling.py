@@ -17,7 +17,7 @@ DEAD_CHANNEL_STD = 1e-2
 
 @dataclass(frozen=True)
 class Scaling:
-    """((x - mean) / std) @ rotation, float64.
+    """((x - mean) / std) @ rotation.
 
     Attributes:
         mean: (D,).
@@ -30,8 +30,8 @@ class Scaling:
     rotation: Tensor | None
 
     def apply(self, pooled: Tensor) -> Tensor:
-        """Scales pooled features (N, D), in float64."""
-        scaled = (pooled.double() - self.mean) / self.std
+        """Scales pooled features (N, D), in the wider type of theirs and this scaling's."""
+        scaled = (pooled - self.mean) / self.std
         return scaled if self.rotation is None else scaled @ self.rotation
 
 

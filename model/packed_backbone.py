@@ -1,0 +1,104 @@
+"""A backbone made for scoring: uint8 photos to pooled features in pure bf16, normalisation folded into the weights.
+
+``model.backbone`` is what it must agree with, up to the rounding of bf16 (tests/test_packed.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from model.backbone import Backbone
+from model.config import DetectorConfig
+from model.packed_layers import Layer, PackedConvolution, packed
+from model.view_layout import PIXEL_CHANNELS, ZERO_POINT, Blocks, ViewLayout
+
+import os
+_VIEWS_AT_ONCE = int(os.environ.get("VAO","4"))
+"""Views of the full scale in one pass, and four times as many of each smaller one: what lies in a core's cache."""
+
+
+class PackedBackbone:
+    """Convolutions and attention of one backbone, and the layout of its views.
+
+    Attributes:
+        layout: of the views.
+    """
+
+    def __init__(self, backbone: Backbone, config: DetectorConfig, *, mean: Tensor, std: Tensor) -> None:
+        """Packs copies of the weights, on their device.
+
+        Args:
+            backbone: in evaluation mode; its attention is kept, not copied.
+            config: what it was built from.
+            mean: (3,) that is subtracted from colours in 0..1.
+            std: (3,) that divides them then.
+        """
+        first, *rest = backbone.used_layers()
+        if not isinstance(first, nn.Conv2d) or first.groups != 1:
+            raise ValueError(f"needed a first layer that is a convolution without groups, got {first}")
+        grey = [round(float(value) * 255) for value in mean]
+        self.layout = ViewLayout(
+            first, image_size=config.image_size, scales=config.scales, padding=config.rotation_padding, mean=grey
+        )
+        # One geometry serves all scales: kernel, stride and padding, and with them block and taps, are the same.
+        folded = _folded(first, self.layout.blocks[0], mean=mean, std=std, grey=grey)
+        self._layers: list[Layer] = [PackedConvolution(folded, relu=True)]
+        self._attention = backbone.attention
+        self._stages = [""]
+        for end, layer in packed(rest):
+            self._layers.append(layer)
+            self._stages.append(backbone.stage_ending_at(end + 1))
+        self._with_maximum = config.pooling == "average_max"
+        self._views_at_once = [_VIEWS_AT_ONCE * 4**scale for scale in range(config.scales)]
+
+    def pooled(self, views: Tensor) -> Tensor:
+        """Pooled features (N, D), float32, of views (N, pixels) of ``layout``, in the order of `Backbone.forward`."""
+        scales = zip(self.layout.scales(views), self._views_at_once, strict=True)
+        return torch.cat([self._pooled_scale(scale, number, at_once) for number, (scale, at_once) in enumerate(scales)], dim=1)
+
+    def _pooled_scale(self, views: Tensor, scale: int, at_once: int) -> Tensor:
+        """Passes of one shape, the last one padded: no score depends on how many views there are."""
+        missing = -len(views) % at_once
+        whole = torch.cat([views, views.new_zeros(missing, views.shape[1])]) if missing else views
+        passes = [self._pooled(self._feature_map(self.layout.input(part, scale))) for part in whole.split(at_once)]
+        return torch.cat(passes)[: len(views)]
+
+    def _feature_map(self, blocks: Tensor) -> Tensor:
+        maps = blocks
+        for layer, stage in zip(self._layers, self._stages, strict=True):
+            maps = layer(maps)
+            if stage in self._attention:
+                maps = self._attention[stage](maps)
+        return maps
+
+    def _pooled(self, maps: Tensor) -> Tensor:
+        average = maps.mean((2, 3), dtype=torch.float32)
+        return torch.cat([average, maps.amax((2, 3)).float()], dim=1) if self._with_maximum else average
+
+
+def _folded(
+    convolution: nn.Conv2d, blocks: Blocks, *, mean: Tensor, std: Tensor, grey: Sequence[int]
+) -> nn.Conv2d:
+    """The first convolution over blocks of raw pixels: what it gave of normalised ones, zero padding included.
+
+    The shift of the colours is computed from weights that are rounded already, or their rounding would add up over the
+    photo's mean. The fourth channel is 1 in the padding and makes up for the mean's fraction that ``grey`` lost there.
+    """
+    raw = convolution.weight.detach().float() / (255 * std.view(1, 3, 1, 1))
+    raw = raw.to(torch.bfloat16).float()
+    centre = 255 * mean.view(1, 3, 1, 1)
+    lost = (raw * (torch.tensor(grey, device=raw.device).view(1, 3, 1, 1) - centre)).sum(1, keepdim=True)
+    out, _, kernel, _ = raw.shape
+    side = blocks.taps * blocks.block
+    weight = raw.new_zeros(out, PIXEL_CHANNELS, side, side)
+    weight[:, :, :kernel, :kernel] = torch.cat([raw, -lost], dim=1)
+    by_block = weight.view(out, PIXEL_CHANNELS, blocks.taps, blocks.block, blocks.taps, blocks.block)
+    folded = nn.Conv2d(blocks.channels, out, blocks.taps, device=raw.device).requires_grad_(False)
+    folded.weight.copy_(by_block.permute(0, 3, 5, 1, 2, 4).reshape(out, blocks.channels, blocks.taps, blocks.taps))
+    bias = 0 if convolution.bias is None else convolution.bias.detach()
+    assert folded.bias is not None
+    folded.bias.copy_(bias + (raw * (ZERO_POINT - centre)).sum((1, 2, 3)))
+    return folded

@@ -1,0 +1,82 @@
+"""A detector made ready to score in bf16: close to what the machine's matrix unit can do, and nothing left to train.
+
+``AttentDifferNet`` computes the same in the order that training needs; tests/test_packed.py holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from model.packed_backbone import PackedBackbone
+from model.packed_flow import PackedFlow
+from model.rotation import scoring_angles
+
+if TYPE_CHECKING:
+    from model.detector import AttentDifferNet
+
+_VIEWS_KEPT = 64
+"""Views that exist at a time, 69 MB at 448 px."""
+_VECTORS_PER_PASS = 1024
+"""Most vectors in one pass of the flow; it is memory bound below some 256."""
+
+
+class PackedDetector:
+    """Scores photos with bf16 copies of a detector's weights.
+
+    Attributes:
+        backbone: convolutions and attention; detectors with equal ones may share it.
+    """
+
+    def __init__(self, detector: AttentDifferNet, *, backbone: PackedBackbone | None = None) -> None:
+        """Packs copies of the weights, on their device.
+
+        Args:
+            detector: in evaluation mode.
+            backbone: of a detector with the same backbone, attention, views layout and pooling; None packs its own.
+        """
+        self.backbone = backbone or PackedBackbone(
+            detector.backbone,
+            detector.config,
+            mean=detector.image_mean.flatten(),
+            std=detector.image_std.flatten(),
+        )
+        self._angles = scoring_angles(detector.config.views)
+        self._scaling = detector.feature_scaling()
+        self._flow = PackedFlow(detector.flow)
+
+    @torch.inference_mode()
+    def score(self, images: Tensor) -> Tensor:
+        """Scores images, uint8 (B, 3, S, S) RGB on the detector's device; as `AttentDifferNet.score` does.
+
+        Returns:
+            float64 (B,), the mean of z^2 over views and dimensions.
+        """
+        if len(images) == 0:
+            return torch.empty(0, dtype=torch.float64, device=images.device)
+        pooled = torch.cat([self.backbone.pooled(views) for views in self._views(images)])
+        features = self._scaling.apply(pooled)
+        passes = features.tensor_split(-(-len(features) // _VECTORS_PER_PASS))
+        squared = torch.cat([self._flow.latents(rows).double().square().mean(1) for rows in passes])
+        return squared.view(len(images), -1).mean(1)
+
+    def _views(self, images: Tensor) -> Iterator[Tensor]:
+        """All views, image by image, some at a time; the last ones may be fewer."""
+        layout, pending = self.backbone.layout, list[Tensor]()
+        for image in images:
+            pixels = layout.pixels(image.unsqueeze(0))[0]
+            for angles in _groups(self._angles, _VIEWS_KEPT):
+                pending.append(layout.views(pixels, angles))
+                if sum(map(len, pending)) >= _VIEWS_KEPT:
+                    yield torch.cat(pending)
+                    pending = []
+        if pending:
+            yield torch.cat(pending)
+
+
+def _groups(angles: Sequence[float], size: int) -> Iterator[Sequence[float]]:
+    for start in range(0, len(angles), size):
+        yield angles[start : start + size]
