@@ -22,7 +22,7 @@ from torch import Tensor
 
 from jobs import storage, uris
 from jobs.errors import JobError, MissingObjectError
-from jobs.fetch import FetchDecode, as_images, prepare_process
+from jobs.fetch import FetchDecode, as_images
 from jobs.figures import Seed
 from jobs.lineage import git_commit
 from model.anchors import anchor_scores
@@ -30,6 +30,7 @@ from model.attention_training import pretrained_attention
 from model.config import DetectorConfig, OptimiserConfig
 from model.detector import AttentDifferNet
 from model.photos import InMemory
+from model.process import prepare_process
 from model.training import train
 
 _FETCH_CONCURRENCY = 32

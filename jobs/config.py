@@ -66,6 +66,10 @@ class ScoringResources(JobConfig):
     fetch_concurrency: int = Field(32, ge=1, le=512, description="concurrent GETs per decode task")
     detector_cache: int = Field(4, ge=1, description="detectors that each scoring actor keeps loaded")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
+    decode_timeout_s: float = Field(
+        60, gt=0, description="seconds that decoding one photo may take; then it has failed"
+    )
+    decode_memory_gib: float = Field(4, gt=0, description="GiB that decoding one photo may take; then it has failed")
 
 
 class ScoreConfig(JobConfig):

@@ -16,7 +16,16 @@ from jobs.evaluation_stage import Candidate, ScoreWithEach
 from jobs.fetch import FetchDecode
 from jobs.figures import compare, figure_table, variant_summaries
 from jobs.manifest import list_archive
-from jobs.pipeline import DECODE_BATCH_PHOTOS, as_table, cause, decoded, in_scoring_actors, scoring_actors, start_ray
+from jobs.pipeline import (
+    DECODE_BATCH_PHOTOS,
+    as_table,
+    cause,
+    decode_limits,
+    decoded,
+    in_scoring_actors,
+    scoring_actors,
+    start_ray,
+)
 from jobs.progress import Progress, Report
 from jobs.schema import EVALUATED
 
@@ -155,6 +164,7 @@ def _dataset(config: EvaluateConfig, manifest: pa.Table, candidates: Candidates,
         image_sizes={category: mine[0].registered.config.image_size for category, mine in candidates.items()},
         max_pixels=resources.max_pixels,
         concurrency=resources.fetch_concurrency,
+        limits=decode_limits(resources),
     )
     blocks = [manifest.slice(start, DECODE_BATCH_PHOTOS) for start in range(0, len(manifest), DECODE_BATCH_PHOTOS)]
     actors = scoring_actors(resources)

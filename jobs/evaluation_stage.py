@@ -14,12 +14,13 @@ import torch
 
 from jobs import registry
 from jobs.errors import StorageError
-from jobs.fetch import as_images, prepare_process
+from jobs.fetch import as_images
 from jobs.registry import RegisteredDetector
 from jobs.schema import EVALUATED, Status, reason
 from model.artifact import load_artifact
 from model.artifact_files import ArtifactError
 from model.detector import AttentDifferNet
+from model.process import prepare_process
 
 
 @dataclass(frozen=True)

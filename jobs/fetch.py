@@ -1,6 +1,6 @@
 """Ray Data stage FetchDecode: MANIFEST rows -> pixels. Whatever happens to one object, its row goes on with a reason.
 
-Kept apart from the scoring stage so that a decoding process need not import the network.
+Kept apart from the scoring stage, and free of torch: a Ray worker that runs it starts a process that decodes.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from jobs import storage
+from jobs.decoder import DEFAULT_LIMITS, DecodeLimits, UndecodedError, process_decoder
 from jobs.errors import DeniedError, MissingObjectError, StorageError
+from jobs.pixels import PixelFile
 from jobs.schema import MANIFEST, Status, reason
-from model.image import ImageError, decode_image
 
 DECODED = MANIFEST.append(pa.field("status", pa.string())).append(pa.field("error", pa.string()))
 DECODED = DECODED.append(pa.field("pixels", pa.large_binary()))
 """FetchDecode's output: ``pixels`` is uint8 (3, S, S) in C order, null together with a status that is final."""
 
-_Outcome = tuple[str | None, str | None, bytes | None]
+_Outcome = tuple[str | None, str | None]
+"""Status and error of a row, both None if it was decoded."""
 
 
 class FetchDecode:
@@ -32,57 +33,70 @@ class FetchDecode:
         image_sizes: category -> side in pixels of its detector's input; photos of other categories are not fetched.
         max_pixels: largest photo decoded.
         concurrency: GETs under way at once.
+        limits: time and memory that decoding one photo may take.
     """
 
-    def __init__(self, *, image_sizes: Mapping[str, int], max_pixels: int, concurrency: int) -> None:
+    def __init__(
+        self,
+        *,
+        image_sizes: Mapping[str, int],
+        max_pixels: int,
+        concurrency: int,
+        limits: DecodeLimits = DEFAULT_LIMITS,
+    ) -> None:
         """Keeps the arguments; nothing is opened yet."""
         self._image_sizes = dict(image_sizes)
         self._max_pixels = max_pixels
         self._concurrency = concurrency
+        self._limits = limits
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Fetches and decodes one batch, in order."""
-        prepare_process()
-        outcomes = asyncio.run(self._all(rows.select(["uri", "etag", "category"]).to_pylist()))
-        statuses, errors, pixels = zip(*outcomes, strict=True) if outcomes else ((), (), ())
-        columns = [pa.array(statuses, pa.string()), pa.array(errors, pa.string()), pa.array(pixels, pa.large_binary())]
+        process_decoder(self._limits).start()
+        asked = rows.select(["uri", "etag", "category"]).to_pylist()
+        outcomes: list[_Outcome] = []
+        with PixelFile([self._image_sizes.get(row["category"]) for row in asked]) as pixels:
+            asyncio.run(self._all(asked, pixels, outcomes))
+            is_decoded = [status is None for status, _ in outcomes]
+            decoded = pixels.as_array(is_decoded)
+        statuses, errors = zip(*outcomes, strict=True) if outcomes else ((), ())
+        columns = [pa.array(statuses, pa.string()), pa.array(errors, pa.string()), decoded]
         return pa.Table.from_arrays([*rows.cast(MANIFEST).columns, *columns], schema=DECODED)
 
-    async def _all(self, rows: Sequence[Mapping[str, Any]]) -> list[_Outcome]:
-        limit = asyncio.Semaphore(self._concurrency)
-        return await asyncio.gather(*(self._one(row, limit) for row in rows))
+    async def _all(self, rows: Sequence[Mapping[str, Any]], pixels: PixelFile, outcomes: list[_Outcome]) -> None:
+        fetching, decoding = asyncio.Semaphore(self._concurrency), asyncio.Lock()
 
-    async def _one(self, row: Mapping[str, Any], limit: asyncio.Semaphore) -> _Outcome:
+        async def one(row: Mapping[str, Any], at: int) -> _Outcome:
+            return await self._one(row, fetching, decoding, into=pixels.descriptor, at=at)
+
+        outcomes += await asyncio.gather(*(one(row, int(at)) for row, at in zip(rows, pixels.starts, strict=False)))
+
+    async def _one(
+        self, row: Mapping[str, Any], fetching: asyncio.Semaphore, decoding: asyncio.Lock, *, into: int, at: int
+    ) -> _Outcome:
         size = self._image_sizes.get(row["category"])
         if size is None:
             detail = (
                 "the key does not match --key-pattern" if row["category"] is None else "no detector for this category"
             )
-            return Status.NO_DETECTOR, reason("no_detector", detail), None
+            return Status.NO_DETECTOR, reason("no_detector", detail)
         try:
-            async with limit:
+            async with fetching:
                 data, etag = await storage.read_async(row["uri"])
             if etag and etag != row["etag"]:
-                return Status.MISSING, reason("changed", "replaced after it was listed; the next run scores it"), None
-            return None, None, decode_image(data, size=size, max_pixels=self._max_pixels).numpy().tobytes()
-        except ImageError as error:
-            return Status.UNREADABLE, reason(error.code, error.detail), None
+                return Status.MISSING, reason("changed", "replaced after it was listed; the next run scores it")
+            async with decoding:
+                decoder = process_decoder(self._limits)
+                await decoder.decode(data, size=size, max_pixels=self._max_pixels, into=into, at=at)
+            return None, None
+        except UndecodedError as error:
+            return error.status, reason(error.code, error.detail)
         except MissingObjectError:
-            return Status.MISSING, reason("deleted", "deleted after it was listed"), None
+            return Status.MISSING, reason("deleted", "deleted after it was listed")
         except DeniedError as error:
-            return Status.UNREADABLE, reason("access_denied", str(error)), None
+            return Status.UNREADABLE, reason("access_denied", str(error))
         except StorageError as error:
-            return Status.UNREADABLE, reason("storage", str(error)), None
-
-
-def prepare_process() -> None:
-    """Sets what every process of ours that computes needs.
-
-    One thread, because Ray shares the cores out, a worker each; and no TF32, which cuDNN takes for fp32 by default:
-    scores must not depend on the device.
-    """
-    torch.set_num_threads(1)
-    torch.backends.cudnn.allow_tf32 = False
+            return Status.UNREADABLE, reason("storage", str(error))
 
 
 def as_images(pixels: pa.ChunkedArray, *, size: int) -> np.ndarray:

@@ -14,6 +14,7 @@ import ray
 
 from jobs import storage
 from jobs.config import ScoringResources
+from jobs.decoder import DecodeLimits
 from jobs.fetch import FetchDecode
 from jobs.plan import ScoringPlan
 from jobs.progress import Report
@@ -24,6 +25,8 @@ LOGICAL_CPUS_PER_CORE = 4
 DECODE_BATCH_PHOTOS = 32
 BLOCK_PHOTOS = 128
 """Most photos in one block: what a crash repeats, and what one staged file holds."""
+MOST_DEATHS = 10
+"""How often a decode task, a scoring actor or a batch survives the death of its process; Ray's default is for ever."""
 DECODE_CPUS = 0.5
 """A decode task waits for storage about half its time; and because this differs from a scoring actor's CPU, Ray Data
 keeps the two stages apart instead of fusing them, so that photos are fetched while others are scored."""
@@ -80,6 +83,12 @@ def batch_photos(plan: ScoringPlan, resources: ScoringResources) -> int:
     return resources.batch_photos or max(4, math.ceil(256 / fewest_views))
 
 
+def decode_limits(resources: ScoringResources) -> DecodeLimits:
+    """What one photo may take of its decoder."""
+    memory_bytes = int(resources.decode_memory_gib * 2**30)
+    return DecodeLimits(timeout_s=resources.decode_timeout_s, memory_bytes=memory_bytes)
+
+
 def read_manifest(
     path: str, *, filesystem: pyarrow.fs.FileSystem, rows: int, plan: ScoringPlan, resources: ScoringResources
 ) -> ray.data.Dataset:
@@ -112,6 +121,7 @@ def decoded(manifest: ray.data.Dataset, fetch_decode: FetchDecode, *, tasks: int
         batch_format="pyarrow",
         num_cpus=DECODE_CPUS,
         compute=ray.data.TaskPoolStrategy(size=tasks),
+        max_retries=MOST_DEATHS,
     )
 
 
@@ -130,6 +140,7 @@ def scored(
         image_sizes={category: detector.image_size for category, detector in plan.by_category.items()},
         max_pixels=plan.max_pixels,
         concurrency=plan.fetch_concurrency,
+        limits=decode_limits(resources),
     )
     actors = scoring_actors(resources)
     # A decoder per CPU scorer is plenty, and each process takes seconds to import torch; GPUs want all they can get.
@@ -171,6 +182,8 @@ def in_scoring_actors(
         compute=ray.data.ActorPoolStrategy(
             min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=2
         ),
+        max_restarts=MOST_DEATHS,
+        max_task_retries=MOST_DEATHS,
     )
 
 

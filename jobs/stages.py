@@ -12,11 +12,12 @@ import pyarrow as pa
 import torch
 
 from jobs import registry
-from jobs.fetch import as_images, prepare_process
+from jobs.fetch import as_images
 from jobs.plan import PlannedDetector, ScoringPlan
 from jobs.schema import SCHEMA_VERSION, STAGED, Status, reason
 from model.artifact import load_artifact
 from model.detector import AttentDifferNet
+from model.process import prepare_process
 
 
 class ScoreImages:

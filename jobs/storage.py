@@ -117,7 +117,8 @@ def read_with_etag(uri: str) -> tuple[bytes, str]:
     Raises:
         MissingObjectError, DeniedError, StorageError: see their docstrings.
     """
-    return asyncio.run(read_async(uri))
+    data, etag = asyncio.run(read_async(uri))
+    return bytes(data), etag
 
 
 def read(uri: str) -> bytes:
@@ -125,8 +126,8 @@ def read(uri: str) -> bytes:
     return read_with_etag(uri)[0]
 
 
-async def read_async(uri: str) -> tuple[bytes, str]:
-    """`read_with_etag` for many concurrent reads in one event loop."""
+async def read_async(uri: str) -> tuple[bytes | memoryview, str]:
+    """`read_with_etag` for many concurrent reads in one event loop; the bytes where the client has put them."""
     scheme, bucket, key = split(uri)
     try:
         if _ODD_KEY.search(key) and scheme == "s3":
@@ -134,7 +135,7 @@ async def read_async(uri: str) -> tuple[bytes, str]:
         if _ODD_KEY.search(key) and scheme == "file":
             return await asyncio.to_thread(Path("/" + key).read_bytes), ""
         answer = await obstore.get_async(_store(scheme, bucket), key)
-        return bytes(await answer.bytes_async()), (answer.meta["e_tag"] or "").strip('"')
+        return memoryview(await answer.bytes_async()), (answer.meta["e_tag"] or "").strip('"')
     except _s3_errors() as error:
         raise _as_storage_error(error, uri) from error
 

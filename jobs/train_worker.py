@@ -18,7 +18,6 @@ from ray.train.torch import get_device, prepare_model
 from torch import Tensor
 
 from jobs import registry
-from jobs.fetch import prepare_process
 from jobs.photos import BlockPhotos
 from jobs.train_config import TrainConfig
 from jobs.trainer import Task
@@ -29,6 +28,7 @@ from model.detector import AttentDifferNet
 from model.guard import CollapseDetected
 from model.held_out import standardised_loss
 from model.metrics import EpochMetrics, TrainingDiverged
+from model.process import prepare_process
 from model.rotation import scoring_angles
 from model.training import Snapshot, train
 from model.views import view_features
