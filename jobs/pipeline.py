@@ -19,6 +19,7 @@ from jobs.fetch import FetchDecode
 from jobs.plan import ScoringPlan
 from jobs.progress import Report
 from jobs.stages import ScoreImages
+from jobs.telemetry import RunTelemetry
 
 LOGICAL_CPUS_PER_CORE = 4
 """A local cluster of ours has more CPU slots than cores, or a stage that holds its slots could starve the next one."""
@@ -136,11 +137,13 @@ def scored(
         resources: share of the cluster.
         report: tells the progress what each batch came to.
     """
+    telemetry = RunTelemetry(run_id=plan.run_id, report=report)
     fetch_decode = FetchDecode(
         image_sizes={category: detector.image_size for category, detector in plan.by_category.items()},
         max_pixels=plan.max_pixels,
-        concurrency=plan.fetch_concurrency,
+        concurrency=resources.fetch_concurrency,
         limits=decode_limits(resources),
+        measure=telemetry.measured,
     )
     actors = scoring_actors(resources)
     # A decoder per CPU scorer is plenty, and each process takes seconds to import torch; GPUs want all they can get.
@@ -148,7 +151,7 @@ def scored(
     return in_scoring_actors(
         decoding,
         ScoreImages,
-        {"plan": plan, "report": report},
+        {"plan": plan, "cache_bytes": resources.detector_cache_bytes, "telemetry": telemetry},
         batch_photos=batch_photos(plan, resources),
         resources=resources,
     )

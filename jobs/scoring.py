@@ -116,6 +116,7 @@ def _prepare(config: ScoreConfig) -> _Staged:
         {category for category in listing["category"].to_pylist() if category},
         alias=config.alias,
         false_alarm_rate=config.false_alarm_rate,
+        precision=config.scoring.precision,
     )
     earlier = SCORES.empty_table() if config.rescore else publish.published_rows(config.results, _EARLIER)
     ids = {category: detector.detector_id for category, detector in planned.items()}
@@ -127,8 +128,7 @@ def _prepare(config: ScoreConfig) -> _Staged:
             detectors=config.detectors,
             by_category=planned,
             max_pixels=config.scoring.max_pixels,
-            fetch_concurrency=config.scoring.fetch_concurrency,
-            detector_cache=config.scoring.detector_cache,
+            precision=config.scoring.precision,
         ),
         listed=len(listing),
         to_score=len(manifest),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,59 +12,81 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from jobs import registry
+from jobs.detector_cache import DetectorCache, LoadedDetector
 from jobs.fetch import as_images
 from jobs.plan import PlannedDetector, ScoringPlan
 from jobs.schema import SCHEMA_VERSION, STAGED, Status, reason
-from model.artifact import load_artifact
-from model.detector import AttentDifferNet
-from model.process import prepare_process
+from jobs.telemetry import Telemetry
+from model.config import Precision
+from model.process import keep_freed_memory, prepare_process
 
 
 class ScoreImages:
-    """DECODED rows to STAGED rows, in an actor that keeps a few detectors loaded.
+    """DECODED rows to STAGED rows, in an actor that keeps some detectors loaded.
 
     Args:
         plan: the run's detectors by category.
-        report: called with the number of rows by status of each batch.
+        cache_bytes: memory for detectors.
+        telemetry: told of rows by status, seconds and loads.
         device: where detectors live, "cpu" or "cuda".
     """
 
-    def __init__(self, *, plan: ScoringPlan, report: Callable[[Mapping[str, int]], None], device: str) -> None:
-        """Loads nothing yet: a detector is loaded by its category's first photo."""
+    def __init__(self, *, plan: ScoringPlan, cache_bytes: int, telemetry: Telemetry, device: str) -> None:
+        """Loads the first category's detector, while the first photos are fetched; others when they are needed."""
         prepare_process()
-        self._plan, self._report, self._device = plan, report, device
-        self._loaded: OrderedDict[str, AttentDifferNet] = OrderedDict()
+        keep_freed_memory()
+        self._plan, self._telemetry, self._device = plan, telemetry, device
+        self._detectors = DetectorCache(
+            plan.detectors,
+            precision=plan.precision,
+            limit_bytes=cache_bytes,
+            device=device,
+            measure=telemetry.measured,
+        )
+        self._loaded(min(plan.by_category))
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Scores one batch; rows of one category go through their detector together."""
         categories = rows["category"].to_pylist()
         is_decoded = np.array([status is None for status in rows["status"].to_pylist()], bool)
-        scores = np.full(len(rows), np.nan)
+        scores, precisions = np.full(len(rows), np.nan), dict[str, Precision]()
+        began = time.perf_counter()
         for category in sorted({name for name, ready in zip(categories, is_decoded, strict=True) if ready}):
             mine = np.flatnonzero(is_decoded & np.array([name == category for name in categories]))
-            scores[mine] = self._score(category, rows["pixels"].take(pa.array(mine)))
-        staged = self._staged(rows, categories, scores)
-        self._report(Counter(staged["status"].to_pylist()))
+            planned = self._plan.by_category[category]
+            detector = self._loaded(category)
+            images = as_images(rows["pixels"].take(pa.array(mine)), size=planned.image_size)
+            scores[mine] = self._score(detector, images)
+            precisions[category] = detector.precision
+        self._telemetry.measured({"score_s": time.perf_counter() - began})
+        staged = self._staged(rows, categories, scores, precisions)
+        self._telemetry.rows(Counter(staged["status"].to_pylist()))
         return staged
 
-    def _score(self, category: str, pixels: pa.ChunkedArray) -> np.ndarray:
-        detector = self._detector(category)
-        images = as_images(pixels, size=self._plan.by_category[category].image_size)
-        return detector.score(torch.from_numpy(images).to(self._device)).cpu().numpy()
+    def _loaded(self, category: str) -> LoadedDetector:
+        planned = self._plan.by_category[category]
+        return self._detectors.get(category, detector_id=planned.detector_id, precision=planned.precision)
 
-    def _detector(self, category: str) -> AttentDifferNet:
-        detector_id = self._plan.by_category[category].detector_id
-        if detector_id not in self._loaded:
-            folder = registry.fetch(self._plan.detectors, category, detector_id=detector_id)
-            while len(self._loaded) >= self._plan.detector_cache:
-                self._loaded.popitem(last=False)
-            self._loaded[detector_id] = load_artifact(folder, device=self._device).detector
-        self._loaded.move_to_end(detector_id)
-        return self._loaded[detector_id]
+    def _score(self, detector: LoadedDetector, images: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(images)
+        if self._device != "cpu":  # pinned memory, so that the copy need not wait for the networks
+            pixels = pixels.pin_memory().to(self._device, non_blocking=True)
+        scores: np.ndarray = detector.scorer.score(pixels).cpu().numpy()
+        return scores
 
-    def _staged(self, rows: pa.Table, categories: Sequence[str | None], scores: np.ndarray) -> pa.Table:
-        planned = [self._plan.by_category.get(category or "") for category in categories]
+    def _staged(
+        self,
+        rows: pa.Table,
+        categories: Sequence[str | None],
+        scores: np.ndarray,
+        precisions: Mapping[str, Precision],
+    ) -> pa.Table:
+        by_category = {
+            category: detector.model_copy(update={"precision": precisions.get(category, detector.precision)})
+            for category, detector in self._plan.by_category.items()
+            if category in categories
+        }
+        planned = [by_category.get(category or "") for category in categories]
         statuses, errors = rows["status"].to_pylist(), rows["error"].to_pylist()
         for number in np.flatnonzero([status is None for status in statuses]):
             finite = np.isfinite(scores[number])

@@ -32,8 +32,7 @@ PLAN = ScoringPlan(
     detectors="file:///d",
     by_category={"cap": DETECTOR},
     max_pixels=1,
-    fetch_concurrency=1,
-    detector_cache=1,
+    precision="auto",
 )
 
 

@@ -26,6 +26,7 @@ from jobs.manifest import list_archive
 from jobs.plan import ScoringPlan, plan_detectors
 from jobs.schema import SCORES
 from jobs.stages import ScoreImages
+from jobs.telemetry import LocalTelemetry
 
 
 def _config(archive: str, detectors: str, results: str, run_id: str, **more: object) -> ScoreConfig:
@@ -201,16 +202,15 @@ def test_scores_do_not_depend_on_how_photos_are_batched(drawn: Path, detectors: 
         detectors=detectors,
         by_category=plan_detectors(detectors, ["insulator"], alias="champion", false_alarm_rate=0.05),
         max_pixels=10**8,
-        fetch_concurrency=4,
-        detector_cache=1,
+        precision="auto",
     )
     decoded = FetchDecode(image_sizes={"insulator": 128}, max_pixels=10**8, concurrency=4)(listing)
-    reported: Counter[str] = Counter()
-    stage = ScoreImages(plan=plan, report=reported.update, device="cpu")
+    telemetry = LocalTelemetry()
+    stage = ScoreImages(plan=plan, cache_bytes=1, telemetry=telemetry, device="cpu")
     whole = stage(decoded)
     pieces = pa.concat_tables([stage(decoded.slice(start, 3)) for start in range(0, len(decoded), 3)])
     assert pieces["status"] == whole["status"]
-    assert reported == {"scored": 72, "unreadable": 10}
+    assert telemetry.counts == {"scored": 72, "unreadable": 10}
     # The convolutions see equal chunks either way; the flow's matmuls may sum in another order.
     np.testing.assert_allclose(_numbers(pieces), _numbers(whole), rtol=1e-5)
 
