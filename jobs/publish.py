@@ -20,6 +20,7 @@ from jobs import storage, uris
 from jobs.errors import MissingObjectError, StorageError
 from jobs.manifest import write_parquet
 from jobs.plan import ScoringPlan
+from jobs.progress import Reported
 from jobs.schema import SCHEMA_VERSION, SCORES, STAGED, Status, reason
 from jobs.stages import staged_rows
 
@@ -116,7 +117,7 @@ def run_record(
     listed: int,
     started_at: datetime,
     timings_s: Mapping[str, float],
-    images_per_s: float | None,
+    reported: Reported,
 ) -> dict[str, Any]:
     """The run record: counts, configuration, detectors, versions and timings of one published run."""
     counts = Counter(rows["status"].to_pylist())
@@ -130,7 +131,9 @@ def run_record(
         "counts": {status.value: counts.get(status, 0) for status in Status},
         "anomalies": pc.sum(pc.fill_null(rows["is_anomaly"], False)).as_py() or 0,
         "error_rate": error_rate(counts),
-        "images_per_s": images_per_s,
+        "images_per_s": reported.steady_per_s,
+        "first_scored_at": datetime.fromtimestamp(reported.first_at, UTC).isoformat() if reported.first_at else None,
+        "measures": {name: round(value, 3) for name, value in sorted(reported.measures.items())},
         "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
         "detectors": {name: detector.detector_id for name, detector in plan.by_category.items()},
         "config": dict(config),

@@ -16,7 +16,7 @@ from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, JobError, MissingOb
 from jobs.manifest import list_archive, unscored, write_parquet
 from jobs.pipeline import cause, read_manifest, scored, start_ray
 from jobs.plan import ScoringPlan, plan_detectors
-from jobs.progress import Progress
+from jobs.progress import Progress, Reported
 from jobs.schema import MANIFEST, SCORES
 from jobs.summary import summary
 
@@ -57,10 +57,10 @@ def _run(config: ScoreConfig) -> dict[str, Any]:
     staged = _resume(config) or _prepare(config)
     folder = publish.staging(config.results, config.run_id)
     manifest_uri = uris.join(folder, "manifest.parquet")
-    timings_s, images_per_s = {"listing": staged.listing_s}, None
+    timings_s, reported = {"listing": staged.listing_s}, Reported()
     if staged.to_score:
         print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score", flush=True)
-        pipeline_s, images_per_s = _score(config, staged, manifest_uri=manifest_uri)
+        pipeline_s, reported = _score(config, staged, manifest_uri=manifest_uri)
         timings_s |= pipeline_s
     began = time.monotonic()
     manifest = publish.read_tables([manifest_uri], columns=MANIFEST.names, schema=MANIFEST)
@@ -79,7 +79,7 @@ def _run(config: ScoreConfig) -> dict[str, Any]:
         listed=staged.listed,
         started_at=staged.started_at,
         timings_s=timings_s | {"publishing": time.monotonic() - began},
-        images_per_s=images_per_s,
+        reported=reported,
     )
     publish.write_record(record, results=config.results)
     storage.delete_tree(folder)
@@ -142,11 +142,11 @@ def _prepare(config: ScoreConfig) -> _Staged:
     return staged
 
 
-def _score(config: ScoreConfig, staged: _Staged, *, manifest_uri: str) -> tuple[dict[str, float], float | None]:
+def _score(config: ScoreConfig, staged: _Staged, *, manifest_uri: str) -> tuple[dict[str, float], Reported]:
     """Runs the pipeline into staging, with Ray Data's checkpoint.
 
     Returns:
-        Timings in seconds, and images per second between the first and the last scored batch.
+        Timings in seconds, and what the stages have reported.
     """
     began = time.monotonic()
     start_ray()
@@ -180,4 +180,4 @@ def _score(config: ScoreConfig, staged: _Staged, *, manifest_uri: str) -> tuple[
     timings_s = {"ray_start": ray_s, "scoring": time.monotonic() - began - ray_s}
     if reported.first_at:
         timings_s["to_first_batch"] = reported.first_at - started_wall
-    return timings_s, reported.steady_per_s
+    return timings_s, reported

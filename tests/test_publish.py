@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from jobs import publish, storage, uris
 from jobs.plan import PlannedDetector, ScoringPlan
+from jobs.progress import Reported
 from jobs.schema import MANIFEST, SCHEMA_VERSION, SCORES, STAGED, Status
 from jobs.stages import staged_rows
 from model.calibration import Calibration
@@ -122,7 +123,7 @@ def test_rows_of_a_run_without_record_do_not_count(tmp_path: object) -> None:
         listed=7,
         started_at=datetime(2026, 11, 21, tzinfo=UTC),
         timings_s={},
-        images_per_s=None,
+        reported=Reported(),
     )
     publish.write_record(record, results=results)
     assert publish.published_rows(results, ["image_uri"])["image_uri"].to_pylist() == ["s3://a/cap/1", "s3://a/cap/0"]
