@@ -108,7 +108,7 @@ def _compared(request: FidelityRequest, uri: str, weights: dict[str, torch.Tenso
     if precision == "bf16":
         fast = AttentDifferNet(exact.config.model_copy(update={"precision": precision})).eval()
         fast.load_state_dict(exact.state_dict())
-    scorer = fast.packed() if precision == "bf16" else fast
+    scorer = fast.scorer()
     chunks = []
     for start in range(0, len(tests), request.repeat_photos):
         some = tests[start : start + request.repeat_photos]

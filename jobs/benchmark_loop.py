@@ -57,7 +57,7 @@ def _work(share: _Share, barrier: Barrier, rates: Queue[float]) -> None:
     prepare_process()
     keep_freed_memory()
     detector = load_artifact(share.folder).detector
-    scorer = detector.packed() if detector.config.precision == "bf16" else detector
+    scorer = detector.scorer()
     size, batch = detector.config.image_size, max(4, _VECTORS_PER_BATCH // detector.config.views)
 
     def score(uris: Sequence[str]) -> None:

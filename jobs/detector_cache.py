@@ -14,6 +14,7 @@ from torch import Tensor
 
 from jobs import registry
 from jobs.plan import AskedPrecision
+from jobs.run_log import RunLog
 from model.artifact import load_artifact
 from model.config import Precision
 from model.detector import AttentDifferNet
@@ -54,7 +55,14 @@ class DetectorCache:
     """
 
     def __init__(
-        self, detectors: str, *, precision: AskedPrecision, limit_bytes: int, device: str, measure: Measure
+        self,
+        detectors: str,
+        *,
+        precision: AskedPrecision,
+        limit_bytes: int,
+        device: str,
+        measure: Measure,
+        log: RunLog,
     ) -> None:
         """Loads nothing yet.
 
@@ -64,9 +72,10 @@ class DetectorCache:
             limit_bytes: memory of the detectors kept; the one in use stays, however large it is.
             device: where they live, "cpu" or "cuda".
             measure: told of loads, evictions and the seconds that loading took.
+            log: of the run; told of the same, detector by detector.
         """
         self._detectors, self._asked, self._limit_bytes = detectors, precision, limit_bytes
-        self._device, self._measure = device, measure
+        self._device, self._measure, self._log = device, measure, log
         self._loaded: OrderedDict[str, LoadedDetector] = OrderedDict()
 
     def get(self, category: str, *, detector_id: str, precision: Precision) -> LoadedDetector:
@@ -85,7 +94,10 @@ class DetectorCache:
         if found is None:
             began = time.monotonic()
             found = self._load(category, detector_id, self._affordable(precision))
-            self._measure({"detector_loads": 1, "detector_load_s": time.monotonic() - began})
+            seconds = time.monotonic() - began
+            self._measure({"detector_loads": 1, "detector_load_s": seconds})
+            about = {"category": category, "detector_id": detector_id, "precision": found.precision}
+            self._log.event("detector_loaded", {**about, "seconds": round(seconds, 3), "bytes": found.size_bytes})
             self._loaded[detector_id] = found
         self._loaded.move_to_end(detector_id)
         self._shrink()
@@ -93,8 +105,9 @@ class DetectorCache:
 
     def _shrink(self) -> None:
         while len(self._loaded) > 1 and self.size_bytes > self._limit_bytes:
-            self._loaded.popitem(last=False)
+            detector_id, _ = self._loaded.popitem(last=False)
             self._measure({"detector_evictions": 1})
+            self._log.event("detector_evicted", {"detector_id": detector_id})
 
     @property
     def size_bytes(self) -> int:

@@ -173,6 +173,7 @@ def _dataset(config: EvaluateConfig, manifest: pa.Table, candidates: Candidates,
         "detectors": config.detectors,
         "candidates": candidates,
         "cache_bytes": resources.detector_cache_bytes,
+        "precision": resources.precision,
         "report": report,
     }
     batch_photos = resources.batch_photos or _BATCH_PHOTOS

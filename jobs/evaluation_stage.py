@@ -14,7 +14,9 @@ import torch
 from jobs.detector_cache import DetectorCache
 from jobs.errors import StorageError
 from jobs.fetch import as_images
+from jobs.plan import AskedPrecision
 from jobs.registry import RegisteredDetector
+from jobs.run_log import RunLog
 from jobs.schema import EVALUATED, Status, reason
 from model.artifact_files import ArtifactError
 from model.process import keep_freed_memory, prepare_process
@@ -36,6 +38,7 @@ class ScoreWithEach:
         detectors: URI of the registry.
         candidates: category -> detectors of one image size.
         cache_bytes: memory for detectors.
+        precision: arithmetic of the networks, as asked for.
         report: called with the number of rows by status of each batch.
         device: where detectors live, "cpu" or "cuda".
     """
@@ -46,6 +49,7 @@ class ScoreWithEach:
         detectors: str,
         candidates: Mapping[str, Sequence[Candidate]],
         cache_bytes: int,
+        precision: AskedPrecision,
         report: Callable[[Mapping[str, int]], None],
         device: str,
     ) -> None:
@@ -54,7 +58,12 @@ class ScoreWithEach:
         keep_freed_memory()
         self._candidates, self._report, self._device = candidates, report, device
         self._loaded = DetectorCache(
-            detectors, precision="auto", limit_bytes=cache_bytes, device=device, measure=lambda values: None
+            detectors,
+            precision=precision,
+            limit_bytes=cache_bytes,
+            device=device,
+            measure=lambda values: None,
+            log=RunLog("evaluate"),
         )
 
     def __call__(self, rows: pa.Table) -> pa.Table:

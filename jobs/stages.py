@@ -15,6 +15,7 @@ import torch
 from jobs.detector_cache import DetectorCache, LoadedDetector
 from jobs.fetch import as_images
 from jobs.plan import PlannedDetector, ScoringPlan
+from jobs.run_log import RunLog, log_as_json
 from jobs.schema import SCHEMA_VERSION, STAGED, Status, reason
 from jobs.telemetry import Telemetry
 from model.config import Precision
@@ -35,6 +36,7 @@ class ScoreImages:
         """Loads the first category's detector, while the first photos are fetched; others when they are needed."""
         prepare_process()
         keep_freed_memory()
+        log_as_json()
         self._plan, self._telemetry, self._device = plan, telemetry, device
         self._detectors = DetectorCache(
             plan.detectors,
@@ -42,6 +44,7 @@ class ScoreImages:
             limit_bytes=cache_bytes,
             device=device,
             measure=telemetry.measured,
+            log=RunLog(plan.run_id),
         )
         self._loaded(min(plan.by_category))
 
