@@ -177,7 +177,7 @@ def _replace_file(path: Path, data: bytes, *, if_etag: str) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if read_with_etag(f"file://{path}")[1] != if_etag:
             raise ConflictError(f"{path} was written by someone else in the meantime")
-        return obstore.put(_store("file", ""), str(path).removeprefix("/"), data)["e_tag"] or ""
+        return (obstore.put(_store("file", ""), str(path).removeprefix("/"), data)["e_tag"] or "").strip('"')
 
 
 def delete(uri: str) -> None:
