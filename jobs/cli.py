@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -89,12 +90,15 @@ def run_verb(main: Callable[[Sequence[str]], int]) -> None:
     """Runs a verb and exits with its code; an expected error becomes one line on stderr, without a traceback."""
     os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(signal.SIGTERM))  # as Ray has it from ray.init on
     try:
         code = main(sys.argv[1:])
     except JobError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ending:
+        if isinstance(ending, SystemExit) and ending.code != signal.SIGTERM:
+            raise
         print("interrupted; the same command continues where this one stopped", file=sys.stderr)
         code = EXIT_FAILED
     sys.stdout.flush()

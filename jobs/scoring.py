@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from jobs import publish, storage, uris
 from jobs.config import ScoreConfig
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, JobError, MissingObjectError, RequestError
+from jobs.lease import Lease, held
 from jobs.manifest import list_archive, unscored, write_parquet
 from jobs.pipeline import cause, read_manifest, scored, start_ray
 from jobs.plan import ScoringPlan, plan_detectors
@@ -45,7 +46,9 @@ def run(config: ScoreConfig) -> int:
         _same_run(config, record["config"])
         print(f"run {config.run_id} is already published: nothing to do")
     else:
-        record = _run(config)
+        with held(uris.join(publish.staging(config.results, config.run_id), "lease.json")) as lease:
+            record = publish.read_record(config.results, config.run_id) or _run(config, lease)
+    storage.delete_tree(publish.staging(config.results, config.run_id))
     rows = publish.read_tables(
         [uris.join(config.results, name) for name in record["files"]], columns=SCORES.names, schema=SCORES
     )
@@ -53,7 +56,7 @@ def run(config: ScoreConfig) -> int:
     return EXIT_TOO_MANY_UNREADABLE if record["error_rate"] > config.max_error_rate else EXIT_DONE
 
 
-def _run(config: ScoreConfig) -> dict[str, Any]:
+def _run(config: ScoreConfig, lease: Lease) -> dict[str, Any]:
     staged = _resume(config) or _prepare(config)
     folder = publish.staging(config.results, config.run_id)
     manifest_uri = uris.join(folder, "manifest.parquet")
@@ -62,6 +65,7 @@ def _run(config: ScoreConfig) -> dict[str, Any]:
         print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score", flush=True)
         pipeline_s, reported = _score(config, staged, manifest_uri=manifest_uri)
         timings_s |= pipeline_s
+    lease.confirm()
     began = time.monotonic()
     manifest = publish.read_tables([manifest_uri], columns=MANIFEST.names, schema=MANIFEST)
     rows, files = publish.publish(
@@ -81,8 +85,8 @@ def _run(config: ScoreConfig) -> dict[str, Any]:
         timings_s=timings_s | {"publishing": time.monotonic() - began},
         reported=reported,
     )
+    lease.confirm()
     publish.write_record(record, results=config.results)
-    storage.delete_tree(folder)
     return record
 
 

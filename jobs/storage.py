@@ -145,8 +145,8 @@ def _read_odd_key(bucket: str, key: str) -> tuple[bytes, str]:
     return answer["Body"].read(), answer["ETag"].strip('"')
 
 
-def write(uri: str, data: bytes, *, if_absent: bool = False, if_etag: str | None = None) -> None:
-    """Writes one object whole and atomically.
+def write(uri: str, data: bytes, *, if_absent: bool = False, if_etag: str | None = None) -> str:
+    """Writes one object whole and atomically; returns its new entity tag (no quotes).
 
     Args:
         uri: where.
@@ -161,17 +161,15 @@ def write(uri: str, data: bytes, *, if_absent: bool = False, if_etag: str | None
     store = _store(scheme, bucket)
     try:
         if if_etag is not None and scheme == "file":
-            _replace_file(Path("/" + key), data, if_etag=if_etag)
-        elif if_etag is not None:
-            # Unquoted, because Ceph's gateway compares the header literally with its unquoted tag.
-            obstore.put(store, key, data, mode={"e_tag": if_etag})
-        else:
-            obstore.put(store, key, data, mode="create" if if_absent else "overwrite")
+            return _replace_file(Path("/" + key), data, if_etag=if_etag)
+        # Unquoted, because Ceph's gateway compares the header literally with its unquoted tag.
+        mode: Any = {"e_tag": if_etag} if if_etag is not None else "create" if if_absent else "overwrite"
+        return (obstore.put(store, key, data, mode=mode)["e_tag"] or "").strip('"')
     except _s3_errors() as error:
         raise _as_storage_error(error, uri) from error
 
 
-def _replace_file(path: Path, data: bytes, *, if_etag: str) -> None:
+def _replace_file(path: Path, data: bytes, *, if_etag: str) -> str:
     """Compare and swap on a local file, which obstore does not offer: a lock that dies with its process."""
     import fcntl
 
@@ -179,7 +177,18 @@ def _replace_file(path: Path, data: bytes, *, if_etag: str) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if read_with_etag(f"file://{path}")[1] != if_etag:
             raise ConflictError(f"{path} was written by someone else in the meantime")
-        obstore.put(_store("file", ""), str(path).removeprefix("/"), data)
+        return (obstore.put(_store("file", ""), str(path).removeprefix("/"), data)["e_tag"] or "").strip('"')
+
+
+def delete(uri: str) -> None:
+    """Deletes one object; nothing there is no error."""
+    scheme, bucket, key = split(uri)
+    try:
+        obstore.delete(_store(scheme, bucket), key)
+    except FileNotFoundError:
+        return
+    except _s3_errors() as error:
+        raise _as_storage_error(error, uri) from error
 
 
 def delete_tree(uri: str) -> None:

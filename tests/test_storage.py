@@ -62,10 +62,11 @@ def test_a_conditional_write_wins_once(place: str) -> None:
     with pytest.raises(ConflictError):
         storage.write(uri, b"late", if_absent=True)
     etag = storage.read_with_etag(uri)[1]
-    storage.write(uri, b"second", if_etag=etag)
+    tags = [storage.write(uri, b"second", if_etag=etag), storage.read_with_etag(uri)[1]]
     with pytest.raises(ConflictError):
         storage.write(uri, b"stale", if_etag=etag)
-    assert storage.read(uri) == b"second"
+    tags.append(storage.write(uri, b"second!", if_etag=tags[0]))
+    assert (tags[0], tags[2]) == (tags[1], storage.read_with_etag(uri)[1])
 
 
 def test_a_missing_object_is_named(place: str) -> None:

@@ -1,0 +1,166 @@
+"""Two runs with the same id: one works, the other is refused; whoever died does not block the next."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from jobs import lease, storage, uris
+from jobs.errors import EXIT_BAD_REQUEST, JobError, RequestError, StorageError
+from jobs.lease import Holder, held
+
+_ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(params=["file", "s3"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where no lease is yet."""
+    place = f"file://{tmp_path}" if request.param == "file" else str(request.getfixturevalue("bucket"))
+    return uris.join(place, "staging", "night", "lease.json")
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rules on a clock a hundred times as fast."""
+    monkeypatch.setattr(lease, "RENEWAL_S", 0.1)
+    monkeypatch.setattr(lease, "TTL_S", 0.6)
+    monkeypatch.setattr(lease, "_POLL_S", 0.02)
+
+
+def elsewhere(**changes: object) -> Holder:
+    """A holder on another machine."""
+    return Holder.this_process().model_copy(update={"machine": "other boot", "host": "node-7", **changes})
+
+
+def leave(uri: str, holder: Holder) -> None:
+    storage.write(uri, holder.model_dump_json().encode())
+
+
+def test_while_one_works_the_other_is_refused_with_its_name(uri: str) -> None:
+    with held(uri):
+        with (
+            pytest.raises(RequestError, match=r"process \d+ on \S+ since 20\d\d-.* UTC works on it") as caught,
+            held(uri),
+        ):
+            pass
+        assert caught.value.exit_code == EXIT_BAD_REQUEST
+    assert list(storage.list_objects(uri.removesuffix("/lease.json"))) == []
+    with held(uri):
+        pass
+
+
+@pytest.mark.parametrize("is_abandoned", [False, True], ids=["free", "abandoned"])
+def test_of_many_at_once_one_gets_it(uri: str, is_abandoned: bool) -> None:
+    if is_abandoned:
+        leave(uri, Holder.this_process().model_copy(update={"pid_since": 1}))
+    done, got_it, refused = threading.Event(), threading.Semaphore(0), []
+
+    def work() -> bool:
+        try:
+            with held(uri):
+                got_it.release()
+                return done.wait(60)
+        except RequestError:
+            refused.append(1)
+            if len(refused) == 5:
+                done.set()
+            return False
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(lambda _: work(), range(6))) == [False] * 5 + [True]
+
+
+def test_after_kill_9_the_same_machine_takes_over_at_once(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = f"from jobs.lease import held\nimport time\nwith held({uri!r}): print('held', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=_ROOT) as victim:
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == b"held\n"
+        with pytest.raises(RequestError, match=f"process {victim.pid} "), held(uri):
+            pass
+        victim.kill()
+    monkeypatch.setattr(lease.time, "sleep", lambda _: pytest.fail("waited"))
+    with held(uri):
+        pass
+
+
+def test_a_process_id_that_is_used_again_is_not_the_holder(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease.time, "sleep", lambda _: pytest.fail("waited"))
+    leave(uri, Holder.this_process().model_copy(update={"pid_since": 1}))
+    with held(uri):
+        pass
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_holder_elsewhere_that_is_silent_is_replaced_whatever_its_clock_says(uri: str) -> None:
+    leave(uri, elsewhere(since=datetime(2099, 1, 1, tzinfo=UTC)))
+    with held(uri) as mine:
+        assert f'"owner":"{mine._holder.owner}"'.encode() in storage.read(uri)
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_holder_elsewhere_that_renews_is_left_alone(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = lease.Lease(uri, elsewhere(), storage.write(uri, elsewhere().model_dump_json().encode()))
+    with pytest.raises(RequestError, match="on node-7 since"), held(uri):
+        pass
+    other.release()
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize("taken", [lambda uri: leave(uri, elsewhere()), storage.delete], ids=["taken", "deleted"])
+def test_who_has_lost_it_stops_in_the_middle_of_its_work(uri: str, taken: Callable[[str], None]) -> None:
+    def work() -> None:
+        with held(uri):
+            taken(uri)
+            threading.Event().wait(60)
+            pytest.fail("not stopped")
+
+    with pytest.raises(JobError, match="that one continues the run"):
+        work()
+
+
+def test_who_has_lost_it_cannot_publish(uri: str) -> None:
+    with held(uri) as mine:
+        mine.confirm()
+        leave(uri, elsewhere())
+        with pytest.raises(JobError, match="that one continues the run"):
+            mine.confirm()
+    assert b"node-7" in storage.read(uri)
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize(("failures", "ttl_s", "outcome"), [(2, 60.0, "kept"), (10**9, 0.6, "lost")])
+def test_a_storage_that_is_away_for_less_than_the_time_to_live_costs_nothing(
+    uri: str, failures: int, ttl_s: float, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "TTL_S", ttl_s)
+    write, calls, recovered = storage.write, [], threading.Event()
+
+    def flaky(target: str, data: bytes, *, if_absent: bool = False, if_etag: str | None = None) -> str:
+        calls.append(1)
+        if 1 < len(calls) <= 1 + failures:
+            raise StorageError("503")
+        if len(calls) > 3 + failures:
+            recovered.set()
+        return write(target, data, if_absent=if_absent, if_etag=if_etag)
+
+    monkeypatch.setattr(storage, "write", flaky)
+    ended = "kept"
+    try:
+        with held(uri):
+            recovered.wait(60)
+    except JobError:
+        ended = "lost"
+    assert ended == outcome
+
+
+def test_a_damaged_lease_says_what_to_do(uri: str) -> None:
+    storage.write(uri, b"{")
+    with pytest.raises(RequestError, match=r"lease\.json is damaged: .* delete it"), held(uri):
+        pass
