@@ -43,16 +43,20 @@ class FetchDecode:
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Fetches and decodes one batch, in order."""
         prepare_process()
-        outcomes = asyncio.run(self._all(rows.select(["uri", "etag", "category"]).to_pylist()))
+        known = rows.select(["uri", "etag", "size_bytes", "category"]).to_pylist()
+        outcomes = asyncio.run(self._all(known))
+        for name in ("etag", "size_bytes"):  # a list of URIs may have left them to be found out
+            found = pa.array([row[name] for row in known], MANIFEST.field(name).type)
+            rows = rows.set_column(rows.schema.get_field_index(name), name, found)
         statuses, errors, pixels = zip(*outcomes, strict=True) if outcomes else ((), (), ())
         columns = [pa.array(statuses, pa.string()), pa.array(errors, pa.string()), pa.array(pixels, pa.large_binary())]
         return pa.Table.from_arrays([*rows.cast(MANIFEST).columns, *columns], schema=DECODED)
 
-    async def _all(self, rows: Sequence[Mapping[str, Any]]) -> list[_Outcome]:
+    async def _all(self, rows: Sequence[dict[str, Any]]) -> list[_Outcome]:
         limit = asyncio.Semaphore(self._concurrency)
         return await asyncio.gather(*(self._one(row, limit) for row in rows))
 
-    async def _one(self, row: Mapping[str, Any], limit: asyncio.Semaphore) -> _Outcome:
+    async def _one(self, row: dict[str, Any], limit: asyncio.Semaphore) -> _Outcome:
         size = self._image_sizes.get(row["category"])
         if size is None:
             detail = (
@@ -62,7 +66,7 @@ class FetchDecode:
         try:
             async with limit:
                 data, etag = await storage.read_async(row["uri"])
-            if etag and etag != row["etag"]:
+            if _is_changed(row, etag, len(data)):
                 return Status.MISSING, reason("changed", "replaced after it was listed; the next run scores it"), None
             return None, None, decode_image(data, size=size, max_pixels=self._max_pixels).numpy().tobytes()
         except ImageError as error:
@@ -73,6 +77,14 @@ class FetchDecode:
             return Status.UNREADABLE, reason("access_denied", str(error)), None
         except StorageError as error:
             return Status.UNREADABLE, reason("storage", str(error)), None
+
+
+def _is_changed(row: dict[str, Any], etag: str, size_bytes: int) -> bool:
+    """Whether these are other bytes than those listed; what the listing did not know is noted in ``row``."""
+    is_changed = bool(etag and row["etag"] and etag != row["etag"])
+    row["etag"] = row["etag"] or etag or None
+    row["size_bytes"] = size_bytes if row["size_bytes"] is None else row["size_bytes"]
+    return is_changed
 
 
 def prepare_process() -> None:
