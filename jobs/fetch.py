@@ -60,7 +60,7 @@ class FetchDecode:
         """Fetches and decodes one batch, in order."""
         process_decoder(self._limits).start()
         spent = defaultdict[str, float](float)
-        asked = rows.select(["uri", "etag", "category"]).to_pylist()
+        asked = rows.select(["uri", "etag", "size_bytes", "category"]).to_pylist()
         outcomes: list[_Outcome] = []
         with PixelFile([self._image_sizes.get(row["category"]) for row in asked]) as pixels:
             asyncio.run(self._all(asked, pixels, outcomes, spent))
@@ -68,23 +68,26 @@ class FetchDecode:
             decoded = pixels.as_array(is_decoded)
         if self._measure is not None:
             self._measure(spent)
+        for name in ("etag", "size_bytes"):  # a list of URIs may have left them to be found out
+            found = pa.array([row[name] for row in asked], MANIFEST.field(name).type)
+            rows = rows.set_column(rows.schema.get_field_index(name), name, found)
         statuses, errors = zip(*outcomes, strict=True) if outcomes else ((), ())
         columns = [pa.array(statuses, pa.string()), pa.array(errors, pa.string()), decoded]
         return pa.Table.from_arrays([*rows.cast(MANIFEST).columns, *columns], schema=DECODED)
 
     async def _all(
-        self, rows: Sequence[Mapping[str, Any]], pixels: PixelFile, outcomes: list[_Outcome], spent: dict[str, float]
+        self, rows: Sequence[dict[str, Any]], pixels: PixelFile, outcomes: list[_Outcome], spent: dict[str, float]
     ) -> None:
         fetching, decoding = asyncio.Semaphore(self._concurrency), asyncio.Lock()
 
-        async def one(row: Mapping[str, Any], at: int) -> _Outcome:
+        async def one(row: dict[str, Any], at: int) -> _Outcome:
             return await self._one(row, fetching, decoding, spent, into=pixels.descriptor, at=at)
 
         outcomes += await asyncio.gather(*(one(row, int(at)) for row, at in zip(rows, pixels.starts, strict=False)))
 
     async def _one(
         self,
-        row: Mapping[str, Any],
+        row: dict[str, Any],
         fetching: asyncio.Semaphore,
         decoding: asyncio.Lock,
         spent: dict[str, float],
@@ -104,7 +107,7 @@ class FetchDecode:
                 data, etag = await storage.read_async(row["uri"])
                 spent["fetch_s"] += time.perf_counter() - began
                 spent["fetched_bytes"] += len(data)
-            if etag and etag != row["etag"]:
+            if _is_changed(row, etag, len(data)):
                 return Status.MISSING, reason("changed", "replaced after it was listed; the next run scores it")
             async with decoding:
                 decoder = process_decoder(self._limits)
@@ -120,6 +123,14 @@ class FetchDecode:
             return Status.UNREADABLE, reason("access_denied", str(error))
         except StorageError as error:
             return Status.UNREADABLE, reason("storage", str(error))
+
+
+def _is_changed(row: dict[str, Any], etag: str, size_bytes: int) -> bool:
+    """Whether these are other bytes than those listed; what the listing did not know is noted in ``row``."""
+    is_changed = bool(etag and row["etag"] and etag != row["etag"])
+    row["etag"] = row["etag"] or etag or None
+    row["size_bytes"] = size_bytes if row["size_bytes"] is None else row["size_bytes"]
+    return is_changed
 
 
 def as_images(pixels: pa.ChunkedArray, *, size: int) -> np.ndarray:

@@ -6,6 +6,7 @@ boto3 resolves S3 credentials and endpoint from the standard AWS_* variables, ob
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from jobs.errors import ConflictError, DeniedError, MissingBucketError, MissingO
 from jobs.uris import split
 
 if TYPE_CHECKING:
+    import pyarrow
     import pyarrow.fs
 
     AnyStore = S3Store | GCSStore | AzureStore | LocalStore
@@ -83,8 +85,8 @@ def _store(scheme: str, bucket: str) -> AnyStore:
     )
 
 
-def _as_storage_error(error: Exception, uri: str) -> StorageError:
-    """Translates any client's exception into one line of ours."""
+def as_storage_error(error: Exception, uri: str) -> StorageError:
+    """Translates any client's exception, or pyarrow's, into one line of ours."""
     code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
     message = str(error).splitlines()[0] if str(error) else type(error).__name__
     if code == "NoSuchBucket" or "<Code>NoSuchBucket<" in message:
@@ -137,7 +139,7 @@ async def read_async(uri: str) -> tuple[bytes | memoryview, str]:
         answer = await obstore.get_async(_store(scheme, bucket), key)
         return memoryview(await answer.bytes_async()), (answer.meta["e_tag"] or "").strip('"')
     except _s3_errors() as error:
-        raise _as_storage_error(error, uri) from error
+        raise as_storage_error(error, uri) from error
 
 
 def _read_odd_key(bucket: str, key: str) -> tuple[bytes, str]:
@@ -166,7 +168,16 @@ def write(uri: str, data: bytes, *, if_absent: bool = False, if_etag: str | None
         mode: Any = {"e_tag": if_etag} if if_etag is not None else "create" if if_absent else "overwrite"
         return (obstore.put(store, key, data, mode=mode)["e_tag"] or "").strip('"')
     except _s3_errors() as error:
-        raise _as_storage_error(error, uri) from error
+        raise as_storage_error(error, uri) from error
+
+
+def upload(uri: str, path: Path) -> None:
+    """Writes one local file as one object, atomically and without holding it in memory."""
+    scheme, bucket, key = split(uri)
+    try:
+        obstore.put(_store(scheme, bucket), key, path, mode="overwrite")
+    except _s3_errors() as error:
+        raise as_storage_error(error, uri) from error
 
 
 def _replace_file(path: Path, data: bytes, *, if_etag: str) -> str:
@@ -188,7 +199,7 @@ def delete(uri: str) -> None:
     except FileNotFoundError:
         return
     except _s3_errors() as error:
-        raise _as_storage_error(error, uri) from error
+        raise as_storage_error(error, uri) from error
 
 
 def delete_tree(uri: str) -> None:
@@ -212,28 +223,86 @@ def list_objects(uri: str) -> Iterator[ObjectInfo]:
     Raises:
         MissingBucketError: the bucket does not exist. An empty prefix is an empty listing.
     """
-    scheme, bucket, key = split(uri)
-    prefix = key.rstrip("/") + "/" if key else ""
+    for page in list_between(uri):
+        yield from page
+
+
+def list_between(uri: str, *, after: str = "", until: str = "") -> Iterator[list[ObjectInfo]]:
+    """Lists the objects under ``uri`` page by page, on S3 only those whose key lies in (after, until].
+
+    Args:
+        uri: a folder, see `list_objects`.
+        after: key, exclusive; empty begins at the first.
+        until: key, inclusive; empty goes on to the last.
+
+    Raises:
+        MissingBucketError: the bucket does not exist.
+    """
+    scheme, bucket, prefix = _folder(uri)
     try:
-        yield from _list_s3(bucket, prefix) if scheme == "s3" else _list_other(scheme, bucket, prefix)
+        if scheme != "s3":
+            yield from _list_other(scheme, bucket, prefix)
+            return
+        for page in _list_s3(bucket, prefix, after=after):
+            yield [info for info in page if not until or split(info.uri)[2] <= until]
+            if until and page and split(page[-1].uri)[2] > until:
+                return
     except _s3_errors() as error:
-        raise _as_storage_error(error, uri) from error
+        raise as_storage_error(error, uri) from error
 
 
-def _list_s3(bucket: str, prefix: str) -> Iterator[ObjectInfo]:
-    # boto3, not obstore, lists S3: one key with a "." or empty segment ends obstore's whole listing with an error.
-    for page in _s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        for item in page.get("Contents", []):
-            tag = item["ETag"].strip('"')
-            yield ObjectInfo(f"s3://{bucket}/{item['Key']}", tag, item["Size"], item["LastModified"].astimezone(UTC))
+def list_level(uri: str, *, most_pages: int = 20) -> tuple[list[ObjectInfo], list[str]]:
+    """Looks at one level: the objects right under ``uri``, and the URIs of its folders, without a trailing slash.
 
+    Of S3 it may see only the beginning, for the folders that it names serve to share the listing out, and lists no
+    object. The other stores name every folder and object.
 
-def _list_other(scheme: str, bucket: str, prefix: str) -> Iterator[ObjectInfo]:
+    Args:
+        uri: a folder, see `list_objects`.
+        most_pages: requests, of 1,000 entries each, on S3.
+    """
+    scheme, bucket, prefix = _folder(uri)
     root = f"{scheme}://{bucket}/"
-    for batch in obstore.list(_store(scheme, bucket), prefix=prefix or None):
-        for item in batch:
-            tag = (item["e_tag"] or "").strip('"')
-            yield ObjectInfo(root + item["path"], tag, item["size"], item["last_modified"])
+    try:
+        if scheme == "s3":
+            pages = _s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+            seen = itertools.islice(pages, most_pages)
+            return [], [root + item["Prefix"][:-1] for page in seen for item in page.get("CommonPrefixes", [])]
+        level = obstore.list_with_delimiter(_store(scheme, bucket), prefix=prefix or None)
+        folders = [root + name.rstrip("/") for name in level["common_prefixes"]]
+        return [_info(root, item) for item in level["objects"]], folders
+    except _s3_errors() as error:
+        raise as_storage_error(error, uri) from error
+
+
+def _folder(uri: str) -> tuple[str, str, str]:
+    scheme, bucket, key = split(uri)
+    return scheme, bucket, key.rstrip("/") + "/" if key else ""
+
+
+def _list_s3(bucket: str, prefix: str, *, after: str = "") -> Iterator[list[ObjectInfo]]:
+    # boto3, not obstore, lists S3: one key with a "." or empty segment ends obstore's whole listing with an error.
+    start: Any = {"StartAfter": after} if after else {}
+    for page in _s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **start):
+        yield [
+            ObjectInfo(
+                f"s3://{bucket}/{item['Key']}",
+                item["ETag"].strip('"'),
+                item["Size"],
+                item["LastModified"].astimezone(UTC),
+            )
+            for item in page.get("Contents", [])
+        ]
+
+
+def _list_other(scheme: str, bucket: str, prefix: str) -> Iterator[list[ObjectInfo]]:
+    root = f"{scheme}://{bucket}/"
+    for batch in obstore.list(_store(scheme, bucket), prefix=prefix or None, chunk_size=1000):
+        yield [_info(root, item) for item in batch]
+
+
+def _info(root: str, item: Any) -> ObjectInfo:
+    return ObjectInfo(root + item["path"], (item["e_tag"] or "").strip('"'), item["size"], item["last_modified"])
 
 
 def worker_environment() -> dict[str, str]:
@@ -252,6 +321,19 @@ def worker_environment() -> dict[str, str]:
 
 def _s3_endpoint() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def open_stream(uri: str) -> pyarrow.NativeFile:
+    """Opens one object to be read from its beginning; what ends in .gz is unpacked on the way.
+
+    Raises:
+        MissingObjectError, DeniedError, StorageError: see their docstrings.
+    """
+    filesystem, path = arrow_filesystem(uri)
+    try:
+        return filesystem.open_input_stream(path)
+    except _CLIENT_ERRORS as error:
+        raise as_storage_error(error, uri) from error
 
 
 def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
