@@ -17,7 +17,7 @@ from jobs.progress import Reported
 from jobs.reconciliation import in_table_order, reconcile
 from jobs.schema import MANIFEST, SCHEMA_VERSION, SCORES, STAGED, Status
 from jobs.scratch import Scratch
-from jobs.stages import staged_rows
+from jobs.staged_rows import staged_rows
 from model.calibration import Calibration
 
 CALIBRATION = Calibration(scores=tuple(float(score) for score in range(1, 20)))
