@@ -102,6 +102,9 @@ class ScoreConfig(JobConfig):
     )
     rescore: bool = Field(False, description="score everything again, also what earlier runs have scored")
     top: int = Field(10, ge=0, description="how many of the most anomalous photos the summary lists")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="json also writes a JSON line per event to stderr, each with the run id"
+    )
     scoring: ScoringResources = Field(default_factory=ScoringResources, description="share of the cluster")
 
     @field_validator("key_pattern")

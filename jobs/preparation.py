@@ -21,7 +21,7 @@ from jobs.table_files import in_tables
 
 PART_ROWS = 65_536
 """Rows of one manifest part: what one read task of Ray holds."""
-_MAY_CHANGE = ("scoring", "top", "max_error_rate")
+_MAY_CHANGE = ("scoring", "top", "max_error_rate", "log_format")
 """Fields that a rerun of the same run id may change: they decide how, not what."""
 
 

@@ -42,15 +42,14 @@ class RunLog:
         """``run_id``: a field of every event."""
         self._run_id = run_id
 
-    def event(self, name: str, fields: Mapping[str, Any] | None = None, *, level: int = logging.INFO) -> None:
-        """Logs an event.
+    def event(self, name: str, fields: Mapping[str, Any] | None = None) -> None:
+        """Logs an event; nobody sees it before `log_as_json`.
 
         Args:
             name: what happened, snake_case.
             fields: JSON values about it.
-            level: of the standard library's logging.
         """
-        _LOGGER.log(level, name, extra={"fields": {"run_id": self._run_id, **(fields or {})}})
+        _LOGGER.info(name, extra={"fields": {"run_id": self._run_id, **(fields or {})}})
 
 
 def log_as_json() -> None:

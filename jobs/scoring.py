@@ -19,6 +19,7 @@ from jobs.pipeline import cause, read_manifest, scored, staged_file_rows, start_
 from jobs.plan import ScoringPlan
 from jobs.preparation import PART_ROWS, Staged, check_same_run, manifest_folder, part_uri, prepared
 from jobs.progress import Progress, Report, Reported
+from jobs.run_log import RunLog, log_as_json
 from jobs.schema import MANIFEST, SCORES, STAGED
 from jobs.summary import COLUMNS, summary
 from jobs.tables import scan
@@ -40,27 +41,43 @@ def run(config: ScoreConfig, *, pipeline: Pipeline = scored) -> int:
         config: the request.
         pipeline: what turns objects into rows; another one is for measuring all that stands around it.
     """
-    record = publish.read_record(config.results, config.run_id)
-    if record is not None:
-        check_same_run(config, record["config"])
-        print(f"run {config.run_id} is already published: nothing to do")
-    else:
-        with held(uris.join(publish.staging(config.results, config.run_id), "lease.json")) as lease:
-            record = publish.read_record(config.results, config.run_id) or _run(config, lease, pipeline)
-    storage.delete_tree(publish.staging(config.results, config.run_id))
+    log = RunLog(config.run_id)
+    if config.log_format == "json":
+        log_as_json()
+    log.event("run_started", {"archive": config.archive, "results": config.results})
+    try:
+        record = _record(config, log, pipeline)
+    except BaseException as error:
+        log.event("run_stopped", {"error": f"{type(error).__name__}: {error}"})
+        raise
     files = [uris.join(config.results, name) for name in record["files"]]
     rows = scan(files, columns=COLUMNS, schema=SCORES)
     print(summary(record, rows, results=config.results, top=config.top))
     return EXIT_TOO_MANY_UNREADABLE if record["error_rate"] > config.max_error_rate else EXIT_DONE
 
 
-def _run(config: ScoreConfig, lease: Lease, pipeline: Pipeline) -> dict[str, Any]:
+def _record(config: ScoreConfig, log: RunLog, pipeline: Pipeline) -> dict[str, Any]:
+    """The record of the run, which is published if it was not yet; its staging is gone afterwards."""
+    record = publish.read_record(config.results, config.run_id)
+    if record is not None:
+        check_same_run(config, record["config"])
+        print(f"run {config.run_id} is already published: nothing to do")
+    else:
+        with held(uris.join(publish.staging(config.results, config.run_id), "lease.json")) as lease:
+            record = publish.read_record(config.results, config.run_id) or _run(config, lease, log, pipeline)
+    storage.delete_tree(publish.staging(config.results, config.run_id))
+    return record
+
+
+def _run(config: ScoreConfig, lease: Lease, log: RunLog, pipeline: Pipeline) -> dict[str, Any]:
     staged = prepared(config)
+    log.event("prepared", {"listed": staged.listed, "to_score": staged.to_score, "started_at": staged.started_at})
     timings_s, reported = {"listing": staged.listing_s, "ordering": staged.ordering_s}, Reported()
     if staged.to_score:
         print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score", flush=True)
         pipeline_s, reported = _score(config, staged, pipeline)
         timings_s |= pipeline_s
+        log.event("scored", {"rows": reported.units, "images_per_s": reported.steady_per_s, "seconds": pipeline_s})
     lease.confirm()
     began = time.monotonic()
     published = publish.publish(
@@ -82,6 +99,7 @@ def _run(config: ScoreConfig, lease: Lease, pipeline: Pipeline) -> dict[str, Any
     )
     lease.confirm()
     publish.write_record(record, results=config.results)
+    log.event("published", {name: record[name] for name in ("files", "counts", "errors", "anomalies", "measures")})
     return record
 
 

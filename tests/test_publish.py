@@ -120,7 +120,7 @@ def test_the_table_has_the_contract_and_publishing_again_overwrites(tmp_path: ob
     assert written.schema.equals(SCORES, check_metadata=False)
     assert written.schema.metadata[b"schema_version"] == str(SCHEMA_VERSION).encode()
     assert written["score"].to_pylist() == [5.0, 4.0, 3.0, 2.0, 1.0]
-    assert published.counts == {Status.SCORED: 5}
+    assert published.tally.counts == {Status.SCORED: 5}
 
 
 def test_rows_of_a_run_without_record_do_not_count(tmp_path: object) -> None:
