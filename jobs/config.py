@@ -44,6 +44,10 @@ def as_name(value: str) -> str:
 Uri = Annotated[str, AfterValidator(_as_uri)]
 Name = Annotated[str, AfterValidator(as_name)]
 
+ARCHIVE_HELP = (
+    "the photos: a prefix; or the manifest.json of an S3 Inventory (Parquet, CSV); or a .csv, .csv.gz or .parquet list "
+    "with a column uri and any of etag, size_bytes, last_modified, category, site, captured_at"
+)
 DEFAULT_KEY_PATTERN = r"(?P<category>[^/]+)/"
 
 
@@ -75,15 +79,15 @@ class ScoringResources(JobConfig):
 class ScoreConfig(JobConfig):
     """Score an archive of inspection photos into a Parquet result table."""
 
-    archive: Uri = Field(description="prefix that holds the photos")
+    archive: Uri = Field(description=ARCHIVE_HELP)
     detectors: Uri = Field(description="registry of trained detectors")
     results: Uri = Field(description="where scores/ and runs/ are kept")
     run_id: Name = Field(description="name of this run; the same id again resumes it, or does nothing once published")
     alias: Name = Field("champion", description="which registered detector of each category scores")
     key_pattern: str = Field(
         DEFAULT_KEY_PATTERN,
-        description="regular expression matched at the start of each key below the archive; named groups: category "
-        "(required), site, captured_at (ISO 8601)",
+        description="regular expression matched at the start of each key below the archive (of a list or an inventory: "
+        "below the bucket); named groups: category (required), site, captured_at (ISO 8601)",
     )
     false_alarm_rate: float = Field(0.05, gt=0, lt=1, description="p-value at or below which a photo is an anomaly")
     max_error_rate: float = Field(

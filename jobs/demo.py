@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from pydantic import Field
@@ -20,7 +19,7 @@ from jobs import scoring, training, uris
 from jobs.cli import parse_config, run_verb
 from jobs.config import JobConfig, ScoreConfig
 from jobs.demo_archive import CATEGORY, draw_archive
-from jobs.errors import EXIT_DONE, RequestError
+from jobs.errors import EXIT_DONE
 from jobs.publish import published_rows
 from jobs.train_config import TrainConfig
 from model.evaluation import auroc
@@ -44,9 +43,10 @@ class DemoConfig(JobConfig):
 
 def main(argv: Sequence[str]) -> int:
     """Runs the demo and prints what it finds."""
+    import duckdb
+
     config = parse_config(DemoConfig, argv, prog="python -m jobs.demo")
     began = time.monotonic()
-    _duckdb()
     folder = Path(config.folder or tempfile.mkdtemp(prefix="attentdiffernet-demo-")).absolute()
     counts = draw_archive(folder, seed=config.seed)
     print(f"drew {counts.train_good} flawless photos to train on and an archive to score, in {folder}\n")
@@ -63,17 +63,9 @@ def main(argv: Sequence[str]) -> int:
     )
     print(f"\nAUROC of the archive, defective against flawless: {100 * _auroc(folder):.1f} %")
     query = _QUERY.format(scores=folder / "results" / "scores")
-    print(f"\nthe table is plain Parquet; a query in DuckDB:\n{query}\n{_duckdb().sql(query)}")
+    print(f"\nthe table is plain Parquet; a query in DuckDB:\n{query}\n{duckdb.sql(query)}")
     print(f"done in {time.monotonic() - began:.0f} s; everything is in {folder}")
     return EXIT_DONE
-
-
-def _duckdb() -> ModuleType:
-    try:
-        import duckdb
-    except ImportError as error:
-        raise RequestError("the demo's last step needs DuckDB: pip install 'attentdiffernet-ray[query]'") from error
-    return duckdb
 
 
 def _training(folder: Path, *, seed: int) -> TrainConfig:

@@ -14,13 +14,19 @@ import pyarrow as pa
 
 from jobs import storage
 from jobs.decoder import DEFAULT_LIMITS, DecodeLimits, UndecodedError, process_decoder
-from jobs.errors import DeniedError, MissingObjectError, StorageError
+from jobs.errors import CredentialsError, DeniedError, MissingObjectError, StorageError
 from jobs.pixels import PixelFile
 from jobs.schema import MANIFEST, Status, reason
 
 DECODED = MANIFEST.append(pa.field("status", pa.string())).append(pa.field("error", pa.string()))
 DECODED = DECODED.append(pa.field("pixels", pa.large_binary()))
 """FetchDecode's output: ``pixels`` is uint8 (3, S, S) in C order, null together with a status that is final."""
+
+_BATCH_THAT_TELLS = 16
+"""Photos of one batch that, all unreached, say that storage is away rather than that these objects are odd."""
+
+_PAUSES_S = (0.5, 2.0)
+"""Before an object that came short is read again."""
 
 _Outcome = tuple[str | None, str | None]
 """Status and error of a row, both None if it was decoded."""
@@ -53,26 +59,30 @@ class FetchDecode:
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Fetches and decodes one batch, in order."""
         process_decoder(self._limits).start()
-        asked = rows.select(["uri", "etag", "category"]).to_pylist()
+        asked = rows.select(["uri", "etag", "size_bytes", "category"]).to_pylist()
         outcomes: list[_Outcome] = []
         with PixelFile([self._image_sizes.get(row["category"]) for row in asked]) as pixels:
             asyncio.run(self._all(asked, pixels, outcomes))
             is_decoded = [status is None for status, _ in outcomes]
             decoded = pixels.as_array(is_decoded)
+        _check_storage_answers(outcomes)
+        for name in ("etag", "size_bytes"):  # a list of URIs may have left them to be found out
+            found = pa.array([row[name] for row in asked], MANIFEST.field(name).type)
+            rows = rows.set_column(rows.schema.get_field_index(name), name, found)
         statuses, errors = zip(*outcomes, strict=True) if outcomes else ((), ())
         columns = [pa.array(statuses, pa.string()), pa.array(errors, pa.string()), decoded]
         return pa.Table.from_arrays([*rows.cast(MANIFEST).columns, *columns], schema=DECODED)
 
-    async def _all(self, rows: Sequence[Mapping[str, Any]], pixels: PixelFile, outcomes: list[_Outcome]) -> None:
+    async def _all(self, rows: Sequence[dict[str, Any]], pixels: PixelFile, outcomes: list[_Outcome]) -> None:
         fetching, decoding = asyncio.Semaphore(self._concurrency), asyncio.Lock()
 
-        async def one(row: Mapping[str, Any], at: int) -> _Outcome:
+        async def one(row: dict[str, Any], at: int) -> _Outcome:
             return await self._one(row, fetching, decoding, into=pixels.descriptor, at=at)
 
         outcomes += await asyncio.gather(*(one(row, int(at)) for row, at in zip(rows, pixels.starts, strict=False)))
 
     async def _one(
-        self, row: Mapping[str, Any], fetching: asyncio.Semaphore, decoding: asyncio.Lock, *, into: int, at: int
+        self, row: dict[str, Any], fetching: asyncio.Semaphore, decoding: asyncio.Lock, *, into: int, at: int
     ) -> _Outcome:
         size = self._image_sizes.get(row["category"])
         if size is None:
@@ -82,8 +92,8 @@ class FetchDecode:
             return Status.NO_DETECTOR, reason("no_detector", detail)
         try:
             async with fetching:
-                data, etag = await storage.read_async(row["uri"])
-            if etag and etag != row["etag"]:
+                data, etag = await _whole(row)
+            if _is_changed(row, etag, len(data)):
                 return Status.MISSING, reason("changed", "replaced after it was listed; the next run scores it")
             async with decoding:
                 decoder = process_decoder(self._limits)
@@ -91,12 +101,46 @@ class FetchDecode:
             return None, None
         except UndecodedError as error:
             return error.status, reason(error.code, error.detail)
+        except CredentialsError:
+            raise  # true of every photo: rows that say so would help nobody
         except MissingObjectError:
             return Status.MISSING, reason("deleted", "deleted after it was listed")
         except DeniedError as error:
             return Status.UNREADABLE, reason("access_denied", str(error))
         except StorageError as error:
             return Status.UNREADABLE, reason("storage", str(error))
+
+
+async def _whole(row: Mapping[str, Any]) -> tuple[bytes | memoryview, str]:
+    """Reads an object; again where the answer was short and, as a proxy on the way may do, did not say so."""
+    for pause_s in (*_PAUSES_S, None):
+        data, etag = await storage.read_async(row["uri"])
+        is_short = etag == row["etag"] and row["size_bytes"] is not None and len(data) < row["size_bytes"]
+        if not is_short:
+            break
+        if pause_s is None:
+            raise StorageError(f"{row['uri']} came short: {len(data)} of {row['size_bytes']} bytes, three times")
+        await asyncio.sleep(pause_s)
+    return data, etag
+
+
+def _is_changed(row: dict[str, Any], etag: str, size_bytes: int) -> bool:
+    """Whether these are other bytes than those listed; what the listing did not know is noted in ``row``."""
+    is_changed = bool(etag and row["etag"] and etag != row["etag"])
+    row["etag"] = row["etag"] or etag or None
+    row["size_bytes"] = size_bytes if row["size_bytes"] is None else row["size_bytes"]
+    return is_changed
+
+
+def _check_storage_answers(outcomes: Sequence[_Outcome]) -> None:
+    """Ends the run where storage answers nothing at all: each photo would wait for minutes, a million for months.
+
+    Raises:
+        StorageError: none of a batch's photos could be reached, for as long as clients try.
+    """
+    unreached = [error for _, error in outcomes if error is not None and error.startswith("storage:")]
+    if len(unreached) == len(outcomes) >= _BATCH_THAT_TELLS:
+        raise StorageError(f"none of {len(outcomes)} photos in a row could be fetched, the first: {unreached[0]}")
 
 
 def as_images(pixels: pa.ChunkedArray, *, size: int) -> np.ndarray:

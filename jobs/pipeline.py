@@ -27,6 +27,8 @@ BLOCK_PHOTOS = 128
 """Most photos in one block: what a crash repeats, and what one staged file holds."""
 MOST_DEATHS = 10
 """How often a decode task, a scoring actor or a batch survives the death of its process; Ray's default is for ever."""
+STAGED_FILE_ROWS = 8192
+"""Rows of a staged file of the largest runs: ten million photos are 1,200 files, not 78,000."""
 DECODE_CPUS = 0.5
 """A decode task waits for storage about half its time; and because this differs from a scoring actor's CPU, Ray Data
 keeps the two stages apart instead of fusing them, so that photos are fetched while others are scored."""
@@ -92,10 +94,10 @@ def decode_limits(resources: ScoringResources) -> DecodeLimits:
 def read_manifest(
     path: str, *, filesystem: pyarrow.fs.FileSystem, rows: int, plan: ScoringPlan, resources: ScoringResources
 ) -> ray.data.Dataset:
-    """The dataset of a manifest file, in blocks that spread over the actors and are cheap to repeat after a crash.
+    """The dataset of a manifest, in blocks that spread over the actors and are cheap to repeat after a crash.
 
     Args:
-        path: Parquet file of MANIFEST rows, a path within ``filesystem``.
+        path: Parquet file, or folder of them, of MANIFEST rows, a path within ``filesystem``.
         filesystem: pyarrow filesystem of the manifest.
         rows: number of manifest rows.
         plan: detectors by category.
@@ -105,6 +107,14 @@ def read_manifest(
         BLOCK_PHOTOS, max(batch_photos(plan, resources), math.ceil(rows / (4 * scoring_actors(resources))))
     )
     return ray.data.read_parquet(path, filesystem=filesystem, override_num_blocks=math.ceil(rows / block_rows))
+
+
+def staged_file_rows(rows: int) -> int:
+    """Fewest rows of one staged file for a run of ``rows`` photos, and so what a killed run may have to repeat.
+
+    Small runs keep files of one block; large ones have about a thousand files, until those hold STAGED_FILE_ROWS.
+    """
+    return max(1, min(STAGED_FILE_ROWS, rows // 1000))
 
 
 def decoded(manifest: ray.data.Dataset, fetch_decode: FetchDecode, *, tasks: int | None) -> ray.data.Dataset:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import platform
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset
 
 from jobs import storage, uris
 from jobs.errors import MissingObjectError, StorageError
-from jobs.manifest import write_parquet
 from jobs.plan import ScoringPlan
-from jobs.schema import SCHEMA_VERSION, SCORES, STAGED, Status, reason
-from jobs.stages import staged_rows
+from jobs.reconciliation import in_table_order, reconcile
+from jobs.schema import SCHEMA_VERSION, SCORES, Status
+from jobs.scratch import Scratch
+from jobs.table_files import write_files
+from jobs.tables import scan
 
-ROWS_PER_FILE = 2_000_000
-"""About 200 MB of zstd Parquet, within the 128-512 MB that query engines like."""
+_RECORDS_AT_ONCE = 16
 
 
 def staging(results: str, run_id: str) -> str:
@@ -50,92 +50,128 @@ def read_record(results: str, run_id: str) -> dict[str, Any] | None:
     return dict(record)
 
 
+def published_batches(results: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Streams some columns of the rows of all published runs; files of unpublished runs do not count."""
+    return scan(_published_files(results), columns=columns, schema=SCORES)
+
+
+def _published_files(results: str) -> list[str]:
+    records = [info.uri for info in storage.list_objects(uris.join(results, "runs")) if info.uri.endswith(".json")]
+    with ThreadPoolExecutor(_RECORDS_AT_ONCE) as pool:
+        runs = [json.loads(content) for content in pool.map(storage.read, records)]
+    return [uris.join(results, name) for run in runs for name in run["files"]]
+
+
 def published_rows(results: str, columns: Sequence[str]) -> pa.Table:
-    """The rows of all published runs, some columns; files of unpublished runs do not count."""
-    listed = storage.list_objects(uris.join(results, "runs"))
-    runs = [json.loads(storage.read(info.uri)) for info in listed if info.uri.endswith(".json")]
-    files = [uris.join(results, name) for run in runs for name in run["files"]]
-    return read_tables(files, columns=columns, schema=SCORES)
+    """The same as one table, for those that fit into memory."""
+    return read_tables(_published_files(results), columns=columns, schema=SCORES)
 
 
 def read_tables(files: Sequence[str], *, columns: Sequence[str], schema: pa.Schema) -> pa.Table:
-    """Reads Parquet files of one schema into one table."""
-    if not files:
-        return schema.empty_table().select(list(columns))
-    filesystem = storage.arrow_filesystem(files[0])[0]
-    paths = [storage.arrow_filesystem(uri)[1] for uri in files]
-    return pyarrow.dataset.dataset(paths, schema=schema, filesystem=filesystem).to_table(columns=list(columns))
+    """Reads Parquet files of one schema into one table, for those that fit into memory."""
+    wanted = pa.schema([schema.field(name) for name in columns])
+    return pa.Table.from_batches(scan(files, columns=columns, schema=schema), schema=wanted)
 
 
-def staged_table(results: str, run_id: str) -> pa.Table:
-    """Everything that the pipeline has written for a run."""
+def staged_files(results: str, run_id: str) -> list[str]:
+    """The files that the pipeline has written for a run."""
     rows = uris.join(staging(results, run_id), "rows")
-    files = [info.uri for info in storage.list_objects(rows) if info.uri.endswith(".parquet")]
-    return read_tables(files, columns=STAGED.names, schema=STAGED)
+    return sorted(info.uri for info in storage.list_objects(rows) if info.uri.endswith(".parquet"))
 
 
-def reconcile(staged: pa.Table, *, manifest: pa.Table, plan: ScoringPlan) -> pa.Table:
-    """Exactly one STAGED row per manifest row: a second copy is dropped, an absent one becomes ``failed``."""
-    ids = staged["image_id"].to_numpy()
-    _, first = np.unique(ids, return_index=True)
-    absent = manifest.filter(pc.invert(pc.is_in(manifest["image_id"], staged["image_id"].combine_chunks())))
-    lost = staged_rows(
-        absent,
-        run_id=plan.run_id,
-        planned=[plan.by_category.get(category or "") for category in absent["category"].to_pylist()],
-        statuses=[Status.FAILED] * len(absent),
-        errors=[reason("lost", "no result came back for this object; the next run tries it again")] * len(absent),
-        scores=np.full(len(absent), np.nan),
-    )
-    return pa.concat_tables([staged.take(pa.array(first)), lost])
+@dataclass(frozen=True)
+class Published:
+    """What went into the table: file names below the results, rows by status, and how many are anomalies."""
+
+    files: tuple[str, ...]
+    counts: Mapping[str, int]
+    anomalies: int
 
 
 def publish(
-    staged: pa.Table, *, manifest: pa.Table, plan: ScoringPlan, results: str, run_date: str
-) -> tuple[pa.Table, list[str]]:
-    """Writes the reconciled rows into the table; returns them and the file names below ``results``.
+    staged: Iterable[pa.RecordBatch],
+    *,
+    manifest: Callable[[], Iterable[pa.RecordBatch]],
+    rows: int,
+    plan: ScoringPlan,
+    results: str,
+    run_date: str,
+) -> Published:
+    """Writes exactly one row per manifest row into the table, sorted by category and falling score.
 
     The names depend on the run alone, so that publishing again after a crash overwrites instead of doubling.
+
+    Args:
+        staged: STAGED rows, in any order and number.
+        manifest: opens a stream of the run's MANIFEST rows, needed only where results are missing.
+        rows: how many the manifest has; their image_id are 0 to rows - 1.
+        plan: the run's detectors.
+        results: base URI of the results.
+        run_date: YYYY-MM-DD.
+
+    Raises:
+        JobError: the local disk is full.
+        StorageError: storage refused or could not be reached.
     """
-    rows = reconcile(staged, manifest=manifest, plan=plan)
-    rows = rows.sort_by([("category", "ascending"), ("score", "descending")]).select(SCORES.names).cast(SCORES)
-    files = []
-    for number in range(math.ceil(len(rows) / ROWS_PER_FILE)):
-        name = f"scores/run_date={run_date}/{plan.run_id}-{number:04d}.parquet"
-        write_parquet(rows.slice(number * ROWS_PER_FILE, ROWS_PER_FILE), uris.join(results, name))
-        files.append(name)
-    return rows, files
+    counts: Counter[str] = Counter()
+    anomalies = 0
+
+    def tallied(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        nonlocal anomalies
+        for batch in batches:
+            counts.update({row["values"]: row["counts"] for row in batch.column("status").value_counts().to_pylist()})
+            anomalies += batch.column("is_anomaly").true_count
+            yield batch
+
+    folder = uris.join(results, "scores", f"run_date={run_date}")
+    with Scratch() as scratch:
+        reconcile(scratch, staged, manifest=manifest, rows=rows, plan=plan)
+        written = write_files(
+            tallied(in_table_order(scratch)),
+            rows=rows,
+            name=lambda number: uris.join(folder, f"{plan.run_id}-{number:05d}.parquet"),
+            folder=scratch.folder,
+        )
+    _delete_others(folder, plan.run_id, keep=written)
+    return Published(tuple(uri[len(results) + 1 :] for uri in written), counts, anomalies)
+
+
+def _delete_others(folder: str, run_id: str, *, keep: Sequence[str]) -> None:
+    """Deletes what an earlier try to publish this run left beside the files of this one."""
+    ours = re.compile(re.escape(uris.join(folder, run_id)) + r"-\d+\.parquet")
+    for info in storage.list_objects(folder):
+        if ours.fullmatch(info.uri) and info.uri not in keep:
+            storage.delete(info.uri)
 
 
 def run_record(
-    rows: pa.Table,
+    published: Published,
     *,
     plan: ScoringPlan,
     config: Mapping[str, Any],
-    files: Sequence[str],
     listed: int,
     started_at: datetime,
     timings_s: Mapping[str, float],
     images_per_s: float | None,
 ) -> dict[str, Any]:
     """The run record: counts, configuration, detectors, versions and timings of one published run."""
-    counts = Counter(rows["status"].to_pylist())
+    counts = published.counts
     return {
         "run_id": plan.run_id,
         "schema_version": SCHEMA_VERSION,
         "started_at": started_at.isoformat(),
         "published_at": datetime.now(UTC).isoformat(),
         "listed": listed,
-        "already_scored": listed - len(rows),
+        "already_scored": listed - sum(counts.values()),
         "counts": {status.value: counts.get(status, 0) for status in Status},
-        "anomalies": pc.sum(pc.fill_null(rows["is_anomaly"], False)).as_py() or 0,
+        "anomalies": published.anomalies,
         "error_rate": error_rate(counts),
         "images_per_s": images_per_s,
         "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
         "detectors": {name: detector.detector_id for name, detector in plan.by_category.items()},
         "config": dict(config),
         "versions": versions(),
-        "files": list(files),
+        "files": list(published.files),
     }
 
 

@@ -28,14 +28,21 @@ MANIFEST = pa.schema(
     [
         _column("image_id", pa.int64(), "row number in this run's manifest"),
         _column("uri", pa.string(), "scheme://bucket/key, the key as stored, never percent-encoded"),
-        _column("etag", pa.string(), "entity tag at listing time, without quotes; changes when the object's bytes do"),
-        _column("size_bytes", pa.int64(), "object size at listing time"),
-        _column("last_modified", _TIME, "modification time at listing"),
+        _column(
+            "etag",
+            pa.string(),
+            "entity tag at listing, no quotes, changes with the object's bytes; or null",
+        ),
+        _column("size_bytes", pa.int64(), "object size at listing time, or null"),
+        _column("last_modified", _TIME, "modification time at listing, or null"),
         _column("category", pa.string(), "asset category by --key-pattern; null where the key does not match"),
         _column("site", pa.string(), "site by --key-pattern, or null"),
         _column("captured_at", _TIME, "capture time by --key-pattern, or null"),
     ]
 )
+
+LISTED = pa.schema([field for field in MANIFEST if field.name != "image_id"])
+"""What is known of an object before it is given its row number. A list of URIs may leave all but ``uri`` null."""
 
 SCORES = pa.schema(
     [

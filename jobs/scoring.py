@@ -2,84 +2,79 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
+import pyarrow as pa
 import ray
-from pydantic import BaseModel, ConfigDict
 
 from jobs import publish, storage, uris
-from jobs.config import ScoreConfig
-from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, JobError, MissingObjectError, RequestError
+from jobs.config import ScoreConfig, ScoringResources
+from jobs.counting import counted
+from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, JobError
 from jobs.lease import Lease, held
-from jobs.manifest import list_archive, unscored, write_parquet
-from jobs.pipeline import cause, read_manifest, scored, start_ray
-from jobs.plan import ScoringPlan, plan_detectors
-from jobs.progress import Progress
-from jobs.schema import MANIFEST, SCORES
-from jobs.summary import summary
-
-_EARLIER = ["image_uri", "image_etag", "detector_id", "status", "error"]
-_MAY_CHANGE = ("scoring", "top", "max_error_rate")
-"""Fields that a rerun of the same run id may change: they decide how, not what."""
+from jobs.pipeline import cause, read_manifest, scored, staged_file_rows, start_ray
+from jobs.plan import ScoringPlan
+from jobs.preparation import PART_ROWS, Staged, check_same_run, manifest_folder, part_uri, prepared
+from jobs.progress import Progress, Report
+from jobs.schema import MANIFEST, SCORES, STAGED
+from jobs.summary import COLUMNS, summary
+from jobs.tables import scan
 
 
-class _Staged(BaseModel):
-    """What staging keeps so that a rerun continues the same run."""
+class Pipeline(Protocol):
+    """MANIFEST rows to STAGED rows, see `jobs.pipeline.scored`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    config: dict[str, Any]
-    plan: ScoringPlan
-    listed: int
-    to_score: int
-    started_at: datetime
-    listing_s: float
+    def __call__(
+        self, manifest: ray.data.Dataset, *, plan: ScoringPlan, resources: ScoringResources, report: Report
+    ) -> ray.data.Dataset:
+        """Nothing runs until the dataset is consumed."""
 
 
-def run(config: ScoreConfig) -> int:
-    """Scores what is new in the archive, publishes it, says what was found and returns the exit code."""
+def run(config: ScoreConfig, *, pipeline: Pipeline = scored) -> int:
+    """Scores what is new in the archive, publishes it, says what was found and returns the exit code.
+
+    Args:
+        config: the request.
+        pipeline: what turns objects into rows; another one is for measuring all that stands around it.
+    """
     record = publish.read_record(config.results, config.run_id)
     if record is not None:
-        _same_run(config, record["config"])
+        check_same_run(config, record["config"])
         print(f"run {config.run_id} is already published: nothing to do")
     else:
         with held(uris.join(publish.staging(config.results, config.run_id), "lease.json")) as lease:
-            record = publish.read_record(config.results, config.run_id) or _run(config, lease)
+            record = publish.read_record(config.results, config.run_id) or _run(config, pipeline, lease)
     storage.delete_tree(publish.staging(config.results, config.run_id))
-    rows = publish.read_tables(
-        [uris.join(config.results, name) for name in record["files"]], columns=SCORES.names, schema=SCORES
-    )
+    files = [uris.join(config.results, name) for name in record["files"]]
+    rows = scan(files, columns=COLUMNS, schema=SCORES)
     print(summary(record, rows, results=config.results, top=config.top))
     return EXIT_TOO_MANY_UNREADABLE if record["error_rate"] > config.max_error_rate else EXIT_DONE
 
 
-def _run(config: ScoreConfig, lease: Lease) -> dict[str, Any]:
-    staged = _resume(config) or _prepare(config)
-    folder = publish.staging(config.results, config.run_id)
-    manifest_uri = uris.join(folder, "manifest.parquet")
-    timings_s, images_per_s = {"listing": staged.listing_s}, None
+def _run(config: ScoreConfig, pipeline: Pipeline, lease: Lease) -> dict[str, Any]:
+    staged = prepared(config)
+    timings_s, images_per_s = {"listing": staged.listing_s, "ordering": staged.ordering_s}, None
     if staged.to_score:
         print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score", flush=True)
-        pipeline_s, images_per_s = _score(config, staged, manifest_uri=manifest_uri)
+        pipeline_s, images_per_s = _score(config, staged, pipeline)
         timings_s |= pipeline_s
     lease.confirm()
     began = time.monotonic()
-    manifest = publish.read_tables([manifest_uri], columns=MANIFEST.names, schema=MANIFEST)
-    rows, files = publish.publish(
-        publish.staged_table(config.results, config.run_id),
-        manifest=manifest,
+    published = publish.publish(
+        counted(_staged_rows(config), verb="publishing", total=staged.to_score),
+        manifest=lambda: _manifest_rows(config, staged),
+        rows=staged.to_score,
         plan=staged.plan,
         results=config.results,
         run_date=staged.started_at.date().isoformat(),
     )
     record = publish.run_record(
-        rows,
+        published,
         plan=staged.plan,
         config=staged.config,
-        files=files,
         listed=staged.listed,
         started_at=staged.started_at,
         timings_s=timings_s | {"publishing": time.monotonic() - began},
@@ -90,63 +85,18 @@ def _run(config: ScoreConfig, lease: Lease) -> dict[str, Any]:
     return record
 
 
-def _same_run(config: ScoreConfig, earlier: Mapping[str, Any]) -> None:
-    now = config.model_dump(mode="json")
-    changed = [name for name in now if name not in _MAY_CHANGE and now[name] != earlier.get(name, now[name])]
-    if changed:
-        was = ", ".join(f"{name} was {earlier[name]!r} and is now {now[name]!r}" for name in changed)
-        raise RequestError(f"run id {config.run_id} belongs to another request ({was}): take a new --run-id")
+def _staged_rows(config: ScoreConfig) -> Iterator[pa.RecordBatch]:
+    files = publish.staged_files(config.results, config.run_id)
+    return scan(files, columns=STAGED.names, schema=STAGED, small=True)
 
 
-def _resume(config: ScoreConfig) -> _Staged | None:
-    uri = uris.join(publish.staging(config.results, config.run_id), "plan.json")
-    try:
-        staged = _Staged.model_validate_json(storage.read(uri))
-    except MissingObjectError:
-        return None
-    except ValueError as error:
-        raise RequestError(f"{uri} is damaged: delete the folder, or take a new --run-id") from error
-    _same_run(config, staged.config)
-    print(f"run {config.run_id}: continuing where an earlier try stopped", flush=True)
-    return staged
+def _manifest_rows(config: ScoreConfig, staged: Staged) -> Iterator[pa.RecordBatch]:
+    folder = manifest_folder(config.results, config.run_id)
+    parts = [part_uri(folder, number) for number in range(math.ceil(staged.to_score / PART_ROWS))]
+    return scan(parts, columns=MANIFEST.names, schema=MANIFEST)
 
 
-def _prepare(config: ScoreConfig) -> _Staged:
-    """Lists, resolves detectors, drops what earlier runs have settled, and keeps all that in staging."""
-    began, started_at = time.monotonic(), datetime.now(UTC)
-    listing = list_archive(config.archive, key_pattern=config.key_pattern)
-    planned = plan_detectors(
-        config.detectors,
-        {category for category in listing["category"].to_pylist() if category},
-        alias=config.alias,
-        false_alarm_rate=config.false_alarm_rate,
-    )
-    earlier = SCORES.empty_table() if config.rescore else publish.published_rows(config.results, _EARLIER)
-    ids = {category: detector.detector_id for category, detector in planned.items()}
-    manifest = unscored(listing, earlier=earlier.select(_EARLIER), detector_ids=ids)
-    staged = _Staged(
-        config=config.model_dump(mode="json"),
-        plan=ScoringPlan(
-            run_id=config.run_id,
-            detectors=config.detectors,
-            by_category=planned,
-            max_pixels=config.scoring.max_pixels,
-            fetch_concurrency=config.scoring.fetch_concurrency,
-            detector_cache=config.scoring.detector_cache,
-        ),
-        listed=len(listing),
-        to_score=len(manifest),
-        started_at=started_at,
-        listing_s=time.monotonic() - began,
-    )
-    folder = publish.staging(config.results, config.run_id)
-    write_parquet(manifest, uris.join(folder, "manifest.parquet"))
-    # The plan comes last: a rerun that finds it can trust the manifest beside it.
-    storage.write(uris.join(folder, "plan.json"), staged.model_dump_json().encode())
-    return staged
-
-
-def _score(config: ScoreConfig, staged: _Staged, *, manifest_uri: str) -> tuple[dict[str, float], float | None]:
+def _score(config: ScoreConfig, staged: Staged, pipeline: Pipeline) -> tuple[dict[str, float], float | None]:
     """Runs the pipeline into staging, with Ray Data's checkpoint.
 
     Returns:
@@ -167,15 +117,15 @@ def _score(config: ScoreConfig, staged: _Staged, *, manifest_uri: str) -> tuple[
     try:
         with Progress(staged.to_score, verb="scoring") as progress:
             manifest = read_manifest(
-                storage.arrow_filesystem(manifest_uri)[1],
+                storage.arrow_filesystem(manifest_folder(config.results, config.run_id))[1],
                 filesystem=filesystem,
                 rows=staged.to_score,
                 plan=staged.plan,
                 resources=config.scoring,
             )
-            dataset = scored(manifest, plan=staged.plan, resources=config.scoring, report=progress.report)
+            dataset = pipeline(manifest, plan=staged.plan, resources=config.scoring, report=progress.report)
             started_wall = time.time()
-            dataset.write_parquet(rows_path, filesystem=filesystem)
+            dataset.write_parquet(rows_path, filesystem=filesystem, min_rows_per_file=staged_file_rows(staged.to_score))
     except ray.exceptions.RayError as error:
         raise JobError(f"scoring stopped: {cause(error)}; the same command continues where it stopped") from error
     finally:

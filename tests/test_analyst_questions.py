@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,6 @@ from jobs.schema import SCORES
 
 QUESTIONS = Path(__file__).parents[1] / "infra" / "analyst" / "questions.sql"
 TONIGHT = date(2026, 3, 9)
-DUCKDB_NEEDED = "needs duckdb: install the extra query"
 
 
 def scored(uri: str, *, p_value: float, run_id: str = "tonight", **changes: object) -> dict[str, object]:
@@ -47,7 +47,6 @@ def unscored(uri: str, error: str, *, status: str = "unreadable") -> dict[str, o
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> list[list[tuple[Any, ...]]]:
     """The rows that each question gives on two published runs and one that died before its record was written."""
-    duckdb = pytest.importorskip("duckdb", reason=DUCKDB_NEEDED)
     results = tmp_path_factory.mktemp("results")
     publish(results, "lastweek", [scored(f"a{i}", p_value=p, run_id="lastweek") for i, p in enumerate((0.5, 0.6, 0.7))])
     publish(
@@ -83,7 +82,7 @@ def publish(results: Path, run_id: str, rows: list[dict[str, object]]) -> None:
     folder = results / "scores" / f"run_date={run_date.isoformat()}"
     folder.mkdir(parents=True, exist_ok=True)
     complete = [{name: row.get(name) for name in SCORES.names} for row in rows]
-    pq.write_table(pa.Table.from_pylist(complete, schema=SCORES), folder / f"{run_id}-0000.parquet")
+    pq.write_table(pa.Table.from_pylist(complete, schema=SCORES), folder / f"{run_id}-00000.parquet")
     record = {"run_id": run_id, "published_at": f"{run_date}T02:00:00+00:00", "counts": {"scored": len(rows)}}
     (results / "runs").mkdir(exist_ok=True)
     (results / "runs" / f"{run_id}.json").write_text(json.dumps(record, indent=2))

@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import manifest
+from jobs import manifest, ordering
 from jobs.errors import RequestError
-from jobs.schema import MANIFEST, Status
+from jobs.ordering import Ordering
+from jobs.schema import MANIFEST, SCORES, Status
+from jobs.scratch import Scratch
 
-EARLIER = pa.schema([(name, pa.string()) for name in ("image_uri", "image_etag", "detector_id", "status", "error")])
+EARLIER = pa.schema([SCORES.field(name) for name in ordering.EARLIER])
+_TOLD = ("image_uri", "image_etag", "detector_id", "status", "error")
 
 
 def _listing(*rows: tuple[str, str, str | None]) -> pa.Table:
@@ -26,8 +29,17 @@ def _listing(*rows: tuple[str, str, str | None]) -> pa.Table:
     return pa.Table.from_pylist(found, schema=MANIFEST)
 
 
+def _unscored(listing: pa.Table, *, earlier: pa.Table, detector_ids: dict[str, str]) -> pa.Table:
+    with Scratch() as scratch:
+        known = Ordering(scratch)
+        known.add(listing.drop_columns("image_id").to_batches())
+        known.drop_duplicates()
+        known.drop_settled(earlier.to_batches(), detector_ids)
+        return pa.Table.from_batches(known.rows(), schema=MANIFEST)
+
+
 def _earlier(*rows: tuple[str, str, str | None, str, str | None]) -> pa.Table:
-    return pa.Table.from_pylist([dict(zip(EARLIER.names, row, strict=True)) for row in rows], schema=EARLIER)
+    return pa.Table.from_pylist([dict(zip(_TOLD, row, strict=True)) for row in rows], schema=EARLIER)
 
 
 def test_every_object_below_the_prefix_is_a_row(tmp_path: Path) -> None:
@@ -72,7 +84,7 @@ def test_what_was_scored_with_the_same_detector_is_left_out() -> None:
         ("u3", "e3", "d1", Status.SCORED, None),  # other bytes
         ("u4", "e4", "d1", Status.UNREADABLE, "truncated: half a photo"),
     )
-    left = manifest.unscored(listing, earlier=earlier, detector_ids={"c": "d1"})
+    left = _unscored(listing, earlier=earlier, detector_ids={"c": "d1"})
     assert left["uri"].to_pylist() == ["u2", "u3", "u5"]
     assert left["image_id"].to_pylist() == [0, 1, 2]
 
@@ -89,20 +101,20 @@ def test_what_was_scored_with_the_same_detector_is_left_out() -> None:
 )
 def test_what_says_nothing_about_the_bytes_is_tried_again(status: Status, error: str) -> None:
     earlier = _earlier(("u1", "e1", "d1", status, error))
-    left = manifest.unscored(_listing(("u1", "e1", "c")), earlier=earlier, detector_ids={"c": "d1"})
+    left = _unscored(_listing(("u1", "e1", "c")), earlier=earlier, detector_ids={"c": "d1"})
     assert left["uri"].to_pylist() == ["u1"]
 
 
 def test_a_category_without_a_detector_is_never_settled() -> None:
     earlier = _earlier(("u1", "e1", None, Status.SCORED, None))
-    assert len(manifest.unscored(_listing(("u1", "e1", None)), earlier=earlier, detector_ids={})) == 1
+    assert len(_unscored(_listing(("u1", "e1", None)), earlier=earlier, detector_ids={})) == 1
 
 
 @given(scored=st.sets(st.integers(0, 19)))
 def test_scored_and_unscored_together_are_the_listing(scored: set[int]) -> None:
     listing = _listing(*((f"u{number}", "e", "c") for number in range(20)))
     earlier = _earlier(*((f"u{number}", "e", "d", Status.SCORED, None) for number in scored))
-    left = manifest.unscored(listing, earlier=earlier, detector_ids={"c": "d"})
+    left = _unscored(listing, earlier=earlier, detector_ids={"c": "d"})
     assert left["uri"].to_pylist() == [f"u{number}" for number in range(20) if number not in scored]
 
 

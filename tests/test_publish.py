@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from jobs import publish, storage, uris
 from jobs.plan import PlannedDetector, ScoringPlan
+from jobs.reconciliation import in_table_order, reconcile
 from jobs.schema import MANIFEST, SCHEMA_VERSION, SCORES, STAGED, Status
+from jobs.scratch import Scratch
 from jobs.stages import staged_rows
 from model.calibration import Calibration
 
@@ -56,18 +58,35 @@ def _scored(manifest: pa.Table, scores: list[float]) -> pa.Table:
     )
 
 
+def _publish(staged: pa.Table, manifest: pa.Table, results: str) -> publish.Published:
+    return publish.publish(
+        staged.to_batches(),
+        manifest=manifest.to_batches,
+        rows=len(manifest),
+        plan=PLAN,
+        results=results,
+        run_date="2026-11-21",
+    )
+
+
+def _reconciled(staged: pa.Table, manifest: pa.Table) -> pa.Table:
+    with Scratch() as scratch:
+        reconcile(scratch, staged.to_batches(), manifest=manifest.to_batches, rows=len(manifest), plan=PLAN)
+        return pa.Table.from_batches(in_table_order(scratch), schema=SCORES)
+
+
 @given(came_back=st.lists(st.integers(0, 9), max_size=30))
 def test_whatever_came_back_every_manifest_row_is_one_row(came_back: list[int]) -> None:
     manifest = _manifest(10)
     staged = _scored(manifest, [1.0] * 10).take(pa.array(came_back, pa.int64()))
-    rows = publish.reconcile(staged, manifest=manifest, plan=PLAN)
-    by_id = dict(zip(rows["image_id"].to_pylist(), rows["status"].to_pylist(), strict=True))
+    rows = _reconciled(staged, manifest)
+    by_size = dict(zip(rows["image_bytes"].to_pylist(), rows["status"].to_pylist(), strict=True))
     assert len(rows) == 10
-    assert by_id == {n: Status.SCORED if n in came_back else Status.FAILED for n in range(10)}
+    assert by_size == {n: Status.SCORED if n in came_back else Status.FAILED for n in range(10)}
 
 
 def test_a_lost_row_says_so_and_keeps_what_is_known() -> None:
-    (row,) = publish.reconcile(STAGED.empty_table(), manifest=_manifest(1), plan=PLAN).to_pylist()
+    (row,) = _reconciled(STAGED.empty_table(), _manifest(1)).to_pylist()
     assert row["error"].startswith("lost: ")
     assert (row["image_uri"], row["image_bytes"], row["detector_id"]) == ("s3://a/cap/0", 0, DETECTOR.detector_id)
     assert (row["score"], row["p_value"], row["is_anomaly"]) == (None, None, None)
@@ -92,34 +111,26 @@ def test_without_enough_calibration_photos_nobody_is_called_an_anomaly_or_flawle
 def test_the_table_has_the_contract_and_publishing_again_overwrites(tmp_path: object) -> None:
     results, manifest = f"file://{tmp_path}", _manifest(5)
     for _ in range(2):
-        rows, files = publish.publish(
-            _scored(manifest, [3.0, 1.0, 5.0, 2.0, 4.0]),
-            manifest=manifest,
-            plan=PLAN,
-            results=results,
-            run_date="2026-11-21",
-        )
-    assert files == ["scores/run_date=2026-11-21/night-1-0000.parquet"]
+        published = _publish(_scored(manifest, [3.0, 1.0, 5.0, 2.0, 4.0]), manifest, results)
+    files = published.files
+    assert files == ("scores/run_date=2026-11-21/night-1-00000.parquet",)
     listed = [info.uri for info in storage.list_objects(uris.join(results, "scores"))]
     assert listed == [uris.join(results, files[0])]
     written = pq.read_table(uris.split(listed[0])[2].join(["/", ""]), partitioning=None)
     assert written.schema.equals(SCORES, check_metadata=False)
     assert written.schema.metadata[b"schema_version"] == str(SCHEMA_VERSION).encode()
     assert written["score"].to_pylist() == [5.0, 4.0, 3.0, 2.0, 1.0]
-    assert len(rows) == 5
+    assert published.counts == {Status.SCORED: 5}
 
 
 def test_rows_of_a_run_without_record_do_not_count(tmp_path: object) -> None:
     results, manifest = f"file://{tmp_path}", _manifest(2)
-    rows, files = publish.publish(
-        _scored(manifest, [1.0, 2.0]), manifest=manifest, plan=PLAN, results=results, run_date="2026-11-21"
-    )
+    published = _publish(_scored(manifest, [1.0, 2.0]), manifest, results)
     assert len(publish.published_rows(results, ["image_uri"])) == 0
     record = publish.run_record(
-        rows,
+        published,
         plan=PLAN,
         config={},
-        files=files,
         listed=7,
         started_at=datetime(2026, 11, 21, tzinfo=UTC),
         timings_s={},

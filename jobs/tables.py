@@ -1,0 +1,71 @@
+"""Parquet in storage as streams of record batches: read a few row groups ahead, never a table as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import pyarrow as pa
+
+from jobs import storage
+from jobs.errors import RequestError
+
+BATCH_ROWS = 65_536
+_SMALL_FILES_AHEAD = 32
+_LARGE_FILES_AHEAD = 2
+
+
+def scan(
+    files: Sequence[str], *, columns: Sequence[str], schema: pa.Schema, small: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """Streams Parquet files of one schema, in order; columns that a file lacks are null.
+
+    Args:
+        files: their URIs.
+        columns: the columns wanted.
+        schema: what the files hold, or some of it.
+        small: whether the files are so small that many should be on their way at once.
+
+    Raises:
+        StorageError: a file is missing, damaged or cannot be reached.
+    """
+    if not files:
+        return
+    import pyarrow.dataset
+
+    filesystem = storage.arrow_filesystem(files[0])[0]
+    paths = [storage.arrow_filesystem(uri)[1] for uri in files]
+    try:
+        dataset = pyarrow.dataset.dataset(paths, schema=schema, filesystem=filesystem)
+        yield from dataset.to_batches(
+            columns=list(columns),
+            batch_size=BATCH_ROWS,
+            batch_readahead=_SMALL_FILES_AHEAD if small else 1,
+            fragment_readahead=_SMALL_FILES_AHEAD if small else _LARGE_FILES_AHEAD,
+        )
+    except (OSError, pa.ArrowInvalid) as error:
+        raise storage.as_storage_error(error, files[0]) from error
+
+
+def columns_of(uri: str) -> pa.Schema:
+    """The schema of one Parquet file.
+
+    Raises:
+        RequestError: it is no Parquet file.
+        StorageError: it is missing or cannot be reached.
+    """
+    import pyarrow.parquet as pq
+
+    filesystem, path = storage.arrow_filesystem(uri)
+    try:
+        return pq.read_schema(path, filesystem=filesystem)
+    except pa.ArrowInvalid as error:
+        raise RequestError(f"{uri} is no Parquet file: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise storage.as_storage_error(error, uri) from error
+
+
+def cast(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The same rows with the columns, order and types of ``schema``."""
+    for batch in batches:
+        columns = [batch.column(field.name).cast(field.type) for field in schema]
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
