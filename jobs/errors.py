@@ -38,5 +38,9 @@ class DeniedError(StorageError):
     """The credentials may not do this."""
 
 
+class CredentialsError(StorageError):
+    """The credentials have run out or are none at all: true of every object, so it ends the run."""
+
+
 class ConflictError(StorageError):
     """A conditional write lost: the object exists already or has changed."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from jobs import storage
 from jobs.decoder import DEFAULT_LIMITS, DecodeLimits, UndecodedError, process_decoder
-from jobs.errors import DeniedError, MissingObjectError, StorageError
+from jobs.errors import CredentialsError, DeniedError, MissingObjectError, StorageError
 from jobs.pixels import PixelFile
 from jobs.schema import MANIFEST, Status, reason
 
@@ -25,6 +25,12 @@ DECODED = DECODED.append(pa.field("pixels", pa.large_binary()))
 """FetchDecode's output: ``pixels`` is uint8 (3, S, S) in C order, null together with a status that is final."""
 
 Measure = Callable[[Mapping[str, float]], None]
+_BATCH_THAT_TELLS = 16
+"""Photos of one batch that, all unreached, say that storage is away rather than that these objects are odd."""
+
+_PAUSES_S = (0.5, 2.0)
+"""Before an object that came short is read again."""
+
 _Outcome = tuple[str | None, str | None]
 """Status and error of a row, both None if it was decoded."""
 
@@ -66,6 +72,7 @@ class FetchDecode:
             asyncio.run(self._all(asked, pixels, outcomes, spent))
             is_decoded = [status is None for status, _ in outcomes]
             decoded = pixels.as_array(is_decoded)
+        _check_storage_answers(outcomes)
         if self._measure is not None:
             self._measure(spent)
         for name in ("etag", "size_bytes"):  # a list of URIs may have left them to be found out
@@ -104,7 +111,7 @@ class FetchDecode:
         try:
             async with fetching:
                 began = time.perf_counter()
-                data, etag = await storage.read_async(row["uri"])
+                data, etag = await _whole(row)
                 spent["fetch_s"] += time.perf_counter() - began
                 spent["fetched_bytes"] += len(data)
             if _is_changed(row, etag, len(data)):
@@ -117,6 +124,8 @@ class FetchDecode:
             return None, None
         except UndecodedError as error:
             return error.status, reason(error.code, error.detail)
+        except CredentialsError:
+            raise  # true of every photo: rows that say so would help nobody
         except MissingObjectError:
             return Status.MISSING, reason("deleted", "deleted after it was listed")
         except DeniedError as error:
@@ -125,12 +134,36 @@ class FetchDecode:
             return Status.UNREADABLE, reason("storage", str(error))
 
 
+async def _whole(row: Mapping[str, Any]) -> tuple[bytes | memoryview, str]:
+    """Reads an object; again where the answer was short and, as a proxy on the way may do, did not say so."""
+    for pause_s in (*_PAUSES_S, None):
+        data, etag = await storage.read_async(row["uri"])
+        is_short = etag == row["etag"] and row["size_bytes"] is not None and len(data) < row["size_bytes"]
+        if not is_short:
+            break
+        if pause_s is None:
+            raise StorageError(f"{row['uri']} came short: {len(data)} of {row['size_bytes']} bytes, three times")
+        await asyncio.sleep(pause_s)
+    return data, etag
+
+
 def _is_changed(row: dict[str, Any], etag: str, size_bytes: int) -> bool:
     """Whether these are other bytes than those listed; what the listing did not know is noted in ``row``."""
     is_changed = bool(etag and row["etag"] and etag != row["etag"])
     row["etag"] = row["etag"] or etag or None
     row["size_bytes"] = size_bytes if row["size_bytes"] is None else row["size_bytes"]
     return is_changed
+
+
+def _check_storage_answers(outcomes: Sequence[_Outcome]) -> None:
+    """Ends the run where storage answers nothing at all: each photo would wait for minutes, a million for months.
+
+    Raises:
+        StorageError: none of a batch's photos could be reached, for as long as clients try.
+    """
+    unreached = [error for _, error in outcomes if error is not None and error.startswith("storage:")]
+    if len(unreached) == len(outcomes) >= _BATCH_THAT_TELLS:
+        raise StorageError(f"none of {len(outcomes)} photos in a row could be fetched, the first: {unreached[0]}")
 
 
 def as_images(pixels: pa.ChunkedArray, *, size: int) -> np.ndarray:

@@ -79,6 +79,10 @@ class Proxy:
         self._server.shutdown()
         self._server.server_close()
 
+    def lift(self, rule: Rule, *, after_s: float) -> None:
+        """Takes a rule back after some seconds."""
+        threading.Timer(after_s, lambda: self.rules.remove(rule)).start()
+
     def rule_for(self, method: str, path: str) -> Rule | None:
         with self._lock:
             self.requests.append((method, path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,10 @@ def test_imports_go_one_way(package: str) -> None:
 
 def test_only_storage_opens_object_storage() -> None:
     users = {path.name for path in (ROOT / "jobs").glob("*.py") if _imported(path) & {"obstore", "boto3", "botocore"}}
-    assert users == {"storage.py"}
+    assert users == {"storage.py", "storage_clients.py", "storage_errors.py"}
+    others = {path.name for path in (ROOT / "jobs").glob("*.py")} - users
+    knowing = {name for name in others if re.search(r"storage_(clients|errors)", (ROOT / "jobs" / name).read_text())}
+    assert knowing == set()
 
 
 def test_no_module_unpickles() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import storage, uris
+from jobs import storage, storage_clients, uris
 from jobs.errors import ConflictError, DeniedError, MissingBucketError, MissingObjectError, RequestError, StorageError
 
 ORDINARY_KEYS = (
@@ -115,14 +115,14 @@ def test_a_denied_object_is_no_missing_object(bucket: str) -> None:
 
 def test_an_unreachable_endpoint_is_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    for cached in (storage._s3_client, storage._store):
+    for cached in (storage_clients.s3_client, storage_clients.object_store):
         cached.cache_clear()
     try:
         with pytest.raises(StorageError, match="could not be reached") as caught:
             list(storage.list_objects(f"{bucket}/x"))
         assert "\n" not in str(caught.value)
     finally:
-        for cached in (storage._s3_client, storage._store):
+        for cached in (storage_clients.s3_client, storage_clients.object_store):
             cached.cache_clear()
 
 

@@ -1,0 +1,83 @@
+"""The clients of object storage, one of each kind in a process, and their patience. Part of jobs.storage.
+
+A storage that throttles or is away for a minute costs a minute and no rows: every client tries for longer than that,
+with pauses that grow to 15 or 20 s. What still fails then is true of the object, or of the night.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
+
+if TYPE_CHECKING:
+    AnyStore = S3Store | GCSStore | AzureStore | LocalStore
+
+CONNECT_TIMEOUT_S = 5
+SILENCE_S = 30
+"""Longest wait for the next bytes of an answer."""
+_CLIENT = {
+    "allow_http": True,
+    "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
+    "read_timeout": f"{SILENCE_S}s",
+    "timeout": "600s",  # of a whole answer: a 300 MB scan over a slow line takes minutes
+}
+_RETRY = {
+    "max_retries": 16,
+    "retry_timeout": timedelta(seconds=180),
+    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=15), "base": 2},
+}
+S3_ATTEMPTS = 12
+"""Of boto3 and pyarrow: their pauses double from 1 s to 20 s, half of that on average, so 12 last about 90 s."""
+
+
+@cache
+def s3_session() -> Any:
+    """Credentials and region as the standard AWS_* variables, profiles and roles give them."""
+    import boto3
+
+    return boto3.Session()
+
+
+@cache
+def s3_client() -> Any:
+    """boto3's, for what obstore cannot do."""
+    from botocore.config import Config
+
+    retries: Any = {"total_max_attempts": S3_ATTEMPTS, "mode": "standard"}
+    config = Config(connect_timeout=CONNECT_TIMEOUT_S, read_timeout=SILENCE_S, retries=retries)
+    return s3_session().client("s3", config=config)
+
+
+@cache
+def object_store(scheme: str, bucket: str) -> AnyStore:
+    """obstore's, for a bucket or the local files."""
+    client: Any = _CLIENT
+    retry: Any = _RETRY
+    if scheme == "file":
+        return LocalStore("/", mkdir=True)
+    if scheme == "gs":
+        return GCSStore(bucket, client_options=client, retry_config=retry)
+    if scheme == "az":
+        return AzureStore(bucket, client_options=client, retry_config=retry)
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    endpoint = s3_endpoint()
+    place: Any = {"endpoint": endpoint} if endpoint else {}
+    return S3Store(
+        bucket,
+        credential_provider=Boto3CredentialProvider(s3_session()),
+        region=s3_session().region_name or "us-east-1",
+        client_options=client,
+        retry_config=retry,
+        virtual_hosted_style_request=not endpoint,
+        **place,
+    )
+
+
+def s3_endpoint() -> str | None:
+    """Where an S3-compatible store answers; None for AWS."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
