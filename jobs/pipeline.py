@@ -25,7 +25,9 @@ LOGICAL_CPUS_PER_CORE = 4
 """A local cluster of ours has more CPU slots than cores, or a stage that holds its slots could starve the next one."""
 DECODE_BATCH_PHOTOS = 32
 BLOCK_PHOTOS = 128
-"""Most photos in one block: what a crash repeats, and what one staged file holds."""
+"""Most photos in one block of a run of up to 100,000: what a crash repeats."""
+MOST_BLOCK_PHOTOS = 1024
+"""Most photos in one block of the largest runs: ten million are 10,000 decode tasks, not 78,000."""
 MOST_DEATHS = 10
 """How often a decode task, a scoring actor or a batch survives the death of its process; Ray's default is for ever."""
 STAGED_FILE_ROWS = 8192
@@ -104,9 +106,10 @@ def read_manifest(
         plan: detectors by category.
         resources: share of the cluster.
     """
-    block_rows = min(
-        BLOCK_PHOTOS, max(batch_photos(plan, resources), math.ceil(rows / (4 * scoring_actors(resources))))
-    )
+    # A run so large that it has thousands of blocks takes larger ones: Ray spends 10-20 ms on each, and decoding cuts
+    # them up again, for pixels come in blocks of DataContext.target_max_block_size.
+    most = max(BLOCK_PHOTOS, min(MOST_BLOCK_PHOTOS, rows // 1000))
+    block_rows = min(most, max(batch_photos(plan, resources), math.ceil(rows / (4 * scoring_actors(resources)))))
     return ray.data.read_parquet(path, filesystem=filesystem, override_num_blocks=math.ceil(rows / block_rows))
 
 

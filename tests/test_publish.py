@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import publish, storage, uris
@@ -75,6 +75,7 @@ def _reconciled(staged: pa.Table, manifest: pa.Table) -> pa.Table:
         return pa.Table.from_batches(in_table_order(scratch), schema=SCORES)
 
 
+@settings(max_examples=40, deadline=None)
 @given(came_back=st.lists(st.integers(0, 9), max_size=30))
 def test_whatever_came_back_every_manifest_row_is_one_row(came_back: list[int]) -> None:
     manifest = _manifest(10)
@@ -121,6 +122,24 @@ def test_the_table_has_the_contract_and_publishing_again_overwrites(tmp_path: ob
     assert written.schema.metadata[b"schema_version"] == str(SCHEMA_VERSION).encode()
     assert written["score"].to_pylist() == [5.0, 4.0, 3.0, 2.0, 1.0]
     assert published.tally.counts == {Status.SCORED: 5}
+
+
+def test_publishing_again_leaves_no_file_of_the_earlier_try_behind(tmp_path: object) -> None:
+    results, manifest = f"file://{tmp_path}", _manifest(2)
+    folder = uris.join(results, "scores", "run_date=2026-11-21")
+    for name in ("night-1-00001.parquet", "night-10-00000.parquet", "other-00001.parquet"):
+        storage.write(uris.join(folder, name), b"")
+    _publish(_scored(manifest, [1.0, 2.0]), manifest, results)
+    assert sorted(info.uri.rsplit("/", 1)[1] for info in storage.list_objects(folder)) == [
+        "night-1-00000.parquet",
+        "night-10-00000.parquet",
+        "other-00001.parquet",
+    ]
+
+
+def test_a_row_number_that_is_not_in_the_manifest_is_no_row(tmp_path: object) -> None:
+    published = _publish(_scored(_manifest(4), [1.0] * 4), _manifest(2), f"file://{tmp_path}")
+    assert published.counts == {Status.SCORED: 2}
 
 
 def test_rows_of_a_run_without_record_do_not_count(tmp_path: object) -> None:

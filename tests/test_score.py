@@ -18,7 +18,7 @@ import pytest
 from bad_objects import bad_objects
 from conftest import new_bucket
 
-from jobs import publish, registry, scoring, storage, uris
+from jobs import preparation, publish, registry, scoring, storage, uris
 from jobs.config import ScoreConfig
 from jobs.errors import MissingBucketError, RequestError
 from jobs.fetch import FetchDecode
@@ -155,7 +155,7 @@ def test_objects_that_cannot_be_scored_say_why(archive: str, detectors: str, buc
     storage.write(f"{archive}/vibration_damper/x.jpg", b"never read")
     storage.write(f"{archive}/loose.jpg", b"never read")
     config = _config(archive, detectors, f"{bucket}/results", "night-1")
-    scoring._prepare(config)
+    preparation.prepared(config)
     deleted, replaced, _ = [info.uri for info in storage.list_objects(f"{archive}/insulator")]
     _delete(deleted)
     storage.write(replaced, b"other bytes")
@@ -281,7 +281,7 @@ def test_bad_objects_of_every_kind_among_real_photos(
     deny_reading(bucket, "archive/insulator/denied.jpg")
     more = {"max_error_rate": 0.01, "scoring": {"actors": 2}}
     config = _config(f"{bucket}/archive", f"{bucket}/detectors", f"{bucket}/results", "night-1", **more)
-    scoring._prepare(config)
+    preparation.prepared(config)
     _delete(deleted)
 
     assert scoring.run(config) == 3
