@@ -4,7 +4,7 @@ UV_VERSION = 0.13.9
 BIN = .venv/bin
 RUN_ENV = OMP_NUM_THREADS=1 RAY_DATA_USE_DATASOURCE_V2=0 RAY_AUTH_MODE=disabled RAY_worker_niceness=0 RAY_USAGE_STATS_ENABLED=0
 .DEFAULT_GOAL = help
-.PHONY: help demo test lint bench bench-train lock docs-check clean
+.PHONY: help demo test lint bench bench-train bench-scale lock docs-check clean
 
 help:  ## show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ bench: .venv/installed  ## measure against DifferNet's own procedure and a bare 
 
 bench-train: .venv/installed  ## measure training against DifferNet's own loop -> build/bench-train.json
 	$(RUN_ENV) $(BIN)/python -m jobs.benchmark_training
+
+bench-scale: .venv/installed  ## measure the cost per row up to ten million rows -> build/bench-scale.json
+	$(RUN_ENV) $(BIN)/python -m jobs.benchmark_scale
 
 docs-check: .venv/installed  ## run the README's commands, the demo and `ray job submit`
 	$(RUN_ENV) $(BIN)/python -m pytest -m docs

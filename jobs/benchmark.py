@@ -1,187 +1,174 @@
 """Verb: how fast scoring is, as ratios measured side by side in one run, written to build/bench.json.
 
-Against DifferNet's own scoring procedure (jobs.benchmark_differnet), and the Ray job against a single-process loop over
-the same stages. CPU seconds where one process does the work; wall seconds where several do.
+The network stage against the machine's matrix products (jobs.benchmark_network), our scores against DifferNet's own
+procedure (jobs.benchmark_fidelity), and the Ray job against a bare loop (jobs.benchmark_job). CPU seconds where one
+process does the work; wall seconds where several do.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import numpy as np
-import torch
-from pydantic import Field
-from scipy.stats import spearmanr
+from pydantic import AfterValidator, Field, field_validator
 
-from jobs import registry, scoring, storage, uris
-from jobs.benchmark_differnet import score_as_differnet
 from jobs.cli import parse_config, run_verb
-from jobs.config import JobConfig, ScoreConfig, Uri
-from jobs.demo_archive import draw_archive
+from jobs.config import JobConfig, Uri
 from jobs.errors import EXIT_DONE, RequestError
-from jobs.fetch import FetchDecode
-from jobs.manifest import list_archive
-from jobs.plan import ScoringPlan, plan_detectors
-from jobs.publish import read_record, versions
-from jobs.stages import ScoreImages
-from model.artifact import save_artifact
-from model.calibration import Calibration
-from model.config import DetectorConfig
-from model.detector import AttentDifferNet
-from model.image import decode_image
+from jobs.uris import normalise
+from model.config import BackboneName
 
-_CATEGORY = "insulator"
+_SHOWN = (
+    "gemm_peak_fraction",
+    "gemm_best_fraction",
+    "vs_differnet_cpu_ratio",
+    "spearman_vs_differnet",
+    "auroc_delta",
+    "ray_vs_loop_ratio",
+    "submission_to_first_batch_s",
+)
+
+
+def _as_uris(sets: list[str]) -> list[str]:
+    return [normalise(uri) for uri in sets]
 
 
 class BenchmarkConfig(JobConfig):
     """Measure scoring speed as ratios and write them to a JSON file."""
 
-    photos: Uri | None = Field(None, description="JPEG photos to measure on; default: drawn ones of 1152 px")
-    output: str = Field("build/bench.json", description="file to write")
+    parts: list[Literal["network", "fidelity", "job"]] = Field(
+        ["network", "fidelity", "job"], description="what to measure, with commas between them"
+    )
+    output: str = Field("build/bench.json", description="file to write; figures of parts left out are kept")
+    repeats: int = Field(5, ge=1, description="interleaved repeats of network and job")
+    data: Annotated[list[str], AfterValidator(_as_uris)] = Field(
+        default_factory=list,
+        description="labelled sets in MVTec layout to compare with DifferNet on, with commas; default: a drawn one",
+    )
+    backbone: BackboneName = Field("alexnet", description="backbone of the comparison with DifferNet")
+    weights: str = Field("random", description="its weights: random, imagenet or the URI of a file")
+    image_size: int = Field(448, ge=64, description="side in pixels of the comparison with DifferNet")
     views: int = Field(64, ge=1, le=360, description="views per photo against DifferNet")
-    repeats: int = Field(5, ge=1, description="interleaved repeats against DifferNet, each on photos of its own")
-    photos_per_repeat: int = Field(4, ge=1, description="photos per repeat against DifferNet")
-    job_photos: int = Field(256, ge=1, description="photos of the Ray job and of the loop it is measured against")
+    train_photos: int = Field(100, ge=2, description="flawless photos of each set to train on")
+    test_photos: int = Field(60, ge=2, description="test photos of each set, half of them defective")
+    repeat_photos: int = Field(12, ge=1, description="photos in one turn of each procedure")
+    epochs: int = Field(6, ge=1, description="epochs of training the compared detectors")
+    photos: Uri | None = Field(None, description="JPEG photos of the job; default: drawn ones of 1152 px")
+    scratch: Uri | None = Field(None, description="folder for the job's archive and results; default: a local one")
+    job_photos: int = Field(2000, ge=1, description="photos of the Ray job and of the loop it is measured against")
     job_views: int = Field(4, ge=1, le=360, description="views per photo of the Ray job and of the loop")
+    memory_photos: list[int] = Field(
+        default_factory=list, description="sizes of two more jobs whose peak memory is compared, such as 2000,20000"
+    )
 
-
-_Procedure = Callable[[AttentDifferNet, Sequence[bytes]], list[float]]
-
-
-@dataclass(frozen=True)
-class _Timed:
-    scores: list[float]
-    cpu_s: float
+    @field_validator("parts", "data", "memory_photos", mode="before")
+    @classmethod
+    def _split_at_commas(cls, given: object) -> object:
+        if isinstance(given, list):
+            return [part for item in given for part in (item.split(",") if isinstance(item, str) else [item])]
+        return given.split(",") if isinstance(given, str) else given
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs both comparisons and writes the figures."""
+    """Measures what was asked for and writes the figures."""
     config = parse_config(BenchmarkConfig, argv, prog="python -m jobs.benchmark")
-    torch.set_num_threads(1)
+    from jobs.publish import versions  # torch takes seconds to import, which --help and a wrong flag need not wait for
+    from model.process import keep_freed_memory, prepare_process
+
+    prepare_process()
+    keep_freed_memory()
+    output = Path(config.output)
+    figures: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
     with tempfile.TemporaryDirectory(prefix="attentdiffernet-bench-") as scratch:
-        photos = _photos(config, Path(scratch))
-        figures = _against_differnet(config, photos) | _against_loop(config, photos, Path(scratch))
-    figures |= {"config": config.model_dump(mode="json"), "cores": os.cpu_count(), "versions": versions()}
-    Path(config.output).parent.mkdir(parents=True, exist_ok=True)
-    Path(config.output).write_text(json.dumps(figures, indent=2))
-    for name in ("vs_differnet_cpu_ratio", "spearman_vs_differnet", "ray_vs_loop_ratio"):
+        for part in config.parts:
+            figures |= _MEASURED[part](config, Path(scratch))
+    figures |= {"cores": os.cpu_count(), "versions": versions()}
+    figures["config"] = figures.get("config", {}) | dict.fromkeys(config.parts, config.model_dump(mode="json"))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(figures, indent=2))
+    for name in (name for name in _SHOWN if name in figures):
         print(f"{name}: {figures[name]:.4g}")
     print(f"written to {config.output}")
     return EXIT_DONE
 
 
-def _photos(config: BenchmarkConfig, scratch: Path) -> list[bytes]:
-    if config.photos:
-        return [storage.read(info.uri) for info in storage.list_objects(config.photos)]
-    draw_archive(scratch / "drawn", size_px=1152, train_good=0, test_good=12, missing_cap=6, rust=6)
-    return [path.read_bytes() for path in sorted((scratch / "drawn" / "data").rglob("*.jpg"))]
+def _network(config: BenchmarkConfig, _scratch: Path) -> dict[str, Any]:
+    from jobs.benchmark_network import network_figures
+
+    return network_figures(repeats=config.repeats)
 
 
-def _against_differnet(config: BenchmarkConfig, photos: Sequence[bytes]) -> dict[str, Any]:
-    """CPU seconds per photo of DifferNet's procedure over ours, median of interleaved repeats."""
-    needed = config.repeats * config.photos_per_repeat
-    if len(photos) < needed:
-        raise RequestError(f"needed {needed} photos (--repeats x --photos-per-repeat), got {len(photos)}")
-    detector = AttentDifferNet(DetectorConfig(variant="differnet", weights="random", views=config.views)).eval()
-    ours: list[_Timed] = []
-    theirs: list[_Timed] = []
-    for repeat in range(config.repeats):
-        some = photos[repeat * config.photos_per_repeat :][: config.photos_per_repeat]
-        theirs.append(_timed(_score_as_differnet, detector, some))
-        ours.append(_timed(_score_as_we_do, detector, some))
-        ratio = theirs[-1].cpu_s / ours[-1].cpu_s
-        print(
-            f"repeat {repeat + 1}: DifferNet {theirs[-1].cpu_s:.1f} s, ours {ours[-1].cpu_s:.1f} s, ratio {ratio:.2f}"
+def _fidelity(config: BenchmarkConfig, scratch: Path) -> dict[str, Any]:
+    from jobs.backbone_weights import backbone_weights
+    from jobs.benchmark_fidelity import FidelityRequest, fidelity_figures
+    from jobs.demo_archive import draw_archive
+    from model.config import DetectorConfig
+
+    sets = config.data
+    if not sets:
+        half = config.test_photos // 2
+        draw_archive(scratch, size_px=448, train_good=config.train_photos, test_good=half, missing_cap=half, rust=0)
+        sets = [normalise(str(scratch / "data"))]
+    detector = DetectorConfig(
+        variant="differnet",
+        backbone=config.backbone,
+        weights=config.weights,
+        image_size=config.image_size,
+        views=config.views,
+        feature_scaling="channel",
+    )
+    request = FidelityRequest(
+        sets, detector, config.train_photos, config.test_photos, config.repeat_photos, config.epochs
+    )
+    return fidelity_figures(request, weights=backbone_weights(detector, asked_as=f"--weights {config.weights}"))
+
+
+def _job(config: BenchmarkConfig, scratch: Path) -> dict[str, Any]:
+    from jobs.benchmark_job import JobRequest, job_figures
+    from model.config import DetectorConfig
+    from model.hardware import has_fast_bf16
+
+    detector = DetectorConfig(
+        variant="differnet",
+        weights="random",
+        views=config.job_views,
+        precision="bf16" if has_fast_bf16("cpu") else "fp32",
+    )
+    return job_figures(
+        JobRequest(
+            photos=_photos(config, scratch),
+            scratch=config.scratch or normalise(str(scratch / "job")),
+            folder=scratch,
+            job_photos=config.job_photos,
+            detector=detector,
+            repeats=config.repeats,
+            memory_photos=config.memory_photos,
         )
-    ratios = [slow.cpu_s / fast.cpu_s for slow, fast in zip(theirs, ours, strict=True)]
-    rank = spearmanr(
-        np.concatenate([timed.scores for timed in theirs]), np.concatenate([timed.scores for timed in ours])
     )
-    return {
-        "vs_differnet_cpu_ratio": statistics.median(ratios),
-        "vs_differnet_cpu_ratios": ratios,
-        "differnet_cpu_s_per_photo": statistics.median(timed.cpu_s for timed in theirs) / config.photos_per_repeat,
-        "our_cpu_s_per_photo": statistics.median(timed.cpu_s for timed in ours) / config.photos_per_repeat,
-        "spearman_vs_differnet": float(rank.statistic),
-    }
 
 
-def _timed(work: _Procedure, detector: AttentDifferNet, photos: Sequence[bytes]) -> _Timed:
-    began = time.process_time()
-    scores = work(detector, photos)
-    return _Timed(scores, time.process_time() - began)
+def _photos(config: BenchmarkConfig, scratch: Path) -> list[bytes]:
+    from jobs import storage
+    from jobs.demo_archive import draw_archive
+
+    if config.photos is None:
+        draw_archive(scratch / "drawn", size_px=1152, train_good=0, test_good=12, missing_cap=6, rust=6)
+        return [path.read_bytes() for path in sorted((scratch / "drawn" / "data").rglob("*.jpg"))]
+    found = [storage.read(info.uri) for info in storage.list_objects(config.photos)]
+    if not found:
+        raise RequestError(f"{config.photos} is empty: expected JPEG photos under this prefix")
+    return found
 
 
-def _score_as_differnet(detector: AttentDifferNet, photos: Sequence[bytes]) -> list[float]:
-    return [score_as_differnet(detector, data) for data in photos]
-
-
-def _score_as_we_do(detector: AttentDifferNet, photos: Sequence[bytes]) -> list[float]:
-    images = torch.stack([decode_image(data, size=detector.config.image_size) for data in photos])
-    return [float(value) for value in detector.score(images)]
-
-
-def _against_loop(config: BenchmarkConfig, photos: Sequence[bytes], scratch: Path) -> dict[str, Any]:
-    """Steady images per second of the Ray job over those of one process that runs the same stages in a loop."""
-    archive = scratch / "archive" / _CATEGORY
-    archive.mkdir(parents=True)
-    for number in range(config.job_photos):
-        (archive / f"{number:05d}.jpg").write_bytes(photos[number % len(photos)])
-    detectors = uris.normalise(str(scratch / "detectors"))
-    _register(detectors, scratch / "artifact", views=config.job_views)
-    loop_images_per_s = _loop(uris.normalise(str(archive.parent)), detectors)
-    results = uris.normalise(str(scratch / "results"))
-    scoring.run(ScoreConfig(archive=str(archive.parent), detectors=detectors, results=results, run_id="bench", top=0))
-    record = read_record(results, "bench") or {}
-    return {
-        "ray_vs_loop_ratio": record["images_per_s"] / loop_images_per_s,
-        "ray_images_per_s": record["images_per_s"],
-        "loop_images_per_s": loop_images_per_s,
-        "job_timings_s": record["timings_s"],
-    }
-
-
-def _register(detectors: str, folder: Path, *, views: int) -> None:
-    detector = AttentDifferNet(DetectorConfig(variant="differnet", weights="random", views=views))
-    save_artifact(folder, detector, calibration=Calibration(scores=(0.0, 1.0)), metrics={})
-    detector_id = registry.put(detectors, _CATEGORY, folder=folder)
-    registry.set_alias(detectors, _CATEGORY, alias="champion", detector_id=detector_id)
-    shutil.rmtree(folder)
-
-
-def _unreported(counts: Mapping[str, int]) -> None:
-    """Takes the place of progress in the loop."""
-
-
-def _loop(archive: str, detectors: str) -> float:
-    """Images per second of the same stages in this one process, without the time to load the detector."""
-    manifest = list_archive(archive)
-    plan = ScoringPlan(
-        run_id="loop",
-        detectors=detectors,
-        by_category=plan_detectors(detectors, [_CATEGORY], alias="champion", false_alarm_rate=0.5),
-        max_pixels=2**28,
-        fetch_concurrency=32,
-        detector_cache=1,
-    )
-    planned = plan.by_category[_CATEGORY]
-    fetch = FetchDecode(image_sizes={_CATEGORY: planned.image_size}, max_pixels=plan.max_pixels, concurrency=32)
-    stage = ScoreImages(plan=plan, report=_unreported, device="cpu")
-    batch = max(4, 256 // planned.views)
-    stage(fetch(manifest.slice(0, batch)))
-    began = time.perf_counter()
-    for start in range(0, len(manifest), batch):
-        stage(fetch(manifest.slice(start, batch)))
-    return len(manifest) / (time.perf_counter() - began)
+_MEASURED: dict[str, Callable[[BenchmarkConfig, Path], dict[str, Any]]] = {
+    "network": _network,
+    "fidelity": _fidelity,
+    "job": _job,
+}
 
 
 if __name__ == "__main__":

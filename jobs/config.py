@@ -6,7 +6,7 @@ A training's is in jobs.train_config, the registry's in jobs.registry_config, a 
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -68,7 +68,14 @@ class ScoringResources(JobConfig):
         None, ge=1, description="photos per scoring batch; default: 256 latent vectors' worth"
     )
     fetch_concurrency: int = Field(32, ge=1, le=512, description="concurrent GETs per decode task")
-    detector_cache: int = Field(4, ge=1, description="detectors that each scoring actor keeps loaded")
+    detector_cache_bytes: int = Field(
+        2_000_000_000, ge=1, description="memory in bytes that each scoring actor may keep detectors loaded in"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="arithmetic of the networks: auto takes bf16 where the machine is fast at it (AMX, GPU) and the "
+        "detector was calibrated with it, else fp32; a precision by name must be that of the calibrations",
+    )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
     decode_timeout_s: float = Field(
         60, gt=0, description="seconds that decoding one photo may take; then it has failed"
@@ -95,6 +102,9 @@ class ScoreConfig(JobConfig):
     )
     rescore: bool = Field(False, description="score everything again, also what earlier runs have scored")
     top: int = Field(10, ge=0, description="how many of the most anomalous photos the summary lists")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="json also writes a JSON line per event to stderr, each with the run id"
+    )
     scoring: ScoringResources = Field(default_factory=ScoringResources, description="share of the cluster")
 
     @field_validator("key_pattern")

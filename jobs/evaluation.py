@@ -172,7 +172,8 @@ def _dataset(config: EvaluateConfig, manifest: pa.Table, candidates: Candidates,
     arguments = {
         "detectors": config.detectors,
         "candidates": candidates,
-        "cache": resources.detector_cache,
+        "cache_bytes": resources.detector_cache_bytes,
+        "precision": resources.precision,
         "report": report,
     }
     batch_photos = resources.batch_photos or _BATCH_PHOTOS

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from jobs import registry
+from jobs.detector_cache import DetectorCache
 from jobs.errors import StorageError
 from jobs.fetch import as_images
+from jobs.plan import AskedPrecision
 from jobs.registry import RegisteredDetector
+from jobs.run_log import RunLog
 from jobs.schema import EVALUATED, Status, reason
-from model.artifact import load_artifact
 from model.artifact_files import ArtifactError
-from model.detector import AttentDifferNet
-from model.process import prepare_process
+from model.process import keep_freed_memory, prepare_process
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class ScoreWithEach:
     Args:
         detectors: URI of the registry.
         candidates: category -> detectors of one image size.
-        cache: detectors that are kept loaded.
+        cache_bytes: memory for detectors.
+        precision: arithmetic of the networks, as asked for.
         report: called with the number of rows by status of each batch.
         device: where detectors live, "cpu" or "cuda".
     """
@@ -48,14 +48,23 @@ class ScoreWithEach:
         *,
         detectors: str,
         candidates: Mapping[str, Sequence[Candidate]],
-        cache: int,
+        cache_bytes: int,
+        precision: AskedPrecision,
         report: Callable[[Mapping[str, int]], None],
         device: str,
     ) -> None:
         """Loads nothing yet."""
         prepare_process()
-        self._detectors, self._candidates, self._report, self._device = detectors, candidates, report, device
-        self._loaded = lru_cache(maxsize=cache)(self._load)
+        keep_freed_memory()
+        self._candidates, self._report, self._device = candidates, report, device
+        self._loaded = DetectorCache(
+            detectors,
+            precision=precision,
+            limit_bytes=cache_bytes,
+            device=device,
+            measure=lambda values: None,
+            log=RunLog("evaluate"),
+        )
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Scores one batch."""
@@ -88,16 +97,15 @@ class ScoreWithEach:
         ]
 
     def _scored(self, pixels: pa.ChunkedArray, candidate: Candidate) -> list[dict[str, Any]]:
-        images = as_images(pixels, size=candidate.registered.config.image_size)
+        asked = candidate.registered
+        images = as_images(pixels, size=asked.config.image_size)
         try:
-            detector = self._loaded(candidate.registered.category, candidate.registered.detector_id)
+            detector = self._loaded.get(
+                asked.category, detector_id=asked.detector_id, precision=asked.config.precision
+            ).scorer
         except (ArtifactError, StorageError) as error:
             return [{"status": Status.FAILED, "error": reason("detector", str(error))}] * len(images)
         return _outcomes(detector.score(torch.from_numpy(images).to(self._device)).cpu().numpy(), candidate)
-
-    def _load(self, category: str, detector_id: str) -> AttentDifferNet:
-        folder = registry.fetch(self._detectors, category, detector_id=detector_id)
-        return load_artifact(folder, device=self._device).detector
 
 
 def _outcomes(scores: np.ndarray, candidate: Candidate) -> list[dict[str, Any]]:

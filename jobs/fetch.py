@@ -6,7 +6,9 @@ Kept apart from the scoring stage, and free of torch: a Ray worker that runs it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ DECODED = MANIFEST.append(pa.field("status", pa.string())).append(pa.field("erro
 DECODED = DECODED.append(pa.field("pixels", pa.large_binary()))
 """FetchDecode's output: ``pixels`` is uint8 (3, S, S) in C order, null together with a status that is final."""
 
+Measure = Callable[[Mapping[str, float]], None]
 _BATCH_THAT_TELLS = 16
 """Photos of one batch that, all unreached, say that storage is away rather than that these objects are odd."""
 
@@ -40,6 +43,7 @@ class FetchDecode:
         max_pixels: largest photo decoded.
         concurrency: GETs under way at once.
         limits: time and memory that decoding one photo may take.
+        measure: told of fetched bytes and of seconds, after each batch.
     """
 
     def __init__(
@@ -49,23 +53,28 @@ class FetchDecode:
         max_pixels: int,
         concurrency: int,
         limits: DecodeLimits = DEFAULT_LIMITS,
+        measure: Measure | None = None,
     ) -> None:
         """Keeps the arguments; nothing is opened yet."""
         self._image_sizes = dict(image_sizes)
         self._max_pixels = max_pixels
         self._concurrency = concurrency
         self._limits = limits
+        self._measure = measure
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Fetches and decodes one batch, in order."""
         process_decoder(self._limits).start()
+        spent = defaultdict[str, float](float)
         asked = rows.select(["uri", "etag", "size_bytes", "category"]).to_pylist()
         outcomes: list[_Outcome] = []
         with PixelFile([self._image_sizes.get(row["category"]) for row in asked]) as pixels:
-            asyncio.run(self._all(asked, pixels, outcomes))
+            asyncio.run(self._all(asked, pixels, outcomes, spent))
             is_decoded = [status is None for status, _ in outcomes]
             decoded = pixels.as_array(is_decoded)
         _check_storage_answers(outcomes)
+        if self._measure is not None:
+            self._measure(spent)
         for name in ("etag", "size_bytes"):  # a list of URIs may have left them to be found out
             found = pa.array([row[name] for row in asked], MANIFEST.field(name).type)
             rows = rows.set_column(rows.schema.get_field_index(name), name, found)
@@ -73,16 +82,25 @@ class FetchDecode:
         columns = [pa.array(statuses, pa.string()), pa.array(errors, pa.string()), decoded]
         return pa.Table.from_arrays([*rows.cast(MANIFEST).columns, *columns], schema=DECODED)
 
-    async def _all(self, rows: Sequence[dict[str, Any]], pixels: PixelFile, outcomes: list[_Outcome]) -> None:
+    async def _all(
+        self, rows: Sequence[dict[str, Any]], pixels: PixelFile, outcomes: list[_Outcome], spent: dict[str, float]
+    ) -> None:
         fetching, decoding = asyncio.Semaphore(self._concurrency), asyncio.Lock()
 
         async def one(row: dict[str, Any], at: int) -> _Outcome:
-            return await self._one(row, fetching, decoding, into=pixels.descriptor, at=at)
+            return await self._one(row, fetching, decoding, spent, into=pixels.descriptor, at=at)
 
         outcomes += await asyncio.gather(*(one(row, int(at)) for row, at in zip(rows, pixels.starts, strict=False)))
 
     async def _one(
-        self, row: dict[str, Any], fetching: asyncio.Semaphore, decoding: asyncio.Lock, *, into: int, at: int
+        self,
+        row: dict[str, Any],
+        fetching: asyncio.Semaphore,
+        decoding: asyncio.Lock,
+        spent: dict[str, float],
+        *,
+        into: int,
+        at: int,
     ) -> _Outcome:
         size = self._image_sizes.get(row["category"])
         if size is None:
@@ -92,12 +110,17 @@ class FetchDecode:
             return Status.NO_DETECTOR, reason("no_detector", detail)
         try:
             async with fetching:
+                began = time.perf_counter()
                 data, etag = await _whole(row)
+                spent["fetch_s"] += time.perf_counter() - began
+                spent["fetched_bytes"] += len(data)
             if _is_changed(row, etag, len(data)):
                 return Status.MISSING, reason("changed", "replaced after it was listed; the next run scores it")
             async with decoding:
                 decoder = process_decoder(self._limits)
+                began = time.perf_counter()
                 await decoder.decode(data, size=size, max_pixels=self._max_pixels, into=into, at=at)
+                spent["decode_s"] += time.perf_counter() - began
             return None, None
         except UndecodedError as error:
             return error.status, reason(error.code, error.detail)

@@ -19,12 +19,15 @@ from jobs.fetch import FetchDecode
 from jobs.plan import ScoringPlan
 from jobs.progress import Report
 from jobs.stages import ScoreImages
+from jobs.telemetry import RunTelemetry
 
 LOGICAL_CPUS_PER_CORE = 4
 """A local cluster of ours has more CPU slots than cores, or a stage that holds its slots could starve the next one."""
 DECODE_BATCH_PHOTOS = 32
 BLOCK_PHOTOS = 128
-"""Most photos in one block: what a crash repeats, and what one staged file holds."""
+"""Most photos in one block of a run of up to 100,000: what a crash repeats."""
+MOST_BLOCK_PHOTOS = 1024
+"""Most photos in one block of the largest runs: ten million are 10,000 decode tasks, not 78,000."""
 MOST_DEATHS = 10
 """How often a decode task, a scoring actor or a batch survives the death of its process; Ray's default is for ever."""
 STAGED_FILE_ROWS = 8192
@@ -103,9 +106,10 @@ def read_manifest(
         plan: detectors by category.
         resources: share of the cluster.
     """
-    block_rows = min(
-        BLOCK_PHOTOS, max(batch_photos(plan, resources), math.ceil(rows / (4 * scoring_actors(resources))))
-    )
+    # A run so large that it has thousands of blocks takes larger ones: Ray spends 10-20 ms on each, and decoding cuts
+    # them up again, for pixels come in blocks of DataContext.target_max_block_size.
+    most = max(BLOCK_PHOTOS, min(MOST_BLOCK_PHOTOS, rows // 1000))
+    block_rows = min(most, max(batch_photos(plan, resources), math.ceil(rows / (4 * scoring_actors(resources)))))
     return ray.data.read_parquet(path, filesystem=filesystem, override_num_blocks=math.ceil(rows / block_rows))
 
 
@@ -146,11 +150,13 @@ def scored(
         resources: share of the cluster.
         report: tells the progress what each batch came to.
     """
+    telemetry = RunTelemetry(run_id=plan.run_id, report=report)
     fetch_decode = FetchDecode(
         image_sizes={category: detector.image_size for category, detector in plan.by_category.items()},
         max_pixels=plan.max_pixels,
-        concurrency=plan.fetch_concurrency,
+        concurrency=resources.fetch_concurrency,
         limits=decode_limits(resources),
+        measure=telemetry.measured,
     )
     actors = scoring_actors(resources)
     # A decoder per CPU scorer is plenty, and each process takes seconds to import torch; GPUs want all they can get.
@@ -158,7 +164,7 @@ def scored(
     return in_scoring_actors(
         decoding,
         ScoreImages,
-        {"plan": plan, "report": report},
+        {"plan": plan, "cache_bytes": resources.detector_cache_bytes, "telemetry": telemetry},
         batch_photos=batch_photos(plan, resources),
         resources=resources,
     )

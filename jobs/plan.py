@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -10,10 +11,13 @@ from jobs import registry
 from jobs.errors import RequestError
 from jobs.registry import RegisteredDetector
 from model.calibration import Calibration
+from model.config import Precision
+
+AskedPrecision = Literal["auto", "fp32", "bf16"]
 
 
 class PlannedDetector(BaseModel):
-    """The detector that scores one category in this run."""
+    """The detector that scores one category in this run; ``precision`` is that of its calibration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,7 +25,7 @@ class PlannedDetector(BaseModel):
     variant: str
     image_size: int
     views: int
-    precision: str
+    precision: Precision
     threshold: float | None
     calibration: Calibration
 
@@ -35,17 +39,22 @@ class ScoringPlan(BaseModel):
     detectors: str
     by_category: dict[str, PlannedDetector]
     max_pixels: int
-    fetch_concurrency: int
-    detector_cache: int
+    precision: AskedPrecision
 
 
 def plan_detectors(
-    detectors: str, categories: Iterable[str], *, alias: str, false_alarm_rate: float
+    detectors: str,
+    categories: Iterable[str],
+    *,
+    alias: str,
+    false_alarm_rate: float,
+    precision: AskedPrecision = "auto",
 ) -> dict[str, PlannedDetector]:
     """Resolves ``alias`` of every category that has one; the rest is left out and its photos become no_detector rows.
 
     Raises:
-        RequestError: a detector has no calibration, or no category has a detector at all.
+        RequestError: a detector has no calibration, or one of another precision than the one asked for by name, or no
+            category has a detector at all.
     """
     wanted = sorted(set(categories))
     found = {category: registry.resolve(detectors, category, alias=alias) for category in wanted}
@@ -58,7 +67,19 @@ def plan_detectors(
             f"{detectors}, which has {', '.join(registry.categories(detectors)[:5]) or 'none'}: train one or correct "
             "--detectors, --archive or --key-pattern"
         )
+    _check_precision(planned, asked=precision)
     return planned
+
+
+def _check_precision(planned: Mapping[str, PlannedDetector], *, asked: AskedPrecision) -> None:
+    others = [category for category, detector in planned.items() if asked not in ("auto", detector.precision)]
+    if others:
+        other = planned[others[0]]
+        raise RequestError(
+            f"--scoring.precision {asked}, but detector {other.detector_id} of {others[0]} was calibrated with "
+            f"{other.precision} ({len(others)} such): its p-values hold for that alone; take auto, or calibrate it "
+            f"anew with jobs.recalibrate --precision {asked}"
+        )
 
 
 def _planned(detector: RegisteredDetector, false_alarm_rate: float) -> PlannedDetector:

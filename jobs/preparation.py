@@ -21,7 +21,7 @@ from jobs.table_files import in_tables
 
 PART_ROWS = 65_536
 """Rows of one manifest part: what one read task of Ray holds."""
-_MAY_CHANGE = ("scoring", "top", "max_error_rate")
+_MAY_CHANGE = ("scoring", "top", "max_error_rate", "log_format")
 """Fields that a rerun of the same run id may change: they decide how, not what."""
 
 
@@ -115,11 +115,14 @@ def _plan(config: ScoreConfig, categories: set[str]) -> ScoringPlan:
         run_id=config.run_id,
         detectors=config.detectors,
         by_category=plan_detectors(
-            config.detectors, categories, alias=config.alias, false_alarm_rate=config.false_alarm_rate
+            config.detectors,
+            categories,
+            alias=config.alias,
+            false_alarm_rate=config.false_alarm_rate,
+            precision=config.scoring.precision,
         ),
         max_pixels=config.scoring.max_pixels,
-        fetch_concurrency=config.scoring.fetch_concurrency,
-        detector_cache=config.scoring.detector_cache,
+        precision=config.scoring.precision,
     )
 
 

@@ -23,6 +23,7 @@ class Reported:
     """What stages have reported so far; times in seconds since the epoch, 0 before the first report."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
+    measures: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
     first_at: float = 0.0
     first_units: int = 0
@@ -54,6 +55,12 @@ class Tally:
             was = replace(was, first_at=now, first_units=sum(counts.values()))
         self._reported = replace(was, counts=Counter(was.counts) + Counter(counts), note=note, last_at=now)
 
+    def measure(self, values: Mapping[str, float]) -> None:
+        """Adds to sums by name."""
+        was = self._reported
+        sums = {**was.measures, **{name: was.measures.get(name, 0) + value for name, value in values.items()}}
+        self._reported = replace(was, measures=sums)
+
     def reach(self, kind: str, count: int, note: str) -> None:
         """Takes the count of a kind up to ``count``, never down: what is done again after a crash counts once."""
         self.add({kind: max(0, count - self._reported.counts.get(kind, 0))}, note)
@@ -73,6 +80,10 @@ class Report:
     def __call__(self, counts: Mapping[str, int], note: str = "") -> None:
         """Reports units done by kind."""
         self._tally.add.remote(dict(counts), note)
+
+    def measured(self, values: Mapping[str, float]) -> None:
+        """Reports sums by name, see `Tally.measure`."""
+        self._tally.measure.remote(dict(values))
 
     def reached(self, kind: str, count: int, note: str = "") -> None:
         """Reports that ``count`` units of a kind are done in all, see `Tally.reach`."""

@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import platform
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ import pyarrow as pa
 from jobs import storage, uris
 from jobs.errors import MissingObjectError, StorageError
 from jobs.plan import ScoringPlan
+from jobs.progress import Reported
 from jobs.reconciliation import in_table_order, reconcile
+from jobs.run_tally import RunTally
 from jobs.schema import SCHEMA_VERSION, SCORES, Status
 from jobs.scratch import Scratch
 from jobs.table_files import write_files
@@ -81,11 +82,10 @@ def staged_files(results: str, run_id: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Published:
-    """What went into the table: file names below the results, rows by status, and how many are anomalies."""
+    """What went into the table: file names below the results, and the rows counted."""
 
     files: tuple[str, ...]
-    counts: Mapping[str, int]
-    anomalies: int
+    tally: RunTally
 
 
 def publish(
@@ -113,27 +113,18 @@ def publish(
         JobError: the local disk is full.
         StorageError: storage refused or could not be reached.
     """
-    counts: Counter[str] = Counter()
-    anomalies = 0
-
-    def tallied(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        nonlocal anomalies
-        for batch in batches:
-            counts.update({row["values"]: row["counts"] for row in batch.column("status").value_counts().to_pylist()})
-            anomalies += batch.column("is_anomaly").true_count
-            yield batch
-
+    tally = RunTally()
     folder = uris.join(results, "scores", f"run_date={run_date}")
     with Scratch() as scratch:
         reconcile(scratch, staged, manifest=manifest, rows=rows, plan=plan)
         written = write_files(
-            tallied(in_table_order(scratch)),
+            tally.watch(in_table_order(scratch)),
             rows=rows,
             name=lambda number: uris.join(folder, f"{plan.run_id}-{number:05d}.parquet"),
             folder=scratch.folder,
         )
     _delete_others(folder, plan.run_id, keep=written)
-    return Published(tuple(uri[len(results) + 1 :] for uri in written), counts, anomalies)
+    return Published(tuple(uri[len(results) + 1 :] for uri in written), tally)
 
 
 def _delete_others(folder: str, run_id: str, *, keep: Sequence[str]) -> None:
@@ -152,10 +143,10 @@ def run_record(
     listed: int,
     started_at: datetime,
     timings_s: Mapping[str, float],
-    images_per_s: float | None,
+    reported: Reported,
 ) -> dict[str, Any]:
     """The run record: counts, configuration, detectors, versions and timings of one published run."""
-    counts = published.counts
+    tally, counts = published.tally, published.tally.counts
     return {
         "run_id": plan.run_id,
         "schema_version": SCHEMA_VERSION,
@@ -164,9 +155,13 @@ def run_record(
         "listed": listed,
         "already_scored": listed - sum(counts.values()),
         "counts": {status.value: counts.get(status, 0) for status in Status},
-        "anomalies": published.anomalies,
+        "errors": dict(tally.errors.most_common()),
+        "anomalies": tally.anomalies,
         "error_rate": error_rate(counts),
-        "images_per_s": images_per_s,
+        "by_category": {name: dict(found) for name, found in sorted(tally.by_category.items())},
+        "images_per_s": reported.steady_per_s,
+        "first_scored_at": datetime.fromtimestamp(reported.first_at, UTC).isoformat() if reported.first_at else None,
+        "measures": {name: round(value, 3) for name, value in sorted(reported.measures.items())},
         "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
         "detectors": {name: detector.detector_id for name, detector in plan.by_category.items()},
         "config": dict(config),

@@ -106,13 +106,14 @@ def _plan(config: RecalibrateConfig, parent: RegisteredDetector) -> ScoringPlan:
     # A detector without calibration gets one here as well: any will do, for its p-values are not read.
     calibration = parent.calibration or Calibration(scores=(0.0,))
     planned = planned_detector(parent, calibration=calibration, false_alarm_rate=config.false_alarm_rate)
+    if config.precision is not None:
+        planned = planned.model_copy(update={"precision": config.precision})
     return ScoringPlan(
         run_id="recalibrate",
         detectors=config.detectors,
         by_category={config.category: planned},
         max_pixels=config.scoring.max_pixels,
-        fetch_concurrency=config.scoring.fetch_concurrency,
-        detector_cache=config.scoring.detector_cache,
+        precision=planned.precision,
     )
 
 
@@ -154,7 +155,9 @@ def _register(
     source = registry.fetch(config.detectors, config.category, detector_id=parent.detector_id)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "artifact"
-        detector_id = recalibrate_artifact(folder, source, calibration=calibration, metrics=metrics)
+        detector_id = recalibrate_artifact(
+            folder, source, calibration=calibration, metrics=metrics, precision=config.precision
+        )
         if detector_id != parent.detector_id:  # else the parent would lose its own lineage
             registry.put(config.detectors, config.category, folder=folder)
     return detector_id

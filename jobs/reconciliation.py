@@ -10,7 +10,7 @@ import pyarrow as pa
 from jobs.plan import ScoringPlan
 from jobs.schema import MANIFEST, SCORES, STAGED, Status, reason
 from jobs.scratch import Scratch
-from jobs.stages import staged_rows
+from jobs.staged_rows import staged_rows
 
 _LOST = reason("lost", "no result came back for this object; the next run tries it again")
 

@@ -5,6 +5,7 @@ Run as a verb, ``python -m jobs.registry list|show|compare|promote|rollback|hist
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -151,7 +152,8 @@ def _read(detectors: str, category: str, detector_id: str, *, name: str) -> obje
 def fetch(detectors: str, category: str, *, detector_id: str) -> Path:
     """Downloads a detector once per node, verifies its content id and returns the local folder.
 
-    The folder appears by an atomic rename, so that concurrent actors never see half of it.
+    The folder appears by an atomic rename, so that concurrent actors never see half of it; a lock lets one of them
+    download while the others wait.
     """
     check_category(category)
     cache = _private_cache() / category
@@ -159,13 +161,11 @@ def fetch(detectors: str, category: str, *, detector_id: str) -> Path:
     if folder.exists():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        download(detectors, category, detector_id=detector_id, folder=Path(scratch) / "download")
-        try:
+    with (cache / f"{detector_id}.lock").open("w") as lock, tempfile.TemporaryDirectory(dir=cache) as scratch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            download(detectors, category, detector_id=detector_id, folder=Path(scratch) / "download")
             (Path(scratch) / "download").rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
     return folder
 
 

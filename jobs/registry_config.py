@@ -82,6 +82,11 @@ class RecalibrateConfig(_RegistryConfig):
         False, description="trust that no photo trained the detector, where its training photos are not recorded"
     )
     false_alarm_rate: float = Field(0.05, gt=0, lt=1, description="rate that the new calibration must be able to hold")
+    precision: Literal["fp32", "bf16"] | None = Field(
+        None,
+        description="arithmetic that the recalibrated detector scores with from now on; default: as before. bf16 is "
+        "several times faster on CPUs with AMX and on GPUs",
+    )
     scoring: ScoringResources = Field(default_factory=ScoringResources, description="share of the cluster")
 
     @field_validator("folder")

@@ -18,7 +18,8 @@ from jobs.lease import Lease, held
 from jobs.pipeline import cause, read_manifest, scored, staged_file_rows, start_ray
 from jobs.plan import ScoringPlan
 from jobs.preparation import PART_ROWS, Staged, check_same_run, manifest_folder, part_uri, prepared
-from jobs.progress import Progress, Report
+from jobs.progress import Progress, Report, Reported
+from jobs.run_log import RunLog, log_as_json
 from jobs.schema import MANIFEST, SCORES, STAGED
 from jobs.summary import COLUMNS, summary
 from jobs.tables import scan
@@ -40,27 +41,43 @@ def run(config: ScoreConfig, *, pipeline: Pipeline = scored) -> int:
         config: the request.
         pipeline: what turns objects into rows; another one is for measuring all that stands around it.
     """
-    record = publish.read_record(config.results, config.run_id)
-    if record is not None:
-        check_same_run(config, record["config"])
-        print(f"run {config.run_id} is already published: nothing to do")
-    else:
-        with held(uris.join(publish.staging(config.results, config.run_id), "lease.json")) as lease:
-            record = publish.read_record(config.results, config.run_id) or _run(config, pipeline, lease)
-    storage.delete_tree(publish.staging(config.results, config.run_id))
+    log = RunLog(config.run_id)
+    if config.log_format == "json":
+        log_as_json()
+    log.event("run_started", {"archive": config.archive, "results": config.results})
+    try:
+        record = _record(config, log, pipeline)
+    except BaseException as error:
+        log.event("run_stopped", {"error": f"{type(error).__name__}: {error}"})
+        raise
     files = [uris.join(config.results, name) for name in record["files"]]
     rows = scan(files, columns=COLUMNS, schema=SCORES)
     print(summary(record, rows, results=config.results, top=config.top))
     return EXIT_TOO_MANY_UNREADABLE if record["error_rate"] > config.max_error_rate else EXIT_DONE
 
 
-def _run(config: ScoreConfig, pipeline: Pipeline, lease: Lease) -> dict[str, Any]:
+def _record(config: ScoreConfig, log: RunLog, pipeline: Pipeline) -> dict[str, Any]:
+    """The record of the run, which is published if it was not yet; its staging is gone afterwards."""
+    record = publish.read_record(config.results, config.run_id)
+    if record is not None:
+        check_same_run(config, record["config"])
+        print(f"run {config.run_id} is already published: nothing to do")
+    else:
+        with held(uris.join(publish.staging(config.results, config.run_id), "lease.json")) as lease:
+            record = publish.read_record(config.results, config.run_id) or _run(config, lease, log, pipeline)
+    storage.delete_tree(publish.staging(config.results, config.run_id))
+    return record
+
+
+def _run(config: ScoreConfig, lease: Lease, log: RunLog, pipeline: Pipeline) -> dict[str, Any]:
     staged = prepared(config)
-    timings_s, images_per_s = {"listing": staged.listing_s, "ordering": staged.ordering_s}, None
+    log.event("prepared", {"listed": staged.listed, "to_score": staged.to_score, "started_at": staged.started_at})
+    timings_s, reported = {"listing": staged.listing_s, "ordering": staged.ordering_s}, Reported()
     if staged.to_score:
         print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score", flush=True)
-        pipeline_s, images_per_s = _score(config, staged, pipeline)
+        pipeline_s, reported = _score(config, staged, pipeline)
         timings_s |= pipeline_s
+        log.event("scored", {"rows": reported.units, "images_per_s": reported.steady_per_s, "seconds": pipeline_s})
     lease.confirm()
     began = time.monotonic()
     published = publish.publish(
@@ -78,10 +95,11 @@ def _run(config: ScoreConfig, pipeline: Pipeline, lease: Lease) -> dict[str, Any
         listed=staged.listed,
         started_at=staged.started_at,
         timings_s=timings_s | {"publishing": time.monotonic() - began},
-        images_per_s=images_per_s,
+        reported=reported,
     )
     lease.confirm()
     publish.write_record(record, results=config.results)
+    log.event("published", {name: record[name] for name in ("files", "counts", "errors", "anomalies", "measures")})
     return record
 
 
@@ -96,11 +114,11 @@ def _manifest_rows(config: ScoreConfig, staged: Staged) -> Iterator[pa.RecordBat
     return scan(parts, columns=MANIFEST.names, schema=MANIFEST)
 
 
-def _score(config: ScoreConfig, staged: Staged, pipeline: Pipeline) -> tuple[dict[str, float], float | None]:
+def _score(config: ScoreConfig, staged: Staged, pipeline: Pipeline) -> tuple[dict[str, float], Reported]:
     """Runs the pipeline into staging, with Ray Data's checkpoint.
 
     Returns:
-        Timings in seconds, and images per second between the first and the last scored batch.
+        Timings in seconds, and what the stages have reported.
     """
     began = time.monotonic()
     start_ray()
@@ -134,4 +152,4 @@ def _score(config: ScoreConfig, staged: Staged, pipeline: Pipeline) -> tuple[dic
     timings_s = {"ray_start": ray_s, "scoring": time.monotonic() - began - ray_s}
     if reported.first_at:
         timings_s["to_first_batch"] = reported.first_at - started_wall
-    return timings_s, reported.steady_per_s
+    return timings_s, reported

@@ -186,7 +186,8 @@ def _scores(detector: AttentDifferNet, photos: BlockPhotos, *, rank: int, world_
     """Scores of every ``world_size``-th photo; as many at a time as the flow likes at least."""
     mine = torch.arange(len(photos))[rank::world_size]
     batches = torch.split(mine, max(1, _SCORED_VECTORS // detector.config.views)) if len(mine) else ()
-    return [float(score) for batch in batches for score in detector.score(photos.take(batch))]
+    scorer = detector.scorer()
+    return [float(score) for batch in batches for score in scorer.score(photos.take(batch))]
 
 
 def _gathered(scores: list[float], world_size: int) -> list[float]:

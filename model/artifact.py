@@ -42,7 +42,7 @@ from model.artifact_files import (
 )
 from model.calibration import Calibration
 from model.card import detector_card
-from model.config import DetectorConfig
+from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
 
 _LIBRARIES = ("torchvision", "FrEIA", "numpy", "safetensors")
@@ -80,20 +80,27 @@ def save_artifact(
     metrics_bytes = json_bytes(recorded := {"versions": _versions(), **metrics})
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS)
-    config = {"format_version": FORMAT_VERSION, "detector": detector.config.model_dump(mode="json")}
-    (folder / CONFIG).write_bytes(json_bytes(config))
+    _write_config(folder, detector.config)
     (folder / METRICS).write_bytes(metrics_bytes)
     return _finish(folder, detector.config, calibration=calibration, metrics=recorded)
 
 
-def recalibrate_artifact(folder: Path, source: Path, *, calibration: Calibration, metrics: Mapping[str, JSON]) -> str:
-    """Writes a copy of an artifact with another calibration: the same bytes of weights and config, a new id.
+def recalibrate_artifact(
+    folder: Path,
+    source: Path,
+    *,
+    calibration: Calibration,
+    metrics: Mapping[str, JSON],
+    precision: Precision | None = None,
+) -> str:
+    """Writes a copy of an artifact with another calibration: the same bytes of weights, a new id.
 
     Args:
         folder: a new one, not visible to readers before this returns.
         source: an artifact whose content was verified.
         calibration: scores of flawless photos that the detector was not trained on, under this very detector.
         metrics: figures and lineage of the copy, as in ``save_artifact``; nothing is added.
+        precision: arithmetic that the calibration was made with; None leaves the config as it is, byte for byte.
 
     Returns:
         The copy's id; the source's where the calibration is the same.
@@ -106,8 +113,16 @@ def recalibrate_artifact(folder: Path, source: Path, *, calibration: Calibration
     folder.mkdir(parents=True)
     for name in (WEIGHTS, CONFIG):
         shutil.copyfile(source / name, folder / name)
+    if precision not in (None, config.precision):
+        config = config.model_copy(update={"precision": precision})
+        _write_config(folder, config)
     (folder / METRICS).write_bytes(metrics_bytes)
     return _finish(folder, config, calibration=calibration, metrics=metrics)
+
+
+def _write_config(folder: Path, config: DetectorConfig) -> None:
+    content = {"format_version": FORMAT_VERSION, "detector": config.model_dump(mode="json")}
+    (folder / CONFIG).write_bytes(json_bytes(content))
 
 
 def _finish(
@@ -121,7 +136,14 @@ def _finish(
     return detector_id
 
 
-def load_artifact(folder: Path, *, device: torch.device | str = "cpu", expected_id: str | None = None) -> Artifact:
+def load_artifact(
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    expected_id: str | None = None,
+    precision: Precision | None = None,
+    from_cache: bool = False,
+) -> Artifact:
     """Reads and verifies an artifact.
 
     On the same machine a loaded detector scores bit for bit as the saved one, if that kept torch's default memory
@@ -131,11 +153,15 @@ def load_artifact(folder: Path, *, device: torch.device | str = "cpu", expected_
         folder: what ``save_artifact`` wrote.
         device: where the detector goes.
         expected_id: the id it was asked for by; None takes whatever lies there.
+        precision: arithmetic to score with, if it is to be another than the config's.
+        from_cache: the folder has the detector's id as its name, its content was verified when it was put there, and
+            nobody will change it: it is not verified again, and on a CPU the weights stay in the file, whose pages all
+            processes of a machine share.
 
     Raises:
         ArtifactError: a file is missing, damaged, of an unknown format, or does not fit the others or the id.
     """
-    detector_id = content_id(folder)
+    detector_id = folder.name if from_cache else content_id(folder)
     if expected_id is not None and detector_id != expected_id:
         raise ArtifactError(f"needed detector {expected_id}, but the content of {folder} has the id {detector_id}")
     config = parsed_config(read_json(folder / CONFIG))
@@ -143,12 +169,13 @@ def load_artifact(folder: Path, *, device: torch.device | str = "cpu", expected_
     metrics = read_json(folder / METRICS)
     if not isinstance(metrics, dict):
         raise ArtifactError(f"{METRICS} needs a JSON object, got {type(metrics).__name__}")
+    config = config if precision is None else config.model_copy(update={"precision": precision})
     tensors = reading(folder / WEIGHTS, load_file)
-    _check_tensors(tensors, config=config)
+    _check_tensors(tensors, config=config, are_finite=from_cache)
     with _NoRandomWeights():
         detector = AttentDifferNet(config)
-    # Copied, not assigned: the file stays mapped into memory otherwise, and cutting it short would kill the process.
-    detector.load_state_dict(tensors, strict=True)
+    # A copy otherwise: a file that is mapped into memory and cut short by someone would kill the process.
+    detector.load_state_dict(tensors, strict=True, assign=from_cache)
     return Artifact(detector_id, detector.to(device).eval(), calibration, metrics)
 
 
@@ -170,7 +197,7 @@ class _NoRandomWeights(TorchFunctionMode):
         return func(*args, **given)
 
 
-def _check_tensors(tensors: Mapping[str, Tensor], *, config: DetectorConfig) -> None:
+def _check_tensors(tensors: Mapping[str, Tensor], *, config: DetectorConfig, are_finite: bool = False) -> None:
     """Compares with a detector on the meta device, which holds no memory, however large the config says it is."""
     if max(config.flow.blocks, config.flow.hidden_layers) > len(tensors):
         raise ArtifactError(f"{CONFIG} asks for more flow layers than {WEIGHTS} has tensors ({len(tensors)})")
@@ -184,14 +211,14 @@ def _check_tensors(tensors: Mapping[str, Tensor], *, config: DetectorConfig) -> 
     if unknown := sorted(tensors.keys() - needed.keys()):
         raise ArtifactError(f"{WEIGHTS} needs {len(needed)} tensors, got {len(unknown)} unknown ones: {unknown[:3]}")
     for name, tensor in tensors.items():
-        _check_tensor(name, tensor, needed=needed[name])
+        _check_tensor(name, tensor, needed=needed[name], is_finite=are_finite)
 
 
-def _check_tensor(name: str, tensor: Tensor, *, needed: Tensor) -> None:
+def _check_tensor(name: str, tensor: Tensor, *, needed: Tensor, is_finite: bool) -> None:
     if tensor.shape != needed.shape or tensor.dtype != needed.dtype:
         wanted, got = (f"{one.dtype} {tuple(one.shape)}" for one in (needed, tensor))
         raise ArtifactError(f"{WEIGHTS}: {name} needs {wanted}, got {got}")
-    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+    if tensor.is_floating_point() and not (is_finite or bool(tensor.isfinite().all())):
         raise ArtifactError(f"{WEIGHTS}: {name} needs finite numbers, got NaN or infinity")
     # The flow's permutations follow from the config and are real even on meta; a forged one could index out of bounds.
     if not needed.is_meta and not torch.equal(tensor, needed):

@@ -40,11 +40,13 @@ class ChannelNorm(nn.Module):
     band: Tensor
 
     def __init__(self, channels: int) -> None:
+        """Builds the band matrix for (N, channels, H, W)."""
         super().__init__()
         neighbours = torch.ones(channels, channels).tril(2).triu(-2)
         self.register_buffer("band", (1e-4 / 5 * neighbours).view(channels, channels, 1, 1), persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Normalises (N, C, H, W)."""
         root = torch.rsqrt(1 + F.conv2d(maps.square(), self.band.to(maps.dtype)))
         return maps * (root * root.sqrt())
 

@@ -22,6 +22,8 @@ BACKBONE_SMALLEST_PX = {"alexnet": 63, "alexnet_caffe": 39, "squeezenet1_0": 21}
 MAX_PIXELS = 160_000_000
 """Largest photo decoded by default, in pixels: aerial cameras reach 151 MP. A 160 MP PNG takes 1.6 GB, RGBA 2.4 GB."""
 
+Precision = Literal["fp32", "bf16"]
+
 BackboneName = Literal["alexnet", "alexnet_caffe", "squeezenet1_0"]
 
 
@@ -145,7 +147,7 @@ class DetectorConfig(_Frozen):
     rotation_padding: Literal["black", "reflect"] = Field(
         "black", description="what a rotation shows outside the photo: black (the paper), or the photo mirrored"
     )
-    precision: Literal["fp32", "bf16"] = Field(
+    precision: Precision = Field(
         "fp32",
         description="arithmetic of convolutions and coupling subnets, in training and scoring: fp32 (the paper), bf16 "
         "(several times faster with AMX or on a GPU; features, latents and loss stay fp32)",

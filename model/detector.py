@@ -139,6 +139,10 @@ class AttentDifferNet(nn.Module):
             pooled = torch.cat([self._pooled_padded(chunk, conv_batch) for chunk in chunks])
             return self._mean_squared_latents(self.scale_features(pooled), flow_batch).view(len(images), -1).mean(1)
 
+    def scorer(self) -> AttentDifferNet | PackedDetector:
+        """What scores batch after batch with the weights as they are now: the detector, or with bf16 what it packs."""
+        return self.packed() if self.config.precision == "bf16" else self
+
     def packed(self) -> PackedDetector:
         """What scores in bf16, with copies of the weights as they are now; worth keeping for more than one batch."""
         from model.packed_detector import PackedDetector  # training does not need it

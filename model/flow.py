@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from FrEIA.framework import SequenceINN
 from FrEIA.modules import GLOWCouplingBlock, PermuteRandom
 from torch import Tensor, nn
 
-from model.config import FlowConfig
+from model.config import FlowConfig, Precision
 from model.seeding import seeded
-
-Precision = Literal["fp32", "bf16"]
 
 _NEAR_CLAMP = 0.95
 
@@ -111,11 +107,11 @@ class Flow(nn.Module):
         x: Tensor = self.inn(z, rev=True, jac=False)[0]
         return x
 
-    def blocks(self) -> list[tuple[nn.Module, nn.Module]]:
+    def blocks(self) -> list[tuple[PermuteRandom, GLOWCouplingBlock]]:
         """Each block's permutation and coupling, in order."""
-        modules = list(self.inn.children())[0]
-        parts = list(modules.children())
-        return list(zip(parts[::2], parts[1::2], strict=True))
+        parts = list(self.inn.modules())
+        permutations = [part for part in parts if isinstance(part, PermuteRandom)]
+        return list(zip(permutations, (part for part in parts if isinstance(part, GLOWCouplingBlock)), strict=True))
 
     def latents(self, x: Tensor) -> Tensor:
         """Maps features (N, D) to latents (N, D), without the Jacobian."""

@@ -15,9 +15,11 @@ from model.config import DetectorConfig
 from model.packed_layers import Layer, PackedConvolution, packed
 from model.view_layout import PIXEL_CHANNELS, ZERO_POINT, Blocks, ViewLayout
 
-import os
-_VIEWS_AT_ONCE = int(os.environ.get("VAO","4"))
-"""Views of the full scale in one pass, and four times as many of each smaller one: what lies in a core's cache."""
+_VIEWS_AT_ONCE = 4
+"""Views of the full scale in one pass on a CPU, four times as many of each smaller one: maps that fit its caches."""
+_SHARE_OF_FREE_MEMORY = 0.25
+_MAPS_AT_ONCE = 4
+"""Of the first convolution's size, in memory at a time."""
 
 
 class PackedBackbone:
@@ -52,18 +54,23 @@ class PackedBackbone:
             self._layers.append(layer)
             self._stages.append(backbone.stage_ending_at(end + 1))
         self._with_maximum = config.pooling == "average_max"
-        self._views_at_once = [_VIEWS_AT_ONCE * 4**scale for scale in range(config.scales)]
+        at_once = _views_at_once(folded.weight.device, map_bytes=self.layout.map_bytes)
+        self._views_at_once = [at_once * 4**scale for scale in range(config.scales)]
 
     def pooled(self, views: Tensor) -> Tensor:
         """Pooled features (N, D), float32, of views (N, pixels) of ``layout``, in the order of `Backbone.forward`."""
         scales = zip(self.layout.scales(views), self._views_at_once, strict=True)
-        return torch.cat([self._pooled_scale(scale, number, at_once) for number, (scale, at_once) in enumerate(scales)], dim=1)
+        return torch.cat(
+            [self._pooled_scale(scale, number, at_once) for number, (scale, at_once) in enumerate(scales)], dim=1
+        )
 
     def _pooled_scale(self, views: Tensor, scale: int, at_once: int) -> Tensor:
         """Passes of one shape, the last one padded: no score depends on how many views there are."""
         missing = -len(views) % at_once
         whole = torch.cat([views, views.new_zeros(missing, views.shape[1])]) if missing else views
-        passes = [self._pooled(self._feature_map(self.layout.input(part, scale))) for part in whole.split(at_once)]
+        passes = [
+            self._pooled(self._feature_map(self.layout.input(part, scale))) for part in torch.split(whole, at_once)
+        ]
         return torch.cat(passes)[: len(views)]
 
     def _feature_map(self, blocks: Tensor) -> Tensor:
@@ -79,9 +86,16 @@ class PackedBackbone:
         return torch.cat([average, maps.amax((2, 3)).float()], dim=1) if self._with_maximum else average
 
 
-def _folded(
-    convolution: nn.Conv2d, blocks: Blocks, *, mean: Tensor, std: Tensor, grey: Sequence[int]
-) -> nn.Conv2d:
+def _views_at_once(device: torch.device, *, map_bytes: int) -> int:
+    """Views in one pass; on a GPU as many as a share of its free memory takes, a power of two up to 256."""
+    if device.type != "cuda":
+        return _VIEWS_AT_ONCE
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    fitting = int(_SHARE_OF_FREE_MEMORY * free_bytes / (_MAPS_AT_ONCE * map_bytes))
+    return int(2 ** min(8, max(0, fitting.bit_length() - 1)))
+
+
+def _folded(convolution: nn.Conv2d, blocks: Blocks, *, mean: Tensor, std: Tensor, grey: Sequence[int]) -> nn.Conv2d:
     """The first convolution over blocks of raw pixels: what it gave of normalised ones, zero padding included.
 
     The shift of the colours is computed from weights that are rounded already, or their rounding would add up over the
@@ -96,9 +110,8 @@ def _folded(
     weight = raw.new_zeros(out, PIXEL_CHANNELS, side, side)
     weight[:, :, :kernel, :kernel] = torch.cat([raw, -lost], dim=1)
     by_block = weight.view(out, PIXEL_CHANNELS, blocks.taps, blocks.block, blocks.taps, blocks.block)
-    folded = nn.Conv2d(blocks.channels, out, blocks.taps, device=raw.device).requires_grad_(False)
-    folded.weight.copy_(by_block.permute(0, 3, 5, 1, 2, 4).reshape(out, blocks.channels, blocks.taps, blocks.taps))
+    over_blocks = by_block.permute(0, 3, 5, 1, 2, 4).reshape(out, blocks.channels, blocks.taps, blocks.taps)
     bias = 0 if convolution.bias is None else convolution.bias.detach()
-    assert folded.bias is not None
-    folded.bias.copy_(bias + (raw * (ZERO_POINT - centre)).sum((1, 2, 3)))
+    folded = nn.Conv2d(blocks.channels, out, blocks.taps, device=raw.device)
+    folded.load_state_dict({"weight": over_blocks, "bias": bias + (raw * (ZERO_POINT - centre)).sum((1, 2, 3))})
     return folded

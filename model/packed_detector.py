@@ -48,6 +48,11 @@ class PackedDetector:
         self._scaling = detector.feature_scaling()
         self._flow = PackedFlow(detector.flow)
 
+    @property
+    def size_bytes(self) -> int:
+        """Memory of the flow's weights and the scaling, which no other detector shares."""
+        return self._flow.size_bytes + self._scaling.size_bytes
+
     @torch.inference_mode()
     def score(self, images: Tensor) -> Tensor:
         """Scores images, uint8 (B, 3, S, S) RGB on the detector's device; as `AttentDifferNet.score` does.

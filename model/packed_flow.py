@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -51,15 +50,21 @@ def _transformed(half: Tensor, outcome: Tensor, clamp: AtanClamp) -> Tensor:
 
 
 class PackedFlow:
-    """The latents of one flow; made of its parameters where ``convert`` does not copy them."""
+    """The latents of one flow."""
 
     def __init__(self, flow: Flow) -> None:
         """Takes bf16 copies of the subnets' weights, on their device."""
-        self._clamp = AtanClamp(flow.clamp)
+        self._clamp = flow.clamp
         self._blocks = [
             _PackedBlock(permute.perm, _packed(coupling.subnet2), _packed(coupling.subnet1), coupling.split_len1)
             for permute, coupling in flow.blocks()
         ]
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of the weights."""
+        subnets = [subnet for block in self._blocks for subnet in (block.first, block.second)]
+        return sum(tensor.nbytes for subnet in subnets for layer in subnet.layers for tensor in layer)
 
     def latents(self, x: Tensor) -> Tensor:
         """Maps scaled features (N, D), float32, to latents (N, D), float32."""
@@ -68,8 +73,6 @@ class PackedFlow:
         return x
 
 
-def _packed(subnet: Iterable[nn.Module]) -> _PackedSubnet:
-    linear = [layer for layer in subnet if isinstance(layer, nn.Linear)]
-    return _PackedSubnet(
-        tuple((layer.weight.detach().bfloat16(), layer.bias.detach().bfloat16()) for layer in linear)
-    )
+def _packed(subnet: nn.Module) -> _PackedSubnet:
+    linear = [layer for layer in subnet.children() if isinstance(layer, nn.Linear)]
+    return _PackedSubnet(tuple((layer.weight.detach().bfloat16(), layer.bias.detach().bfloat16()) for layer in linear))

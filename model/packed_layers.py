@@ -7,6 +7,7 @@ network, without half a minute of compiling. On other devices it is torch's own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
@@ -34,8 +35,7 @@ class PackedConvolution:
     def __call__(self, maps: Tensor) -> Tensor:
         """Convolves."""
         if not self._on_cpu:
-            geometry = self._stride, self._padding, self._dilation, self._groups
-            plain = F.conv2d(maps, self._weight, self._bias, *geometry)
+            plain = F.conv2d(maps, self._weight, self._bias, self._stride, self._padding, self._dilation, self._groups)
             return plain.relu_() if self._relu else plain
         weight, then = self._weight_for(tuple(maps.shape)), "relu" if self._relu else "none"
         fused: Tensor = torch.ops.mkldnn._convolution_pointwise(
@@ -46,10 +46,9 @@ class PackedConvolution:
     def _weight_for(self, shape: tuple[int, ...]) -> Tensor:
         """The weights as oneDNN wants them for this shape; any other order it would mend anew in every call."""
         if shape not in self._reordered:
+            reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # its stub lacks the shape
             geometry = self._padding, self._stride, self._dilation, self._groups
-            self._reordered[shape] = torch._C._nn.mkldnn_reorder_conv2d_weight(
-                self._weight.to_mkldnn(), *geometry, list(shape)
-            )
+            self._reordered[shape] = reorder(self._weight.to_mkldnn(), *geometry, list(shape))
         return self._reordered[shape]
 
 
@@ -91,10 +90,8 @@ class _PackedChannelNorm:
 
     def __init__(self, norm: ChannelNorm) -> None:
         channels = len(norm.band)
-        sums = nn.Conv2d(channels, channels, 1, device=norm.band.device).requires_grad_(False)
-        sums.weight.copy_(norm.band)
-        assert sums.bias is not None
-        sums.bias.fill_(1)
+        sums = nn.Conv2d(channels, channels, 1, device=norm.band.device)
+        sums.load_state_dict({"weight": norm.band, "bias": torch.ones(channels)})
         self._sums = PackedConvolution(sums, relu=False)
 
     def __call__(self, maps: Tensor) -> Tensor:
@@ -105,9 +102,9 @@ class _PackedChannelNorm:
 class _Branches:
     """A squeezed map, expanded by two convolutions side by side (SqueezeNet's Fire, arXiv 1602.07360)."""
 
-    def __init__(self, squeeze: nn.Conv2d, expansions: Iterable[nn.Conv2d]) -> None:
-        self._squeeze = PackedConvolution(squeeze, relu=True)
-        self._expansions = [PackedConvolution(expansion, relu=True) for expansion in expansions]
+    def __init__(self, fire: Any) -> None:
+        self._squeeze = PackedConvolution(fire.squeeze, relu=True)
+        self._expansions = [PackedConvolution(one, relu=True) for one in (fire.expand1x1, fire.expand3x3)]
 
     def __call__(self, maps: Tensor) -> Tensor:
         squeezed = self._squeeze(maps)
@@ -135,6 +132,6 @@ def packed(layers: Iterable[nn.Module]) -> Iterator[tuple[int, Layer]]:
         elif isinstance(layer, ChannelNorm):
             yield end, _PackedChannelNorm(layer)
         elif hasattr(layer, "squeeze"):
-            yield end, _Branches(layer.squeeze, (layer.expand1x1, layer.expand3x3))
+            yield end, _Branches(layer)
         else:
             raise ValueError(f"needed a layer that can be packed for scoring, got {layer}")

@@ -29,6 +29,11 @@ class Scaling:
     std: Tensor
     rotation: Tensor | None
 
+    @property
+    def size_bytes(self) -> int:
+        """Memory of the three."""
+        return self.mean.nbytes + self.std.nbytes + (0 if self.rotation is None else self.rotation.nbytes)
+
     def apply(self, pooled: Tensor) -> Tensor:
         """Scales pooled features (N, D), in the wider type of theirs and this scaling's."""
         scaled = (pooled - self.mean) / self.std

@@ -12,6 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,11 @@ class ViewLayout:
         self._black_and_padding = _packed(torch.tensor([[0, 0, 0, 0], [*mean, 1]], dtype=torch.uint8))
         self._maps: OrderedDict[tuple[float, torch.device], Tensor] = OrderedDict()
 
+    @property
+    def map_bytes(self) -> int:
+        """Memory of one view at full scale as the convolution reads it."""
+        return self.blocks[0].pixels * PIXEL_CHANNELS * torch.bfloat16.itemsize
+
     def pixels(self, images: Tensor) -> Tensor:
         """Packs photos, uint8 (B, 3, S, S), into int32 (B, S * S + 2): their pixels, then black, then padding."""
         fourth = images.new_zeros(len(images), 1, *images.shape[2:])
@@ -100,7 +106,8 @@ class ViewLayout:
 
     def scales(self, views: Tensor) -> Sequence[Tensor]:
         """Views (N, pixels) of all scales, cut into int32 (N, pixels of one scale)."""
-        return torch.split(views, [blocks.pixels for blocks in self.blocks], dim=1)
+        ends = [0, *accumulate(blocks.pixels for blocks in self.blocks)]
+        return [views[:, start:end] for start, end in pairwise(ends)]
 
     def input(self, views: Tensor, scale: int) -> Tensor:
         """The convolution's input, bf16 (N, channels, grid, grid) channels-last, of views of one scale."""
@@ -138,4 +145,3 @@ def _packed(pixels: Tensor) -> Tensor:
     shift = torch.tensor([ZERO_POINT, ZERO_POINT, ZERO_POINT, 0], dtype=torch.uint8, device=pixels.device)
     # Flipping a byte's highest bit subtracts 128 from it, once it is read as int8.
     return pixels.view(torch.int32).squeeze(-1) ^ shift.view(torch.int32)
-

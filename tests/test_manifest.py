@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import manifest, ordering
@@ -110,12 +110,63 @@ def test_a_category_without_a_detector_is_never_settled() -> None:
     assert len(_unscored(_listing(("u1", "e1", None)), earlier=earlier, detector_ids={})) == 1
 
 
-@given(scored=st.sets(st.integers(0, 19)))
-def test_scored_and_unscored_together_are_the_listing(scored: set[int]) -> None:
-    listing = _listing(*((f"u{number}", "e", "c") for number in range(20)))
-    earlier = _earlier(*((f"u{number}", "e", "d", Status.SCORED, None) for number in scored))
-    left = _unscored(listing, earlier=earlier, detector_ids={"c": "d"})
-    assert left["uri"].to_pylist() == [f"u{number}" for number in range(20) if number not in scored]
+_NAMES = st.sampled_from(["u1", "u2", "u3", "u10", "é", "Z"])
+_TAGS = st.sampled_from(["e1", "e2"])
+_DETECTORS = st.sampled_from(["d1", "d2", None])
+_CATEGORIES = st.sampled_from(["c1", "c2", "c3", None])
+_ENDS = st.sampled_from(
+    [
+        (Status.SCORED, None),
+        (Status.UNREADABLE, "truncated: half"),
+        (Status.UNREADABLE, "storage: timeout"),
+        (Status.FAILED, "lost: no result"),
+    ]
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    listed=st.lists(st.tuples(_NAMES, _TAGS, _CATEGORIES), max_size=12),
+    known=st.lists(st.tuples(_NAMES, _TAGS, _DETECTORS, _ENDS), max_size=12),
+)
+def test_what_is_left_is_what_the_plain_definition_says(
+    listed: list[tuple[str, str, str | None]], known: list[tuple[str, str, str | None, tuple[Status, str | None]]]
+) -> None:
+    detector_ids = {"c1": "d1", "c2": "d2"}
+    earlier = _earlier(*((uri, etag, detector, *end) for uri, etag, detector, end in known))
+    left = _unscored(_listing(*listed), earlier=earlier, detector_ids=detector_ids)
+
+    about_bytes = {(Status.SCORED, None), (Status.UNREADABLE, "truncated: half")}
+    unchanged = {(uri, etag, detector) for uri, etag, detector, end in known if detector and end in about_bytes}
+    first = {uri: (uri, etag, category) for uri, etag, category in reversed(listed)}
+    expected = [row for row in first.values() if (row[0], row[1], detector_ids.get(row[2] or "")) not in unchanged]
+    rows = left.to_pylist()
+    assert [(row["uri"], row["etag"], row["category"]) for row in rows] == sorted(
+        expected, key=lambda row: (row[2] or "", row[0])
+    )
+    assert [row["image_id"] for row in rows] == list(range(len(expected)))
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "modified", "is_left"),
+    [
+        (None, None, False),
+        (7, None, False),
+        (8, None, True),
+        (None, datetime(2026, 11, 1, tzinfo=UTC), False),
+        (None, datetime(2026, 11, 3, tzinfo=UTC), True),
+    ],
+)
+def test_without_etag_an_object_counts_as_unchanged_unless_size_or_time_says_otherwise(
+    size_bytes: int | None, modified: datetime | None, is_left: bool
+) -> None:
+    row = {"image_id": 0, "uri": "u1", "size_bytes": size_bytes, "last_modified": modified, "category": "c"}
+    listing = pa.Table.from_pylist([row], schema=MANIFEST)
+    scored = {"image_uri": "u1", "image_etag": "e1", "image_bytes": 7, "detector_id": "d1", "status": Status.SCORED}
+    scored_at = datetime(2026, 11, 2, tzinfo=UTC)
+    earlier = pa.Table.from_pylist([scored | {"scored_at": scored_at}], schema=EARLIER)
+    assert len(_unscored(listing, earlier=earlier, detector_ids={"c": "d1"})) == is_left
+    assert len(_unscored(listing, earlier=earlier, detector_ids={"c": "d2"})) == 1
 
 
 def test_the_verb_writes_the_manifest_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,15 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import publish, storage, uris
 from jobs.plan import PlannedDetector, ScoringPlan
+from jobs.progress import Reported
 from jobs.reconciliation import in_table_order, reconcile
 from jobs.schema import MANIFEST, SCHEMA_VERSION, SCORES, STAGED, Status
 from jobs.scratch import Scratch
-from jobs.stages import staged_rows
+from jobs.staged_rows import staged_rows
 from model.calibration import Calibration
 
 CALIBRATION = Calibration(scores=tuple(float(score) for score in range(1, 20)))
@@ -34,8 +35,7 @@ PLAN = ScoringPlan(
     detectors="file:///d",
     by_category={"cap": DETECTOR},
     max_pixels=1,
-    fetch_concurrency=1,
-    detector_cache=1,
+    precision="auto",
 )
 
 
@@ -75,6 +75,7 @@ def _reconciled(staged: pa.Table, manifest: pa.Table) -> pa.Table:
         return pa.Table.from_batches(in_table_order(scratch), schema=SCORES)
 
 
+@settings(max_examples=40, deadline=None)
 @given(came_back=st.lists(st.integers(0, 9), max_size=30))
 def test_whatever_came_back_every_manifest_row_is_one_row(came_back: list[int]) -> None:
     manifest = _manifest(10)
@@ -120,7 +121,25 @@ def test_the_table_has_the_contract_and_publishing_again_overwrites(tmp_path: ob
     assert written.schema.equals(SCORES, check_metadata=False)
     assert written.schema.metadata[b"schema_version"] == str(SCHEMA_VERSION).encode()
     assert written["score"].to_pylist() == [5.0, 4.0, 3.0, 2.0, 1.0]
-    assert published.counts == {Status.SCORED: 5}
+    assert published.tally.counts == {Status.SCORED: 5}
+
+
+def test_publishing_again_leaves_no_file_of_the_earlier_try_behind(tmp_path: object) -> None:
+    results, manifest = f"file://{tmp_path}", _manifest(2)
+    folder = uris.join(results, "scores", "run_date=2026-11-21")
+    for name in ("night-1-00001.parquet", "night-10-00000.parquet", "other-00001.parquet"):
+        storage.write(uris.join(folder, name), b"")
+    _publish(_scored(manifest, [1.0, 2.0]), manifest, results)
+    assert sorted(info.uri.rsplit("/", 1)[1] for info in storage.list_objects(folder)) == [
+        "night-1-00000.parquet",
+        "night-10-00000.parquet",
+        "other-00001.parquet",
+    ]
+
+
+def test_a_row_number_that_is_not_in_the_manifest_is_no_row(tmp_path: object) -> None:
+    published = _publish(_scored(_manifest(4), [1.0] * 4), _manifest(2), f"file://{tmp_path}")
+    assert published.counts == {Status.SCORED: 2}
 
 
 def test_rows_of_a_run_without_record_do_not_count(tmp_path: object) -> None:
@@ -134,7 +153,7 @@ def test_rows_of_a_run_without_record_do_not_count(tmp_path: object) -> None:
         listed=7,
         started_at=datetime(2026, 11, 21, tzinfo=UTC),
         timings_s={},
-        images_per_s=None,
+        reported=Reported(),
     )
     publish.write_record(record, results=results)
     assert publish.published_rows(results, ["image_uri"])["image_uri"].to_pylist() == ["s3://a/cap/1", "s3://a/cap/0"]

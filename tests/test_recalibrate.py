@@ -20,6 +20,7 @@ from jobs.manifest import list_archive
 from jobs.plan import ScoringPlan
 from jobs.registry_config import RecalibrateConfig
 from jobs.stages import ScoreImages
+from jobs.telemetry import LocalTelemetry
 from model.artifact import save_artifact
 from model.calibration import Calibration
 from model.config import DetectorConfig
@@ -68,7 +69,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def staged(manifest: pa.Table, config: RecalibrateConfig, *, plan: ScoringPlan) -> pa.Table:
         sizes = {category: detector.image_size for category, detector in plan.by_category.items()}
         photos = FetchDecode(image_sizes=sizes, max_pixels=plan.max_pixels, concurrency=4)(manifest)
-        return ScoreImages(plan=plan, report=lambda _: None, device="cpu")(photos)
+        return ScoreImages(plan=plan, cache_bytes=1, telemetry=LocalTelemetry(), device="cpu")(photos)
 
     monkeypatch.setattr(recalibration, "_staged", staged)
 

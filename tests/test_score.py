@@ -18,7 +18,7 @@ import pytest
 from bad_objects import bad_objects
 from conftest import new_bucket
 
-from jobs import publish, registry, scoring, storage, uris
+from jobs import preparation, publish, registry, scoring, storage, uris
 from jobs.config import ScoreConfig
 from jobs.errors import MissingBucketError, RequestError
 from jobs.fetch import FetchDecode
@@ -26,6 +26,7 @@ from jobs.manifest import list_archive
 from jobs.plan import ScoringPlan, plan_detectors
 from jobs.schema import SCORES
 from jobs.stages import ScoreImages
+from jobs.telemetry import LocalTelemetry
 
 
 def _config(archive: str, detectors: str, results: str, run_id: str, **more: object) -> ScoreConfig:
@@ -154,7 +155,7 @@ def test_objects_that_cannot_be_scored_say_why(archive: str, detectors: str, buc
     storage.write(f"{archive}/vibration_damper/x.jpg", b"never read")
     storage.write(f"{archive}/loose.jpg", b"never read")
     config = _config(archive, detectors, f"{bucket}/results", "night-1")
-    scoring._prepare(config)
+    preparation.prepared(config)
     deleted, replaced, _ = [info.uri for info in storage.list_objects(f"{archive}/insulator")]
     _delete(deleted)
     storage.write(replaced, b"other bytes")
@@ -201,16 +202,15 @@ def test_scores_do_not_depend_on_how_photos_are_batched(drawn: Path, detectors: 
         detectors=detectors,
         by_category=plan_detectors(detectors, ["insulator"], alias="champion", false_alarm_rate=0.05),
         max_pixels=10**8,
-        fetch_concurrency=4,
-        detector_cache=1,
+        precision="auto",
     )
     decoded = FetchDecode(image_sizes={"insulator": 128}, max_pixels=10**8, concurrency=4)(listing)
-    reported: Counter[str] = Counter()
-    stage = ScoreImages(plan=plan, report=reported.update, device="cpu")
+    telemetry = LocalTelemetry()
+    stage = ScoreImages(plan=plan, cache_bytes=1, telemetry=telemetry, device="cpu")
     whole = stage(decoded)
     pieces = pa.concat_tables([stage(decoded.slice(start, 3)) for start in range(0, len(decoded), 3)])
     assert pieces["status"] == whole["status"]
-    assert reported == {"scored": 72, "unreadable": 10}
+    assert telemetry.counts == {"scored": 72, "unreadable": 10}
     # The convolutions see equal chunks either way; the flow's matmuls may sum in another order.
     np.testing.assert_allclose(_numbers(pieces), _numbers(whole), rtol=1e-5)
 
@@ -281,7 +281,7 @@ def test_bad_objects_of_every_kind_among_real_photos(
     deny_reading(bucket, "archive/insulator/denied.jpg")
     more = {"max_error_rate": 0.01, "scoring": {"actors": 2}}
     config = _config(f"{bucket}/archive", f"{bucket}/detectors", f"{bucket}/results", "night-1", **more)
-    scoring._prepare(config)
+    preparation.prepared(config)
     _delete(deleted)
 
     assert scoring.run(config) == 3

@@ -1,0 +1,77 @@
+"""The bare loop that a Ray job is measured against: one process per core, each fetches, decodes and scores its share.
+
+No Ray and none of its stages: what somebody writes by hand who knows obstore, simplejpeg and the packed networks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import torch
+
+from jobs import storage
+from model.artifact import load_artifact
+from model.image import decode_image
+from model.process import keep_freed_memory, prepare_process
+
+_VECTORS_PER_BATCH = 256
+_READY_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one process does: its photos, with the artifact in ``folder``."""
+
+    folder: Path
+    uris: Sequence[str]
+
+
+def loop_images_per_s(folder: Path, uris: Sequence[str], *, processes: int) -> float:
+    """Photos per second of all processes together, from the moment that all are warm until each is done.
+
+    Args:
+        folder: an artifact.
+        uris: photos.
+        processes: one per core.
+    """
+    context = multiprocessing.get_context("spawn")  # forked, torch's threads would be missing
+    barrier, rates = context.Barrier(processes), context.Queue()
+    shares = [_Share(folder, uris[rank::processes]) for rank in range(processes)]
+    workers = [context.Process(target=_work, args=(share, barrier, rates)) for share in shares]
+    for worker in workers:
+        worker.start()
+    total: float = sum(rates.get(timeout=3600) for _ in workers)
+    for worker in workers:
+        worker.join()
+    return total
+
+
+def _work(share: _Share, barrier: Barrier, rates: Queue[float]) -> None:
+    prepare_process()
+    keep_freed_memory()
+    detector = load_artifact(share.folder).detector
+    scorer = detector.scorer()
+    size, batch = detector.config.image_size, max(4, _VECTORS_PER_BATCH // detector.config.views)
+
+    def score(uris: Sequence[str]) -> None:
+        photos = asyncio.run(_fetched(uris))
+        scorer.score(torch.stack([decode_image(data, size=size) for data in photos]))
+
+    score(share.uris[:batch])
+    barrier.wait(_READY_TIMEOUT_S)
+    began = time.perf_counter()
+    for start in range(0, len(share.uris), batch):
+        score(share.uris[start : start + batch])
+    rates.put(len(share.uris) / (time.perf_counter() - began))
+
+
+async def _fetched(uris: Sequence[str]) -> list[bytes]:
+    answers = await asyncio.gather(*(storage.read_async(uri) for uri in uris))
+    return [bytes(data) for data, _ in answers]
