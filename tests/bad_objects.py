@@ -10,6 +10,7 @@ from functools import cache
 from gzip import compress
 from typing import Literal
 
+import hostile_files
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -220,6 +221,7 @@ _AWKWARD_NAMES = (
 )
 
 
+@cache
 def bad_objects(prefix: str = "insulator/") -> list[BadObject]:
     """Every kind of object that has no place in an archive of good photos, or only looks as if.
 
@@ -229,8 +231,9 @@ def bad_objects(prefix: str = "insulator/") -> list[BadObject]:
     Returns:
         distinct keys, each with the status and the ImageError code that reading it must give.
     """
-    unreadable = _broken() | _foreign()
-    scored = _unusual() | {name: jpeg() for name in _AWKWARD_NAMES}
+    unreadable = _broken() | _foreign() | hostile_files.damaged(photo(), encode) | hostile_files.foreign()
+    unreadable |= hostile_files.bombs(photo(), encode)
+    scored = _unusual() | hostile_files.unusual(photo(), encode) | {name: jpeg() for name in _AWKWARD_NAMES}
     return [BadObject(prefix + name, data, "unreadable", code) for name, (data, code) in unreadable.items()] + [
         BadObject(prefix + name, data, "scored", None) for name, data in scored.items()
     ]

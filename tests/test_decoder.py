@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from bad_objects import bad_objects, encode, jpeg, photo
+from hostile_files import jpeg_of_many_scans
+from PIL import Image
 
 from jobs.decoder import DecodeLimits, Decoder, UndecodedError, process_decoder
 from jobs.decoder_child import POISON
@@ -113,6 +115,12 @@ def test_a_photo_over_the_time_limit_is_tried_once_and_fails(decoder: Decoder) -
     assert decoder._number == before + 2
 
 
+def test_a_small_file_of_endless_scans_is_stopped_by_the_time_limit(decoder: Decoder) -> None:
+    endless = jpeg_of_many_scans(Image.new("RGB", (2000, 2000)), 5000)
+    assert len(endless) < 10**6
+    assert decoded(decoder, endless, jpeg()) == [(Status.FAILED, "decode_timeout"), plainly(jpeg())]
+
+
 def test_a_photo_over_the_memory_limit_fails_and_the_decoder_lives(decoder: Decoder) -> None:
     decoded(decoder, jpeg())  # whatever happened before, there is a worker now
     before = workers(decoder)
@@ -144,7 +152,7 @@ def test_a_request_that_was_given_up_does_not_answer_the_next(decoder: Decoder) 
 
     async def give_up() -> None:
         file = os.memfd_create("pixels")
-        task = asyncio.create_task(decoder.decode(jpeg(960, 640), size=SIZE, max_pixels=10**7, into=file, at=0))
+        task = asyncio.create_task(decoder.decode(poison("hang"), size=SIZE, max_pixels=10**7, into=file, at=0))
         await asyncio.sleep(0)  # until it waits for the answer
         task.cancel()
         os.close(file)

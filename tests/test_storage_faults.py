@@ -122,7 +122,7 @@ def test_every_call_outlasts_as_many_refusals_as_a_minute_holds(call: str, bucke
 
 
 def test_the_pauses_between_tries_add_up_to_more_than_a_minute() -> None:
-    # obstore draws each pause from [first, 2 * last), capped at 15 s; boto3 and the AWS SDK from [0, 2^n), capped at 20 s.
+    # obstore draws each pause from [first, 2 * last), at most 15 s; boto3 and the AWS SDK from [0, 2^n), at most 20 s.
     backoff = storage_clients._RETRY["backoff"]
     expected_s = pause_s = backoff["init_backoff"].total_seconds()
     for _ in range(storage_clients._RETRY["max_retries"] - 1):
