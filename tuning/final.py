@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,7 @@ def train_final(unit: FinalUnit, share: FinalTask, trials: Trials, test: SearchP
 
 
 def _trained(unit: FinalUnit, share: FinalTask, trials: Trials, test: SearchPhotos) -> dict[str, Any]:
-    config = unit.point.detector
+    began_s, config = time.process_time(), unit.point.detector
     photos: SearchPhotos = ray.get(trials.shared.photos[config.image_size])
     has_gpu = trials.gpus_per_worker > 0 and torch.cuda.is_available()
     detector = built(config, ray.get(trials.shared.weights)).to("cuda" if has_gpu else "cpu")
@@ -173,6 +174,7 @@ def _trained(unit: FinalUnit, share: FinalTask, trials: Trials, test: SearchPhot
     return {
         "detector_id": _registered(unit, share, detector, judgement.held_out, metrics) if is_winner else None,
         "figures": judgement.figures,
+        "cpu_s": time.process_time() - began_s,
         "scores": dict(zip(test.labelled_uris, scores.tolist(), strict=True)),
         "lost": {uri: why for uri, why in test.lost.items() if "/test/" in uri},
     }

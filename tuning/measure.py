@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from model.likelihood import Wrap
 from model.metrics import EpochMetrics
 from model.photos import InMemory
 from model.training import Snapshot, train, unwrapped
-from tuning.features import Extractor
+from tuning.features import Extractor, Features
 from tuning.judge import Judgement, judge, over_seeds
 from tuning.photos import SearchPhotos, as_tensor
 
@@ -76,10 +77,13 @@ ALONE = Worker()
 def measure(job: Job, shared: Shared, tell: Tell, *, worker: Worker = ALONE) -> Figures:
     """Trains and judges; on several workers every one gets the same figures.
 
+    Returns:
+        Those of `tuning.judge`; ``gflop``, the cost of scoring a photo; ``cpu_s``, CPU seconds of this process.
+
     Raises:
         TrainingDiverged, CollapseDetected, ValueError: it cannot be trained or judged.
     """
-    judgements, gflop = [], 0.0
+    began_s, judgements, gflop = time.process_time(), [], 0.0
     for position, seed in enumerate(job.seeds):
         config = job.detector.model_copy(update={"seed": seed})
         photos: SearchPhotos = ray.get(shared.photos[config.image_size])
@@ -88,12 +92,12 @@ def measure(job: Job, shared: Shared, tell: Tell, *, worker: Worker = ALONE) -> 
         rungs = set(job.rungs) - {job.optimiser.epochs} if position == 0 else set()
 
         def told(epoch: int, found: Judgement, cost: float = gflop) -> None:
-            tell(epoch, {**found.figures, "gflop": cost})
+            tell(epoch, {**found.figures, "gflop": cost, "cpu_s": time.process_time() - began_s})
 
         extractor = Extractor(photos, shared.photos_hash, shared.cache)
         found, _ = trained_and_judged(detector, job.optimiser, extractor, rungs=rungs, tell=told, worker=worker)
         judgements.append(found)
-    figures: Figures = {**over_seeds(judgements), "gflop": gflop}
+    figures: Figures = {**over_seeds(judgements), "gflop": gflop, "cpu_s": time.process_time() - began_s}
     tell(job.optimiser.epochs, figures)
     return figures
 
@@ -122,13 +126,32 @@ def trained_and_judged(
     """
     labels = extractor.photos.labels
     features = extractor.ready(detector)
-    is_kept = features is not None and detector.config.train_angles == "scoring"
 
     def on_epoch(metrics: EpochMetrics, snapshot: Snapshot) -> None:
         if tell is not None and metrics.epoch in rungs:
             tell(metrics.epoch, judge(detector, features or extractor.as_it_is(detector), labels))
 
-    history = train(
+    history = trained(detector, optimiser, extractor, features, on_epoch=on_epoch, worker=worker)
+    return judge(detector, features or extractor.as_it_is(detector), labels), history
+
+
+def trained(
+    detector: AttentDifferNet,
+    optimiser: OptimiserConfig,
+    extractor: Extractor,
+    features: Features | None,
+    *,
+    on_epoch: Callable[[EpochMetrics, Snapshot], None],
+    worker: Worker = ALONE,
+) -> list[EpochMetrics]:
+    """Trains a detector in place, on features that are there already where there are any.
+
+    Raises:
+        TrainingDiverged, CollapseDetected, ValueError: see `measure`.
+    """
+    is_kept = features is not None and detector.config.train_angles == "scoring"
+
+    return train(
         detector,
         InMemory(as_tensor(extractor.photos.train)),
         optimiser=optimiser,
@@ -139,4 +162,3 @@ def trained_and_judged(
         world_size=worker.world_size,
         wrap=worker.wrap,
     )
-    return judge(detector, features or extractor.as_it_is(detector), labels), history

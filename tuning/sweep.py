@@ -31,7 +31,7 @@ from tuning.trial import Trials
 from tuning.tune_run import run_trials, rungs
 from tuning.winner import promoted, save_winner
 
-FIGURES = ("auroc", *GUIDES, "gflop")
+FIGURES = ("auroc", *GUIDES, "gflop", "cpu_s")
 LABEL_FREE = "held_out_gain"
 """The guide that is taken where there are no labels and none was asked for."""
 

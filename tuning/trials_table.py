@@ -23,6 +23,7 @@ TRIALS = pa.schema(
         pa.field("seed_agreement", pa.float64()),
         pa.field("synthetic_auroc", pa.float64()),
         pa.field("gflop", pa.float64()),
+        pa.field("cpu_s", pa.float64()),
         pa.field("epochs", pa.int64(), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),
         pa.field("copy_of", pa.int64()),
@@ -33,7 +34,7 @@ TRIALS = pa.schema(
     ]
 )
 """One row per trial; figures are those of validation photos (tuning.judge), the last three columns JSON objects, gflop
-1e9 operations per photo scored, seconds wall time."""
+1e9 operations per photo scored, cpu_s and seconds CPU and wall time."""
 
 
 def trials_table(records: Mapping[int, TrialRecord], *, objective: str) -> pa.Table:
