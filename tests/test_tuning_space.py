@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from jobs.cli import parse_config
+from jobs.errors import RequestError
 from model.attention import attention_settings
 from model.config import BACKBONE_STAGES, PRESETS, DetectorConfig, OptimiserConfig, preset
 from tuning.dimensions import Range, choose, contains
@@ -159,6 +160,24 @@ def test_dimensions_are_read_from_yaml_and_from_flags(tmp_path: Path) -> None:
     assert (space.image_size, space.kinds, space.scales, space.flow_clamp) == ([256], ["none", "eca"], [1], 1.5)
     assert space.learning_rate == Range(low=1e-4, high=1e-3, log=True)
     assert space.feature_stage == [None, "conv4"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--space.flow-blocks", "{low: 4, high: 2}", "expected low < high, got 4 and 2"),
+        ("--space.flow-blocks", "[[1, 2]]", "expected one value, a list of values, or low, high, step and log"),
+        ("--space.flow-block", "2", "unrecognized"),
+        ("--presets", "differnet,none", "presets: expected some of differnet"),
+        ("--objective", "seed_agreement", "seed_agreement needs seeds_per_trial of 2 or more"),
+        ("--trackers", "tensorboard", "trackers: expected mlflow or wandb, got 'tensorboard'"),
+    ],
+)
+def test_a_wrong_flag_is_told_in_one_line(flag: str, value: str, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_config(SearchConfig, ["--data", "/d", "--category", "c", "--results", "/r", flag, value])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,7 +132,7 @@ class Extractor:
         if trains_jointly(detector):
             return None
         key = features_key(detector.config, photos_hash=self.photos_hash)
-        kept = ray.get(self.cache.get.remote(key))
+        kept = self._kept(key)
         device = next(detector.flow.parameters()).device
         # Workers compute together or not at all, and between two questions somebody else may have put the answer.
         found = summed(torch.tensor([kept is not None, 1], dtype=torch.float32, device=device))
@@ -145,8 +146,17 @@ class Extractor:
         tensors = self._computed(detector)
         state = {_ATTENTION + name: value for name, value in detector.backbone.attention.state_dict().items()}
         arrays = {name: value.detach().cpu().numpy() for name, value in {**tensors, **state}.items()}
-        ray.get(self.cache.put.remote(key, arrays))
+        with suppress(ray.exceptions.RayError):  # see _kept
+            ray.get(self.cache.put.remote(key, arrays))
         return _as_features(tensors)
+
+    def _kept(self, key: str) -> Arrays | None:
+        """From the cache; None as well where the cache has died: it is a help, and nothing depends on it."""
+        try:
+            found: Arrays | None = ray.get(self.cache.get.remote(key))
+        except ray.exceptions.RayError:
+            return None
+        return found
 
     def as_it_is(self, detector: AttentDifferNet) -> Features:
         """The features of a detector's extractor as it is now; every worker of a trial must call it."""

@@ -36,7 +36,8 @@ from tuning.photos import SearchPhotos, as_tensor
 from tuning.search_config import SearchConfig
 from tuning.space import Point
 from tuning.trial import Trials
-from tuning.tune_run import concurrent_trials, point_key
+from tuning.trial_search import point_key
+from tuning.tune_run import concurrent_trials
 
 TUNED = "tuned"
 """The winner's name, in tables and aliases."""

@@ -58,11 +58,12 @@ def judge(detector: AttentDifferNet, features: Features, labels: npt.NDArray[np.
     Raises:
         ValueError: scores that are not finite.
     """
-    named = {name: getattr(features, name) for name in ("held_out", "shifted", "synthetic", "labelled")}
+    names = ("held_out", "shifted", "synthetic", *(["labelled"] if len(labels) else []))
+    named = {name: getattr(features, name) for name in names}
     scores = {name: _finite(name, detector.score_pooled(some).cpu().numpy()) for name, some in named.items()}
     plain = scores["held_out"]
     figures = {
-        "auroc": _labelled_auroc(scores["labelled"], labels, held_out=plain),
+        "auroc": _labelled_auroc(scores["labelled"], labels, held_out=plain) if len(labels) else None,
         "held_out_gain": features.gaussian_loss - held_out_loss(detector, features),
         "shift_agreement": rank_correlation(plain, scores["shifted"]),
         "synthetic_auroc": auroc(np.repeat([False, True], len(plain)), np.concatenate([plain, scores["synthetic"]])),

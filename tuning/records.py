@@ -1,13 +1,13 @@
 """What becomes of trials, kept in object storage: the one truth of a search, whatever dies.
 
 ``<results>/trials/00007.json`` is the outcome of trial 7, written once; ``<results>/started/00007.json`` says what it
-tries, so that a trial that was under way when everything died is tried again as it was.
+tries, so that a trial that was under way when everything died is tried again as it was. A trial that has taken Ray Tune
+down with it twice is given up, and recorded as failed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,6 +20,7 @@ from tuning.search_config import SearchConfig
 from tuning.space import Point
 
 Status = Literal["done", "stopped", "failed"]
+MOST_LOST = 2
 _TRIALS, _STARTED, _SEARCH = "trials", "started", "search.json"
 
 
@@ -71,9 +72,54 @@ def write_record(results: str, record: TrialRecord) -> None:
     storage.write(uris.join(results, _TRIALS, f"{record.number:05}.json"), record.model_dump_json(indent=1).encode())
 
 
-def write_started(results: str, number: int, parameters: Mapping[str, Value]) -> None:
+class Started(BaseModel):
+    """What a trial tries, once it has begun; the fields are those of its record.
+
+    Attributes:
+        lost: how often Ray Tune has ended while it was under way.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    key: str
+    preset: str | None
+    parameters: dict[str, Value]
+    detector: dict[str, Any]
+    optimiser: dict[str, Any]
+    lost: int = 0
+
+
+def write_started(results: str, started: Started) -> None:
     """Says what a trial that begins tries."""
-    storage.write(uris.join(results, _STARTED, f"{number:05}.json"), json.dumps(dict(parameters)).encode())
+    uri = uris.join(results, _STARTED, f"{started.number:05}.json")
+    storage.write(uri, started.model_dump_json().encode())
+
+
+def lose_started(results: str, reason: str) -> None:
+    """Counts a loss for every trial that was under way; one that was lost `MOST_LOST` times is recorded as failed."""
+    finished = load_records(results)
+    for number, started in load_started(results).items():
+        if number in finished:
+            continue
+        lost = started.model_copy(update={"lost": started.lost + 1})
+        write_started(results, lost)
+        if lost.lost >= MOST_LOST:
+            write_record(results, _given_up(lost, reason))
+
+
+def _given_up(started: Started, reason: str) -> TrialRecord:
+    return TrialRecord(
+        **started.model_dump(exclude={"lost"}),
+        name=started.detector["variant"],
+        distributions={},
+        status="failed",
+        reason=f"Ray Tune ended {started.lost} times while it was under way, at last by {reason}",
+        epochs=0,
+        figures={},
+        seconds=0.0,
+        copy_of=None,
+    )
 
 
 def load_records(results: str) -> dict[int, TrialRecord]:
@@ -94,14 +140,15 @@ def load_records(results: str) -> dict[int, TrialRecord]:
     return dict(sorted(found.items()))
 
 
-def load_started(results: str) -> dict[int, dict[str, Value]]:
-    """What the trials that have begun try, by number; one whose record is damaged counts as not begun."""
+def load_started(results: str) -> dict[int, Started]:
+    """What the trials that have begun try, by number; one whose file is damaged counts as not begun."""
     found = {}
-    for uri, data in _objects(uris.join(results, _STARTED)):
+    for _, data in _objects(uris.join(results, _STARTED)):
         try:
-            found[int(uri.rsplit("/", 1)[1].removesuffix(".json"))] = dict(json.loads(data))
-        except ValueError:
+            started = Started.model_validate_json(data)
+        except ValidationError:
             continue
+        found[started.number] = started
     return found
 
 

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from jobs.config import JobConfig, merge
 from model.config import BACKBONE_SMALLEST_PX, BACKBONE_STAGES, DetectorConfig, OptimiserConfig
@@ -23,13 +30,27 @@ NONE = "none"
 """The kind of attention that stands for no attention."""
 
 
+def _dimension(given: object, handler: ValidatorFunctionWrapHandler) -> Any:
+    """One message for whatever is wrong, where pydantic would give one for each member of the union."""
+    value = _from_text(given)
+    try:
+        return Range.model_validate(value) if isinstance(value, dict) else handler(value)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(value, dict) else ""
+        wanted = problem or "expected one value, a list of values, or low, high, step and log"
+        raise ValueError(f"{wanted}, got {given!r}") from error
+
+
 def _from_text(given: object) -> object:
     """A flag's text as YAML, or values with commas between them."""
+    if isinstance(given, list):  # the command line leaves text in it
+        return [_yaml(part) if isinstance(part, str) else part for part in given]
     if not isinstance(given, str):
         return given
-    return (
-        [yaml.safe_load(part) for part in given.split(",")] if "," in given and given[0] not in "[{" else _yaml(given)
-    )
+    is_plain_list = "," in given and given[0] not in "[{"
+    found = [_yaml(part) for part in given.split(",")] if is_plain_list else _yaml(given)
+    # The command line takes a lone object for a list of one.
+    return found[0] if isinstance(found, list) and len(found) == 1 and isinstance(found[0], dict) else found
 
 
 def _yaml(text: str) -> object:
@@ -43,7 +64,7 @@ def _as_list(given: object) -> object:
     return given if given is None or isinstance(given, list) else [given]
 
 
-Dim = Annotated[Dimension, BeforeValidator(_from_text)]
+Dim = Annotated[Dimension, WrapValidator(_dimension)]
 Listed = Annotated[Sequence[Value] | None, BeforeValidator(_as_list), BeforeValidator(_from_text)]
 
 

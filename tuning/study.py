@@ -17,9 +17,8 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from tuning.dimensions import Value
 from tuning.points import Known
-from tuning.records import TrialRecord
+from tuning.records import Started, TrialRecord
 
 STUDY = "attentdiffernet"
 _DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
@@ -81,7 +80,7 @@ class NumberedTPE(BaseSampler):
 def new_study(
     known: Sequence[Known],
     records: Mapping[int, TrialRecord],
-    started: Mapping[int, Mapping[str, Value]],
+    started: Mapping[int, Started],
     *,
     objectives: Sequence[str],
     storage: BaseStorage | None = None,
@@ -91,7 +90,7 @@ def new_study(
     Args:
         known: points to try before all others; trial k is the k-th of them.
         records: outcomes by number.
-        started: parameters of trials that have begun, by number.
+        started: trials that have begun, by number.
         objectives: figures of the records; the first is maximised, a second one, the cost, minimised.
         storage: where the study is put; default: in memory.
     """
@@ -107,8 +106,10 @@ def new_study(
             study.add_trial(_as_trial(records[number], objectives))
             continue
         is_known = number < len(known)
-        values = known[number].enqueued if is_known else dict(started.get(number, {}))
-        study.enqueue_trial(values, user_attrs={PRESET: known[number].name} if is_known else None)
+        begun = started[number].parameters if number in started else {}
+        study.enqueue_trial(
+            known[number].enqueued if is_known else begun, user_attrs={PRESET: known[number].name} if is_known else None
+        )
     return study
 
 
@@ -118,7 +119,7 @@ def _as_trial(record: TrialRecord, objectives: Sequence[str]) -> optuna.trial.Fr
     return create_trial(
         state=TrialState.COMPLETE if is_known else TrialState.FAIL,
         values=values if is_known else None,
-        params=record.parameters,
+        params={name: record.parameters[name] for name in record.distributions},
         distributions={name: json_to_distribution(text) for name, text in record.distributions.items()},
         user_attrs={PRESET: record.preset} if record.preset else None,
     )

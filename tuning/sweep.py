@@ -50,7 +50,8 @@ def run(config: SearchConfig) -> int:
     claim_results(config, photos_hash=split.photos_hash)
     print("\n".join(split_lines(split, objective)), flush=True)
     start_ray()
-    cache = ray.remote(num_cpus=0)(FeatureCache).remote()
+    # It can be started again, empty, if it dies: what is lost is computed again.
+    cache = ray.remote(num_cpus=0, max_restarts=-1)(FeatureCache).remote()
     sizes = {one.point.detector.image_size for one in known} | {
         int(str(size)) for size in config.space.image_size or []
     }
@@ -124,7 +125,7 @@ def _trials(config: SearchConfig, known: Sequence[Known], trials: Trials) -> Map
         return records
     print(f"search of {config.trials} trials, {len(records)} of them finished before", flush=True)
     if left > 0:
-        run_trials(config, known, records, trials, figures=FIGURES)
+        run_trials(config, known, trials, figures=FIGURES)
     return load_records(config.results)
 
 
@@ -143,5 +144,8 @@ def _final(config: SearchConfig, split: Split, known: Sequence[Known], trials: T
 
 
 def _counts(cache: Any) -> str:
-    counts = ray.get(cache.read_counts.remote())
+    try:
+        counts = ray.get(cache.read_counts.remote())
+    except ray.exceptions.RayError:
+        return "the cache has died and was started again"
     return f"computed {counts['computed']} times, taken from the cache {counts['found']} times"

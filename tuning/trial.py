@@ -14,9 +14,9 @@ from jobs.errors import JobError
 from jobs.fetch import prepare_process
 from model.config import DetectorConfig, OptimiserConfig
 from tuning.measure import ALONE, Figures, Job, Shared, Tell, Worker, measure
-from tuning.records import write_started
+from tuning.records import Started, write_started
 
-EPOCH, OBJECTIVE = "epoch", "objective"
+EPOCH, OBJECTIVE, COST = "epoch", "objective", "gflop"
 
 
 @dataclass(frozen=True)
@@ -53,23 +53,21 @@ def run_trial(config: Mapping[str, Any], trials: Trials) -> None:
     """Trains and reports one trial.
 
     Args:
-        config: ``number``, ``detector``, ``optimiser``, ``parameters``, and ``known``, the figures of an earlier trial
-            that was the same, or None.
+        config: ``started``, what is tried, and ``known``, the figures of an earlier trial that was the same, or None.
         trials: what it shares with the others.
 
     Raises:
         JobError: the trial failed; one line says why.
     """
-    detector, optimiser = config["detector"], config["optimiser"]
-    job = Job(
-        DetectorConfig.model_validate(detector), OptimiserConfig.model_validate(optimiser), trials.seeds, trials.rungs
-    )
+    started = Started.model_validate(config["started"])
+    detector = DetectorConfig.model_validate(started.detector)
+    job = Job(detector, OptimiserConfig.model_validate(started.optimiser), trials.seeds, trials.rungs)
     if config["known"] is not None:
         tune.report(reported(trials.objective, job.optimiser.epochs, config["known"]))
         return
-    write_started(trials.results, config["number"], config["parameters"])
+    write_started(trials.results, started)
     measured(
-        f"trial-{config['number']:05}",
+        f"trial-{started.number:05}",
         job,
         trials,
         lambda epoch, figures: tune.report(reported(trials.objective, epoch, figures)),
