@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,6 +94,8 @@ def measured(name: str, job: Job, trials: Trials, tell: Tell) -> Figures:
         return _with_workers(name, job, trials)
     except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
         raise JobError(_reason(error)) from None
+    finally:
+        gc.collect()  # a detector holds itself in cycles, and this process goes on with the next trial
 
 
 def _reason(error: Exception) -> str:
