@@ -43,8 +43,8 @@ bench-train: .venv/installed  ## measure training against DifferNet's own loop -
 	@touch $@
 
 # Labelled photos and AlexNet's weights, if they lie beside the checkout; without them photos are drawn, for speed alone.
-SHARED_DATA = $(wildcard ../shared/data)
-PEERS_DATA = $(if $(SHARED_DATA),--data $(SHARED_DATA)/mtd$(,)$(SHARED_DATA)/elpv$(,)$(SHARED_DATA)/cplid_win --weights ../shared/weights/bvlc_alexnet_features.safetensors)
+SHARED = $(abspath $(wildcard ../shared))
+PEERS_DATA = $(if $(SHARED),--data $(SHARED)/data/mtd$(,)$(SHARED)/data/elpv$(,)$(SHARED)/data/cplid_win --weights $(SHARED)/weights/bvlc_alexnet_features.safetensors)
 PEERS_ARGS ?=
 , = ,
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from jobs.backbone_weights import backbone_weights
 from jobs.comparison_config import ComparisonConfig
 from jobs.errors import RequestError
-from jobs.peer_measurement import LabelledFolder, Score
+from jobs.peer_measurement import LabelledFolder, Score, folder_digest
 from model.attention_training import pretrained_attention
 from model.config import DetectorConfig
 from model.detector import AttentDifferNet
@@ -49,8 +49,8 @@ class OurDetector:
             "views": config.views,
             "precision": config.precision,
         }
-        pretext_sources = [len(list(folder.iterdir())) for folder in training] if comparison.pretext_on == "all" else []
-        self.identity = f"{config.model_dump_json()} {comparison.optimiser.model_dump_json()} {pretext_sources}"
+        learnt_from = [folder_digest(folder) for folder in training] if comparison.pretext_on == "all" else []
+        self.identity = f"{config.model_dump_json()} {comparison.optimiser.model_dump_json()} {learnt_from}"
         self.has_auroc = config.weights != "random"
         self._comparison, self._training, self._batch_photos = comparison, training, batch_photos
         self._weights = backbone_weights(config, asked_as="--weights")

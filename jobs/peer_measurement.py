@@ -129,12 +129,21 @@ def find_defects(
 
 
 def _digest(contestant: Contestant, photos: LabelledFolder) -> str:
-    digest = hashlib.sha256(contestant.identity.encode())
-    for folder in (photos.train, photos.test):
-        for file in sorted(folder.iterdir()):
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
-    digest.update(photos.is_defective.tobytes())
-    return digest.hexdigest()[:12]
+    parts = [
+        contestant.identity,
+        folder_digest(photos.train),
+        folder_digest(photos.test),
+        photos.is_defective.tobytes().hex(),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def folder_digest(folder: Path) -> str:
+    """Names the content of a folder's files, in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def time_all(scores: Mapping[str, Score], folder: Path, *, repeats: int) -> dict[str, list[Pass]]:

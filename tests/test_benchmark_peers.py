@@ -38,13 +38,13 @@ class _Fake:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> list[LabelledFolder]:
-    """Two categories in which larger files are the defective ones."""
+    """Two categories of different photos in which larger files are the defective ones."""
     found = []
-    for name in ("first", "second"):
+    for extra, name in enumerate(("first", "second")):
         for split, sizes in (("train", (1, 1)), ("test", (1, 2, 5, 6))):
             (tmp_path / name / split).mkdir(parents=True)
             for number, size in enumerate(sizes):
-                (tmp_path / name / split / f"{number:04d}.jpg").write_bytes(b"x" * size)
+                (tmp_path / name / split / f"{number:04d}.jpg").write_bytes(b"x" * (size + extra))
         labels = np.array([False, False, True, True])
         found.append(LabelledFolder(name, tmp_path / name / "train", tmp_path / name / "test", labels))
     return found
