@@ -38,6 +38,7 @@ bench-train: .venv/installed  ## measure training against DifferNet's own loop -
 
 bench-scale: .venv/installed  ## measure the cost per row up to ten million rows -> build/bench-scale.json
 	$(RUN_ENV) $(BIN)/python -m jobs.benchmark_scale
+
 .venv-peers/installed: infra/requirements-peers.txt pyproject.toml .venv/installed
 	$(BIN)/python -m venv --without-pip .venv-peers
 	$(BIN)/uv pip install --quiet --python .venv-peers/bin/python --require-hashes -r infra/requirements-peers.txt
