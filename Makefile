@@ -4,7 +4,7 @@ UV_VERSION = 0.13.9
 BIN = .venv/bin
 RUN_ENV = OMP_NUM_THREADS=1 RAY_DATA_USE_DATASOURCE_V2=0 RAY_AUTH_MODE=disabled RAY_worker_niceness=0 RAY_USAGE_STATS_ENABLED=0
 .DEFAULT_GOAL = help
-.PHONY: help demo test lint bench bench-train bench-scale bench-peers lock docs-check clean
+.PHONY: help demo test nightly fuzz lint bench bench-train bench-scale bench-peers lock docs-check clean
 
 help:  ## show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,12 @@ demo: .venv/installed  ## draw a small archive, train on it, score it, query the
 
 test: .venv/installed lint  ## lint, type-check and run the tests (15 to 25 minutes on 2 cores)
 	$(RUN_ENV) $(BIN)/python -m pytest
+
+nightly: .venv/installed fuzz  ## the slow tests: kills of every process, a minute of throttling (half an hour)
+	$(RUN_ENV) $(BIN)/python -m pytest -m nightly --timeout 1200
+
+fuzz: .venv/installed  ## 20,000 mutated image files against the decoder (some minutes)
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing.py --mutations 20000
 
 lint: .venv/installed  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from fuzzing import PromiseBrokenError, mutations, outcome, seeds
 from hypothesis import HealthCheck, given, settings
-
-ROOT = Path(__file__).parents[1]
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
@@ -27,17 +21,3 @@ def test_the_fuzzer_notices_a_broken_promise(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("fuzzing.decode_image", lambda *_, **__: 1 / 0)
     with pytest.raises(PromiseBrokenError, match="ZeroDivisionError"):
         outcome(b"")
-
-
-@pytest.mark.nightly
-@pytest.mark.timeout(3600)
-def test_twenty_thousand_mutations_within_bounds_of_memory() -> None:
-    done = subprocess.run(
-        [sys.executable, "tests/fuzzing.py", "--mutations", "20000"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    print(done.stdout)
-    assert done.returncode == 0, done.stdout

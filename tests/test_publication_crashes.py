@@ -1,0 +1,112 @@
+"""A process that dies while it publishes, and a disk that is full: the table shows a run whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs import preparation, publish, scoring, storage, table_files
+from jobs.config import ScoreConfig
+from jobs.errors import EXIT_FAILED, JobError
+
+PHOTOS = 96
+"""In the drawn archive's data."""
+
+
+class Crash(BaseException):
+    """The process dies here: nothing of ours may catch it."""
+
+
+def config(drawn: Path, detectors: str, results: str) -> ScoreConfig:
+    return ScoreConfig.model_validate(
+        {
+            "archive": str(drawn / "data"),
+            "detectors": detectors,
+            "results": results,
+            "run_id": "night",
+            "max_error_rate": 1.0,
+            "scoring": {"actors": 1},
+        }
+    )
+
+
+def crash(monkeypatch: pytest.MonkeyPatch, function: str, *, part: str, when: str) -> None:
+    """Lets the process die before or after a call of jobs.storage on a URI with ``part`` in it."""
+    real: Callable[..., object] = getattr(storage, function)
+
+    def dying(uri: str, *arguments: object, **options: object) -> object:
+        if part in uri and when == "before":
+            raise Crash
+        result = real(uri, *arguments, **options)
+        if part in uri:
+            raise Crash
+        return result
+
+    monkeypatch.setattr(storage, function, dying)
+
+
+CRASHES = [
+    ("upload", "night-00000.parquet", "before"),
+    ("upload", "night-00000.parquet", "after"),
+    ("upload", "night-00001.parquet", "after"),
+    ("write", "runs/night.json", "before"),
+    ("write", "runs/night.json", "after"),
+    ("delete_tree", "staging/night", "before"),
+]
+
+
+def test_a_crash_at_any_point_of_publication_shows_no_part_of_the_run(
+    cluster: str, drawn: Path, detectors: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run that dies at one point after the other: each try goes on from what the last one left."""
+    request = config(drawn, detectors, f"{bucket}/results")
+    monkeypatch.setattr(table_files, "ROW_GROUP_ROWS", 20)
+    monkeypatch.setattr(table_files, "FILE_BYTES", 1)
+    for function, part, when in CRASHES:
+        with pytest.MonkeyPatch.context() as patch:
+            crash(patch, function, part=part, when=when)
+            with pytest.raises(Crash):
+                scoring.run(request)
+        is_published = publish.read_record(request.results, "night") is not None
+        assert is_published == ((function, when) in [("write", "after"), ("delete_tree", "before")])
+        assert len(publish.published_rows(request.results, ["image_uri"])) == (PHOTOS if is_published else 0)
+    assert scoring.run(request) == 0
+    rows = publish.published_rows(request.results, ["image_uri"])["image_uri"].to_pylist()
+    assert Counter(Counter(rows).values()) == {1: PHOTOS}
+    assert list(storage.list_objects(publish.staging(request.results, "night"))) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs to be root and allowed to mount a tmpfs")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_in_staging_ends_with_one_line_and_can_go_on(
+    cluster: str, drawn: Path, detectors: str, small_disk: Path
+) -> None:
+    results = f"file://{small_disk}"
+    request = config(drawn, detectors, results)
+    preparation.prepared(request)
+    filler = small_disk / "filler"
+    free_bytes = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    filler.write_bytes(bytes(free_bytes - 16_384))  # the lease finds room, scores do not
+    with pytest.raises(JobError, match=r"scoring stopped: .*the same command continues") as caught:
+        scoring.run(request)
+    assert caught.value.exit_code == EXIT_FAILED
+    assert "\n" not in str(caught.value)
+    assert publish.published_rows(results, ["image_uri"]).num_rows == 0
+    filler.unlink()
+    assert scoring.run(request) == 0
+    assert publish.published_rows(results, ["image_uri"]).num_rows == PHOTOS
