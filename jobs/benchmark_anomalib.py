@@ -31,6 +31,8 @@ from model.backbone import Backbone
 
 _MAPS = {"alexnet": ("1", "4", "9"), "alexnet_caffe": ("2", "6", "11")}
 """Layers of AlexNet at strides 4, 8 and 16, as wide ResNet's layer1 to layer3; the last is conv4, which ours pools."""
+_SEEN = 2
+"""Photos that a model is fitted on where its speed alone counts."""
 _WIDE_RESNET = "wide_resnet50_2"
 
 
@@ -79,17 +81,17 @@ class AnomalibPeer:
         self._settings, self._batch_photos, self._scratch = settings, batch_photos, scratch
 
     def fit(self, photos: LabelledFolder, *, seed: int) -> Score:
-        """Fits the model by Engine.fit on the flawless photos; FastFlow sees but two where its speed alone counts."""
+        """Fits the model by Engine.fit on the flawless photos; two do where its speed alone counts."""
         _be_quiet()
         seed_everything(seed, verbose=False)
         is_patchcore = self._kind == "patchcore"
-        model = self._patchcore() if is_patchcore else self._fastflow()
+        model = self._patchcore(photos=len(list(photos.train.iterdir()))) if is_patchcore else self._fastflow()
         engine = self._engine(epochs=1 if is_patchcore or not self.has_auroc else self._settings.fastflow_epochs)
-        most = None if is_patchcore or self.has_auroc else 2
+        most = None if self.has_auroc else _SEEN
         engine.fit(model=model, train_dataloaders=self._loader(photos.train, shuffles=True, most=most))
         if is_patchcore:
             self.about["memory_patches"] = len(model.model.memory_bank)
-            self.about["coreset"] = self._settings.coreset
+            self.about["memory"] = self._settings.coreset if self.has_auroc else "noise"
         else:
             self.about["epochs"] = self._settings.fastflow_epochs if self.has_auroc else 0
         return self._scoring(model)
@@ -121,7 +123,7 @@ class AnomalibPeer:
         photos.image_filenames = photos.image_filenames[:most]
         return DataLoader(photos, batch_size=self._batch_photos, shuffle=shuffles, collate_fn=photos.collate_fn)
 
-    def _patchcore(self) -> Patchcore:
+    def _patchcore(self, *, photos: int) -> Patchcore:
         settings = self._settings
         side = (settings.image_size, settings.image_size)
         model = Patchcore(
@@ -133,7 +135,9 @@ class AnomalibPeer:
             visualizer=False,
             evaluator=False,
         )
-        if settings.coreset == "random":
+        if not self.has_auroc:
+            model.model.subsample_embedding = lambda ratio: _fill_memory(model.model, ratio * photos / _SEEN)
+        elif settings.coreset == "random":
             model.model.subsample_embedding = lambda ratio: _keep_at_random(model.model, ratio)
         return model
 
@@ -174,6 +178,13 @@ def _keep_at_random(model: Any, ratio: float) -> None:
     patches = torch.vstack(model.embedding_store)
     model.embedding_store.clear()
     model.memory_bank = patches[torch.randperm(len(patches))[: int(len(patches) * ratio)]]
+
+
+def _fill_memory(model: Any, ratio: float) -> None:
+    """The same with noise, as many patches as all photos leave: the search looks at every one, whatever it holds."""
+    patches = torch.vstack(model.embedding_store)
+    model.embedding_store.clear()
+    model.memory_bank = torch.randn(int(len(patches) * ratio), patches.shape[1])
 
 
 def _be_quiet() -> None:
