@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from bad_objects import bad_objects, encode, jpeg, photo
+from conftest import POISON_MARKER
 from hostile_files import jpeg_of_many_scans
 from PIL import Image
 
@@ -26,7 +27,7 @@ from jobs.schema import Status
 from model.image import decode_image
 
 SIZE = 48
-MARKER = "poison of the tests:"
+MARKER = POISON_MARKER
 _ROOT = Path(__file__).parents[1]
 
 
