@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ Measure = Callable[[Mapping[str, float]], None]
 _BATCH_THAT_TELLS = 16
 """Photos of one batch that, all unreached, say that storage is away rather than that these objects are odd."""
 
+_MOST_BYTES = 2**30
+"""Largest object fetched. A photo of the 160 million pixels allowed has 0.5 GB uncompressed."""
+_LARGE_BYTES = 2**25
+"""Objects from this size on are held one at a time: a batch of 300 MB scans would take 10 GB."""
 _PAUSES_S = (0.5, 2.0)
 """Before an object that came short is read again."""
 
@@ -85,10 +90,11 @@ class FetchDecode:
     async def _all(
         self, rows: Sequence[dict[str, Any]], pixels: PixelFile, outcomes: list[_Outcome], spent: dict[str, float]
     ) -> None:
-        fetching, decoding = asyncio.Semaphore(self._concurrency), asyncio.Lock()
+        fetching, decoding, large = asyncio.Semaphore(self._concurrency), asyncio.Lock(), asyncio.Lock()
 
         async def one(row: dict[str, Any], at: int) -> _Outcome:
-            return await self._one(row, fetching, decoding, spent, into=pixels.descriptor, at=at)
+            async with large if (row["size_bytes"] or 0) >= _LARGE_BYTES else nullcontext():
+                return await self._one(row, fetching, decoding, spent, into=pixels.descriptor, at=at)
 
         outcomes += await asyncio.gather(*(one(row, int(at)) for row, at in zip(rows, pixels.starts, strict=False)))
 
@@ -108,6 +114,8 @@ class FetchDecode:
                 "the key does not match --key-pattern" if row["category"] is None else "no detector for this category"
             )
             return Status.NO_DETECTOR, reason("no_detector", detail)
+        if (row["size_bytes"] or 0) > _MOST_BYTES:
+            return Status.UNREADABLE, reason("too_many_bytes", f"at most {_MOST_BYTES} bytes are fetched")
         try:
             async with fetching:
                 began = time.perf_counter()

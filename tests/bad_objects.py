@@ -218,6 +218,12 @@ _AWKWARD_NAMES = (
     "semi;colon,comma.jpg",
     "[brackets]{1}.jpg",
     "x" * 180 + ".jpg",
+    "y" * 900 + ".jpg",
+    "two\nlines.jpg",
+    "tab\there.jpg",
+    "double//slash.jpg",
+    "./dot.jpg",
+    "ends in a dot..jpg",
 )
 
 

@@ -27,6 +27,10 @@ SHARED = Path(__file__).parents[2] / "shared"
 _AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
 
 
+POISON_MARKER = "poison of the tests:"
+"""What a photo begins with that is to kill its decoder, see jobs.decoder_child."""
+
+
 def _free_ports(count: int) -> list[int]:
     """Ports whose next neighbour is free too."""
     found = []
@@ -109,6 +113,7 @@ def cluster(s3_environment: str | None) -> Iterator[str]:
     os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("JOBS_DECODER_TEST_POISON", POISON_MARKER)  # its workers have it from here
     context = ray.init(
         num_cpus=8,
         runtime_env={"env_vars": worker_environment()},

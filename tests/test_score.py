@@ -293,7 +293,7 @@ def test_bad_objects_of_every_kind_among_real_photos(
     cluster: str, shared: Path, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The issue's end-to-end case: train on real photos, score real photos and every kind of bad object, all on S3."""
-    from conftest import REAL_TRAINING
+    from conftest import POISON_MARKER, REAL_TRAINING
     from test_storage import deny_reading
 
     from jobs import training
@@ -319,6 +319,9 @@ def test_bad_objects_of_every_kind_among_real_photos(
         storage.write(uri, Path(next((photos / "uav_archive" / "insulator").glob("*.jpg"))).read_bytes())
         expected[uri] = outcome
     deny_reading(bucket, "archive/insulator/denied.jpg")
+    for deed, code in (("segfault", "decoder_died"), ("exit", "decoder_died"), ("hoard", "out_of_memory")):
+        storage.write(f"{bucket}/archive/insulator/{deed}.jpg", (POISON_MARKER + deed).encode())
+        expected[f"{bucket}/archive/insulator/{deed}.jpg"] = ("failed", code)
     more = {"max_error_rate": 0.01, "scoring": {"actors": 2}}
     config = _config(f"{bucket}/archive", f"{bucket}/detectors", f"{bucket}/results", "night-1", **more)
     preparation.prepared(config)
