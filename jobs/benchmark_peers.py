@@ -30,7 +30,7 @@ class AnomalibSettings(JobConfig):
     image_size: int = Field(256, ge=64, description="side in pixels of their input; 256 is their default")
     wide_resnet_weights: Literal["imagenet", "random"] = Field(
         "imagenet",
-        description="imagenet is downloaded by timm; with random ones only speed is measured, against a memory of noise",
+        description="imagenet is downloaded by timm; random ones give speed alone, with a memory of noise",
     )
     coreset_ratio: float = Field(0.1, gt=0, le=1, description="share of the patches that PatchCore keeps")
     coreset: Literal["greedy", "random"] = Field(
