@@ -89,7 +89,7 @@ def work(job: Job, shared: Shared, objective: str) -> Figures:
     from ray.train.torch import get_device, prepare_model
 
     from jobs.errors import JobError
-    from jobs.fetch import prepare_process
+    from model.process import prepare_process
     from tuning.measure import Worker, measure
     from tuning.trial import reported
 

@@ -20,7 +20,6 @@ import torch
 
 from jobs import registry, storage, uris
 from jobs.errors import JobError, MissingObjectError
-from jobs.fetch import prepare_process
 from jobs.lineage import lineage
 from jobs.progress import Progress
 from jobs.schema import EVALUATED, Status
@@ -28,6 +27,7 @@ from jobs.task_pool import few_at_a_time
 from model.artifact import save_artifact
 from model.calibration import Calibration
 from model.detector import AttentDifferNet
+from model.process import prepare_process
 from tuning.features import Extractor
 from tuning.finalists import outcome_of
 from tuning.judge import Scores

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from jobs.errors import JobError
-from jobs.fetch import FetchDecode, as_images, prepare_process
+from jobs.fetch import FetchDecode, as_images
 from jobs.figures import FLAWLESS
 from jobs.lineage import training_photos
+from model.process import prepare_process
 from model.splits import split_calibration
 
 _FETCH_CONCURRENCY = 32

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
+from torch import Tensor
 
 from jobs.backbone_weights import backbone_weights
 from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError
@@ -48,15 +49,38 @@ def run(config: SearchConfig) -> int:
     known = _checked(config, split)
     weights = backbone_weights(config.detector, asked_as=f"--detector.weights {config.detector.weights}")
     claim_results(config, photos_hash=split.photos_hash)
-    print("\n".join(split_lines(split, objective)), flush=True)
+    lines = split_lines(split, objective)
+    print("\n".join(lines), flush=True)
     start_ray()
+    trials = prepared(config, split, known, objective=objective, weights=weights)
+    records = _trials(config, known, trials)
+    finalists = run_finalists(config, records, trials)
+    found = Found(config, objective, records, finalists, lines)
+    print(save_winner(config, finalists[0]), flush=True)
+    code = _final(config, split, known, trials, found) if config.final else EXIT_DONE
+    print(_reuse(trials.shared.cache))
+    save_results(found)
+    return code
+
+
+def prepared(
+    config: SearchConfig, split: Split, known: Sequence[Known], *, objective: str, weights: Mapping[str, Tensor] | None
+) -> Trials:
+    """What trials share: photos that are being decoded, weights, an empty cache; Ray is running.
+
+    Args:
+        config: of the search.
+        split: its photos.
+        known: points that are tried first.
+        objective: what trials are judged by.
+        weights: the backbone's by name; None for random ones.
+    """
     # It can be started again, empty, if it dies: what is lost is computed again.
     cache = ray.remote(num_cpus=0, max_restarts=-1)(FeatureCache).remote()
-    sizes = {one.point.detector.image_size for one in known} | {
-        int(str(size)) for size in config.space.image_size or []
-    }
+    sizes = {int(str(size)) for size in config.space.image_size or []}
+    sizes |= {one.point.detector.image_size for one in known}
     photos = _decoded(config, split.train, split.validation, sizes)
-    trials = Trials(
+    return Trials(
         shared=Shared(photos, split.photos_hash, ray.put(weights), cache),
         results=config.results,
         objective=objective,
@@ -65,14 +89,6 @@ def run(config: SearchConfig) -> int:
         workers=config.workers,
         gpus_per_worker=config.gpus_per_worker,
     )
-    records = _trials(config, known, trials)
-    finalists = run_finalists(config, records, trials)
-    found = Found(config, objective, records, finalists, split_lines(split, objective))
-    print(save_winner(config, finalists[0]))
-    code = _final(config, split, known, trials, found) if config.final else EXIT_DONE
-    print(f"features: {_counts(cache)}")
-    save_results(found)
-    return code
 
 
 def chosen_objective(config: SearchConfig, split: Split) -> str:
@@ -143,9 +159,9 @@ def _final(config: SearchConfig, split: Split, known: Sequence[Known], trials: T
     return EXIT_FAILED if any("failed" in one for one in outcomes) else EXIT_DONE
 
 
-def _counts(cache: Any) -> str:
+def _reuse(cache: Any) -> str:
     try:
         counts = ray.get(cache.read_counts.remote())
     except ray.exceptions.RayError:
-        return "the cache has died and was started again"
-    return f"computed {counts['computed']} times, taken from the cache {counts['found']} times"
+        return "features: the cache died and was started again"
+    return f"features: computed {counts['computed']} times, taken from the cache {counts['found']} times"

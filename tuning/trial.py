@@ -12,8 +12,8 @@ from ray import tune
 
 from jobs import storage, uris
 from jobs.errors import JobError
-from jobs.fetch import prepare_process
 from model.config import DetectorConfig, OptimiserConfig
+from model.process import prepare_process
 from tuning.measure import ALONE, Figures, Job, Shared, Tell, Worker, measure
 from tuning.records import Started, write_started
 
