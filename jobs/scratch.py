@@ -20,7 +20,7 @@ import pyarrow as pa
 from jobs.errors import JobError
 from jobs.tables import BATCH_ROWS, cast
 
-MEMORY_LIMIT = "600MB"
+MEMORY_LIMIT = "400MB"
 """What DuckDB may hold before it spills; beside it stand Arrow's batches, Ray and torch."""
 THREADS = 2
 """Each sorts in buffers of its own, so threads cost memory; the driver has little else to do meanwhile."""
