@@ -4,7 +4,7 @@ UV_VERSION = 0.13.9
 BIN = .venv/bin
 RUN_ENV = OMP_NUM_THREADS=1 RAY_DATA_USE_DATASOURCE_V2=0 RAY_AUTH_MODE=disabled RAY_worker_niceness=0 RAY_USAGE_STATS_ENABLED=0
 .DEFAULT_GOAL = help
-.PHONY: help demo test nightly fuzz lint bench bench-train bench-scale lock docs-check clean
+.PHONY: help demo test nightly fuzz lint bench bench-train bench-scale bench-peers lock docs-check clean
 
 help:  ## show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,11 +45,27 @@ bench-train: .venv/installed  ## measure training against DifferNet's own loop -
 bench-scale: .venv/installed  ## measure the cost per row up to ten million rows -> build/bench-scale.json
 	$(RUN_ENV) $(BIN)/python -m jobs.benchmark_scale
 
+.venv-peers/installed: infra/requirements-peers.txt pyproject.toml .venv/installed
+	$(BIN)/python -m venv --without-pip .venv-peers
+	$(BIN)/uv pip install --quiet --python .venv-peers/bin/python --require-hashes -r infra/requirements-peers.txt
+	$(BIN)/uv pip install --quiet --python .venv-peers/bin/python --no-deps -e .
+	@touch $@
+
+# Labelled photos and AlexNet's weights, if they lie beside the checkout; without them photos are drawn, for speed alone.
+SHARED = $(abspath $(wildcard ../shared))
+PEERS_DATA = $(if $(SHARED),--data $(SHARED)/data/mtd$(,)$(SHARED)/data/elpv$(,)$(SHARED)/data/cplid_win --weights $(SHARED)/weights/bvlc_alexnet_features.safetensors)
+PEERS_ARGS ?=
+, = ,
+
+bench-peers: .venv-peers/installed  ## measure against anomalib's PatchCore and FastFlow -> build/bench-peers.json
+	$(RUN_ENV) .venv-peers/bin/python -m jobs.benchmark_peers $(PEERS_DATA) $(PEERS_ARGS)
+
 docs-check: .venv/installed  ## run the README's commands, the demo and `ray job submit`
 	$(RUN_ENV) $(BIN)/python -m pytest -m docs
 
 lock: .venv/installed  ## resolve pyproject.toml into requirements.txt again
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra peers --universal --python-version 3.11 --generate-hashes --no-header --constraints requirements.txt -o infra/requirements-peers.txt
 
 clean:  ## remove what was built
-	rm -rf .venv build
+	rm -rf .venv .venv-peers build

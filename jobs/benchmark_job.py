@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from jobs import registry, storage, uris
 from jobs.benchmark_loop import loop_images_per_s
 from jobs.errors import JobError
+from jobs.process_tree import private_bytes, process_ids
 from jobs.publish import read_record
 from model.artifact import save_artifact
 from model.calibration import Calibration
@@ -133,32 +134,19 @@ def _memory(request: JobRequest) -> dict[str, Any]:
 def _memory_by_kind(pid: int) -> dict[str, float]:
     """MiB that are a process's own, the largest of each kind among ``pid`` and its descendants."""
     found: dict[str, float] = {}
-    for process in [pid, *_descendants(pid)]:
+    for process in process_ids(pid):
         try:
             title = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
         except OSError:
             continue  # it has ended
-        private = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_"))
         kind = "driver" if process == pid else _kind(title)
-        found[kind] = max(found.get(kind, 0), private / 1024)
+        found[kind] = max(found.get(kind, 0), private_bytes(process) / 2**20)
     return found
 
 
 def _kind(title: str) -> str:
     kinds = {"ScoreImages": "scoring", "decoder_child": "decoding", "ray::": "other workers"}
     return next((kind for part, kind in kinds.items() if part in title), "Ray itself")
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = listing.read_text().split()
-        except OSError:
-            continue
-        for child in map(int, children):
-            yield child
-            yield from _descendants(child)
 
 
 def _archive(request: JobRequest, *, name: str, count: int) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from jobs.lineage import git_commit, manifest_hash
 from jobs.manifest import list_archive
 from jobs.pipeline import cause, scoring_actors, start_ray
 from jobs.progress import Progress, Report
+from jobs.task_pool import few_at_a_time
 from model.anchors import ANCHORS
 from model.config import DetectorConfig
 
@@ -145,7 +146,7 @@ def _run_units(
         return remote.remote(unit, uri, mine, references[unit.weights], attention.get(_attention_key(unit)))
 
     with Progress(len(todo), verb="comparing", unit="unit") as progress:
-        for uri, done in _few_at_a_time(list(todo), start, tasks=tasks):
+        for uri, done in few_at_a_time(list(todo), start, tasks=tasks):
             outcome = _outcome(done, todo[uri], progress.report)
             if isinstance(outcome, Failure):
                 failures.append(outcome)
@@ -175,7 +176,7 @@ def _attention(
         return {}
     with Progress(len(wanted), verb="learning attention", unit="variant and seed") as progress:
         found = {}
-        for key, done in _few_at_a_time(list(wanted), start, tasks=tasks):
+        for key, done in few_at_a_time(list(wanted), start, tasks=tasks):
             progress.report({"done": 1})
             found[key] = done  # one that failed fails its units, each with the reason
         return found
@@ -183,17 +184,6 @@ def _attention(
 
 def _attention_key(unit: Unit) -> str:
     return unit.detector.model_dump_json()
-
-
-def _few_at_a_time(names: Sequence[str], start: Callable[[str], Any], *, tasks: int) -> Iterator[tuple[str, Any]]:
-    """Starts Ray tasks in order, ``tasks`` at a time; yields name and reference of each that is done."""
-    waiting, running = list(names), dict[Any, str]()
-    while waiting or running:
-        while waiting and len(running) < tasks:
-            name = waiting.pop(0)
-            running[start(name)] = name
-        (done,), _ = ray.wait(list(running))
-        yield running.pop(done), done
 
 
 def _decoded(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,20 +33,32 @@ def usage(root: int) -> Usage:
     Args:
         root: its process id.
     """
-    fields = {pid: found for pid in _pids() if (found := _stat(pid)) is not None}
+    fields = _fields()
+    tree = _tree(root, fields)
+    ticks = sum(int(value) for pid in tree if pid in fields for value in fields[pid][11:15])
+    private = [private_bytes(pid) for pid in tree if pid != root]
+    return Usage(ticks / _TICKS_PER_S, sum(private), max(private, default=0), len(tree))
+
+
+def process_ids(root: int) -> list[int]:
+    """A process and its descendants, ``root`` first."""
+    return _tree(root, _fields())
+
+
+def _tree(root: int, fields: Mapping[int, Sequence[str]]) -> list[int]:
     tree, waiting = [root], [root]
     while waiting:
         parent = waiting.pop()
         below = [pid for pid, found in fields.items() if int(found[1]) == parent]
         tree += below
         waiting += below
-    ticks = sum(int(value) for pid in tree if pid in fields for value in fields[pid][11:15])
-    private = [_private_bytes(pid) for pid in tree if pid != root]
-    return Usage(ticks / _TICKS_PER_S, sum(private), max(private, default=0), len(tree))
+    return tree
 
 
-def _pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+def _fields() -> dict[int, list[str]]:
+    """Process id -> fields of its stat, see `_stat`."""
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return {pid: found for pid in pids if (found := _stat(pid)) is not None}
 
 
 def _stat(pid: int) -> list[str] | None:
@@ -56,7 +69,8 @@ def _stat(pid: int) -> list[str] | None:
         return None
 
 
-def _private_bytes(pid: int) -> int:
+def private_bytes(pid: int) -> int:
+    """Resident memory that a process shares with no other, 0 if it is gone."""
     try:
         _, resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[:3]
     except (OSError, ValueError):

@@ -5,9 +5,11 @@ DuckDB, fed and drained with Arrow record batches, so that storage stays with jo
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +26,10 @@ THREADS = 2
 """Each sorts in buffers of its own, so threads cost memory; the driver has little else to do meanwhile."""
 
 
+_PREFIX, _LOCK = "attentdiffernet-scratch-", "lock"
+_NEW_S = 60.0
+
+
 class Scratch:
     """A database in a folder that only this user can read, gone when the ``with`` block ends, however it ends."""
 
@@ -31,7 +37,10 @@ class Scratch:
         """Makes the folder, under TMPDIR, and opens the database in it."""
         import duckdb
 
-        self.folder = Path(tempfile.mkdtemp(prefix="attentdiffernet-scratch-"))
+        _sweep(Path(tempfile.gettempdir()))
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._lock = (self.folder / _LOCK).open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._failed = duckdb.Error
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": MEMORY_LIMIT,
@@ -51,6 +60,7 @@ class Scratch:
     ) -> None:
         """Closes the database and removes the folder."""
         self._connection.close()
+        self._lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def fill(self, table: str, batches: Iterable[pa.RecordBatch], *, schema: pa.Schema) -> None:
@@ -105,6 +115,19 @@ class Scratch:
             f"sorting on local disk failed: {' '.join(str(error).split())[:300]}; it needs about 1 kB per photo under "
             f"{self.folder.parent}: make room there, or set TMPDIR to a larger disk"
         )
+
+
+def _sweep(place: Path) -> None:
+    """Removes what killed processes of this user have left: folders whose lock nobody holds any more."""
+    for lock in place.glob(f"{_PREFIX}*/{_LOCK}"):
+        try:
+            if lock.stat().st_uid != os.getuid() or time.time() - lock.stat().st_mtime < _NEW_S:
+                continue
+            with lock.open("r+") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+        except OSError:
+            continue  # in use, or gone already
 
 
 def _noting(batches: Iterator[pa.RecordBatch], failures: list[Exception]) -> Iterator[pa.RecordBatch]:

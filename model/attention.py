@@ -1,13 +1,14 @@
 """Attention blocks for convolutional feature maps, and the registry that builds them by name.
 
-Squeeze-and-Excitation (arXiv 1709.01507) and CBAM (arXiv 1807.06521). The published gate is sigmoid(u) at random
-initialisation. On a frozen backbone, where no classification loss ever trains the gates, that alone costs 7 (SE) and
-13 (CBAM) points of AUROC, so the default gate is 2 * sigmoid(u) with its last layer at zero: exactly 1, an untrained
-block changes nothing.
+Squeeze-and-Excitation (arXiv 1709.01507), CBAM (arXiv 1807.06521) and ECA (arXiv 1910.03151). The published gate is
+sigmoid(u) at random initialisation. On a frozen backbone, where no classification loss ever trains the gates, that
+alone costs 7 (SE) and 13 (CBAM) points of AUROC, so the default gate is 2 * sigmoid(u) with its last layer at zero:
+exactly 1, an untrained block changes nothing.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -19,16 +20,24 @@ from model.gates import Gate, GateInput
 
 GateStart = Literal["identity", "sigmoid"]
 AttentionBuilder = Callable[[AttentionConfig, int], nn.Module]
+Setting = Literal["reduction", "spatial_kernel"]
 
 _BUILDERS: dict[str, AttentionBuilder] = {}
+_SETTINGS: dict[str, tuple[Setting, ...]] = {}
 
 
-def register_attention(kind: str) -> Callable[[AttentionBuilder], AttentionBuilder]:
+def register_attention(
+    kind: str, *, settings: tuple[Setting, ...] = ()
+) -> Callable[[AttentionBuilder], AttentionBuilder]:
     """Decorates a builder ``(config, channels) -> module`` of the attention kind ``kind``.
 
     The module maps (N, channels, H, W) to the same shape, for every H, W >= 1. What it makes with
     :class:`model.gates.Gate` and :class:`model.gates.GateInput` takes part in attention training and is watched by
     the collapse guard.
+
+    Args:
+        kind: its name in configurations.
+        settings: the fields of AttentionConfig that the builder reads beside ``gate``: a search varies no others.
 
     Raises:
         ValueError: the kind is taken.
@@ -37,10 +46,15 @@ def register_attention(kind: str) -> Callable[[AttentionBuilder], AttentionBuild
     def register(builder: AttentionBuilder) -> AttentionBuilder:
         if kind in _BUILDERS:
             raise ValueError(f"attention kind {kind!r} is registered already, choose another name")
-        _BUILDERS[kind] = builder
+        _BUILDERS[kind], _SETTINGS[kind] = builder, settings
         return builder
 
     return register
+
+
+def attention_settings(kind: str) -> tuple[Setting, ...]:
+    """The fields of AttentionConfig that blocks of a registered kind depend on, beside ``gate``."""
+    return _SETTINGS[kind]
 
 
 def attention_kinds() -> tuple[str, ...]:
@@ -133,11 +147,52 @@ class CBAM(nn.Module):
         return hidden
 
 
-@register_attention("se")
+class EfficientChannelAttention(nn.Module):
+    """Channel gate of ECA-Net: global average pool, 1-d convolution over channels, sigmoid (arXiv 1910.03151).
+
+    No bottleneck: each gate depends on its channel and its k - 1 neighbours, see `eca_kernel`. As in the paper the
+    convolution has no bias; the identity gate starts with weights of zero.
+
+    Attributes:
+        average: standardises the averages once fitted; raw activations of tens would saturate the gate.
+        conv: the convolution over channels, weight (1, 1, k).
+        gate: its scale is 2, which makes zero weights the identity, or 1, the published gate.
+    """
+
+    def __init__(self, channels: int, *, gate: GateStart = "identity") -> None:
+        """Builds the block; ``channels`` decides the kernel."""
+        super().__init__()
+        kernel = eca_kernel(channels)
+        self.average = GateInput(channels)
+        self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
+        self.gate = Gate(2.0 if gate == "identity" else 1.0)
+        if gate == "identity":
+            nn.init.zeros_(self.conv.weight)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Returns (N, C, H, W): each channel of ``maps`` times its gate in (0, scale)."""
+        average = self.average(maps.mean((2, 3), keepdim=True))
+        mixed = self.conv(average.flatten(1).unsqueeze(1)).view(average.shape)
+        gate: Tensor = self.gate(mixed)
+        return maps * gate
+
+
+def eca_kernel(channels: int) -> int:
+    """The kernel of ECA for C channels: t = floor(|log2(C) + 1| / 2), plus one where t is even (arXiv 1910.03151)."""
+    kernel = int(abs((math.log2(channels) + 1) / 2))
+    return kernel if kernel % 2 else kernel + 1
+
+
+@register_attention("se", settings=("reduction",))
 def _build_squeeze_excitation(config: AttentionConfig, channels: int) -> nn.Module:
     return SqueezeExcitation(channels, reduction=config.reduction, gate=config.gate)
 
 
-@register_attention("cbam")
+@register_attention("cbam", settings=("reduction", "spatial_kernel"))
 def _build_cbam(config: AttentionConfig, channels: int) -> nn.Module:
     return CBAM(channels, reduction=config.reduction, spatial_kernel=config.spatial_kernel, gate=config.gate)
+
+
+@register_attention("eca")
+def _build_eca(config: AttentionConfig, channels: int) -> nn.Module:
+    return EfficientChannelAttention(channels, gate=config.gate)

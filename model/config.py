@@ -34,7 +34,7 @@ class _Frozen(BaseModel):
 class AttentionConfig(_Frozen):
     """One attention block after one stage."""
 
-    kind: str = Field(description="a registered attention kind: se, cbam")
+    kind: str = Field(description="a registered attention kind: se, cbam, eca")
     reduction: int = Field(16, ge=1, description="channel reduction ratio r of the gate's bottleneck (C/r units, >= 1)")
     gate: Literal["identity", "sigmoid"] = Field(
         "identity",

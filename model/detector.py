@@ -137,7 +137,16 @@ class AttentDifferNet(nn.Module):
         with torch.inference_mode(), _evaluating(self):
             chunks = self._view_chunks(images.to(self.image_mean.device), conv_batch)
             pooled = torch.cat([self._pooled_padded(chunk, conv_batch) for chunk in chunks])
-            return self._mean_squared_latents(self.scale_features(pooled), flow_batch).view(len(images), -1).mean(1)
+            return self.score_pooled(pooled.view(len(images), -1, self.feature_dim), flow_batch=flow_batch)
+
+    def score_pooled(self, pooled: Tensor, *, flow_batch: int = 1024) -> Tensor:
+        """Scores photos by pooled features (B, T, D) of T views each, unscaled; float64 (B,), see `score`.
+
+        For whoever scores the same photos with several flows on one extractor.
+        """
+        with torch.inference_mode(), _evaluating(self):
+            scaled = self.scale_features(pooled.flatten(0, 1))
+            return self._mean_squared_latents(scaled, flow_batch).view(len(pooled), -1).mean(1)
 
     def scorer(self) -> AttentDifferNet | PackedDetector:
         """What scores batch after batch with the weights as they are now: the detector, or with bf16 what it packs."""

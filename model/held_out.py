@@ -34,11 +34,11 @@ def standardised_loss(detector: AttentDifferNet, loss: float, *, pooled: Tensor)
     """
     std = pooled.double().std(0, correction=0)
     std = std.clamp_min(DEAD_CHANNEL_STD * float(std.mean()))
-    return loss - _log_det(detector) / detector.feature_dim - float(std.log().mean())
+    return loss - scaling_log_det(detector) / detector.feature_dim - float(std.log().mean())
 
 
-def _log_det(detector: AttentDifferNet) -> float:
-    """log|det| of the feature scaling, which is affine whatever its kind."""
+def scaling_log_det(detector: AttentDifferNet) -> float:
+    """log|det| of the feature scaling, which is affine whatever its kind; in nats."""
     origin = torch.zeros(1, detector.feature_dim, device=detector.feature_mean.device)
     linear = detector.scale_features(torch.eye(detector.feature_dim, device=origin.device))
     offset = detector.scale_features(origin)

@@ -32,7 +32,7 @@ from model.metrics import EpochMetrics, TrainingDiverged
 from model.optimisation import Optimisation
 from model.photos import Photos
 from model.seeding import Stream, seeded_device, stream
-from model.views import ComputedViews, training_views
+from model.views import CachedViews, ComputedViews, TrainingViews, training_views
 from model.watch import Watch
 
 Snapshot = Callable[[], TrainingState]
@@ -52,6 +52,7 @@ def train(
     on_epoch: Callable[[EpochMetrics, Snapshot], None],
     validation: Photos | None = None,
     attention: Mapping[str, Tensor] | None = None,
+    features: Tensor | None = None,
     resume: TrainingState | None = None,
     rank: int = 0,
     world_size: int = 1,
@@ -70,6 +71,8 @@ def train(
         validation: flawless photos that are not among ``photos``; they decide when to stop, by ``optimiser.patience``.
         attention: what `pretrained_attention` gave for a detector of the same configuration; None learns the pretext
             from ``photos``.
+        features: what `model.views.view_features` gave of this very detector, its attention ready, for ``photos`` at
+            all scoring angles; then neither is attention prepared nor are features computed. None does both.
         resume: a snapshot of the same training; it goes on after that epoch.
         rank: this worker, 0 <= rank < world_size.
         world_size: number of workers.
@@ -92,9 +95,11 @@ def train(
     pretext = None
     if resume is not None:
         _load_detector(detector, resume.tensors, prefix=_DETECTOR)
-    elif detector.config.attention:
+    elif detector.config.attention and features is None:
         pretext = prepare_attention(detector, photos, attention)
-    training = _Training(detector, photos, validation, optimiser, resume, rank=rank, world_size=world_size, wrap=wrap)
+    training = _Training(
+        detector, photos, validation, optimiser, features, resume, rank=rank, world_size=world_size, wrap=wrap
+    )
     if pretext is not None:
         training.report(0, loss=pretext, started_s=started_s, views=0, on_epoch=on_epoch)
     training.run(on_epoch)
@@ -110,6 +115,7 @@ class _Training:
         photos: Photos,
         validation: Photos | None,
         optimiser: OptimiserConfig,
+        features: Tensor | None,
         resume: TrainingState | None,
         *,
         rank: int,
@@ -119,7 +125,7 @@ class _Training:
         seed = detector.config.seed
         self._detector, self._optimiser, self._rank = detector, optimiser, rank
         self._count = len(photos)
-        self._views = ComputedViews(detector, photos) if trains_jointly(detector) else training_views(detector, photos)
+        self._views = _views(detector, photos, features)
         if resume is None and detector.config.feature_scaling != "none":
             detector.fit_feature_scaling(self._views.scaling_sample(stream(seed, Stream.SCALING)))
         self._watch = Watch(detector, photos, validation=validation, rng=stream(seed, Stream.WATCH))
@@ -196,6 +202,12 @@ class _Training:
     def _snapshot(self) -> TrainingState:
         tensors = {**_copied(self._detector, prefix=_DETECTOR), **self._steps.state(), **self._best}
         return TrainingState(self.history[-1].epoch, tensors, [row.as_json() for row in self.history])
+
+
+def _views(detector: AttentDifferNet, photos: Photos, features: Tensor | None) -> TrainingViews:
+    if trains_jointly(detector):
+        return ComputedViews(detector, photos)
+    return training_views(detector, photos) if features is None else CachedViews(features, detector.config.train_views)
 
 
 _DETECTOR, _BEST = "detector.", "best."

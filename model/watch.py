@@ -38,19 +38,26 @@ class Watch:
             detector.config.attention_training != "frozen" or any(block.gate != "identity" for block in blocks)
         )
         self._plain = self._pooled(attended=False)
+        self._attended: tuple[Tensor, float | None] | None = None
         self._validation_features: Tensor | None = None
 
     def health(self) -> FeatureHealth:
         """The attended features of the sample against the plain ones."""
-        attended, gate_mean = self._plain, None
-        if self._moves:
-            with recorded_gates(self._detector.backbone.attention) as gates:
-                attended = self._pooled(attended=True)
-            gate_mean = float(torch.stack([gate.double().mean() for gate in gates]).mean()) if gates else None
+        if self._attended is None or trains_jointly(self._detector):
+            self._attended = self._look()
+        attended, gate_mean = self._attended
         if trains_jointly(self._detector):
             self._detector.fit_feature_scaling(attended)
         saturation = self._detector.flow.saturation(self._detector.scale_features(attended))
         return feature_health(plain=self._plain, attended=attended, gate_mean=gate_mean, saturation=saturation)
+
+    def _look(self) -> tuple[Tensor, float | None]:
+        """The attended features of the sample and the mean gate; they stay what they are once attention is frozen."""
+        if not self._moves:
+            return self._plain, None
+        with recorded_gates(self._detector.backbone.attention) as gates:
+            attended = self._pooled(attended=True)
+        return attended, float(torch.stack([gate.double().mean() for gate in gates]).mean()) if gates else None
 
     @torch.no_grad()
     def validation_loss(self) -> float | None:

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from model.attention import (
     CBAM,
+    EfficientChannelAttention,
     SqueezeExcitation,
     attention_kinds,
+    attention_settings,
     build_attention,
+    eca_kernel,
     register_attention,
 )
 from model.config import AttentionConfig
@@ -90,23 +93,63 @@ def test_cbam_equals_its_papers_formula(gate: str, scale: float, kernel: int) ->
     torch.testing.assert_close(block(_maps()), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["se", "cbam"])
+@pytest.mark.parametrize(("channels", "kernel"), [(16, 3), (64, 3), (96, 3), (192, 5), (256, 5), (384, 5), (512, 5)])
+def test_eca_s_kernel_is_the_papers(channels: int, kernel: int) -> None:
+    """Its public code: t = int(abs((log(C, 2) + 1) / 2)), k = t if t is odd, else t + 1."""
+    assert eca_kernel(channels) == kernel
+    assert EfficientChannelAttention(channels).conv.weight.shape == (1, 1, kernel)
+
+
+@pytest.mark.parametrize(("gate", "scale"), [("sigmoid", 1.0), ("identity", 2.0)])
+def test_eca_equals_its_papers_formula(gate: str, scale: float) -> None:
+    """Equation 9 of arXiv 1910.03151, channel by channel: each gate sees its neighbours, zeros beyond the ends."""
+    block = build_attention(AttentionConfig(kind="eca", gate=gate), 32)
+    weights = torch.randn(3, generator=torch.Generator().manual_seed(1))
+    block.get_parameter("conv.weight").data = weights.view(1, 1, 3)
+    maps = _maps()
+    average = maps.flatten(2).sum(2) / (9 * 7)
+    expected = maps.clone()
+    for channel in range(32):
+        near = [
+            weights[k] * average[:, channel + k - 1] if 0 <= channel + k - 1 < 32 else torch.zeros(3) for k in range(3)
+        ]
+        gated = scale / (1 + torch.exp(-torch.stack(near).sum(0)))
+        expected[:, channel] = maps[:, channel] * gated.view(-1, 1, 1)
+    torch.testing.assert_close(block(maps), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["se", "cbam", "eca"])
 def test_an_untrained_block_changes_no_bit(kind: str) -> None:
     block = build_attention(AttentionConfig(kind=kind), 32)
     assert torch.equal(block(_maps()), _maps())
 
 
-@pytest.mark.parametrize("kind", ["se", "cbam"])
+@pytest.mark.parametrize("kind", ["se", "cbam", "eca"])
 def test_a_published_gate_starts_at_random(kind: str) -> None:
     block = build_attention(AttentionConfig(kind=kind, gate="sigmoid"), 32)
     assert all(parameter.std() > 0 for name, parameter in block.named_parameters() if "weight" in name)
 
 
-@pytest.mark.parametrize("kind", ["se", "cbam"])
-def test_an_identity_gate_learns_from_the_first_step(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "last"), [("se", "fc2.weight"), ("cbam", "fc2.weight"), ("eca", "conv.weight")])
+def test_an_identity_gate_learns_from_the_first_step(kind: str, last: str) -> None:
     block = build_attention(AttentionConfig(kind=kind), 32)
     block(_maps()).square().sum().backward()
-    assert float(block.get_parameter("fc2.weight").grad.abs().max()) > 0
+    assert float(block.get_parameter(last).grad.abs().max()) > 0
+
+
+@pytest.mark.parametrize("kind", ["se", "cbam", "eca"])
+def test_a_kind_depends_on_the_settings_that_it_names_and_on_no_other(kind: str) -> None:
+    """A search varies what is named: a setting without effect would be a dimension that only costs trials."""
+
+    def shapes(**settings: int) -> list[tuple[int, ...]]:
+        block = build_attention(AttentionConfig.model_validate({"kind": kind, **settings}), 64)
+        return [tuple(parameter.shape) for parameter in block.parameters()]
+
+    plain = shapes()
+    changed = {
+        name for name, value in {"reduction": 4, "spatial_kernel": 3}.items() if shapes(**{name: value}) != plain
+    }
+    assert changed == set(attention_settings(kind))
 
 
 @pytest.mark.parametrize("block", [SqueezeExcitation(8, reduction=16), CBAM(8, reduction=16)])
@@ -119,11 +162,12 @@ def test_the_bottleneck_has_channels_over_reduction_units() -> None:
 
 
 def test_the_papers_kinds_are_registered() -> None:
-    assert {"se", "cbam"} <= set(attention_kinds())
+    assert {"se", "cbam", "eca"} <= set(attention_kinds())
 
 
 def test_a_new_kind_is_built_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model.attention._BUILDERS", {})
+    monkeypatch.setattr("model.attention._SETTINGS", {})
     register_attention("none")(lambda config, channels: torch.nn.Identity())
     assert isinstance(build_attention(AttentionConfig(kind="none"), 4), torch.nn.Identity)
 

@@ -18,6 +18,8 @@ from jobs.errors import RequestError
 from jobs.train_config import TrainConfig
 from model.calibration import smallest_sample
 from model.config import DetectorConfig, OptimiserConfig, preset
+from tuning.search_config import SearchConfig
+from tuning.space import check_space
 
 ROOT = Path(__file__).parents[1]
 INFRA = ROOT / "infra"
@@ -136,7 +138,7 @@ def test_the_largest_cluster_has_room_for_every_scoring_actor_and_for_decoding()
     assert config.scoring.actors < cpus
 
 
-@pytest.mark.parametrize("name", ["score-rayjob.yaml", "nightly-cronjob.yaml"])
+@pytest.mark.parametrize("name", ["score-rayjob.yaml", "nightly-cronjob.yaml", "search-rayjob.yaml"])
 def test_no_container_runs_as_root_or_without_limits(name: str) -> None:
     found = containers(manifests(name))
     assert found
@@ -215,3 +217,34 @@ def test_the_comparison_of_the_readme_parses_and_varies_nothing_but_what_it_says
     config = parse_config(ComparisonConfig, argv)
     best, bare = (config.detector_config(name, seed=1).model_dump() for name in config.variants[-2:])
     assert {name for name in best if best[name] != bare[name]} == {"variant", "attention", "attention_training"}
+
+
+# Searches
+
+
+def test_the_search_of_the_readme_needs_nothing_but_photos_and_a_place() -> None:
+    flags = ["--config", str(INFRA / "runs" / "search.yaml"), "--data", "/d", "--category", "c", "--results", "/r"]
+    config = parse_config(SearchConfig, flags)
+    check_space(config.space, config.base)
+    assert config.detector.weights.startswith("weights/")
+
+
+def test_the_search_job_s_entrypoint_is_a_complete_request_on_the_pinned_ray() -> None:
+    job = manifests("search-rayjob.yaml")[0]["spec"]
+    words = shlex.split(job["entrypoint"])
+    assert words[:3] == ["python", "-m", "tuning.search"]
+    file = {"/etc/attentdiffernet/search-fleet.yaml": str(INFRA / "runs" / "search-fleet.yaml")}
+    config = parse_config(SearchConfig, [file.get(word, word) for word in words[3:]])
+    check_space(config.space, config.base)
+    assert config.promote
+    assert job["rayClusterSpec"]["rayVersion"] == score_job()["rayClusterSpec"]["rayVersion"]
+    assert job["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+
+
+def test_every_gpu_of_the_search_job_has_room_for_the_trials_that_share_it() -> None:
+    group = manifests("search-rayjob.yaml")[0]["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    config = parse_config(SearchConfig, ["--config", str(INFRA / "runs" / "search-fleet.yaml")])
+    trials_per_node = int(limits["nvidia.com/gpu"]) / config.gpus_per_worker
+    assert trials_per_node == 2
+    assert int(limits["cpu"]) >= trials_per_node  # a core for each

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
+from conftest import TINY
 
 from jobs import publish
+from tuning.records import load_records
 
 ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).parent / "ray")
@@ -92,6 +95,30 @@ def test_a_scoring_run_submitted_as_a_job_publishes_and_its_id_is_taken(
     again = subprocess.run(job, capture_output=True, text=True, check=False, env=environment, timeout=120)
     assert again.returncode != 0
     assert "nightly" in again.stdout + again.stderr
+
+
+@pytest.mark.docs
+@pytest.mark.timeout(600)
+def test_a_search_submitted_as_a_job_goes_on_under_another_id(drawn: Path, tmp_path: Path, head: Head) -> None:
+    """Three trials, then two more: Ray refuses an id twice, and the records know what is done."""
+    results = tmp_path / "results"
+    space = {"image_size": 128, "scales": 2, "views": 1, "flow_hidden_width": 32, "flow_blocks": 2, "pretext_steps": 2}
+    (tmp_path / "search.yaml").write_text(
+        yaml.safe_dump({"detector": TINY, "optimiser": {"epochs": 2}, "space": space, "validation_share": 0.5})
+    )
+    verb = ["--config", str(tmp_path / "search.yaml"), "--data", str(drawn / "data"), "--category", "insulator"]
+    verb += ["--results", str(results), "--no-final", "--finalists", "1", "--finalist-seeds", "1", "--concurrent", "2"]
+    said = []
+    for name, trials in (("search-1", "3"), ("search-2", "5")):
+        submit = [RAY, "job", "submit", "--address", head.address, "--submission-id", name, "--working-dir", str(ROOT)]
+        job = [*submit, "--", sys.executable, "-m", "tuning.search", *verb, "--trials", trials]
+        environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+        done = subprocess.run(job, capture_output=True, text=True, check=False, env=environment, timeout=280)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said.append(done.stdout)
+    assert "search of 5 trials, 3 of them finished before" in said[1]
+    assert list(load_records(f"file://{results}")) == list(range(5))
+    assert (results / "index.html").exists()
 
 
 def _metrics(head: Head, *, run_id: str) -> dict[tuple[str, str | None], float]:

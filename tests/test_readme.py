@@ -13,6 +13,7 @@ import yaml
 from conftest import TINY
 
 from jobs import evaluate, manifest, recalibrate, registry, score, storage, train
+from tuning import search
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text()
@@ -110,6 +111,28 @@ def test_the_fleet_s_commands_run_as_they_stand(
     assert "champion" in capsys.readouterr().out
 
 
+@pytest.mark.docs
+@pytest.mark.timeout(900)
+def test_the_search_s_command_runs_as_it_stands_and_its_winner_can_be_trained(
+    inspection: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small.yaml"
+    space = {"image_size": 128, "scales": 2, "flow_hidden_width": 32, "flow_blocks": 2, "pretext_steps": 2}
+    small.write_text(
+        yaml.safe_dump(
+            {"detector": TINY, "optimiser": {"epochs": 2}, "space": space, "validation_share": 0.5, "finalists": 1}
+        )
+    )
+    asked = _command("python -m tuning.search ")
+    smaller = [*asked[: asked.index("--trials")], "--trials", "5", "--seeds", "1", "--finalist-seeds", "1"]
+    assert search.main(["--config", str(small), *smaller]) == 0
+    results = f"{inspection}/search/insulator"
+    assert "sealed until the winner stands" in capsys.readouterr().out
+    assert b"Final comparison" in storage.read(f"{results}/index.html")
+    (tmp_path / "winner.yaml").write_bytes(storage.read(f"{results}/winner.yaml"))
+    assert train.main(["--config", str(tmp_path / "winner.yaml"), "--seeds", "1"]) == 0
+
+
 def _download(uri: str, folder: Path) -> None:
     for info in storage.list_objects(uri):
         if info.uri.endswith("/"):
@@ -130,12 +153,12 @@ def test_every_file_and_verb_that_the_readme_names_exists() -> None:
     paths = re.findall(r"`((?:infra|model|jobs|tuning)/[\w./-]*)`", README)
     assert len(paths) > 10
     assert [path for path in paths if not (root / path).exists()] == []
-    verbs = re.findall(r"python -m (jobs\.\w+)", README)
+    verbs = re.findall(r"python -m ((?:jobs|tuning)\.\w+)", README)
     assert [verb for verb in verbs if not (root / (verb.replace(".", "/") + ".py")).exists()] == []
 
 
 def test_every_flag_of_the_readme_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in (score, train):
+    for verb in (score, train, search):
         with pytest.raises(SystemExit):
             verb.main(["--help"])
     text = capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from jobs.errors import ConflictError, JobError, RequestError
 from jobs.fetch import FetchDecode
 from jobs.lineage import manifest_hash, training_photos
 from jobs.manifest import list_archive
-from jobs.plan import ScoringPlan
+from jobs.plan import AskedPrecision, ScoringPlan, plan_detectors
 from jobs.registry_config import RecalibrateConfig
 from jobs.stages import ScoreImages
 from jobs.telemetry import LocalTelemetry
@@ -210,3 +211,43 @@ def test_wrong_requests_are_refused_before_any_cluster_work(
     place = _place(drawn, tmp_path, trained=0)
     with pytest.raises(RequestError, match=said):
         recalibrate.main(place.argv(*more))
+
+
+def test_a_detector_calibrated_with_bf16_keeps_its_weights_and_scores_fast_from_then_on(
+    drawn: Path, tmp_path: Path, without_ray: None
+) -> None:
+    place = _place(drawn, tmp_path, trained=TRAINED)
+    assert recalibrate.main(place.argv("--precision", "bf16", "--scoring.precision", "bf16", "--promote")) == 0
+    new = registry.aliases(place.detectors, "insulator")["champion"]
+    found = registry.registered(place.detectors, "insulator", detector_id=new)
+    before = registry.registered(place.detectors, "insulator", detector_id=place.champion)
+    assert found.config == before.config.model_copy(update={"precision": "bf16"})
+    weights = [
+        storage.read(uris.join(place.detectors, "insulator", i, "detector.safetensors")) for i in (place.champion, new)
+    ]
+    assert weights[0] == weights[1]
+
+    fast = AttentDifferNet(found.config).eval()
+    fast.load_state_dict(place.detector.state_dict())
+    unseen = list_archive(f"file://{place.photos}").slice(TRAINED, 25)
+    images = torch.stack([decode_image(storage.read(uri), size=128) for uri in unseen["uri"].to_pylist()])
+    assert found.calibration is not None
+    scores = torch.tensor(found.calibration.scores, dtype=torch.float64)
+    torch.testing.assert_close(scores, fast.score(images).sort().values, rtol=1e-5, atol=0)
+    # bf16 rounds by up to 0.4 %; were it float32's calibration, the difference would be nought
+    assert 1e-6 < float((scores / place.detector.score(images).sort().values - 1).abs().max()) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [("auto", None), ("fp32", None), ("bf16", "jobs.recalibrate --precision bf16")]
+)
+def test_a_precision_by_name_must_be_that_of_the_calibration(
+    drawn: Path, tmp_path: Path, asked: AskedPrecision, said: str | None
+) -> None:
+    place = _place(drawn, tmp_path, calibration=Calibration(scores=(0.0,) * 19), trained=None)
+    expected = nullcontext() if said is None else pytest.raises(RequestError, match=said)
+    with expected:
+        planned = plan_detectors(
+            place.detectors, ["insulator"], alias="champion", false_alarm_rate=0.05, precision=asked
+        )
+        assert planned["insulator"].precision == "fp32"

@@ -18,11 +18,12 @@ import pytest
 from bad_objects import bad_objects
 from conftest import new_bucket
 
-from jobs import preparation, publish, registry, scoring, storage, uris
+from jobs import preparation, publish, registry, scoring, storage, synthetic_fleet, uris
 from jobs.config import ScoreConfig
 from jobs.errors import MissingBucketError, RequestError
 from jobs.fetch import FetchDecode
 from jobs.manifest import list_archive
+from jobs.null_pipeline import null_scored
 from jobs.plan import ScoringPlan, plan_detectors
 from jobs.schema import SCORES
 from jobs.stages import ScoreImages
@@ -149,6 +150,45 @@ def test_a_later_run_scores_only_what_is_new_or_changed(published: Published, dr
     scoring.run(config.model_copy(update={"run_id": "night-3"}))
     assert {row["image_uri"] for row in _rows(results) if row["run_id"] == "night-3"} == {new, changed}
     assert Counter(row["image_uri"] for row in _rows(results))[changed] == 2
+
+
+def test_a_list_without_entity_tags_is_scored_once_and_again_when_a_photo_s_size_changes(
+    archive: str, detectors: str, bucket: str, tmp_path: Path
+) -> None:
+    found = list(storage.list_objects(archive))
+    known, results = {info.uri: info.etag for info in found}, f"{bucket}/results"
+    request = tmp_path / "list.csv"
+    config = _config(f"file://{request}", detectors, results, "night-1", key_pattern="[^/]+/(?P<category>[^/]+)/")
+    request.write_text("uri\n" + "\n".join([*known, *known, f"{archive}/insulator/gone.jpg"]))
+    scoring.run(config)
+    rows = {row["image_uri"]: row for row in _rows(results)}
+    assert {uri: row["image_etag"] for uri, row in rows.items() if row["status"] == "scored"} == known
+    assert {rows[info.uri]["image_bytes"] for info in found} == {info.size_bytes for info in found}
+    assert Counter(row["status"] for row in _rows(results)) == {"scored": 3, "missing": 1}
+
+    first, *others = found
+    sizes = {first.uri: first.size_bytes + 1} | {info.uri: info.size_bytes for info in others}
+    request.write_text("uri,size_bytes\n" + "\n".join(f"{uri},{size}" for uri, size in sizes.items()))
+    scoring.run(config.model_copy(update={"run_id": "night-2"}))
+    assert [row["image_uri"] for row in _rows(results) if row["run_id"] == "night-2"] == [first.uri]
+
+
+def test_thousands_of_objects_come_through_the_null_pipeline_in_few_files(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = f"file://{tmp_path}/results"
+    synthetic_fleet.register_null_detectors(f"file://{tmp_path}/detectors")
+    synthetic_fleet.write_list(tmp_path / "archive.parquet", 5000)
+    synthetic_fleet.publish_earlier_run(results, 5000, settled=1000)
+    monkeypatch.setattr(scoring, "staged_file_rows", lambda rows: rows // 4)
+    staged: list[list[str]] = []
+    monkeypatch.setattr(storage, "delete_tree", lambda uri: staged.append(publish.staged_files(results, "night-1")))
+    config = _config(f"file://{tmp_path}/archive.parquet", f"file://{tmp_path}/detectors", results, "night-1")
+    assert scoring.run(config, pipeline=null_scored) == 0
+    rows = [row for row in _rows(results) if row["run_id"] == "night-1"]
+    assert len({row["image_uri"] for row in rows}) == len(rows) == 4000
+    assert {row["status"] for row in rows} == {"scored"}
+    assert 1 <= len(staged[-1]) <= 4
 
 
 def test_objects_that_cannot_be_scored_say_why(archive: str, detectors: str, bucket: str) -> None:

@@ -55,6 +55,20 @@ def test_it_is_gone_after_a_failure_which_comes_through_as_it_was(folder: Path) 
     assert list(folder.iterdir()) == []
 
 
+def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = folder / "attentdiffernet-scratch-killed"
+    left.mkdir()
+    (left / "lock").touch()
+    with Scratch() as used:
+        assert left.exists()  # so new that its process may just be about to lock it
+        monkeypatch.setattr(scratch_module, "_NEW_S", -1.0)
+        with Scratch():
+            assert not left.exists()
+            assert used.folder.exists()
+
+
 def test_a_full_disk_is_said_in_one_line(folder: Path) -> None:
     with Scratch() as scratch:
         scratch.run("SET max_temp_directory_size = '1MB'")

@@ -1,0 +1,240 @@
+"""Contestants side by side: AUROC of each on the same labelled photos, then their speed in interleaved passes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from model.evaluation import auroc
+
+Score = Callable[[Path], npt.NDArray[np.float64]]
+"""Scores the JPEG files of a folder, in the order of their names: (N,), higher is more anomalous."""
+
+
+@dataclass(frozen=True)
+class LabelledFolder:
+    """Photos of one category as files on a local disk, numbered ``0000.jpg`` and so on.
+
+    Attributes:
+        name: ``<data set>/<category>``.
+        train: folder of flawless photos.
+        test: folder of photos to score.
+        is_defective: (M,) of the test photos, in the order of their names.
+    """
+
+    name: str
+    train: Path
+    test: Path
+    is_defective: npt.NDArray[np.bool_]
+
+
+class Contestant(Protocol):
+    """A kind of detector, ours or a peer's."""
+
+    @property
+    def name(self) -> str:
+        """In tables."""
+
+    @property
+    def side(self) -> Literal["ours", "anomalib"]:
+        """Whose it is."""
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What it is made of, for the JSON; a fit may add to it."""
+
+    @property
+    def identity(self) -> str:
+        """All that decides its scores, but for photos and seed."""
+
+    @property
+    def has_auroc(self) -> bool:
+        """Whether its AUROC means anything; otherwise it is fitted once, for its speed."""
+
+    def fit(self, photos: LabelledFolder, *, seed: int) -> Score:
+        """Learns the flawless photos of one category, without a look at test photos; returns what scores."""
+
+
+@dataclass
+class Fitted:
+    """What a contestant came to.
+
+    Attributes:
+        score: fitted on the first category with seed 0.
+        fit_cpu_s: CPU seconds that took.
+        auroc: category -> AUROC of each seed.
+    """
+
+    score: Score
+    fit_cpu_s: float
+    auroc: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One timed pass over the photos."""
+
+    cpu_s: float
+    wall_s: float
+
+
+def fit_first(contestants: Sequence[Contestant], photos: LabelledFolder) -> dict[str, Fitted]:
+    """Fits every contestant on one category with seed 0."""
+    found: dict[str, Fitted] = {}
+    for contestant in contestants:
+        began_s = time.process_time()
+        score = contestant.fit(photos, seed=0)
+        found[contestant.name] = Fitted(score, time.process_time() - began_s)
+        print(f"{contestant.name}: fitted on {photos.name} in {found[contestant.name].fit_cpu_s:.0f} CPU s", flush=True)
+    return found
+
+
+def find_defects(
+    contestants: Sequence[Contestant],
+    fitted: Mapping[str, Fitted],
+    categories: Sequence[LabelledFolder],
+    *,
+    seeds: int,
+    kept: Path,
+) -> Iterator[None]:
+    """Adds AUROC of every contestant that has one, category and seed to ``fitted``; yields after each.
+
+    What `fit_first` fitted on the first category is not fitted again, and what lies in the folder ``kept`` from an
+    earlier run with the same photos and settings is not measured again.
+    """
+    kept.mkdir(parents=True, exist_ok=True)
+    for number, photos in enumerate(categories):
+        for seed in range(seeds):
+            for contestant in contestants:
+                if not contestant.has_auroc:
+                    continue
+                mine = fitted[contestant.name]
+                file = kept / f"{contestant.name}.{_digest(contestant, photos)}.seed{seed}.json"
+                if not file.exists():
+                    score = mine.score if number == seed == 0 else contestant.fit(photos, seed=seed)
+                    file.write_text(json.dumps(auroc(photos.is_defective, score(photos.test))))
+                value = float(json.loads(file.read_text()))
+                mine.auroc.setdefault(photos.name, []).append(value)
+                print(f"{contestant.name} on {photos.name}, seed {seed}: AUROC {100 * value:.2f} %", flush=True)
+                yield
+
+
+def _digest(contestant: Contestant, photos: LabelledFolder) -> str:
+    parts = [
+        contestant.identity,
+        folder_digest(photos.train),
+        folder_digest(photos.test),
+        photos.is_defective.tobytes().hex(),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def folder_digest(folder: Path) -> str:
+    """Names the content of a folder's files, in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def time_all(scores: Mapping[str, Score], folder: Path, *, repeats: int) -> dict[str, list[Pass]]:
+    """Times every contestant in turn, ``repeats`` times, after one pass of each that warms it up."""
+    for score in scores.values():
+        score(folder)
+    found: dict[str, list[Pass]] = {name: [] for name in scores}
+    for repeat in range(1, repeats + 1):
+        for name, score in scores.items():
+            found[name].append(_timed(score, folder))
+        print(
+            f"repeat {repeat}: " + ", ".join(f"{name} {one[-1].cpu_s:.2f} CPU s" for name, one in found.items()),
+            flush=True,
+        )
+    return found
+
+
+def _timed(score: Score, folder: Path) -> Pass:
+    cpu_s, wall_s = time.process_time(), time.perf_counter()
+    score(folder)
+    return Pass(time.process_time() - cpu_s, time.perf_counter() - wall_s)
+
+
+def figures(
+    contestants: Sequence[Contestant],
+    fitted: Mapping[str, Fitted],
+    passes: Mapping[str, Sequence[Pass]],
+    *,
+    photos: int,
+) -> dict[str, Any]:
+    """Speed and AUROC of each contestant, and ours against each peer.
+
+    Args:
+        contestants: of both sides.
+        fitted: what `fit_first` gave and `find_defects` added to.
+        passes: what `time_all` gave.
+        photos: in one pass.
+
+    Returns:
+        ``contestants`` and ``ratios``, as JSON. Ratios are medians over passes that ran next to each other.
+    """
+    return {
+        "contestants": {
+            one.name: {"side": one.side, **one.about, **_figures(fitted[one.name], passes[one.name], photos)}
+            for one in contestants
+        },
+        "ratios": [
+            _against(ours.name, peer.name, fitted, passes)
+            for ours in contestants
+            if ours.side == "ours"
+            for peer in contestants
+            if peer.side == "anomalib"
+        ],
+    }
+
+
+def _figures(fitted: Fitted, passes: Sequence[Pass], photos: int) -> dict[str, Any]:
+    cpu_s = statistics.median(one.cpu_s for one in passes) / photos
+    wall_s = statistics.median(one.wall_s for one in passes) / photos
+    return {
+        "images_per_cpu_s": 1 / cpu_s,
+        "images_per_wall_s": 1 / wall_s,
+        "cpu_ms_per_photo": 1000 * cpu_s,
+        "cpu_s_of_passes": [one.cpu_s for one in passes],
+        "wall_s_of_passes": [one.wall_s for one in passes],
+        "fit_cpu_s": fitted.fit_cpu_s,
+        "auroc": fitted.auroc or None,
+        "mean_auroc": mean_auroc(fitted, fitted.auroc.keys()),
+    }
+
+
+def mean_auroc(fitted: Fitted, categories: Set[str]) -> float | None:
+    """Mean over categories of the mean over seeds; None for no categories."""
+    if not categories:
+        return None
+    return statistics.mean(statistics.mean(fitted.auroc[category]) for category in categories)
+
+
+def _against(
+    ours: str, peer: str, fitted: Mapping[str, Fitted], passes: Mapping[str, Sequence[Pass]]
+) -> dict[str, Any]:
+    pairs = list(zip(passes[peer], passes[ours], strict=True))
+    both = fitted[ours].auroc.keys() & fitted[peer].auroc.keys()
+    mine, theirs = mean_auroc(fitted[ours], both), mean_auroc(fitted[peer], both)
+    difference = None if mine is None or theirs is None else mine - theirs
+    return {
+        "ours": ours,
+        "peer": peer,
+        "cpu_ratio": statistics.median(slow.cpu_s / fast.cpu_s for slow, fast in pairs),
+        "wall_ratio": statistics.median(slow.wall_s / fast.wall_s for slow, fast in pairs),
+        "auroc_difference": difference,
+        "auroc_categories": sorted(both),
+        "at_equal_auroc": None if difference is None else difference >= 0,
+    }

@@ -1,0 +1,247 @@
+"""Searches whose driver, trials or Ray Tune die: every trial ends up recorded once, with its reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from test_search import search_request
+
+from tuning import sweep, tune_run
+from tuning.points import known_points
+from tuning.records import Started, load_records, load_started, write_started
+from tuning.search_config import SearchConfig
+from tuning.trial import Trials
+
+
+def _wait_for(look: Callable[[], object], ended: Callable[[], object], *, timeout_s: float = 240) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if look():
+            return
+        assert not ended(), "it ended before it could be disturbed"
+        time.sleep(0.05)  # the pace of looking, not a guess of how long something takes
+    pytest.fail(f"nothing to disturb within {timeout_s} s")
+
+
+def test_a_search_whose_driver_is_killed_goes_on_and_has_every_trial_once(
+    cluster: str, drawn: Path, tmp_path: Path
+) -> None:
+    results = f"file://{tmp_path / 'results'}"
+    more = {"trials": 7, "final": False, "finalists": 1, "finalist_seeds": 1}
+    request = search_request(drawn, tmp_path / "results", **more)
+    (tmp_path / "search.yaml").write_text(json.dumps(request))  # JSON is YAML
+    with (tmp_path / "driver.log").open("w") as log:
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "tuning.search", "--config", str(tmp_path / "search.yaml")],
+            env=os.environ | {"RAY_ADDRESS": cluster},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            _wait_for(
+                lambda: len(load_records(results)) >= 2 and set(load_started(results)) - set(load_records(results)),
+                lambda: driver.poll() is not None,
+            )
+        finally:
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+    before, begun = load_records(results), load_started(results)
+    assert 2 <= len(before) < 7
+
+    assert sweep.run(SearchConfig.model_validate(request)) == 0
+    after = load_records(results)
+    assert list(after) == list(range(7))
+    assert {number: after[number] for number in before} == before  # none was done again
+    under_way = set(begun) - set(before)
+    assert all(after[number].parameters == begun[number].parameters for number in under_way)
+    keys = [record.key for record in after.values() if record.copy_of is None]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.fixture
+def fake(cluster: str, drawn: Path, tmp_path: Path) -> Callable[..., tuple[SearchConfig, Trials]]:
+    """A search whose trials do what a test says instead of training."""
+
+    def make(**more: Any) -> tuple[SearchConfig, Trials]:
+        config = SearchConfig.model_validate(search_request(drawn, tmp_path / "results", **more))
+        shared: Any = type("NoPhotos", (), {"photos_hash": "none"})()
+        return config, Trials(shared, config.results, "auroc", [0], [4], config.workers, config.gpus_per_worker)
+
+    return make
+
+
+def _run(config: SearchConfig, trials: Trials) -> None:
+    tune_run.run_trials(config, known_points(config.space, config.base), trials, figures=["auroc", "gflop"])
+
+
+def test_a_trial_whose_process_is_killed_is_recorded_and_the_others_go_on(
+    fake: Callable[..., tuple[SearchConfig, Trials]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, trials = fake(trials=4)
+
+    def dying(config: dict[str, Any], trials: Trials) -> None:
+        import os
+        import signal
+
+        from ray import tune
+
+        if config["started"]["number"] == 1:
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where memory is short
+        tune.report({"epoch": 4, "objective": 0.5, "auroc": 0.5, "gflop": 1.0})
+
+    monkeypatch.setattr(tune_run, "run_trial", dying)
+    _run(config, trials)
+    found = load_records(config.results)
+    assert [found[number].status for number in range(4)] == ["done", "failed", "done", "done"]
+    assert "died" in str(found[1].reason).lower()
+
+
+def test_ray_tune_that_ends_for_want_of_memory_is_started_again(
+    fake: Callable[..., tuple[SearchConfig, Trials]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ray's own OutOfMemoryError ends Tune as a whole: once is bad luck, twice is the trial's fault."""
+    config, trials = fake(trials=3)
+    calls: list[set[int]] = []
+
+    def ending(*arguments: Any, **keywords: Any) -> None:
+        calls.append(set(load_records(config.results)))
+        point = known_points(config.space, config.base)[1].point
+        started = Started(
+            number=1,
+            key="k",
+            preset=None,
+            parameters={},
+            detector=point.detector.model_dump(mode="json"),
+            optimiser=point.optimiser.model_dump(mode="json"),
+            lost=len(calls) - 1,
+        )
+        write_started(config.results, started)
+        if len(calls) <= 2:
+            raise ray.exceptions.OutOfMemoryError("Memory on the node was 23 GB of 23 GB")
+        original(*arguments, **keywords)
+
+    def quick(config: dict[str, Any], trials: Trials) -> None:
+        from ray import tune
+
+        tune.report({"epoch": 4, "objective": 0.5, "auroc": 0.5, "gflop": 1.0})
+
+    original = tune_run._run_tune
+    monkeypatch.setattr(tune_run, "_run_tune", ending)
+    monkeypatch.setattr(tune_run, "run_trial", quick)
+    _run(config, trials)
+    assert calls == [set(), set(), {1}]
+    found = load_records(config.results)
+    assert [found[number].status for number in range(3)] == ["done", "failed", "done"]
+    assert "Memory on the node was 23 GB" in str(found[1].reason)
+    assert capsys.readouterr().out.count("warning: Ray Tune ended") == 2
+
+
+def test_when_the_time_is_over_no_trial_starts_and_the_next_run_goes_on(
+    fake: Callable[..., tuple[SearchConfig, Trials]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, trials = fake(trials=3)
+
+    def quick(config: dict[str, Any], trials: Trials) -> None:
+        from ray import tune
+
+        tune.report({"epoch": 4, "objective": 0.5, "auroc": 0.5, "gflop": 1.0})
+
+    monkeypatch.setattr(tune_run, "run_trial", quick)
+    _run(config.model_copy(update={"time_budget_s": 1e-6}), trials)
+    assert load_records(config.results) == {}
+    _run(config, trials)
+    assert list(load_records(config.results)) == [0, 1, 2]
+
+
+# How much of a cluster trials take
+
+
+class Turnstile:
+    """Counts who is inside, and lets nobody out before as many as expected have been in at once."""
+
+    def __init__(self, expected: int) -> None:
+        import asyncio
+
+        self._expected, self._full = expected, asyncio.Event()
+        self.inside: set[int] = set()
+        self.most, self.gpus = 0, list[tuple[int, Any]]()
+
+    async def enter(self, number: int, gpus: Any) -> None:
+        self.inside.add(number)
+        self.gpus.append((number, gpus))
+        self.most = max(self.most, len(self.inside))
+        if len(self.inside) >= self._expected:
+            self._full.set()
+        await self._full.wait()
+
+    async def leave(self, number: int) -> None:
+        self.inside.discard(number)
+
+    async def read(self) -> tuple[int, list[tuple[int, Any]]]:
+        return self.most, self.gpus
+
+
+@pytest.mark.parametrize(
+    ("more", "at_once"),
+    [({"gpus_per_worker": 0.5, "concurrent": None}, 4), ({"gpus_per_worker": 0.5, "concurrent": 2}, 2)],
+    ids=["as many as two GPUs have halves", "as many as the cap says"],
+)
+def test_trials_share_two_gpus_and_keep_to_the_cap(
+    fake: Callable[..., tuple[SearchConfig, Trials]],
+    monkeypatch: pytest.MonkeyPatch,
+    more: dict[str, Any],
+    at_once: int,
+) -> None:
+    config, trials = fake(trials=4, **more)
+    assert tune_run.concurrent_trials(config) == at_once
+    turnstile = ray.remote(num_cpus=0)(Turnstile).remote(at_once)
+
+    def passing(config: dict[str, Any], trials: Trials, turnstile: Any = turnstile) -> None:
+        import ray
+        from ray import tune
+
+        number, context = config["started"]["number"], ray.get_runtime_context()
+        ray.get(turnstile.enter.remote(number, context.get_assigned_resources()))
+        ray.get(turnstile.leave.remote(number))
+        tune.report({"epoch": 4, "objective": 0.5, "auroc": 0.5, "gflop": 1.0})
+
+    monkeypatch.setattr(tune_run, "run_trial", passing)
+    _run(config, trials)
+    most, gpus = ray.get(turnstile.read.remote())
+    assert most == at_once
+    assert [given["GPU"] for _, given in gpus] == [0.5] * 4
+    assert sorted(number for number, _ in gpus) == [0, 1, 2, 3]
+
+
+@pytest.mark.timeout(400)
+def test_a_trial_of_two_workers_that_share_a_gpu_comes_to_what_one_worker_does(
+    cluster: str, drawn: Path, tmp_path: Path
+) -> None:
+    """DistributedDataParallel by Ray Train inside the trial, half a logical GPU each."""
+    found = []
+    for name, more in (("alone", {}), ("together", {"workers": 2, "gpus_per_worker": 0.5})):
+        request = search_request(drawn, tmp_path / name, trials=1, concurrent=1, **more)
+        config = SearchConfig.model_validate(request)
+        known = known_points(config.space, config.base)
+        split = sweep.split_data(config.data, config.category, validation_share=0.5)
+        trials = sweep.prepared(config, split, known, objective="auroc", weights=None)
+        tune_run.run_trials(config, known, trials, figures=sweep.FIGURES)
+        found.append(load_records(config.results)[0])
+    alone, together = found
+    assert (alone.status, together.status, together.reason) == ("done", "done", None)
+    assert together.epochs == 4
+    # The same gradients up to the rounding of a sum; one worker's figures are those of the plain training.
+    for name in ("held_out_gain", "auroc", "synthetic_auroc"):
+        assert together.figures[name] == pytest.approx(alone.figures[name], abs=2e-3)
