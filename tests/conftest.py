@@ -114,15 +114,22 @@ def cluster(s3_environment: str | None) -> Iterator[str]:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("JOBS_DECODER_TEST_POISON", POISON_MARKER)  # its workers have it from here
-    context = ray.init(
-        num_cpus=8,
-        num_gpus=2,  # logical ones, for tests of how they are shared
-        runtime_env={"env_vars": worker_environment()},
-        object_store_memory=600_000_000,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="warning",
-    )
+    for tries_left in (2, 1, 0):
+        try:
+            context = ray.init(
+                num_cpus=8,
+                num_gpus=2,  # logical ones, for tests of how they are shared
+                runtime_env={"env_vars": worker_environment()},
+                object_store_memory=600_000_000,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="warning",
+            )
+            break
+        except Exception:  # Ray's own kind: on a busy machine its agents do not start within its fixed time
+            ray.shutdown()
+            if not tries_left:
+                raise
     yield str(context.address_info["address"])
     ray.shutdown()
 

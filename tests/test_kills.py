@@ -131,6 +131,7 @@ def test_whatever_is_killed_every_image_comes_out_once(
     assert reader.seen <= {0, PHOTOS}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_cancelled_run_says_that_it_can_go_on_and_leaves_nothing_running(
     stop: signal.Signals, archive: str, detectors: str, bucket: str
@@ -155,6 +156,7 @@ def test_a_cancelled_run_says_that_it_can_go_on_and_leaves_nothing_running(
     _assert_every_image_once(results)
 
 
+@pytest.mark.nightly
 def test_a_second_run_with_the_same_id_is_refused_and_does_no_harm(
     cluster: str, archive: str, detectors: str, bucket: str
 ) -> None:

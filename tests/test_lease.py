@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -164,3 +166,37 @@ def test_a_damaged_lease_says_what_to_do(uri: str) -> None:
     storage.write(uri, b"{")
     with pytest.raises(RequestError, match=r"lease\.json is damaged: .* delete it"), held(uri):
         pass
+
+
+def test_the_job_exits_2_with_one_line_while_another_holds_its_run(tmp_path: Path) -> None:
+    results = f"file://{tmp_path}/results"
+    argv = ["--archive", str(tmp_path), "--detectors", str(tmp_path), "--results", results, "--run-id", "night"]
+    with held(f"{results}/staging/night/lease.json"):
+        done = subprocess.run(
+            [sys.executable, "-m", "jobs.score", *argv], capture_output=True, text=True, check=False, cwd=_ROOT
+        )
+    assert done.returncode == EXIT_BAD_REQUEST, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"error: this run is under way: process {os.getpid()} on " in line
+    assert "take a new --run-id" in line
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_verb_that_is_stopped_exits_1_with_one_line_and_gives_its_lease_back(
+    stop: signal.Signals, tmp_path: Path
+) -> None:
+    uri = f"file://{tmp_path}/lease.json"
+    script = (
+        "from jobs.cli import run_verb; from jobs.lease import held; import time\n"
+        f"def main(argv):\n    with held({uri!r}): print('held', flush=True); time.sleep(600)\n"
+        "run_verb(main)"
+    )
+    verb = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=_ROOT
+    )
+    assert verb.stdout is not None
+    assert verb.stdout.readline() == "held\n"
+    verb.send_signal(stop)
+    said = verb.communicate(timeout=60)[1]
+    assert (verb.returncode, said) == (1, "interrupted; the same command continues where this one stopped\n")
+    assert list(storage.list_objects(f"file://{tmp_path}")) == []

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import plainly_trained, tiny_training
 
-from jobs import preparation, publish, scoring, storage, table_files
+from jobs import publish, registry, scoring, storage, table_files
 from jobs.config import ScoreConfig
 from jobs.errors import EXIT_FAILED, JobError
+from jobs.progress import Reported
+from jobs.train_config import TrainConfig
 
 PHOTOS = 96
 """In the drawn archive's data."""
@@ -20,6 +23,24 @@ PHOTOS = 96
 
 class Crash(BaseException):
     """The process dies here: nothing of ours may catch it."""
+
+
+@pytest.fixture(scope="module")
+def registered(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A registry with a champion of category insulator, made without Ray."""
+    place = tmp_path_factory.mktemp("plain")
+    training = TrainConfig.model_validate(tiny_training(drawn, place) | {"optimiser": {"epochs": 1}})
+    detector_id, _, _ = plainly_trained(training, place / "artifact")
+    uri = f"file://{place}/registry"
+    registry.put(uri, "insulator", folder=place / "artifact")
+    registry.set_alias(uri, "insulator", alias="champion", detector_id=detector_id)
+    return uri
+
+
+@pytest.fixture(autouse=True)
+def no_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is scored, so every row is published as ``failed: lost``: what is tested comes after."""
+    monkeypatch.setattr(scoring, "_score", lambda *_: ({}, Reported()))
 
 
 def config(drawn: Path, detectors: str, results: str) -> ScoreConfig:
@@ -30,7 +51,6 @@ def config(drawn: Path, detectors: str, results: str) -> ScoreConfig:
             "results": results,
             "run_id": "night",
             "max_error_rate": 1.0,
-            "scoring": {"actors": 1},
         }
     )
 
@@ -61,10 +81,10 @@ CRASHES = [
 
 
 def test_a_crash_at_any_point_of_publication_shows_no_part_of_the_run(
-    cluster: str, drawn: Path, detectors: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+    drawn: Path, registered: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One run that dies at one point after the other: each try goes on from what the last one left."""
-    request = config(drawn, detectors, f"{bucket}/results")
+    request = config(drawn, registered, f"{bucket}/results")
     monkeypatch.setattr(table_files, "ROW_GROUP_ROWS", 20)
     monkeypatch.setattr(table_files, "FILE_BYTES", 1)
     for function, part, when in CRASHES:
@@ -72,8 +92,8 @@ def test_a_crash_at_any_point_of_publication_shows_no_part_of_the_run(
             crash(patch, function, part=part, when=when)
             with pytest.raises(Crash):
                 scoring.run(request)
-        is_published = publish.read_record(request.results, "night") is not None
-        assert is_published == ((function, when) in [("write", "after"), ("delete_tree", "before")])
+        is_published = (function, when) in [("write", "after"), ("delete_tree", "before")]
+        assert (publish.read_record(request.results, "night") is not None) == is_published
         assert len(publish.published_rows(request.results, ["image_uri"])) == (PHOTOS if is_published else 0)
     assert scoring.run(request) == 0
     rows = publish.published_rows(request.results, ["image_uri"])["image_uri"].to_pylist()
@@ -93,20 +113,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_in_staging_ends_with_one_line_and_can_go_on(
-    cluster: str, drawn: Path, detectors: str, small_disk: Path
+@pytest.mark.parametrize("free_bytes", [0, 8192, 24_576])
+def test_a_disk_that_is_full_at_any_point_ends_the_run_with_one_line_and_it_can_go_on(
+    free_bytes: int, drawn: Path, registered: str, small_disk: Path
 ) -> None:
-    results = f"file://{small_disk}"
-    request = config(drawn, detectors, results)
-    preparation.prepared(request)
-    filler = small_disk / "filler"
-    free_bytes = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
-    filler.write_bytes(bytes(free_bytes - 16_384))  # the lease finds room, scores do not
-    with pytest.raises(JobError, match=r"scoring stopped: .*the same command continues") as caught:
+    results, filler = f"file://{small_disk}", small_disk / "filler"
+    request = config(drawn, registered, results)
+    room = os.statvfs(small_disk)
+    filler.write_bytes(bytes(room.f_bavail * room.f_frsize - free_bytes))
+    with pytest.raises(JobError, match="No space left on device") as caught:
         scoring.run(request)
     assert caught.value.exit_code == EXIT_FAILED
     assert "\n" not in str(caught.value)
-    assert publish.published_rows(results, ["image_uri"]).num_rows == 0
+    assert publish.read_record(results, "night") is None
     filler.unlink()
     assert scoring.run(request) == 0
     assert publish.published_rows(results, ["image_uri"]).num_rows == PHOTOS
