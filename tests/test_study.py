@@ -27,7 +27,8 @@ from tuning.records import (
     write_started,
 )
 from tuning.search_config import SearchConfig
-from tuning.space import Point, SpaceConfig
+from tuning.space import Point
+from tuning.space_config import SpaceConfig
 from tuning.study import PRESET, NumberedTPE, new_study
 
 BASE = Point(DetectorConfig(weights="random", train_angles="scoring"), OptimiserConfig())

@@ -19,7 +19,8 @@ from model.config import BACKBONE_STAGES, PRESETS, DetectorConfig, OptimiserConf
 from tuning.dimensions import Range, choose, contains
 from tuning.points import known_points, sampled_point
 from tuning.search_config import SearchConfig
-from tuning.space import Point, SpaceConfig, check_space
+from tuning.space import Point, check_space
+from tuning.space_config import SpaceConfig
 
 BACKBONES = ("alexnet", "alexnet_caffe", "squeezenet1_0")
 

@@ -10,7 +10,8 @@ from typing import Any
 from jobs.config import merge
 from model.config import PRESETS, AttentionConfig, DetectorConfig
 from tuning.dimensions import Chooser, Dimension, Value, choose, contains, is_fixed, values
-from tuning.space import NONE, Point, SpaceConfig, kinds, point
+from tuning.space import NONE, Point, kinds, point
+from tuning.space_config import SpaceConfig
 
 
 @dataclass(frozen=True)

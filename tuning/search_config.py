@@ -9,7 +9,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from jobs import uris
 from jobs.config import JobConfig, Name, Uri
 from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimiserConfig
-from tuning.space import Point, SpaceConfig
+from tuning.space import Point
+from tuning.space_config import SpaceConfig
 
 GUIDES = ("held_out_gain", "shift_agreement", "seed_agreement", "synthetic_auroc")
 """Figures that need no labelled defect, see `tuning.judge`."""
