@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 from pydantic import BaseModel, ConfigDict
 
@@ -148,13 +149,35 @@ def held(uri: str) -> Iterator[Lease]:
     """
     lease = _taken(uri)
     try:
-        yield lease
+        with _interrupted_once_lost(lease):
+            yield lease
     except KeyboardInterrupt:
         if lease.is_lost:
             raise lease.lost() from None
         raise
     finally:
         lease.release()
+
+
+@contextmanager
+def _interrupted_once_lost(lease: Lease) -> Iterator[None]:
+    """Lets the lease's SIGINT through where the process ignores that signal, as one does that a shell runs with &."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers, and only it is interrupted
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        if lease.is_lost or before == signal.SIG_DFL:
+            raise KeyboardInterrupt
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _taken(uri: str) -> Lease:

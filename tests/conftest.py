@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import uuid
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from model.detector import AttentDifferNet
     from model.metrics import EpochMetrics
 
+# Ignored in what a shell starts in the background, and inherited: tests could not interrupt anything then.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A deadline in milliseconds would measure what else the machine does.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
