@@ -139,7 +139,7 @@ def test_publishing_again_leaves_no_file_of_the_earlier_try_behind(tmp_path: obj
 
 def test_a_row_number_that_is_not_in_the_manifest_is_no_row(tmp_path: object) -> None:
     published = _publish(_scored(_manifest(4), [1.0] * 4), _manifest(2), f"file://{tmp_path}")
-    assert published.counts == {Status.SCORED: 2}
+    assert published.tally.counts == {Status.SCORED: 2}
 
 
 def test_rows_of_a_run_without_record_do_not_count(tmp_path: object) -> None:
