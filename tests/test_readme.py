@@ -120,7 +120,13 @@ def test_the_search_s_command_runs_as_it_stands_and_its_winner_can_be_trained(
     space = {"image_size": 128, "scales": 2, "flow_hidden_width": 32, "flow_blocks": 2, "pretext_steps": 2}
     small.write_text(
         yaml.safe_dump(
-            {"detector": TINY, "optimiser": {"epochs": 2}, "space": space, "validation_share": 0.5, "finalists": 1}
+            {
+                "detector": {**TINY, "collapse_guard": False},
+                "optimiser": {"epochs": 2},
+                "space": space,
+                "validation_share": 0.5,
+                "finalists": 1,
+            }
         )
     )
     asked = _command("python -m tuning.search ")

@@ -168,29 +168,32 @@ def test_when_the_time_is_over_no_trial_starts_and_the_next_run_goes_on(
 # How much of a cluster trials take
 
 
-class Turnstile:
-    """Counts who is inside, and lets nobody out before as many as expected have been in at once."""
+def _turnstile(expected: int) -> Any:
+    """An actor that counts who is inside, and lets nobody out before as many as expected have been in at once."""
 
-    def __init__(self, expected: int) -> None:
-        import asyncio
+    class Turnstile:  # within a function it travels by value: workers cannot import this module
+        def __init__(self) -> None:
+            import asyncio
 
-        self._expected, self._full = expected, asyncio.Event()
-        self.inside: set[int] = set()
-        self.most, self.gpus = 0, list[tuple[int, Any]]()
+            self._full = asyncio.Event()
+            self._inside: set[int] = set()
+            self._most, self._gpus = 0, list[tuple[int, float]]()
 
-    async def enter(self, number: int, gpus: Any) -> None:
-        self.inside.add(number)
-        self.gpus.append((number, gpus))
-        self.most = max(self.most, len(self.inside))
-        if len(self.inside) >= self._expected:
-            self._full.set()
-        await self._full.wait()
+        async def enter(self, number: int, gpu: float) -> None:
+            self._inside.add(number)
+            self._gpus.append((number, gpu))
+            self._most = max(self._most, len(self._inside))
+            if len(self._inside) >= expected:
+                self._full.set()
+            await self._full.wait()
 
-    async def leave(self, number: int) -> None:
-        self.inside.discard(number)
+        async def leave(self, number: int) -> None:
+            self._inside.discard(number)
 
-    async def read(self) -> tuple[int, list[tuple[int, Any]]]:
-        return self.most, self.gpus
+        async def read(self) -> tuple[int, list[tuple[int, float]]]:
+            return self._most, self._gpus
+
+    return ray.remote(num_cpus=0)(Turnstile).remote()
 
 
 @pytest.mark.parametrize(
@@ -206,14 +209,14 @@ def test_trials_share_two_gpus_and_keep_to_the_cap(
 ) -> None:
     config, trials = fake(trials=4, **more)
     assert tune_run.concurrent_trials(config) == at_once
-    turnstile = ray.remote(num_cpus=0)(Turnstile).remote(at_once)
+    turnstile = _turnstile(at_once)
 
     def passing(config: dict[str, Any], trials: Trials, turnstile: Any = turnstile) -> None:
         import ray
         from ray import tune
 
         number, context = config["started"]["number"], ray.get_runtime_context()
-        ray.get(turnstile.enter.remote(number, context.get_assigned_resources()))
+        ray.get(turnstile.enter.remote(number, context.get_assigned_resources()["GPU"]))
         ray.get(turnstile.leave.remote(number))
         tune.report({"epoch": 4, "objective": 0.5, "auroc": 0.5, "gflop": 1.0})
 
@@ -221,7 +224,7 @@ def test_trials_share_two_gpus_and_keep_to_the_cap(
     _run(config, trials)
     most, gpus = ray.get(turnstile.read.remote())
     assert most == at_once
-    assert [given["GPU"] for _, given in gpus] == [0.5] * 4
+    assert [gpu for _, gpu in gpus] == [0.5] * 4
     assert sorted(number for number, _ in gpus) == [0, 1, 2, 3]
 
 

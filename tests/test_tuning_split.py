@@ -91,7 +91,9 @@ def test_auto_takes_labels_where_there_are_any_and_a_guide_else(drawn: Path, tmp
     assert chosen_objective(config, bare) in ("held_out_gain", "shift_agreement")
     with pytest.raises(RequestError, match="objective auroc needs validation photos with defects"):
         chosen_objective(config.model_copy(update={"objective": "auroc"}), bare)
-    assert "A handful would do: 5 defects: +-" in "\n".join(split_lines(bare, "held_out_gain"))
+    said = "\n".join(split_lines(bare, "held_out_gain"))
+    assert "A handful would do: 5 defects: +-" in said
+    assert "held_out_gain is a guess" in said
 
 
 def test_synthetic_defects_are_taken_with_a_warning(drawn: Path) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json
 from ray import tune
 
-from jobs.pipeline import cause
 from jobs.progress import Report
 from tuning.records import Started, Status, TrialRecord, write_record
 from tuning.trial import EPOCH, OBJECTIVE
@@ -59,8 +60,7 @@ class KeepRecords(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Called by Tune once a trial has failed, whatever the reason."""
-        error = trial.get_pickled_error() or trial.get_error()
-        reason = "no reason was given" if error is None else cause(error).removeprefix("JobError: ")
+        reason = _reason(trial.error_file)
         record = self._record(trial, epochs=(trial.last_result or {}).get(EPOCH, 0), figures={}, reason=reason)
         write_record(self._results, record)
         print(f"failed: trial {record.number} ({record.name}): {reason}", flush=True)
@@ -83,3 +83,22 @@ class KeepRecords(tune.Callback):
             seconds=float((trial.last_result or {}).get("time_total_s", 0.0)),
             copy_of=trial.config["copy_of"],
         )
+
+
+_RAISED = re.compile(r"^(?:[a-z_]\w*\.)*([A-Z]\w*): (.+)$")
+"""The line of a traceback that names the exception, its module left out."""
+
+
+def _reason(error_file: str | None) -> str:
+    """What a trial failed of, one line, from the traceback that Tune keeps in a file of the driver's node.
+
+    Tune has the exception itself in its storage, but only some time after it has told of the failure.
+    """
+    if error_file is None or not Path(error_file).exists():
+        return "Ray Tune gave no reason"
+    lines = [line.strip() for line in Path(error_file).read_text(errors="replace").splitlines() if line.strip()]
+    raised = [found for line in lines if (found := _RAISED.match(line))]
+    if not raised:
+        return lines[-1] if lines else "Ray Tune gave no reason"
+    kind, message = raised[-1].groups()
+    return message if kind == "JobError" else f"{kind}: {message}"

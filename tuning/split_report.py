@@ -22,7 +22,10 @@ def split_lines(split: Split, objective: str) -> list[str]:
         split: of the search.
         objective: what trials are judged by.
     """
-    return [*_lines(split), *([_SYNTHETIC_WARNING] if objective == "synthetic_auroc" else [])]
+    warnings = [_SYNTHETIC_WARNING] if objective == "synthetic_auroc" else []
+    if not warnings and objective != "auroc":
+        warnings = [f"warning: {objective} is a guess: no guide without labels has been shown to follow AUROC"]
+    return [*_lines(split), *warnings]
 
 
 def _lines(split: Split) -> Iterator[str]:

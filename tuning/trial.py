@@ -46,7 +46,7 @@ class Trials:
     def resources(self) -> dict[str, float]:
         """Logical resources of a trial's own process; several workers have theirs beside it."""
         if self.workers > 1:
-            return {"CPU": 0}
+            return {"CPU": 0.01}  # it only waits, but Ray Tune takes no trial that asks for nothing
         return {"CPU": 1, "GPU": self.gpus_per_worker} if self.gpus_per_worker else {"CPU": 1}
 
 
