@@ -47,6 +47,8 @@ def _quiet_and_strict() -> None:
 
 def start_ray() -> None:
     """Joins the cluster of RAY_ADDRESS (as in `ray job submit`) or a running local one, else starts one of its own."""
+    for name, value in storage.worker_environment().items():
+        os.environ.setdefault(name, value)  # Ray Tune writes from the driver as well
     if not ray.is_initialized():
         _connect()
     _quiet_and_strict()
