@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import TINY
 
-from jobs import evaluate, manifest, recalibrate, registry, score, storage, train
+from jobs import benchmark, evaluate, manifest, recalibrate, registry, score, storage, train
 from tuning import search
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -164,7 +164,7 @@ def test_every_file_and_verb_that_the_readme_names_exists() -> None:
 
 
 def test_every_flag_of_the_readme_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in (score, train, search):
+    for verb in (score, train, search, benchmark):
         with pytest.raises(SystemExit):
             verb.main(["--help"])
     text = capsys.readouterr().out
