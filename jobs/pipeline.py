@@ -59,6 +59,8 @@ def _connect() -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     environment = {"env_vars": storage.worker_environment()}
     try:
+        if os.environ.get("RAY_ADDRESS") == "local":  # "auto" would start one with a CPU slot per core
+            raise ConnectionError
         ray.init(address="auto", runtime_env=environment, log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError:
         ray.init(
