@@ -58,11 +58,7 @@ def _connect() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_worker_niceness", "0")
     environment = {"env_vars": storage.worker_environment()}
-    try:
-        if os.environ.get("RAY_ADDRESS") == "local":  # "auto" would start one with a CPU slot per core
-            raise ConnectionError
-        ray.init(address="auto", runtime_env=environment, log_to_driver=False, logging_level=logging.WARNING)
-    except ConnectionError:
+    if os.environ.get("RAY_ADDRESS") == "local" or not _joined(environment):
         ray.init(
             address="local",
             num_cpus=LOGICAL_CPUS_PER_CORE * (os.cpu_count() or 1),
@@ -71,6 +67,15 @@ def _connect() -> None:
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
+
+
+def _joined(environment: dict[str, Any]) -> bool:
+    """Joins a running cluster, if there is one; with RAY_ADDRESS=local Ray would start one with a CPU slot per core."""
+    try:
+        ray.init(address="auto", runtime_env=environment, log_to_driver=False, logging_level=logging.WARNING)
+    except ConnectionError:
+        return False
+    return True
 
 
 def scoring_actors(resources: ScoringResources) -> int:
