@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from jobs import registry
+from jobs.fetch import Measure
 from jobs.plan import AskedPrecision
 from jobs.run_log import RunLog
 from model.artifact import load_artifact
@@ -20,8 +20,6 @@ from model.config import Precision
 from model.detector import AttentDifferNet
 from model.hardware import has_fast_bf16
 from model.packed_detector import PackedDetector
-
-Measure = Callable[[Mapping[str, float]], None]
 
 
 class Scorer(Protocol):

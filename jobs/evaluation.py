@@ -168,7 +168,7 @@ def _dataset(config: EvaluateConfig, manifest: pa.Table, candidates: Candidates,
     )
     blocks = [manifest.slice(start, DECODE_BATCH_PHOTOS) for start in range(0, len(manifest), DECODE_BATCH_PHOTOS)]
     actors = scoring_actors(resources)
-    decoding = decoded(ray.data.from_arrow(blocks), fetch_decode, tasks=None if resources.use_gpu else actors)
+    decoding = decoded(ray.data.from_arrow(blocks), fetch_decode.__call__, tasks=None if resources.use_gpu else actors)
     arguments = {
         "detectors": config.detectors,
         "candidates": candidates,

@@ -10,7 +10,7 @@ import ray
 
 from jobs.config import ScoringResources
 from jobs.fetch import DECODED
-from jobs.pipeline import DECODE_BATCH_PHOTOS, DECODE_CPUS, batch_photos, in_scoring_actors, scoring_actors
+from jobs.pipeline import batch_photos, decoded, in_scoring_actors, scoring_actors
 from jobs.plan import ScoringPlan
 from jobs.progress import Report
 from jobs.schema import MANIFEST, Status
@@ -28,13 +28,7 @@ def null_scored(
         resources: share of the cluster.
         report: tells the progress what each batch came to.
     """
-    decoding = manifest.map_batches(
-        _not_fetched,
-        batch_size=DECODE_BATCH_PHOTOS,
-        batch_format="pyarrow",
-        num_cpus=DECODE_CPUS,
-        compute=ray.data.TaskPoolStrategy(size=scoring_actors(resources)),
-    )
+    decoding = decoded(manifest, _not_fetched, tasks=scoring_actors(resources))
     arguments = {"plan": plan, "report": report}
     photos = batch_photos(plan, resources)
     return in_scoring_actors(decoding, NullScoreImages, arguments, batch_photos=photos, resources=resources)

@@ -110,7 +110,7 @@ def decode_photos(manifest: pa.Table, *, size: int, max_pixels: int) -> DecodedP
     rows = ray.data.from_arrow(manifest, override_num_blocks=math.ceil(len(manifest) / DECODE_BATCH_PHOTOS))
     # As many as scoring would take: each process takes seconds to import torch, more of them only wait for a core.
     tasks = scoring_actors(ScoringResources())
-    blocks = decoded(rows, fetch_decode, tasks=tasks).to_arrow_refs()
+    blocks = decoded(rows, fetch_decode.__call__, tasks=tasks).to_arrow_refs()
     outcomes: list[pa.Table] = []
     for first in range(0, len(blocks), tasks):
         # Where the blocks lie, not here: the driver's node need not have them for the driver to know what is in them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -130,16 +130,18 @@ def staged_file_rows(rows: int) -> int:
     return max(1, min(STAGED_FILE_ROWS, rows // 1000))
 
 
-def decoded(manifest: ray.data.Dataset, fetch_decode: FetchDecode, *, tasks: int | None) -> ray.data.Dataset:
+def decoded(
+    manifest: ray.data.Dataset, fetch_decode: Callable[[pa.Table], pa.Table], *, tasks: int | None
+) -> ray.data.Dataset:
     """The dataset of DECODED rows for a dataset of MANIFEST rows: the one way from bytes to pixels.
 
     Args:
         manifest: MANIFEST rows.
-        fetch_decode: the stage.
+        fetch_decode: the stage, a function or a method.
         tasks: most tasks at a time; None leaves it to the cluster's free CPUs.
     """
     return manifest.map_batches(
-        fetch_decode.__call__,
+        fetch_decode,
         batch_size=DECODE_BATCH_PHOTOS,
         batch_format="pyarrow",
         num_cpus=DECODE_CPUS,
@@ -169,7 +171,7 @@ def scored(
     )
     actors = scoring_actors(resources)
     # A decoder per CPU scorer is plenty, and each process takes seconds to import torch; GPUs want all they can get.
-    decoding = decoded(manifest, fetch_decode, tasks=None if resources.use_gpu else actors)
+    decoding = decoded(manifest, fetch_decode.__call__, tasks=None if resources.use_gpu else actors)
     return in_scoring_actors(
         decoding,
         ScoreImages,

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import resource
 import time
@@ -65,16 +64,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _start_own_ray() -> None:
     """Never a cluster that happens to run on this machine: each would be measured with the other's work."""
-    import ray
+    from jobs.pipeline import start_ray
 
-    from jobs.pipeline import LOGICAL_CPUS_PER_CORE, start_ray
-
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    slots = LOGICAL_CPUS_PER_CORE * (os.cpu_count() or 1)
-    ray.init(
-        address="local", num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING
-    )
+    os.environ["RAY_ADDRESS"] = "local"
     start_ray()
 
 
