@@ -31,7 +31,8 @@ def register_attention(
 ) -> Callable[[AttentionBuilder], AttentionBuilder]:
     """Decorates a builder ``(config, channels) -> module`` of the attention kind ``kind``.
 
-    The module maps (N, channels, H, W) to the same shape, for every H, W >= 1. What it makes with
+    The module maps (N, channels, H, W) to the same shape and type, for every H, W >= 1: scoring gives it bf16 maps, its
+    own weights stay float32. What it makes with
     :class:`model.gates.Gate` and :class:`model.gates.GateInput` takes part in attention training and is watched by
     the collapse guard.
 
@@ -171,10 +172,10 @@ class EfficientChannelAttention(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Returns (N, C, H, W): each channel of ``maps`` times its gate in (0, scale)."""
-        average = self.average(maps.mean((2, 3), keepdim=True))
+        average = self.average(maps.mean((2, 3), keepdim=True, dtype=torch.float32))
         mixed = self.conv(average.flatten(1).unsqueeze(1)).view(average.shape)
         gate: Tensor = self.gate(mixed)
-        return maps * gate
+        return maps * gate.to(maps.dtype)
 
 
 def eca_kernel(channels: int) -> int:

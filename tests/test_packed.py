@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from test_detector import _config, _images
 from torch import Tensor, nn
 
+from model.attention import attention_kinds
 from model.backbone import Backbone
 from model.config import BACKBONE_STAGES, DetectorConfig
 from model.detector import AttentDifferNet
@@ -52,7 +53,7 @@ def _packed_features(detector: AttentDifferNet, photos: Tensor, *, views: int) -
         return backbone.pooled(shown)
 
 
-@pytest.mark.parametrize("kind", [None, "se", "cbam"])
+@pytest.mark.parametrize("kind", [None, *attention_kinds()])
 @pytest.mark.parametrize("backbone", ["alexnet", "alexnet_caffe", "squeezenet1_0"])
 def test_packed_features_are_float32s_up_to_bf16(backbone: str, kind: str | None) -> None:
     stages = BACKBONE_STAGES[backbone]
