@@ -16,7 +16,7 @@ from jobs.detector_cache import DetectorCache, LoadedDetector
 from jobs.errors import StorageError
 from jobs.fetch import as_images
 from jobs.plan import PlannedDetector, ScoringPlan
-from jobs.run_log import RunLog, log_as_json
+from jobs.run_log import RunLog
 from jobs.schema import Status, reason
 from jobs.staged_rows import staged_rows
 from jobs.telemetry import Telemetry
@@ -48,7 +48,6 @@ class BatchScorer:
         """Loads the first category's detector."""
         prepare_process()
         keep_freed_memory()
-        log_as_json()
         self._plan, self._telemetry, self._device = plan, telemetry, device
         self._detectors = DetectorCache(
             plan.detectors,

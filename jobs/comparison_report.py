@@ -11,11 +11,12 @@ import pyarrow as pa
 
 from jobs import storage, uris
 from jobs.comparison_config import ComparisonConfig
+from jobs.comparison_units import tested_photo
 from jobs.evaluation_report import percent, write_histograms
 from jobs.figures import FLAWLESS, Comparison, Seed, VariantSummary, compare, figure_table, variant_summaries
 from jobs.manifest import write_parquet
 from jobs.publish import versions
-from jobs.schema import EVALUATED, Status
+from jobs.schema import EVALUATED
 from model.anchors import ANCHORS
 from model.resampling import Interval
 
@@ -73,16 +74,7 @@ def _rows(outcomes: Sequence[Mapping[str, Any]], manifests: Mapping[str, pa.Tabl
     """EVALUATED rows: a row per test photo and unit, also of photos that could not be decoded."""
     photos = {name: manifest.select(["uri", "site"]).to_pylist() for name, manifest in manifests.items()}
     found = [
-        {
-            "category": one["category"],
-            "label": photo["site"].removeprefix("test/"),
-            "variant": one["variant"],
-            "seed": one["seed"],
-            "image_uri": photo["uri"],
-            "status": Status.SCORED if photo["uri"] in one["scores"] else Status.UNREADABLE,
-            "error": one["lost"].get(photo["uri"]),
-            "score": one["scores"].get(photo["uri"]),
-        }
+        {"category": one["category"], "variant": one["variant"], "seed": one["seed"], **tested_photo(photo, one)}
         for one in outcomes
         for photo in photos[one["category"]]
         if photo["site"].startswith("test/")

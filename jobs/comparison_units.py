@@ -25,6 +25,7 @@ from jobs.errors import JobError, MissingObjectError
 from jobs.fetch import FetchDecode, as_images
 from jobs.figures import Seed
 from jobs.lineage import git_commit
+from jobs.schema import Status
 from model.anchors import anchor_scores
 from model.attention_training import pretrained_attention
 from model.config import DetectorConfig, OptimiserConfig
@@ -210,6 +211,23 @@ def _untrained(config: DetectorConfig, weights: Mapping[str, Tensor] | None) -> 
     if weights is not None:
         detector.backbone.load_features(weights)
     return detector
+
+
+def tested_photo(photo: Mapping[str, Any], outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """What an EVALUATED row says of one test photo.
+
+    Args:
+        photo: uri, and site ``test/<label>``.
+        outcome: ``scores`` and ``lost`` of a detector, by URI.
+    """
+    uri = photo["uri"]
+    return {
+        "label": photo["site"].removeprefix("test/"),
+        "image_uri": uri,
+        "status": Status.SCORED if uri in outcome["scores"] else Status.UNREADABLE,
+        "error": outcome["lost"].get(uri),
+        "score": outcome["scores"].get(uri),
+    }
 
 
 def finished(uri: str) -> dict[str, Any] | None:

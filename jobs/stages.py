@@ -8,6 +8,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from jobs.plan import ScoringPlan
+from jobs.run_log import log_as_json
 from jobs.telemetry import Telemetry
 
 
@@ -25,6 +26,7 @@ class ScoreImages:
         """Loads the first category's detector, while the first photos are fetched; others when they are needed."""
         from jobs.batch_scoring import BatchScorer
 
+        log_as_json()
         self._scorer = BatchScorer(plan=plan, cache_bytes=cache_bytes, telemetry=telemetry, device=device)
 
     def __call__(self, rows: pa.Table) -> pa.Table:

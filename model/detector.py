@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from model.backbone import Backbone
 from model.config import DetectorConfig
-from model.flow import Flow, negative_log_likelihood
+from model.flow import VECTORS_PER_PASS, Flow, mean_squared_latents, negative_log_likelihood
 from model.rotation import rotated_views, scoring_angles
 from model.scaling import Scaling, fit_scaling
 
@@ -109,7 +109,7 @@ class AttentDifferNet(nn.Module):
         """Returns the flow's negative log-likelihood of scaled features (N, D), a scalar in nats per dimension."""
         return negative_log_likelihood(*self.flow(features))
 
-    def score(self, images: Tensor, *, conv_batch: int = 16, flow_batch: int = 1024) -> Tensor:
+    def score(self, images: Tensor, *, conv_batch: int = 16, flow_batch: int = VECTORS_PER_PASS) -> Tensor:
         """Scores images, uint8 (B, 3, S, S) RGB; higher is more anomalous.
 
         The backbone sees chunks of exactly ``conv_batch`` views, the last one padded, so that neither a score nor the
@@ -139,14 +139,15 @@ class AttentDifferNet(nn.Module):
             pooled = torch.cat([self._pooled_padded(chunk, conv_batch) for chunk in chunks])
             return self.score_pooled(pooled.view(len(images), -1, self.feature_dim), flow_batch=flow_batch)
 
-    def score_pooled(self, pooled: Tensor, *, flow_batch: int = 1024) -> Tensor:
+    def score_pooled(self, pooled: Tensor, *, flow_batch: int = VECTORS_PER_PASS) -> Tensor:
         """Scores photos by pooled features (B, T, D) of T views each, unscaled; float64 (B,), see `score`.
 
         For whoever scores the same photos with several flows on one extractor.
         """
         with torch.inference_mode(), _evaluating(self):
             scaled = self.scale_features(pooled.flatten(0, 1))
-            return self._mean_squared_latents(scaled, flow_batch).view(len(pooled), -1).mean(1)
+            squared = mean_squared_latents(self.flow.latents, scaled, vectors_per_pass=flow_batch)
+            return squared.view(len(pooled), -1).mean(1)
 
     def scorer(self) -> AttentDifferNet | PackedDetector:
         """What scores batch after batch with the weights as they are now: the detector, or with bf16 what it packs."""
@@ -175,11 +176,6 @@ class AttentDifferNet(nn.Module):
         padding = views.new_zeros((conv_batch - len(views), *views.shape[1:]))
         padded = torch.cat([views, padding]) if len(padding) else views
         return self.pooled_features(padded)[: len(views)]
-
-    def _mean_squared_latents(self, features: Tensor, flow_batch: int) -> Tensor:
-        """Mean z^2 of each vector, float64 (N,); passes of even size, so that none is a slow small remainder."""
-        passes = features.tensor_split(-(-len(features) // flow_batch))
-        return torch.cat([self.flow.latents(rows).double().square().mean(1) for rows in passes])
 
     def _check_images(self, images: Tensor) -> None:
         side = self.config.image_size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from FrEIA.framework import SequenceINN
 from FrEIA.modules import GLOWCouplingBlock, PermuteRandom
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from model.config import FlowConfig, Precision
 from model.seeding import seeded
 
+VECTORS_PER_PASS = 1024
 _NEAR_CLAMP = 0.95
 
 
@@ -137,6 +140,23 @@ class Flow(nn.Module):
             for handle in handles:
                 handle.remove()
         return float(torch.stack(shares).mean())
+
+
+def mean_squared_latents(
+    latents: Callable[[Tensor], Tensor], features: Tensor, *, vectors_per_pass: int = VECTORS_PER_PASS
+) -> Tensor:
+    """Mean z^2 of each scaled feature vector; passes of even size, so that none is a slow small remainder.
+
+    Args:
+        latents: of a flow.
+        features: (N, D), N >= 1.
+        vectors_per_pass: most vectors in one pass; a flow is memory bound below some 256.
+
+    Returns:
+        float64 (N,).
+    """
+    passes = features.tensor_split(-(-len(features) // vectors_per_pass))
+    return torch.cat([latents(rows).double().square().mean(1) for rows in passes])
 
 
 def negative_log_likelihood(z: Tensor, log_det: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from model.flow import mean_squared_latents
 from model.packed_backbone import PackedBackbone
 from model.packed_flow import PackedFlow
 from model.rotation import scoring_angles
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 _VIEWS_KEPT = 64
 """Views that exist at a time, 69 MB at 448 px."""
-_VECTORS_PER_PASS = 1024
-"""Most vectors in one pass of the flow; it is memory bound below some 256."""
 
 
 class PackedDetector:
@@ -63,9 +62,7 @@ class PackedDetector:
         if len(images) == 0:
             return torch.empty(0, dtype=torch.float64, device=images.device)
         pooled = torch.cat([self.backbone.pooled(views) for views in self._views(images)])
-        features = self._scaling.apply(pooled)
-        passes = features.tensor_split(-(-len(features) // _VECTORS_PER_PASS))
-        squared = torch.cat([self._flow.latents(rows).double().square().mean(1) for rows in passes])
+        squared = mean_squared_latents(self._flow.latents, self._scaling.apply(pooled))
         return squared.view(len(images), -1).mean(1)
 
     def _views(self, images: Tensor) -> Iterator[Tensor]:

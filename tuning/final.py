@@ -19,10 +19,11 @@ import ray
 import torch
 
 from jobs import registry, storage, uris
+from jobs.comparison_units import tested_photo
 from jobs.errors import JobError, MissingObjectError
 from jobs.lineage import lineage
 from jobs.progress import Progress
-from jobs.schema import EVALUATED, Status
+from jobs.schema import EVALUATED
 from jobs.task_pool import few_at_a_time
 from model.artifact import save_artifact
 from model.calibration import Calibration
@@ -202,14 +203,10 @@ def evaluated_rows(category: str, manifest: pa.Table, outcomes: Sequence[Mapping
     found = [
         {
             "category": category,
-            "label": photo["site"].split("/")[1],
             "variant": one["name"],
             "seed": one["seed"],
             "detector_id": one["detector_id"],
-            "image_uri": photo["uri"],
-            "status": Status.SCORED if photo["uri"] in one["scores"] else Status.UNREADABLE,
-            "error": one["lost"].get(photo["uri"]),
-            "score": one["scores"].get(photo["uri"]),
+            **tested_photo(photo, one),
         }
         for one in outcomes
         if "failed" not in one
