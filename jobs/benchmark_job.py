@@ -1,4 +1,7 @@
-"""The Ray job against a bare loop on the same cores, the parts of its start, and its memory."""
+"""The Ray job against a bare loop on the same cores, the parts of its start, and its memory.
+
+As nightly jobs are run: each goes to a running head, which has scored before. The head is gone while the loop runs.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,19 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from jobs import registry, storage, uris
 from jobs.benchmark_loop import loop_images_per_s
-from jobs.errors import JobError
+from jobs.errors import JobError, RequestError
+from jobs.pipeline import start_ray
 from jobs.process_tree import private_bytes, process_ids
 from jobs.publish import read_record
 from model.artifact import save_artifact
@@ -26,6 +33,7 @@ from model.config import DetectorConfig
 from model.detector import AttentDifferNet
 
 _CATEGORY = "insulator"
+_WARM_UP = "warm-up"
 _SAMPLE_S = 1.0
 
 
@@ -56,6 +64,7 @@ def job_figures(request: JobRequest) -> dict[str, Any]:
     """``ray_vs_loop_ratio`` (median over turns), seconds from submission to the first scored batch, peak memory."""
     detectors = uris.join(request.scratch, "detectors")
     folder = _registered(detectors, request.folder / "artifact", request.detector)
+    _archive(request, name=_WARM_UP, count=1)
     listed = _archive(request, name="archive", count=request.job_photos)
     cores = os.cpu_count() or 1
     turns = []
@@ -63,6 +72,8 @@ def job_figures(request: JobRequest) -> dict[str, Any]:
         loop = loop_images_per_s(folder, listed, processes=cores)
         run = _run(request, archive="archive", run_id=f"speed-{number}")
         rate = run.record["images_per_s"]
+        if rate is None:
+            raise RequestError(f"needed photos for several batches of every scoring actor, got {request.job_photos}")
         turns.append({"loop": loop, "ray": rate, "ratio": rate / loop, **run.start})
         print(f"turn {number + 1}: loop {loop:.1f}, Ray job {turns[-1]['ray']:.1f} images/s", flush=True)
     middle = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
@@ -86,20 +97,38 @@ class _Run:
 
 
 def _run(request: JobRequest, *, archive: str, run_id: str) -> _Run:
-    """Runs the job as an operator does, in a process of its own and on a Ray of its own."""
+    """Runs the job as an operator does, in a process of its own, on a head that is new and warmed up."""
+    with _head() as address:
+        _submitted(request, address, archive=_WARM_UP, run_id=f"{run_id}-warm-up")
+        return _submitted(request, address, archive=archive, run_id=run_id)
+
+
+@contextmanager
+def _head() -> Iterator[str]:
+    """A local head with the CPU slots of `jobs.pipeline.start_ray`; its address."""
+    os.environ["RAY_ADDRESS"] = "local"  # never a cluster that happens to run here, with the work of others
+    start_ray()
+    try:
+        yield str(ray.get_runtime_context().gcs_address)
+    finally:
+        ray.shutdown()
+
+
+def _submitted(request: JobRequest, address: str, *, archive: str, run_id: str) -> _Run:
+    """Runs one job on the head of ``address`` and watches it."""
     places = {name: uris.join(request.scratch, name) for name in ("detectors", "results")}
     argv = ["--archive", uris.join(request.scratch, archive), "--run-id", run_id, "--rescore", "--top", "0"]
     argv += [part for name, place in places.items() for part in (f"--{name}", place)]
     submitted, peaks = time.time(), defaultdict[str, float](float)
     job = subprocess.Popen(  # noqa: S603  # our own verb
         [sys.executable, "-m", "jobs.score", *argv],
-        env=os.environ | {"RAY_ADDRESS": "local"},
+        env=os.environ | {"RAY_ADDRESS": address},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     while job.poll() is None:
-        for kind, size_mib in _memory_by_kind(job.pid).items():
+        for kind, size_mib in _memory_by_kind(driver=job.pid).items():
             peaks[kind] = max(peaks[kind], size_mib)
         time.sleep(_SAMPLE_S)
     record = read_record(places["results"], run_id)
@@ -109,7 +138,7 @@ def _run(request: JobRequest, *, archive: str, run_id: str) -> _Run:
     parts = {
         "imports_s": started - submitted,
         "listing_s": record["timings_s"]["listing"],
-        "ray_start_s": record["timings_s"]["ray_start"],
+        "ray_joined_s": record["timings_s"]["ray_start"],
         "actors_and_first_batch_s": record["timings_s"]["to_first_batch"],
         "submission_to_first_batch_s": first - submitted,
     }
@@ -131,15 +160,15 @@ def _memory(request: JobRequest) -> dict[str, Any]:
     return {"peak_memory_mib": found, "memory_growth": growth}
 
 
-def _memory_by_kind(pid: int) -> dict[str, float]:
-    """MiB that are a process's own, the largest of each kind among ``pid`` and its descendants."""
+def _memory_by_kind(*, driver: int) -> dict[str, float]:
+    """MiB that are a process's own, the largest of each kind among this one's descendants."""
     found: dict[str, float] = {}
-    for process in process_ids(pid):
+    for process in set(process_ids(os.getpid())) - {os.getpid()}:
         try:
             title = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue  # it has ended
-        kind = "driver" if process == pid else _kind(title)
+        kind = "driver" if process == driver else _kind(title)
         found[kind] = max(found.get(kind, 0), private_bytes(process) / 2**20)
     return found
 

@@ -73,8 +73,8 @@ class ScoringResources(JobConfig):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="arithmetic of the networks: auto takes bf16 where the machine is fast at it (AMX, GPU) and the "
-        "detector was calibrated with it, else fp32; a precision by name must be that of the calibrations",
+        description="arithmetic of the networks: auto takes bf16 where the machine is fast at it (AMX, AVX512-BF16, "
+        "GPU) and the detector was calibrated with it, else fp32; a precision by name must be that of the calibrations",
     )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
     decode_timeout_s: float = Field(

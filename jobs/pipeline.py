@@ -115,11 +115,20 @@ def read_manifest(
         plan: detectors by category.
         resources: share of the cluster.
     """
+    block_rows = block_photos(rows, batch=batch_photos(plan, resources), actors=scoring_actors(resources))
+    return ray.data.read_parquet(path, filesystem=filesystem, override_num_blocks=math.ceil(rows / block_rows))
+
+
+def block_photos(rows: int, *, batch: int, actors: int) -> int:
+    """Photos of one block of a manifest of ``rows``: whole scoring batches, and about four blocks an actor or more.
+
+    A block that ended within a batch would end in a small one, which the networks are slow with.
+    """
     # A run so large that it has thousands of blocks takes larger ones: Ray spends 10-20 ms on each, and decoding cuts
     # them up again, for pixels come in blocks of DataContext.target_max_block_size.
     most = max(BLOCK_PHOTOS, min(MOST_BLOCK_PHOTOS, rows // 1000))
-    block_rows = min(most, max(batch_photos(plan, resources), math.ceil(rows / (4 * scoring_actors(resources)))))
-    return ray.data.read_parquet(path, filesystem=filesystem, override_num_blocks=math.ceil(rows / block_rows))
+    wanted = min(most, math.ceil(rows / (4 * actors)))
+    return max(1, wanted // batch) * batch
 
 
 def staged_file_rows(rows: int) -> int:

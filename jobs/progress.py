@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,14 +22,25 @@ LINE_INTERVAL_S = 5.0
 
 @dataclass(frozen=True)
 class Reported:
-    """What stages have reported so far; times in seconds since the epoch, 0 before the first report."""
+    """What stages have reported so far; times in seconds since the epoch, 0 before the first report.
+
+    Attributes:
+        counts: units done, by kind.
+        measures: sums, by name.
+        note: remark to show.
+        first_at: time of the first report.
+        last_at: time of the last report.
+        reporters: processes that have reported units.
+        unsteady_units: units of each one's first report, which it worked on before or while it started.
+    """
 
     counts: Mapping[str, int] = field(default_factory=dict)
     measures: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
     first_at: float = 0.0
-    first_units: int = 0
     last_at: float = 0.0
+    reporters: frozenset[str] = frozenset()
+    unsteady_units: int = 0
 
     @property
     def units(self) -> int:
@@ -36,9 +49,9 @@ class Reported:
 
     @property
     def steady_per_s(self) -> float | None:
-        """Units per second from the first report to the last; None before there are two."""
+        """Units per second from the first report to the last, less the unsteady ones; None before there are two."""
         elapsed_s = self.last_at - self.first_at
-        return (self.units - self.first_units) / elapsed_s if elapsed_s > 0 else None
+        return (self.units - self.unsteady_units) / elapsed_s if elapsed_s > 0 else None
 
 
 class Tally:
@@ -48,12 +61,18 @@ class Tally:
         """Starts at zero."""
         self._reported = Reported()
 
-    def add(self, counts: Mapping[str, int], note: str) -> None:
-        """Adds units done by kind, and replaces the remark shown beside them."""
+    def add(self, counts: Mapping[str, int], note: str, reporter: str = "") -> None:
+        """Adds units done by kind in the process ``reporter``, and replaces the remark shown beside them."""
         now, was = time.time(), self._reported
-        if not was.first_at:
-            was = replace(was, first_at=now, first_units=sum(counts.values()))
-        self._reported = replace(was, counts=Counter(was.counts) + Counter(counts), note=note, last_at=now)
+        self._reported = replace(
+            was,
+            counts=Counter(was.counts) + Counter(counts),
+            note=note,
+            first_at=was.first_at or now,
+            last_at=now,
+            reporters=was.reporters | {reporter},
+            unsteady_units=was.unsteady_units + (0 if reporter in was.reporters else sum(counts.values())),
+        )
 
     def measure(self, values: Mapping[str, float]) -> None:
         """Adds to sums by name."""
@@ -70,6 +89,12 @@ class Tally:
         return self._reported
 
 
+@cache
+def _this_process() -> str:
+    """A name that no other process has, on any node."""
+    return uuid.uuid4().hex
+
+
 class Report:
     """What a stage calls with the units it has done; it travels to workers and never waits."""
 
@@ -79,7 +104,7 @@ class Report:
 
     def __call__(self, counts: Mapping[str, int], note: str = "") -> None:
         """Reports units done by kind."""
-        self._tally.add.remote(dict(counts), note)
+        self._tally.add.remote(dict(counts), note, _this_process())
 
     def measured(self, values: Mapping[str, float]) -> None:
         """Reports sums by name, see `Tally.measure`."""

@@ -9,11 +9,14 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import TINY
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jobs import registry
 from jobs.batch_scoring import BatchScorer
 from jobs.fetch import FetchDecode
 from jobs.manifest import list_archive
+from jobs.pipeline import MOST_BLOCK_PHOTOS, block_photos
 from jobs.plan import ScoringPlan, plan_detectors
 from jobs.schema import STAGED
 from jobs.telemetry import LocalTelemetry
@@ -138,3 +141,15 @@ def test_scores_that_are_not_finite_are_failures(
     rows = scorer.staged(_decoded(manifest, plan)).to_pylist()
     by_category = {row["category"]: (row["status"], row["error"]) for row in rows}
     assert by_category["bolt"] == ("failed", "not_finite: the detector gave no finite score")
+
+
+@given(st.integers(1, 20_000_000), st.integers(1, 300), st.integers(1, 64))
+def test_a_block_is_whole_scoring_batches_and_no_larger_than_need_be(rows: int, batch: int, actors: int) -> None:
+    photos = block_photos(rows, batch=batch, actors=actors)
+    assert photos % batch == 0
+    assert photos == batch or photos <= min(MOST_BLOCK_PHOTOS, -(-rows // (4 * actors)))
+
+
+@pytest.mark.parametrize(("rows", "photos"), [(600, 64), (2_000, 128), (100_000, 128), (10_000_000, 1024)])
+def test_blocks_grow_with_the_run(rows: int, photos: int) -> None:
+    assert block_photos(rows, batch=64, actors=2) == photos

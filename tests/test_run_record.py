@@ -62,6 +62,18 @@ def test_measures_are_summed_and_unknown_to_no_counter() -> None:
     assert set(local.measures) <= set(MEASURES)
 
 
+def test_a_steady_rate_leaves_out_what_each_process_did_before_its_first_report(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tally, clock = Tally(), iter([100.0, 101.0, 110.0, 120.0])
+    monkeypatch.setattr("jobs.progress.time.time", lambda: next(clock))
+    assert tally.read().steady_per_s is None
+    for reporter in ("a", "b", "a", "b"):
+        tally.add({"scored": 60, "unreadable": 4}, "", reporter)
+    assert tally.read().units == 256
+    assert tally.read().steady_per_s == 128 / 20
+
+
 def test_an_event_is_one_json_object_with_its_run(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="attentdiffernet"):
         RunLog("night-1").event("prepared", {"listed": 3, "uri": 's3://a/"odd"\nkey'})
