@@ -7,6 +7,11 @@ import math
 _TWO_SIDED_95_PERCENT = 1.96
 
 
+def auroc_standard_error(auroc: float, *, flawless: int, defective: int) -> float:
+    """Standard error of a measured AUROC; arguments, caution and errors as those of `auroc_half_width`."""
+    return auroc_half_width(auroc, flawless=flawless, defective=defective) / _TWO_SIDED_95_PERCENT
+
+
 def auroc_half_width(auroc: float, *, flawless: int, defective: int) -> float:
     """Half of the 95 % interval of an AUROC, by the standard error of Hanley & McNeil (Radiology 143, 1982).
 

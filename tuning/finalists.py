@@ -1,13 +1,15 @@
-"""Who wins: the best trials, trained again with several seeds on the same validation photos.
+"""Who wins: the best trials and the best preset, trained again with several seeds on the same validation photos.
 
-The best of many trials is partly lucky. Seeds that had no part in the search take out the luck of the training; the
-luck of the photos stays, and only the test set, opened afterwards, tells how much there was.
+The best of many trials is partly lucky. Seeds that had no part in the search take out the luck of the training. The
+luck of the photos stays, so a trial has to lead the best preset by a standard error, the rule by which Breiman et al.
+prune trees ("Classification and Regression Trees", 1984, section 3.4.3); only the test set, opened afterwards, tells
+how much luck there was.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,13 +52,42 @@ class Finalist:
 
 
 def best_trials(records: Iterable[TrialRecord], *, objective: str, count: int) -> list[TrialRecord]:
-    """The best trials that were not stopped, each configuration once, the best first; ties go to the cheaper one."""
+    """The ``count`` best trials that were not stopped and the best preset among those that were not.
+
+    Each configuration once, the best first; ties go to the cheaper one.
+    """
     found: dict[str, TrialRecord] = {}
     for record in records:
         if record.status == "done" and record.figures.get(objective) is not None:
             found.setdefault(record.key, record)
     ranked = sorted(found.values(), key=lambda one: (-(one.figures[objective] or 0), one.figures.get("gflop") or 0))
-    return ranked[:count]
+    best_preset = [record for record in ranked if record.preset][:1]
+    return ranked[:count] + [record for record in best_preset if record not in ranked[:count]]
+
+
+def winner_first(finalists: Sequence[Finalist], *, margin: Callable[[float], float]) -> tuple[list[Finalist], str]:
+    """Puts the best preset before trials that do not lead it by enough.
+
+    Args:
+        finalists: the best mean first.
+        margin: the lead that is needed over a preset of this mean.
+
+    Returns:
+        The finalists, the winner first, and why it is not the best one; empty where it is.
+    """
+    best = finalists[0]
+    preset = next((one for one in finalists if one.record.preset and one.values), None)
+    if best.record.preset or preset is None:
+        return list(finalists), ""
+    lead, needed = best.mean - preset.mean, margin(preset.mean)
+    if lead > needed:
+        return list(finalists), ""
+    said = (
+        f"trial {best.record.number} ({best.record.name}) leads preset {preset.record.name} by {lead:.4f}, which may "
+        f"be luck (standard error times caution: {needed:.4f}): the preset wins. More labelled photos would tell, or "
+        "take --caution 0"
+    )
+    return [preset, *(one for one in finalists if one is not preset)], said
 
 
 def run_finalists(config: SearchConfig, records: Mapping[int, TrialRecord], trials: Trials) -> list[Finalist]:

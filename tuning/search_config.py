@@ -60,6 +60,11 @@ class SearchConfig(JobConfig):
     gpus_per_worker: float = Field(0.0, ge=0, le=8, description="GPUs of each worker; 0.5 lets two share one, 0: none")
     finalists: int = Field(5, ge=1, description="best trials that are trained again before one is chosen")
     finalist_seeds: int = Field(3, ge=1, le=100, description="seeds of each finalist, on validation photos")
+    caution: float = Field(
+        1.0,
+        ge=0,
+        description="standard errors of the validation AUROC by which a trial must lead the best preset to win; 0: any",
+    )
     final: bool = Field(True, description="open the test photos and compare the winner with presets")
     seeds: int = Field(3, ge=1, le=100, description="seeds of the winner and of the presets in the final comparison")
     presets: Names = Field(default_factory=lambda: list(PRESETS), description="presets to compare the winner with")

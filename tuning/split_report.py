@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jobs.figures import FLAWLESS
-from model.sample_size import auroc_half_width
+from model.sample_size import auroc_half_width, auroc_standard_error
 from tuning.split import Split
 
 _EXPECTED = (0.7, 0.9)
@@ -36,12 +36,24 @@ def _lines(split: Split) -> Iterator[str]:
         f"{split.defects} of them defective; {sum(split.test.counts.values())} test photos, sealed "
         "until the winner stands"
     )
-    flawless = counts[FLAWLESS] or max(1, len(split.train) // 5)
+    flawless = _flawless(split)
     if split.defects:
         yield f"AUROC on these validation photos is known to {_widths(flawless, split.defects)} (95 %, one detector)"
     else:
         handfuls = "; ".join(f"{count} defects: {_widths(flawless, count)}" for count in _HANDFULS)
         yield f"no validation defects: trials are judged without labels. A handful would do: {handfuls}"
+
+
+def luck(split: Split, auroc: float) -> float:
+    """Standard error of a measured validation AUROC; one of 1 or 0 is taken for half a pair of photos less, or more."""
+    flawless = _flawless(split)
+    half_pair = 0.5 / (flawless * split.defects)
+    return auroc_standard_error(min(max(auroc, half_pair), 1 - half_pair), flawless=flawless, defective=split.defects)
+
+
+def _flawless(split: Split) -> int:
+    """Flawless validation photos; if there are none, held-out ones, about a fifth of training's, stand for them."""
+    return split.validation_counts[FLAWLESS] or max(1, len(split.train) // 5)
 
 
 def _widths(flawless: int, defective: int) -> str:

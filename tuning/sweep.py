@@ -17,7 +17,7 @@ from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError
 from jobs.pipeline import start_ray
 from tuning.features import FeatureCache
 from tuning.final import TUNED, evaluated_rows, final_units, run_final
-from tuning.finalists import run_finalists
+from tuning.finalists import run_finalists, winner_first
 from tuning.measure import Shared
 from tuning.photos import decode
 from tuning.points import Known, known_points
@@ -26,7 +26,7 @@ from tuning.results import Found, save_results
 from tuning.search_config import GUIDES, SearchConfig
 from tuning.space import check_space
 from tuning.split import Split, opened, split_data
-from tuning.split_report import split_lines
+from tuning.split_report import luck, split_lines
 from tuning.tracking import check_trackers
 from tuning.trial import Trials
 from tuning.tune_run import run_trials, rungs
@@ -54,7 +54,13 @@ def run(config: SearchConfig) -> int:
     start_ray()
     trials = prepared(config, split, known, objective=objective, weights=weights)
     records = _trials(config, known, trials)
-    finalists = run_finalists(config, records, trials)
+    finalists, why = winner_first(
+        run_finalists(config, records, trials),
+        margin=lambda auroc: config.caution * luck(split, auroc) if objective == "auroc" else 0.0,
+    )
+    if why:
+        print(why, flush=True)
+        lines.append(why)
     found = Found(config, objective, records, finalists, lines)
     print(save_winner(config, finalists[0]), flush=True)
     code = _final(config, split, known, trials, found) if config.final else EXIT_DONE
