@@ -7,74 +7,22 @@ and if it does not within TTL_S, the holder has gone and the lease is taken over
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from types import FrameType
-
-from pydantic import BaseModel, ConfigDict
 
 from jobs import storage
 from jobs.errors import ConflictError, JobError, MissingObjectError, RequestError, StorageError
+from jobs.lease_holder import Holder
 
 TTL_S = 60.0
 """Without renewal for so long, the holder counts as gone."""
 RENEWAL_S = 10.0
 """Well below the TTL, so that a few failed renewals in a row are no loss."""
 _POLL_S = 1.0
-
-
-class Holder(BaseModel):
-    """Who holds a lease.
-
-    Attributes:
-        owner: unique to one try of a run.
-        host: for people.
-        machine: boot and process namespace; only within the same one does ``pid`` say anything.
-        pid: process id.
-        pid_since: start of that process in clock ticks since boot, because ids are used again.
-        since: when the lease was taken, by the holder's clock, for people.
-        renewals: counts up, so that every renewal changes the object.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    owner: str
-    host: str
-    machine: str
-    pid: int
-    pid_since: int
-    since: datetime
-    renewals: int = 0
-
-    @classmethod
-    def this_process(cls) -> Holder:
-        """This process, from now on."""
-        return cls(
-            owner=uuid.uuid4().hex,
-            host=socket.gethostname(),
-            machine=_machine(),
-            pid=os.getpid(),
-            pid_since=_started(os.getpid()) or 0,
-            since=datetime.now(UTC),
-        )
-
-    def is_alive(self) -> bool | None:
-        """Whether the process lives; None where that cannot be told from here."""
-        if self.machine != _machine():
-            return None
-        return _started(self.pid) == self.pid_since
-
-    def __str__(self) -> str:
-        """For messages."""
-        return f"process {self.pid} on {self.host} since {self.since:%Y-%m-%d %H:%M:%S} UTC"
 
 
 class Lease:
@@ -111,17 +59,20 @@ class Lease:
             storage.delete(self._uri)
 
     def lost(self) -> JobError:
-        """The error to end with, once another has taken over."""
+        """The error to end with, once another has taken over or may have."""
         self.is_lost = True
         return JobError(
-            f"the lease {self._uri} went to another process while this one could not renew it for {TTL_S:.0f} s: that "
-            "one continues the run"
+            f"the lease {self._uri} went to another process, or could not be renewed for {TTL_S:.0f} s so that one may "
+            "have taken it: the same command continues the run, unless that one does"
         )
 
     def _renew(self) -> None:
         with self._writing:
             self._holder = self._holder.model_copy(update={"renewals": self._holder.renewals + 1})
-            self._etag = storage.write(self._uri, self._holder.model_dump_json().encode(), if_etag=self._etag)
+            try:
+                self._etag = storage.write(self._uri, self._holder.model_dump_json().encode(), if_etag=self._etag)
+            except ConflictError:
+                self._etag = _etag_if_ours(self._uri, self._holder)
             self._renewed_at = time.monotonic()
 
     def _keep(self) -> None:
@@ -188,11 +139,29 @@ def _taken(uri: str) -> Lease:
             return Lease(uri, holder, storage.write(uri, data, if_absent=True))
         except ConflictError:
             pass
+        with suppress(ConflictError, MissingObjectError):
+            return Lease(uri, holder, _etag_if_ours(uri, holder))
         try:
             etag = _abandoned(uri)
             return Lease(uri, holder, storage.write(uri, data, if_etag=etag))
         except (ConflictError, MissingObjectError):
             continue  # released or taken over in the meantime: look again
+
+
+def _etag_if_ours(uri: str, holder: Holder) -> str:
+    """The entity tag of a lease that ``holder`` wrote, although the store refused the write.
+
+    A write whose answer got lost is sent again by the client, and then conflicts with itself.
+
+    Raises:
+        ConflictError: another holds it.
+        MissingObjectError: nobody does.
+    """
+    data, etag = storage.read_with_etag(uri)
+    with suppress(ValueError):
+        if Holder.model_validate_json(data).owner == holder.owner:
+            return etag
+    raise ConflictError(f"{uri} is held by another")
 
 
 def _abandoned(uri: str) -> str:
@@ -222,17 +191,3 @@ def _read(uri: str, data: bytes) -> Holder:
         return Holder.model_validate_json(data)
     except ValueError as error:
         raise RequestError(f"{uri} is damaged: expected the lease of a run; delete it") from error
-
-
-def _machine() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-
-
-def _started(pid: int) -> int | None:
-    """Start of a process in clock ticks since boot (field 22 of proc(5)'s stat), or None if it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from jobs import lease, storage, uris
-from jobs.errors import EXIT_BAD_REQUEST, JobError, RequestError, StorageError
-from jobs.lease import Holder, held
+from jobs.errors import EXIT_BAD_REQUEST, ConflictError, JobError, RequestError, StorageError
+from jobs.lease import held
+from jobs.lease_holder import Holder
 
 _ROOT = Path(__file__).parents[1]
 
@@ -79,6 +80,26 @@ def test_of_many_at_once_one_gets_it(uri: str, is_abandoned: bool) -> None:
         assert sorted(pool.map(lambda _: work(), range(6))) == [False] * 5 + [True]
 
 
+def test_a_write_that_is_sent_again_because_its_answer_got_lost_does_not_lose_the_lease(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = storage.write
+
+    def written_twice(uri: str, data: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
+        """What the client does after a time-out: the second write conflicts with the first."""
+        write(uri, data, if_etag=if_etag, if_absent=if_absent)
+        raise ConflictError(f"{uri} has changed")
+
+    monkeypatch.setattr(storage, "write", written_twice)
+    with held(uri) as mine:
+        mine.confirm()
+        mine.confirm()
+        storage.delete(uri)
+        write(uri, elsewhere().model_dump_json().encode())
+        with pytest.raises(JobError, match="went to another process"):
+            mine.confirm()
+
+
 def test_after_kill_9_the_same_machine_takes_over_at_once(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     script = f"from jobs.lease import held\nimport time\nwith held({uri!r}): print('held', flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=_ROOT) as victim:
@@ -123,7 +144,7 @@ def test_who_has_lost_it_stops_in_the_middle_of_its_work(uri: str, taken: Callab
             threading.Event().wait(60)
             pytest.fail("not stopped")
 
-    with pytest.raises(JobError, match="that one continues the run"):
+    with pytest.raises(JobError, match="went to another process, or could not be renewed"):
         work()
 
 
@@ -131,7 +152,7 @@ def test_who_has_lost_it_cannot_publish(uri: str) -> None:
     with held(uri) as mine:
         mine.confirm()
         leave(uri, elsewhere())
-        with pytest.raises(JobError, match="that one continues the run"):
+        with pytest.raises(JobError, match="went to another process, or could not be renewed"):
             mine.confirm()
     assert b"node-7" in storage.read(uri)
 

@@ -1,0 +1,71 @@
+"""Who holds a lease: a process, told apart from all others, and whether it lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Holder(BaseModel):
+    """Who holds a lease.
+
+    Attributes:
+        owner: unique to one try of a run.
+        host: for people.
+        machine: boot and process namespace; only within the same one does ``pid`` say anything.
+        pid: process id.
+        pid_since: start of that process in clock ticks since boot, because ids are used again.
+        since: when the lease was taken, by the holder's clock, for people.
+        renewals: counts up, so that every renewal changes the object.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    owner: str
+    host: str
+    machine: str
+    pid: int
+    pid_since: int
+    since: datetime
+    renewals: int = 0
+
+    @classmethod
+    def this_process(cls) -> Holder:
+        """This process, from now on."""
+        return cls(
+            owner=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            machine=_machine(),
+            pid=os.getpid(),
+            pid_since=_started(os.getpid()) or 0,
+            since=datetime.now(UTC),
+        )
+
+    def is_alive(self) -> bool | None:
+        """Whether the process lives; None where that cannot be told from here."""
+        if self.machine != _machine():
+            return None
+        return _started(self.pid) == self.pid_since
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"process {self.pid} on {self.host} since {self.since:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _machine() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+
+
+def _started(pid: int) -> int | None:
+    """Start of a process in clock ticks since boot (field 22 of proc(5)'s stat), or None if it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in ("Z", "X") else int(fields[19])
