@@ -21,6 +21,21 @@ LINE_INTERVAL_S = 5.0
 
 
 @dataclass(frozen=True)
+class Reporter:
+    """A process that reports.
+
+    Attributes:
+        first_at: time of its first report, in seconds since the epoch.
+        last_at: time of its last report.
+        units: those reported after the first report.
+    """
+
+    first_at: float
+    last_at: float
+    units: int
+
+
+@dataclass(frozen=True)
 class Reported:
     """What stages have reported so far; times in seconds since the epoch, 0 before the first report.
 
@@ -30,8 +45,7 @@ class Reported:
         note: remark to show.
         first_at: time of the first report.
         last_at: time of the last report.
-        reporters: processes that have reported units.
-        unsteady_units: units of each one's first report, which it worked on before or while it started.
+        reporters: the processes that have reported units, by name.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -39,8 +53,7 @@ class Reported:
     note: str = ""
     first_at: float = 0.0
     last_at: float = 0.0
-    reporters: frozenset[str] = frozenset()
-    unsteady_units: int = 0
+    reporters: Mapping[str, Reporter] = field(default_factory=dict)
 
     @property
     def units(self) -> int:
@@ -49,9 +62,19 @@ class Reported:
 
     @property
     def steady_per_s(self) -> float | None:
-        """Units per second from the first report to the last, less the unsteady ones; None before there are two."""
-        elapsed_s = self.last_at - self.first_at
-        return (self.units - self.unsteady_units) / elapsed_s if elapsed_s > 0 else None
+        """Units per second of one process, times the most processes at a time; None before one has reported twice.
+
+        So neither the start of a process counts, nor that the last ones do not end together.
+        """
+        working_s = sum(one.last_at - one.first_at for one in self.reporters.values())
+        if working_s <= 0:
+            return None
+        return sum(one.units for one in self.reporters.values()) / working_s * self._most_at_a_time
+
+    @property
+    def _most_at_a_time(self) -> int:
+        spans = [(one.first_at, one.last_at) for one in self.reporters.values() if one.last_at > one.first_at]
+        return max(sum(first <= began < last for first, last in spans) for began, _ in spans)
 
 
 class Tally:
@@ -64,14 +87,16 @@ class Tally:
     def add(self, counts: Mapping[str, int], note: str, reporter: str = "") -> None:
         """Adds units done by kind in the process ``reporter``, and replaces the remark shown beside them."""
         now, was = time.time(), self._reported
+        known = was.reporters.get(reporter)
+        units = known.units + sum(counts.values()) if known else 0
+        mine = Reporter(known.first_at if known else now, now, units)
         self._reported = replace(
             was,
             counts=Counter(was.counts) + Counter(counts),
             note=note,
             first_at=was.first_at or now,
             last_at=now,
-            reporters=was.reporters | {reporter},
-            unsteady_units=was.unsteady_units + (0 if reporter in was.reporters else sum(counts.values())),
+            reporters={**was.reporters, reporter: mine},
         )
 
     def measure(self, values: Mapping[str, float]) -> None:

@@ -85,7 +85,7 @@ class RecalibrateConfig(_RegistryConfig):
     precision: Literal["fp32", "bf16"] | None = Field(
         None,
         description="arithmetic that the recalibrated detector scores with from now on; default: as before. bf16 is "
-        "several times faster on CPUs with AMX and on GPUs",
+        "faster on CPUs with AMX or AVX512-BF16 and on GPUs",
     )
     scoring: ScoringResources = Field(default_factory=ScoringResources, description="share of the cluster")
 

@@ -150,7 +150,7 @@ class DetectorConfig(_Frozen):
     precision: Precision = Field(
         "fp32",
         description="arithmetic of convolutions and coupling subnets, in training and scoring: fp32 (the paper), bf16 "
-        "(several times faster with AMX or on a GPU; features, latents and loss stay fp32)",
+        "(faster with AMX, AVX512-BF16 or a GPU; features, latents and loss stay fp32)",
     )
 
     @model_validator(mode="after")

@@ -62,16 +62,25 @@ def test_measures_are_summed_and_unknown_to_no_counter() -> None:
     assert set(local.measures) <= set(MEASURES)
 
 
-def test_a_steady_rate_leaves_out_what_each_process_did_before_its_first_report(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("reports", "rate"),
+    [
+        ([("a", 0)], None),
+        ([("a", 0), ("b", 3), ("a", 10), ("b", 13), ("a", 20), ("b", 23)], 2 * 6.4),
+        # b dies and c takes its place: two at a time all the while
+        ([("a", 0), ("b", 3), ("a", 10), ("b", 13), ("c", 17), ("a", 20), ("c", 27), ("a", 30)], 2 * 6.4),
+        ([("a", 0), ("a", 10), ("b", 10), ("b", 20)], 6.4),  # one after the other
+    ],
+)
+def test_a_steady_rate_is_that_of_full_strength_without_start_and_end(
+    reports: list[tuple[str, float]], rate: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tally, clock = Tally(), iter([100.0, 101.0, 110.0, 120.0])
-    monkeypatch.setattr("jobs.progress.time.time", lambda: next(clock))
-    assert tally.read().steady_per_s is None
-    for reporter in ("a", "b", "a", "b"):
+    tally, clock = Tally(), iter([at for _, at in reports])
+    monkeypatch.setattr("jobs.progress.time.time", lambda: 1e9 + next(clock))
+    for reporter, _ in reports:
         tally.add({"scored": 60, "unreadable": 4}, "", reporter)
-    assert tally.read().units == 256
-    assert tally.read().steady_per_s == 128 / 20
+    assert tally.read().units == 64 * len(reports)
+    assert tally.read().steady_per_s == (None if rate is None else pytest.approx(rate))
 
 
 def test_an_event_is_one_json_object_with_its_run(caplog: pytest.LogCaptureFixture) -> None:
