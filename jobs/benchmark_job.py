@@ -24,7 +24,7 @@ import ray
 from jobs import registry, storage, uris
 from jobs.benchmark_loop import loop_images_per_s
 from jobs.errors import JobError, RequestError
-from jobs.pipeline import start_ray
+from jobs.pipeline import start_own_ray
 from jobs.process_tree import private_bytes, process_ids
 from jobs.publish import read_record
 from model.artifact import save_artifact
@@ -105,9 +105,8 @@ def _run(request: JobRequest, *, archive: str, run_id: str) -> _Run:
 
 @contextmanager
 def _head() -> Iterator[str]:
-    """A local head with the CPU slots of `jobs.pipeline.start_ray`; its address."""
-    os.environ["RAY_ADDRESS"] = "local"  # never a cluster that happens to run here, with the work of others
-    start_ray()
+    """A local head of `jobs.pipeline.start_own_ray`; its address."""
+    start_own_ray()
     try:
         yield str(ray.get_runtime_context().gcs_address)
     finally:
@@ -163,7 +162,7 @@ def _memory(request: JobRequest) -> dict[str, Any]:
 def _memory_by_kind(*, driver: int) -> dict[str, float]:
     """MiB that are a process's own, the largest of each kind among this one's descendants."""
     found: dict[str, float] = {}
-    for process in set(process_ids(os.getpid())) - {os.getpid()}:
+    for process in process_ids(os.getpid())[1:]:
         try:
             title = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:

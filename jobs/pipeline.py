@@ -54,6 +54,12 @@ def start_ray() -> None:
     _quiet_and_strict()
 
 
+def start_own_ray() -> None:
+    """Starts a local Ray, whatever cluster runs here: what is measured on it is not mixed with the work of others."""
+    os.environ["RAY_ADDRESS"] = "local"
+    start_ray()
+
+
 def _connect() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_worker_niceness", "0")

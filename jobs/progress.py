@@ -43,22 +43,23 @@ class Reported:
         counts: units done, by kind.
         measures: sums, by name.
         note: remark to show.
-        first_at: time of the first report.
-        last_at: time of the last report.
         reporters: the processes that have reported units, by name.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
     measures: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
-    first_at: float = 0.0
-    last_at: float = 0.0
     reporters: Mapping[str, Reporter] = field(default_factory=dict)
 
     @property
     def units(self) -> int:
         """Units done, of any kind."""
         return sum(self.counts.values())
+
+    @property
+    def first_at(self) -> float:
+        """Time of the first report."""
+        return min((one.first_at for one in self.reporters.values()), default=0.0)
 
     @property
     def steady_per_s(self) -> float | None:
@@ -94,8 +95,6 @@ class Tally:
             was,
             counts=Counter(was.counts) + Counter(counts),
             note=note,
-            first_at=was.first_at or now,
-            last_at=now,
             reporters={**was.reporters, reporter: mine},
         )
 

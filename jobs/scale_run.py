@@ -35,11 +35,12 @@ class ScaleRunConfig(JobConfig):
 def main(argv: Sequence[str]) -> int:
     """Starts Ray, runs twice over few objects and once over all, and prints the figures."""
     config = parse_config(ScaleRunConfig, argv, prog="python -m jobs.scale_run")
+    from jobs.pipeline import start_own_ray
     from jobs.process_tree import Watch
     from jobs.synthetic_fleet import register_null_detectors
 
     began = time.monotonic()
-    _start_own_ray()
+    start_own_ray()
     ray_start_s = time.monotonic() - began
     folder = Path(config.folder).absolute()
     register_null_detectors(f"file://{folder}/detectors")
@@ -60,14 +61,6 @@ def main(argv: Sequence[str]) -> int:
     }
     print("figures: " + json.dumps(figures), flush=True)
     return EXIT_DONE
-
-
-def _start_own_ray() -> None:
-    """Never a cluster that happens to run on this machine: each would be measured with the other's work."""
-    from jobs.pipeline import start_ray
-
-    os.environ["RAY_ADDRESS"] = "local"
-    start_ray()
 
 
 def _peak_gib() -> float:

@@ -7,16 +7,16 @@ import math
 _TWO_SIDED_95_PERCENT = 1.96
 
 
-def auroc_standard_error(auroc: float, *, flawless: int, defective: int) -> float:
-    """Standard error of a measured AUROC; arguments, caution and errors as those of `auroc_half_width`."""
-    return auroc_half_width(auroc, flawless=flawless, defective=defective) / _TWO_SIDED_95_PERCENT
-
-
 def auroc_half_width(auroc: float, *, flawless: int, defective: int) -> float:
-    """Half of the 95 % interval of an AUROC, by the standard error of Hanley & McNeil (Radiology 143, 1982).
+    """Half of the 95 % interval of an AUROC, in (0, 1); arguments and errors as those of `auroc_standard_error`."""
+    return min(1.0, _TWO_SIDED_95_PERCENT * auroc_standard_error(auroc, flawless=flawless, defective=defective))
 
-    Their formula assumes exponential scores, which is cautious for most others. It is the interval of one detector's
-    figure; two detectors on the same photos differ by less (model.resampling has the paired bootstrap).
+
+def auroc_standard_error(auroc: float, *, flawless: int, defective: int) -> float:
+    """Standard error of a measured AUROC, by Hanley & McNeil (Radiology 143, 1982).
+
+    Their formula assumes exponential scores, which is cautious for most others. It is that of one detector's figure;
+    two detectors on the same photos differ by less (model.resampling has the paired bootstrap).
 
     Args:
         auroc: in (0, 1), as expected.
@@ -36,4 +36,4 @@ def auroc_half_width(auroc: float, *, flawless: int, defective: int) -> float:
     two_defective, two_flawless = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
     variance = auroc * (1 - auroc)
     variance += (defective - 1) * (two_defective - auroc**2) + (flawless - 1) * (two_flawless - auroc**2)
-    return min(1.0, _TWO_SIDED_95_PERCENT * math.sqrt(variance / (flawless * defective)))
+    return math.sqrt(variance / (flawless * defective))
