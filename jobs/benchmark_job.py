@@ -23,8 +23,8 @@ import ray
 
 from jobs import registry, storage, uris
 from jobs.benchmark_loop import loop_images_per_s
+from jobs.cluster import start_own_ray
 from jobs.errors import JobError, RequestError
-from jobs.pipeline import start_own_ray
 from jobs.process_tree import private_bytes, process_ids
 from jobs.publish import read_record
 from model.artifact import save_artifact
@@ -105,7 +105,7 @@ def _run(request: JobRequest, *, archive: str, run_id: str) -> _Run:
 
 @contextmanager
 def _head() -> Iterator[str]:
-    """A local head of `jobs.pipeline.start_own_ray`; its address."""
+    """A local head of `jobs.cluster.start_own_ray`; its address."""
     start_own_ray()
     try:
         yield str(ray.get_runtime_context().gcs_address)

@@ -12,6 +12,7 @@ import ray
 import torch
 
 from jobs.backbone_weights import backbone_weights
+from jobs.cluster import cause, start_ray
 from jobs.comparison_config import ComparisonConfig
 from jobs.comparison_report import Failure, report
 from jobs.comparison_units import Unit, decode, finished, learn_attention, run_unit
@@ -19,7 +20,7 @@ from jobs.config import ScoringResources
 from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError
 from jobs.lineage import git_commit, manifest_hash
 from jobs.manifest import list_archive
-from jobs.pipeline import cause, scoring_actors, start_ray
+from jobs.pipeline import scoring_actors
 from jobs.progress import Progress, Report
 from jobs.task_pool import few_at_a_time
 from model.anchors import ANCHORS

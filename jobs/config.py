@@ -65,7 +65,10 @@ class ScoringResources(JobConfig):
     )
     use_gpu: bool = Field(False, description="give each scoring actor one GPU")
     batch_photos: int | None = Field(
-        None, ge=1, description="photos per scoring batch; default: 256 latent vectors' worth"
+        None,
+        ge=1,
+        description="photos per scoring batch; default: as many as have 64 views, in runs of over 64,000 photos and on "
+        "GPUs up to 256",
     )
     fetch_concurrency: int = Field(32, ge=1, le=512, description="concurrent GETs per decode task")
     detector_cache_bytes: int = Field(

@@ -9,6 +9,7 @@ import pyarrow as pa
 import ray
 
 from jobs import registry
+from jobs.cluster import cause, start_ray
 from jobs.config import EvaluateConfig
 from jobs.errors import EXIT_DONE, JobError, RequestError
 from jobs.evaluation_report import Evaluation, Missing, text, write
@@ -16,16 +17,7 @@ from jobs.evaluation_stage import Candidate, ScoreWithEach
 from jobs.fetch import FetchDecode
 from jobs.figures import compare, figure_table, variant_summaries
 from jobs.manifest import list_archive
-from jobs.pipeline import (
-    DECODE_BATCH_PHOTOS,
-    as_table,
-    cause,
-    decode_limits,
-    decoded,
-    in_scoring_actors,
-    scoring_actors,
-    start_ray,
-)
+from jobs.pipeline import DECODE_BATCH_PHOTOS, as_table, decode_limits, decoded, in_scoring_actors, scoring_actors
 from jobs.progress import Progress, Report
 from jobs.schema import EVALUATED
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import ray
 
+from jobs.cluster import cause
 from jobs.config import ScoringResources
 from jobs.errors import JobError
 from jobs.photos import DecodedPhotos, decode_photos
-from jobs.pipeline import cause, scoring_actors
+from jobs.pipeline import scoring_actors
 from jobs.progress import Report
 from jobs.train_config import TrainConfig
 from jobs.trainer import train_unit

@@ -18,19 +18,20 @@ from jobs.staged_rows import staged_rows
 
 
 def null_scored(
-    manifest: ray.data.Dataset, *, plan: ScoringPlan, resources: ScoringResources, report: Report
+    manifest: ray.data.Dataset, *, rows: int, plan: ScoringPlan, resources: ScoringResources, report: Report
 ) -> ray.data.Dataset:
     """What `jobs.pipeline.scored` gives, with scores made up from the row numbers.
 
     Args:
         manifest: MANIFEST rows.
+        rows: their number.
         plan: detectors by category.
         resources: share of the cluster.
         report: tells the progress what each batch came to.
     """
     decoding = decoded(manifest, _not_fetched, tasks=scoring_actors(resources))
     arguments = {"plan": plan, "report": report}
-    photos = batch_photos(plan, resources)
+    photos = batch_photos(rows, plan=plan, resources=resources)
     return in_scoring_actors(decoding, NullScoreImages, arguments, batch_photos=photos, resources=resources)
 
 

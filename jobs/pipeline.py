@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -12,7 +11,6 @@ import pyarrow as pa
 import pyarrow.fs
 import ray
 
-from jobs import storage
 from jobs.config import ScoringResources
 from jobs.decoder import DecodeLimits
 from jobs.fetch import FetchDecode
@@ -21,13 +19,16 @@ from jobs.progress import Report
 from jobs.stages import ScoreImages
 from jobs.telemetry import RunTelemetry
 
-LOGICAL_CPUS_PER_CORE = 4
-"""A local cluster of ours has more CPU slots than cores, or a stage that holds its slots could starve the next one."""
 DECODE_BATCH_PHOTOS = 32
 BLOCK_PHOTOS = 128
 """Most photos in one block of a run of up to 100,000: what a crash repeats."""
 MOST_BLOCK_PHOTOS = 1024
 """Most photos in one block of the largest runs: ten million are 10,000 decode tasks, not 78,000."""
+BATCH_VECTORS = 64
+"""Latent vectors of a scoring batch. Each batch reads the flow's weights anew, 20 ms for 344 MB, which is 0.3 ms a
+vector where a view takes 7 to 40; and a run's first rows are there when a batch is."""
+MOST_BATCH_VECTORS = 256
+"""In the largest runs, and on a GPU: beyond it a flow is bound by arithmetic, not by memory."""
 MOST_DEATHS = 10
 """How often a decode task, a scoring actor or a batch survives the death of its process; Ray's default is for ever."""
 STAGED_FILE_ROWS = 8192
@@ -35,53 +36,6 @@ STAGED_FILE_ROWS = 8192
 DECODE_CPUS = 0.5
 """A decode task waits for storage about half its time; and because this differs from a scoring actor's CPU, Ray Data
 keeps the two stages apart instead of fusing them, so that photos are fetched while others are scored."""
-
-
-def _quiet_and_strict() -> None:
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # ours counts photos by status
-    context.print_on_execution_start = False
-    context.max_errored_blocks = 0  # a lost block would be lost rows
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-
-
-def start_ray() -> None:
-    """Joins the cluster of RAY_ADDRESS (as in `ray job submit`) or a running local one, else starts one of its own."""
-    for name, value in storage.worker_environment().items():
-        os.environ.setdefault(name, value)  # Ray Tune writes from the driver as well
-    if not ray.is_initialized():
-        _connect()
-    _quiet_and_strict()
-
-
-def start_own_ray() -> None:
-    """Starts a local Ray, whatever cluster runs here: what is measured on it is not mixed with the work of others."""
-    os.environ["RAY_ADDRESS"] = "local"
-    start_ray()
-
-
-def _connect() -> None:
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    environment = {"env_vars": storage.worker_environment()}
-    if os.environ.get("RAY_ADDRESS") == "local" or not _joined(environment):
-        ray.init(
-            address="local",
-            num_cpus=LOGICAL_CPUS_PER_CORE * (os.cpu_count() or 1),
-            runtime_env=environment,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
-
-
-def _joined(environment: dict[str, Any]) -> bool:
-    """Joins a running cluster, if there is one; with RAY_ADDRESS=local Ray would start one with a CPU slot per core."""
-    try:
-        ray.init(address="auto", runtime_env=environment, log_to_driver=False, logging_level=logging.WARNING)
-    except ConnectionError:
-        return False
-    return True
 
 
 def scoring_actors(resources: ScoringResources) -> int:
@@ -97,10 +51,11 @@ def scoring_actors(resources: ScoringResources) -> int:
     return max(1, min(cores, slots - max(1, slots // 4)))
 
 
-def batch_photos(plan: ScoringPlan, resources: ScoringResources) -> int:
-    """Photos per scoring batch: as asked, else as many as give the flow 256 latent vectors."""
+def batch_photos(rows: int, *, plan: ScoringPlan, resources: ScoringResources) -> int:
+    """Photos per scoring batch of a run of ``rows``: as asked, else as many as give the flow enough latent vectors."""
+    vectors = MOST_BATCH_VECTORS if resources.use_gpu else min(MOST_BATCH_VECTORS, max(BATCH_VECTORS, rows // 1000))
     fewest_views = min(detector.views for detector in plan.by_category.values())
-    return resources.batch_photos or max(4, math.ceil(256 / fewest_views))
+    return resources.batch_photos or max(4, math.ceil(vectors / fewest_views))
 
 
 def decode_limits(resources: ScoringResources) -> DecodeLimits:
@@ -121,7 +76,8 @@ def read_manifest(
         plan: detectors by category.
         resources: share of the cluster.
     """
-    block_rows = block_photos(rows, batch=batch_photos(plan, resources), actors=scoring_actors(resources))
+    batch = batch_photos(rows, plan=plan, resources=resources)
+    block_rows = block_photos(rows, batch=batch, actors=scoring_actors(resources))
     return ray.data.read_parquet(path, filesystem=filesystem, override_num_blocks=math.ceil(rows / block_rows))
 
 
@@ -166,12 +122,13 @@ def decoded(
 
 
 def scored(
-    manifest: ray.data.Dataset, *, plan: ScoringPlan, resources: ScoringResources, report: Report
+    manifest: ray.data.Dataset, *, rows: int, plan: ScoringPlan, resources: ScoringResources, report: Report
 ) -> ray.data.Dataset:
     """The dataset of STAGED rows for a dataset of MANIFEST rows; nothing runs until it is consumed.
 
     Args:
         manifest: MANIFEST rows.
+        rows: their number.
         plan: detectors by category.
         resources: share of the cluster.
         report: tells the progress what each batch came to.
@@ -191,7 +148,7 @@ def scored(
         decoding,
         ScoreImages,
         {"plan": plan, "cache_bytes": resources.detector_cache_bytes, "telemetry": telemetry},
-        batch_photos=batch_photos(plan, resources),
+        batch_photos=batch_photos(rows, plan=plan, resources=resources),
         resources=resources,
     )
 
@@ -213,7 +170,6 @@ def in_scoring_actors(
         batch_photos: rows of a batch.
         resources: share of the cluster.
     """
-    actors = scoring_actors(resources)
     return decoding.map_batches(
         stage,
         fn_constructor_kwargs={**arguments, "device": "cuda" if resources.use_gpu else "cpu"},
@@ -221,9 +177,8 @@ def in_scoring_actors(
         batch_format="pyarrow",
         num_cpus=1,
         num_gpus=1 if resources.use_gpu else None,
-        compute=ray.data.ActorPoolStrategy(
-            min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=2
-        ),
+        # A fixed number: else Ray Data ends an actor that waits for storage, and starts another when photos come.
+        compute=ray.data.ActorPoolStrategy(size=scoring_actors(resources), max_tasks_in_flight_per_actor=2),
         max_restarts=MOST_DEATHS,
         max_task_retries=MOST_DEATHS,
     )
@@ -233,17 +188,3 @@ def as_table(dataset: ray.data.Dataset, *, schema: pa.Schema) -> pa.Table:
     """Runs a dataset and collects its rows in this process."""
     tables = [ray.get(reference) for reference in dataset.to_arrow_refs()]
     return pa.concat_tables([table.cast(schema) for table in tables if len(table)] or [schema.empty_table()])
-
-
-def cause(error: BaseException) -> str:
-    """What went wrong inside a worker, as one line, without the tracebacks that Ray puts around it."""
-    while inner := _inner(error):
-        error = inner
-    message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
-
-
-def _inner(error: BaseException) -> BaseException | None:
-    failures = getattr(error, "worker_failures", {}).values()  # Ray Train's, by rank
-    candidates = (getattr(error, "cause", None), error.__cause__, *failures)
-    return next((candidate for candidate in candidates if isinstance(candidate, BaseException)), None)

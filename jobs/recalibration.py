@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 import ray
 
 from jobs import registry, uris
+from jobs.cluster import cause, start_ray
 from jobs.errors import EXIT_DONE, JobError, RequestError
 from jobs.lineage import is_training_photo, lineage, manifest_hash
 from jobs.manifest import list_archive
-from jobs.pipeline import as_table, cause, scored, start_ray
+from jobs.pipeline import as_table, scored
 from jobs.plan import ScoringPlan, planned_detector
 from jobs.progress import Progress
 from jobs.registry import RegisteredDetector
@@ -97,7 +98,8 @@ def _staged(manifest: pa.Table, config: RecalibrateConfig, *, plan: ScoringPlan)
     try:
         with Progress(len(manifest), verb="scoring") as progress:
             photos = ray.data.from_arrow(manifest)
-            return as_table(scored(photos, plan=plan, resources=config.scoring, report=progress.report), schema=STAGED)
+            found = scored(photos, rows=len(manifest), plan=plan, resources=config.scoring, report=progress.report)
+            return as_table(found, schema=STAGED)
     except ray.exceptions.RayError as error:
         raise JobError(f"recalibration stopped: {cause(error)}") from error
 

@@ -35,7 +35,7 @@ class ScaleRunConfig(JobConfig):
 def main(argv: Sequence[str]) -> int:
     """Starts Ray, runs twice over few objects and once over all, and prints the figures."""
     config = parse_config(ScaleRunConfig, argv, prog="python -m jobs.scale_run")
-    from jobs.pipeline import start_own_ray
+    from jobs.cluster import start_own_ray
     from jobs.process_tree import Watch
     from jobs.synthetic_fleet import register_null_detectors
 

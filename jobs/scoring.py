@@ -11,11 +11,12 @@ import pyarrow as pa
 import ray
 
 from jobs import publish, storage, uris
+from jobs.cluster import cause, start_ray
 from jobs.config import ScoreConfig, ScoringResources
 from jobs.counting import counted
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, JobError
 from jobs.lease import Lease, held
-from jobs.pipeline import cause, read_manifest, scored, staged_file_rows, start_ray
+from jobs.pipeline import read_manifest, scored, staged_file_rows
 from jobs.plan import ScoringPlan
 from jobs.preparation import PART_ROWS, Staged, check_same_run, manifest_folder, part_uri, prepared
 from jobs.progress import Progress, Report, Reported
@@ -29,7 +30,7 @@ class Pipeline(Protocol):
     """MANIFEST rows to STAGED rows, see `jobs.pipeline.scored`."""
 
     def __call__(
-        self, manifest: ray.data.Dataset, *, plan: ScoringPlan, resources: ScoringResources, report: Report
+        self, manifest: ray.data.Dataset, *, rows: int, plan: ScoringPlan, resources: ScoringResources, report: Report
     ) -> ray.data.Dataset:
         """Nothing runs until the dataset is consumed."""
 
@@ -141,7 +142,9 @@ def _score(config: ScoreConfig, staged: Staged, pipeline: Pipeline) -> tuple[dic
                 plan=staged.plan,
                 resources=config.scoring,
             )
-            dataset = pipeline(manifest, plan=staged.plan, resources=config.scoring, report=progress.report)
+            dataset = pipeline(
+                manifest, rows=staged.to_score, plan=staged.plan, resources=config.scoring, report=progress.report
+            )
             started_wall = time.time()
             dataset.write_parquet(rows_path, filesystem=filesystem, min_rows_per_file=staged_file_rows(staged.to_score))
     except ray.exceptions.RayError as error:

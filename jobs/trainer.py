@@ -25,10 +25,10 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from jobs import registry, storage
+from jobs.cluster import cause
 from jobs.errors import JobError
 from jobs.lineage import lineage, training_photos
 from jobs.photos import BlockPhotos, DecodedPhotos
-from jobs.pipeline import cause
 from jobs.progress import Report
 from jobs.units import Splits, Unit, split_photos, trained_already
 

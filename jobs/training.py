@@ -11,10 +11,10 @@ import ray
 from jobs import registry, uris
 from jobs.backbone_weights import backbone_weights
 from jobs.champion import Candidate, choose_champion
+from jobs.cluster import start_ray
 from jobs.errors import EXIT_DONE, EXIT_FAILED, JobError
 from jobs.fleet import UnitResult, concurrent_units, train_units
 from jobs.fleet_table import printed, save, table
-from jobs.pipeline import start_ray
 from jobs.progress import Progress
 from jobs.train_config import TrainConfig
 from jobs.units import Unit, plan_units, trained_already

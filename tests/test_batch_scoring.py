@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 
 from jobs import registry
 from jobs.batch_scoring import BatchScorer
+from jobs.config import ScoringResources
 from jobs.fetch import FetchDecode
 from jobs.manifest import list_archive
-from jobs.pipeline import MOST_BLOCK_PHOTOS, block_photos
+from jobs.pipeline import MOST_BLOCK_PHOTOS, batch_photos, block_photos, in_scoring_actors
 from jobs.plan import ScoringPlan, plan_detectors
 from jobs.schema import STAGED
 from jobs.telemetry import LocalTelemetry
@@ -150,6 +152,29 @@ def test_a_block_is_whole_scoring_batches_and_no_larger_than_need_be(rows: int, 
     assert photos == batch or photos <= min(MOST_BLOCK_PHOTOS, -(-rows // (4 * actors)))
 
 
+@pytest.mark.parametrize(("rows", "views", "photos"), [(600, 1, 64), (600, 4, 16), (600, 64, 4), (10**7, 4, 64)])
+def test_batches_give_first_rows_soon_in_small_runs_and_feed_the_flow_well_in_large_ones(
+    rows: int, views: int, photos: int, fleet: tuple[pa.Table, str, dict[str, AttentDifferNet]]
+) -> None:
+    planned = {name: one.model_copy(update={"views": views}) for name, one in _plan(fleet[1]).by_category.items()}
+    plan = _plan(fleet[1]).model_copy(update={"by_category": planned})
+    assert batch_photos(rows, plan=plan, resources=ScoringResources()) == photos
+    on_gpu = batch_photos(rows, plan=plan, resources=ScoringResources(use_gpu=True))
+    assert on_gpu == batch_photos(10**7, plan=plan, resources=ScoringResources())
+
+
 @pytest.mark.parametrize(("rows", "photos"), [(600, 64), (2_000, 128), (100_000, 128), (10_000_000, 1024)])
 def test_blocks_grow_with_the_run(rows: int, photos: int) -> None:
     assert block_photos(rows, batch=64, actors=2) == photos
+
+
+def test_an_actor_that_waits_for_photos_is_kept_with_what_it_has_loaded() -> None:
+    class Asked:
+        """Takes the place of a Dataset."""
+
+        def map_batches(self, stage: type, **how: Any) -> dict[str, Any]:
+            return how
+
+    decoding: Any = Asked()
+    how: Any = in_scoring_actors(decoding, BatchScorer, {}, batch_photos=4, resources=ScoringResources(actors=3))
+    assert (how["compute"].min_size, how["compute"].max_size) == (3, 3)

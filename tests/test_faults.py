@@ -126,3 +126,34 @@ def test_a_run_whose_scoring_actor_is_killed_completes(start: Callable[[], subpr
     said = job.communicate(timeout=240)[0]
     assert job.returncode == 0, said
     _assert_every_image_once(results)
+
+
+_TOLD_TO_END = """
+import os, signal, sys
+from jobs.cli import run_verb
+from jobs.cluster import start_ray
+
+def main(argv):
+    start_ray()
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    finally:
+        print("seconds until an alarm:", signal.alarm(0), flush=True)
+
+run_verb(main)
+"""
+
+
+def test_a_verb_that_is_told_to_end_takes_the_time_that_it_needs(cluster: str) -> None:
+    """Ray's own handler of SIGTERM sets an alarm that aborts the process 3 s later, which a busy machine exceeds."""
+    verb = subprocess.run(
+        [sys.executable, "-c", _TOLD_TO_END],
+        env=os.environ | {"RAY_ADDRESS": cluster},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert verb.stdout == "seconds until an alarm: 0\n"
+    assert (verb.returncode, verb.stderr.splitlines()[-1].split(";")[0]) == (1, "interrupted")

@@ -12,9 +12,9 @@ import ray
 import torch
 
 from jobs import photos, storage
+from jobs.cluster import start_ray
 from jobs.manifest import list_archive
 from jobs.photos import BlockPhotos, decode_photos
-from jobs.pipeline import start_ray
 from model.image import decode_image
 
 

@@ -37,7 +37,7 @@ def measure_with_workers(
         storage: pyarrow filesystem.
 
     Raises:
-        ray.train.TrainingFailedError: a worker failed; `jobs.pipeline.cause` has the reason.
+        ray.train.TrainingFailedError: a worker failed; `jobs.cluster.cause` has the reason.
     """
     trainer = TorchTrainer(
         _working(job, shared, objective),

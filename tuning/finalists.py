@@ -17,8 +17,8 @@ import numpy as np
 import ray
 
 from jobs import storage, uris
+from jobs.cluster import cause
 from jobs.errors import JobError, MissingObjectError
-from jobs.pipeline import cause
 from jobs.progress import Progress
 from jobs.task_pool import few_at_a_time
 from model.config import DetectorConfig, OptimiserConfig

@@ -13,8 +13,8 @@ import ray
 from torch import Tensor
 
 from jobs.backbone_weights import backbone_weights
+from jobs.cluster import start_ray
 from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError
-from jobs.pipeline import start_ray
 from tuning.features import FeatureCache
 from tuning.final import TUNED, evaluated_rows, final_units, run_final
 from tuning.finalists import run_finalists, winner_first

@@ -11,6 +11,7 @@ import torch
 from ray import tune
 
 from jobs import storage, uris
+from jobs.cluster import cause
 from jobs.errors import JobError
 from model.config import DetectorConfig, OptimiserConfig
 from model.process import prepare_process
@@ -99,8 +100,6 @@ def measured(name: str, job: Job, trials: Trials, tell: Tell) -> Figures:
 
 
 def _reason(error: Exception) -> str:
-    from jobs.pipeline import cause  # it imports ray.data, which a trial needs for nothing else
-
     return " ".join(cause(error).removeprefix("JobError: ").split())
 
 

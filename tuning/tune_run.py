@@ -14,8 +14,9 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from jobs import storage, uris
+from jobs.cluster import cause
 from jobs.config import ScoringResources
-from jobs.pipeline import cause, scoring_actors
+from jobs.pipeline import scoring_actors
 from jobs.progress import Progress, Report
 from tuning.keep_records import KeepRecords
 from tuning.points import Known

@@ -1,0 +1,94 @@
+"""The Ray cluster that a verb works on: joined or started, and what went wrong in it as one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from jobs import storage
+
+LOGICAL_CPUS_PER_CORE = 4
+"""A local cluster of ours has more CPU slots than cores, or a stage that holds its slots could starve the next one."""
+
+
+def start_ray() -> None:
+    """Joins the cluster of RAY_ADDRESS (as in `ray job submit`) or a running local one, else starts one of its own."""
+    for name, value in storage.worker_environment().items():
+        os.environ.setdefault(name, value)  # Ray Tune writes from the driver as well
+    if not ray.is_initialized():
+        with _sigterm_stays_ours():
+            _connect()
+    _quiet_and_strict()
+
+
+def start_own_ray() -> None:
+    """Starts a local Ray, whatever cluster runs here: what is measured on it is not mixed with the work of others."""
+    os.environ["RAY_ADDRESS"] = "local"
+    start_ray()
+
+
+@contextmanager
+def _sigterm_stays_ours() -> Iterator[None]:
+    """Puts this process's answer to SIGTERM back in place of Ray's, which aborts the process 3 s later.
+
+    To let the lease go and Ray shut down takes longer than that on a busy machine.
+    """
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            signal.signal(signal.SIGTERM, ours)
+
+
+def _connect() -> None:
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    environment = {"env_vars": storage.worker_environment()}
+    if os.environ.get("RAY_ADDRESS") == "local" or not _joined(environment):
+        ray.init(
+            address="local",
+            num_cpus=LOGICAL_CPUS_PER_CORE * (os.cpu_count() or 1),
+            runtime_env=environment,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+
+
+def _joined(environment: dict[str, Any]) -> bool:
+    """Joins a running cluster, if there is one; with RAY_ADDRESS=local Ray would start one with a CPU slot per core."""
+    try:
+        ray.init(address="auto", runtime_env=environment, log_to_driver=False, logging_level=logging.WARNING)
+    except ConnectionError:
+        return False
+    return True
+
+
+def _quiet_and_strict() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # ours counts photos by status
+    context.print_on_execution_start = False
+    context.max_errored_blocks = 0  # a lost block would be lost rows
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def cause(error: BaseException) -> str:
+    """What went wrong inside a worker, as one line, without the tracebacks that Ray puts around it."""
+    while inner := _inner(error):
+        error = inner
+    message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    failures = getattr(error, "worker_failures", {}).values()  # Ray Train's, by rank
+    candidates = (getattr(error, "cause", None), error.__cause__, *failures)
+    return next((candidate for candidate in candidates if isinstance(candidate, BaseException)), None)
