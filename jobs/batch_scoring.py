@@ -73,7 +73,7 @@ class BatchScorer:
         is_decoded = np.array([status is None for status in outcomes.statuses], bool)
         for category in sorted({name for name, ready in zip(categories, is_decoded, strict=True) if ready}):
             mine = np.flatnonzero(is_decoded & np.array([name == category for name in categories]))
-            self._score(category, rows["pixels"].take(pa.array(mine)), mine, outcomes)
+            self._score(category, rows["pixels"], mine, outcomes)
         self._telemetry.measured({"score_s": time.perf_counter() - began})
         self._telemetry.rows(Counter(str(status) for status in outcomes.statuses))
         return staged_rows(
@@ -94,7 +94,9 @@ class BatchScorer:
         except (ArtifactError, StorageError) as problem:  # costs this category's rows, which the next run tries again
             error = reason("detector", str(problem))
         else:
-            outcomes.scores[mine] = self._scores(detector, as_images(pixels, size=planned.image_size))
+            outcomes.scores[mine] = self._scores(
+                detector, as_images(pixels, size=planned.image_size, rows=mine.tolist())
+            )
             planned = planned.model_copy(update={"precision": detector.precision})
             error = reason("not_finite", "the detector gave no finite score")
         for number in mine:

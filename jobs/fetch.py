@@ -174,9 +174,16 @@ def _check_storage_answers(outcomes: Sequence[_Outcome]) -> None:
         raise StorageError(f"none of {len(outcomes)} photos in a row could be fetched, the first: {unreached[0]}")
 
 
-def as_images(pixels: pa.ChunkedArray, *, size: int) -> np.ndarray:
-    """The ``pixels`` column of N decoded rows as one uint8 array (N, 3, size, size)."""
-    images = np.empty((len(pixels), 3, size, size), np.uint8)
-    for number, scalar in enumerate(pixels):
-        images[number] = np.frombuffer(scalar.as_buffer(), np.uint8).reshape(3, size, size)
+def as_images(pixels: pa.ChunkedArray, *, size: int, rows: Sequence[int] | None = None) -> np.ndarray:
+    """The ``pixels`` column of decoded rows as one uint8 array (N, 3, size, size).
+
+    Args:
+        pixels: the column.
+        size: side in pixels.
+        rows: the N rows that are wanted, copied once, not taken out first; None for all.
+    """
+    wanted = range(len(pixels)) if rows is None else rows
+    images = np.empty((len(wanted), 3, size, size), np.uint8)
+    for number, row in enumerate(wanted):
+        images[number] = np.frombuffer(pixels[row].as_buffer(), np.uint8).reshape(3, size, size)
     return images
