@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -98,9 +99,10 @@ class _Run:
 
 def _run(request: JobRequest, *, archive: str, run_id: str) -> _Run:
     """Runs the job as an operator does, in a process of its own, on a head that is new and warmed up."""
+    new_id = f"{run_id}-{uuid.uuid4().hex[:8]}"  # an earlier benchmark may have left runs in the same scratch folder
     with _head() as address:
-        _submitted(request, address, archive=_WARM_UP, run_id=f"{run_id}-warm-up")
-        return _submitted(request, address, archive=archive, run_id=run_id)
+        _submitted(request, address, archive=_WARM_UP, run_id=f"{new_id}-warm-up")
+        return _submitted(request, address, archive=archive, run_id=new_id)
 
 
 @contextmanager
