@@ -81,9 +81,8 @@ class ScoreWithEach:
         photos = rows.select(["uri", "site", "status", "error"]).to_pylist()
         outcomes = [{"status": photo["status"], "error": photo["error"]} for photo in photos]
         decoded = np.flatnonzero([photo["status"] is None for photo in photos])
-        for number, outcome in zip(
-            decoded, self._scored(rows["pixels"].take(pa.array(decoded)), candidate), strict=True
-        ):
+        scored = self._scored(rows["pixels"], decoded.tolist(), candidate)
+        for number, outcome in zip(decoded, scored, strict=True):
             outcomes[number] = outcome
         known = {
             "category": candidate.registered.category,
@@ -96,9 +95,9 @@ class ScoreWithEach:
             for photo, outcome in zip(photos, outcomes, strict=True)
         ]
 
-    def _scored(self, pixels: pa.ChunkedArray, candidate: Candidate) -> list[dict[str, Any]]:
+    def _scored(self, pixels: pa.ChunkedArray, rows: Sequence[int], candidate: Candidate) -> list[dict[str, Any]]:
         asked = candidate.registered
-        images = as_images(pixels, size=asked.config.image_size)
+        images = as_images(pixels, size=asked.config.image_size, rows=rows)
         try:
             detector = self._loaded.get(
                 asked.category, detector_id=asked.detector_id, precision=asked.config.precision

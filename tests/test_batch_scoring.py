@@ -156,8 +156,9 @@ def test_a_block_is_whole_scoring_batches_and_no_larger_than_need_be(rows: int, 
 def test_batches_give_first_rows_soon_in_small_runs_and_feed_the_flow_well_in_large_ones(
     rows: int, views: int, photos: int, fleet: tuple[pa.Table, str, dict[str, AttentDifferNet]]
 ) -> None:
-    planned = {name: one.model_copy(update={"views": views}) for name, one in _plan(fleet[1]).by_category.items()}
-    plan = _plan(fleet[1]).model_copy(update={"by_category": planned})
+    plan = _plan(fleet[1])
+    planned = {name: one.model_copy(update={"views": views}) for name, one in plan.by_category.items()}
+    plan = plan.model_copy(update={"by_category": planned})
     assert batch_photos(rows, plan=plan, resources=ScoringResources()) == photos
     on_gpu = batch_photos(rows, plan=plan, resources=ScoringResources(use_gpu=True))
     assert on_gpu == batch_photos(10**7, plan=plan, resources=ScoringResources())
