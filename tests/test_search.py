@@ -238,7 +238,6 @@ def _but_time(figures: dict[str, float | None]) -> dict[str, float | None]:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"trackers": ["mlflow"]}, r"--trackers mlflow: not installed here, install attentdiffernet-ray\[tracking\]"),
         ({"space": {"image_size": 64, "scales": 3}}, "space.scales: none of"),
         ({"category": "bushing"}, "is empty: expected photos"),
         ({"detector": {**TINY, "weights": "/nowhere.safetensors"}}, "--detector.weights"),

@@ -228,21 +228,70 @@ def test_trials_share_two_gpus_and_keep_to_the_cap(
     assert sorted(number for number, _ in gpus) == [0, 1, 2, 3]
 
 
-@pytest.mark.timeout(400)
-def test_a_trial_of_two_workers_comes_to_what_one_worker_does(cluster: str, drawn: Path, tmp_path: Path) -> None:
-    """DistributedDataParallel by Ray Train inside the trial; on CPUs, for Ray Train looks for the driver of a GPU."""
+def _on_logical_gpus(turnstile: Any) -> Callable[[dict[str, Any], Trials], None]:
+    """A trial as it is, but its workers find a CPU behind their GPU; each trial's show at the turnstile what they got.
+
+    For a worker with a share of a GPU, Ray Train asks CUDA's driver for the device, and there is none here.
+    """
+
+    def run(config: dict[str, Any], trials: Trials) -> None:
+        import ray
+        from ray.train.torch import config as train_config
+
+        from tuning import distributed, trial
+
+        def stand_in() -> float:
+            import ray
+            from ray.air._internal import device_manager
+
+            device_manager.SUPPORTED_ACCELERATOR_TORCH_DEVICE_MANAGER["GPU"] = device_manager.CPUTorchDeviceManager
+            return float(ray.get_runtime_context().get_assigned_resources()["GPU"])
+
+        number = config["started"]["number"]
+
+        class Backend(train_config._TorchBackend):
+            def on_start(self, worker_group: Any, backend_config: Any) -> None:
+                for gpu in worker_group.execute(stand_in):
+                    ray.get(turnstile.enter.remote(number, gpu))
+                super().on_start(worker_group, backend_config)
+
+        class Config(train_config.TorchConfig):
+            @property
+            def backend_cls(self) -> type[Backend]:
+                return Backend
+
+        distributed.TorchConfig = Config  # type: ignore[misc]  # in the trial's own process, which ends with the search
+        trial.run_trial(config, trials)
+
+    return run
+
+
+@pytest.mark.timeout(600)
+def test_trials_of_two_workers_share_two_gpus_and_come_to_what_one_worker_does(
+    cluster: str, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DistributedDataParallel by Ray Train inside each trial, on halves of logical GPUs."""
+    turnstile = _turnstile(2)
     found = []
-    for name, more in (("alone", {}), ("together", {"workers": 2})):
-        request = search_request(drawn, tmp_path / name, trials=1, concurrent=1, **more)
-        config = SearchConfig.model_validate(request)
+    for name, more in (
+        ("alone", {"concurrent": 1}),
+        ("together", {"workers": 2, "gpus_per_worker": 0.5, "concurrent": None}),
+    ):
+        config = SearchConfig.model_validate(search_request(drawn, tmp_path / name, trials=2, **more))
         known = known_points(config.space, config.base)
         split = sweep.split_data(config.data, config.category, validation_share=0.5)
         trials = sweep.prepared(config, split, known, objective="auroc", weights=None)
+        if config.workers > 1:
+            assert tune_run.concurrent_trials(config) == 2
+            monkeypatch.setattr(tune_run, "run_trial", _on_logical_gpus(turnstile))
         tune_run.run_trials(config, known, trials, figures=sweep.FIGURES)
-        found.append(load_records(config.results)[0])
-    alone, together = found
-    assert (alone.status, together.status, together.reason) == ("done", "done", None)
-    assert together.epochs == 4
-    # The same gradients up to the rounding of a sum; one worker's figures are those of the plain training.
-    for name in ("held_out_gain", "auroc", "synthetic_auroc"):
-        assert together.figures[name] == pytest.approx(alone.figures[name], abs=2e-3)
+        found.append(load_records(config.results))
+    most, gpus = ray.get(turnstile.read.remote())
+    assert most == 2
+    assert sorted(gpus) == [(0, 0.5), (0, 0.5), (1, 0.5), (1, 0.5)]
+    for alone, together in zip(found[0].values(), found[1].values(), strict=True):
+        assert (alone.status, together.status, together.reason) == ("done", "done", None)
+        assert together.epochs == 4
+        # The same gradients up to the rounding of a sum; one worker's figures are those of the plain training.
+        for name in ("held_out_gain", "auroc", "synthetic_auroc"):
+            assert together.figures[name] == pytest.approx(alone.figures[name], abs=2e-3)

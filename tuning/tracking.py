@@ -2,36 +2,78 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 from jobs.errors import RequestError
 from tuning.search_config import SearchConfig
 
+_NO_SERVER = ("offline", "disabled")
+
 
 def check_trackers(config: SearchConfig) -> None:
-    """Refuses a tracker whose client is not installed.
+    """Refuses a tracker whose client is not installed or has no key.
 
     Raises:
-        RequestError: it is not; says what to install.
+        RequestError: so it is; says what to do.
     """
     if missing := [name for name in config.trackers if find_spec(name) is None]:
         raise RequestError(
             f"--trackers {', '.join(missing)}: not installed here, install attentdiffernet-ray[tracking] or leave it "
             "out"
         )
+    if "wandb" in config.trackers and os.environ.get("WANDB_MODE") not in _NO_SERVER:
+        import wandb
+
+        if not wandb.api.api_key:
+            raise RequestError(
+                "--trackers wandb needs a key and found none: set WANDB_API_KEY, run `wandb login`, or set "
+                "WANDB_MODE=offline"
+            )
 
 
-def tracking_callbacks(config: SearchConfig) -> list[Any]:
-    """Ray Tune's own callbacks; where they log to is said by MLFLOW_TRACKING_URI, and by WANDB_API_KEY and the like."""
+def tracking_callbacks(config: SearchConfig, *, figures: Sequence[str]) -> list[Any]:
+    """Ray Tune's own callbacks; where they log to is said by the clients' own variables, MLFLOW_* and WANDB_*.
+
+    Args:
+        config: of the search.
+        figures: names of what is logged of a trial.
+    """
     project = f"attentdiffernet-{config.category}"
     found: list[Any] = []
     if "mlflow" in config.trackers:
-        from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-        found.append(MLflowLoggerCallback(experiment_name=project))
+        found.append(_MLflow(figures, experiment_name=project))
     if "wandb" in config.trackers:
         from ray.air.integrations.wandb import WandbLoggerCallback
 
-        found.append(WandbLoggerCallback(project=project))
+        found.append(WandbLoggerCallback(project=project, **_wandb_settings()))
+    return found
+
+
+class _MLflow(MLflowLoggerCallback):
+    """Ray's callback, which logs all of the configuration with every report, as metrics: here only figures are."""
+
+    def __init__(self, figures: Sequence[str], **named: Any) -> None:
+        super().__init__(**named)
+        self._kept = {*figures, "training_iteration"}  # the latter is the step
+
+    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+        super().log_trial_result(
+            iteration, trial, {name: value for name, value in result.items() if name in self._kept}
+        )
+
+
+def _wandb_settings() -> dict[str, Any]:
+    """For ``wandb.init``, which runs in an actor that knows nothing of this process's environment but the key."""
+    found: dict[str, Any] = {"dir": str(Path(os.environ.get("WANDB_DIR", ".")).resolve())}
+    for name in ("mode", "entity"):
+        if value := os.environ.get(f"WANDB_{name.upper()}"):
+            found[name] = value
+    if server := os.environ.get("WANDB_BASE_URL"):
+        found["settings"] = {"base_url": server}
     return found

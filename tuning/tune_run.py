@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import ray
 from optuna.storages import InMemoryStorage
@@ -114,6 +115,7 @@ def _run_tune(
             num_samples=left,
             max_concurrent_trials=concurrent,
             reuse_actors=True,
+            trial_name_creator=_trial_name,
             trial_dirname_creator=str,  # Tune's own name is a list of all parameters, too long for a file
         ),
         run_config=tune.RunConfig(
@@ -121,10 +123,16 @@ def _run_tune(
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=0),
-            callbacks=[keeping, *tracking_callbacks(config)],
+            callbacks=[keeping, *tracking_callbacks(config, figures=figures)],
             verbose=0,
         ),
     ).fit()
+
+
+def _trial_name(trial: Any) -> str:
+    """What trackers show."""
+    started = trial.config["started"]
+    return f"trial-{started['number']:05}" + (f"-{started['preset']}" if started["preset"] else "")
 
 
 def _scheduler(config: SearchConfig) -> ASHAScheduler | None:
@@ -142,9 +150,10 @@ def _scheduler(config: SearchConfig) -> ASHAScheduler | None:
 
 
 def _quiet() -> None:
-    """Tune's own reports and loggers stay out: records are the outcome."""
-    for name in ("ray.tune.analysis.experiment_analysis", "ray.tune.execution.experiment_state"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Tune's own reports and loggers stay out: records are the outcome, a failed trial's reason among them."""
+    for name in ("analysis.experiment_analysis", "execution.experiment_state", "utils.util"):
+        logging.getLogger(f"ray.tune.{name}").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)  # a traceback for each failure
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
