@@ -165,6 +165,34 @@ def test_when_the_time_is_over_no_trial_starts_and_the_next_run_goes_on(
     assert list(load_records(config.results)) == [0, 1, 2]
 
 
+@pytest.mark.timeout(240)
+def test_a_stopped_trial_that_is_slow_to_end_holds_nothing_up(
+    fake: Callable[..., tuple[SearchConfig, Trials]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is kept for the next trial; Ray Tune waits 2 s for its end by default, and then for ever."""
+
+    def slow_to_end(config: dict[str, Any], trials: Trials) -> None:
+        import time
+
+        from tuning import trial
+
+        def measured(name: str, job: Any, trials: Any, tell: Any) -> None:
+            number = config["started"]["number"]
+            try:
+                for epoch in (1, 2, 4):
+                    tell(epoch, {"auroc": 0.9 - 0.1 * number, "gflop": 1.0})
+            finally:
+                time.sleep(4)  # stands for a detector of gigabytes that is let go on a busy machine
+
+        trial.measured = measured
+        trial.run_trial(config, trials)
+
+    config, trials = fake(trials=4, concurrent=1, early_stopping=True, grace_epochs=1, reduction_factor=2)
+    monkeypatch.setattr(tune_run, "run_trial", slow_to_end)
+    _run(config, trials)
+    assert [record.status for record in load_records(config.results).values()] == ["done", *["stopped"] * 3]
+
+
 # How much of a cluster trials take
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from tuning.measure import ALONE, Figures, Job, Shared, Tell, Worker, measure
 from tuning.records import Started, write_started
 
 EPOCH, OBJECTIVE, COST = "epoch", "objective", "gflop"
+_MOST_S_TO_END = "600"
+"""Seconds for a stopped trial to let go of what it holds, before its process takes the next one."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def run_trial(config: Mapping[str, Any], trials: Trials) -> None:
     Raises:
         JobError: the trial failed; one line says why.
     """
+    # Ray Tune reads it in this process. After its own 2 s it gives the next trial up, and then waits for it for ever.
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _MOST_S_TO_END)
     started = Started.model_validate(config["started"])
     detector = DetectorConfig.model_validate(started.detector)
     job = Job(detector, OptimiserConfig.model_validate(started.optimiser), trials.seeds, trials.rungs)
