@@ -26,12 +26,13 @@ _CLIENT = {
     "timeout": "600s",  # of a whole answer: a 300 MB scan over a slow line takes minutes
 }
 _RETRY = {
-    "max_retries": 16,
+    "max_retries": 1800,  # never reached: the time ends it
     "retry_timeout": timedelta(seconds=180),
-    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=15), "base": 2},
+    # A pause is drawn from [init, base * the last one): with base 2 they shrink as often as grow, and 16 lasted 5 s.
+    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=15), "base": 4},
 }
-S3_ATTEMPTS = 12
-"""Of boto3 and pyarrow: their pauses double from 1 s to 20 s, half of that on average, so 12 last about 90 s."""
+S3_ATTEMPTS = 16
+"""Of boto3 and pyarrow: each pause is drawn from [0, 2^n s), at most 20 s, so 16 last 60 to 170 s."""
 
 
 @cache
