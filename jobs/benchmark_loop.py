@@ -10,19 +10,23 @@ import multiprocessing
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from queue import Empty
 
 import torch
 
 from jobs import storage
+from jobs.errors import JobError
 from model.artifact import load_artifact
 from model.image import decode_image
 from model.process import keep_freed_memory, prepare_process
 
 _VECTORS_PER_BATCH = 256
 _READY_TIMEOUT_S = 300
+_LOOK_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,20 @@ def loop_images_per_s(folder: Path, uris: Sequence[str], *, processes: int) -> f
     workers = [context.Process(target=_work, args=(share, barrier, rates)) for share in shares]
     for worker in workers:
         worker.start()
-    total: float = sum(rates.get(timeout=3600) for _ in workers)
+    total = sum(_rate(rates, workers) for _ in workers)
     for worker in workers:
         worker.join()
     return total
+
+
+def _rate(rates: Queue[float], workers: Sequence[SpawnProcess]) -> float:
+    """The next rate that a process tells; one that has ended without telling its own is not waited for."""
+    while True:
+        try:
+            return rates.get(timeout=_LOOK_S)
+        except Empty:
+            if failed := [worker.exitcode for worker in workers if worker.exitcode]:
+                raise JobError(f"a process of the bare loop ended with exit code {failed[0]}: see its log") from None
 
 
 def _work(share: _Share, barrier: Barrier, rates: Queue[float]) -> None:

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import obstore
 
 from jobs.errors import ConflictError
-from jobs.storage_clients import S3_ATTEMPTS, object_store, s3_client, s3_endpoint, s3_session
-from jobs.storage_errors import CLIENT_ERRORS, s3_errors
+from jobs.storage_arrow import arrow_filesystem as arrow_filesystem
+from jobs.storage_arrow import open_stream as open_stream
+from jobs.storage_arrow import worker_environment as worker_environment
+from jobs.storage_clients import object_store, s3_client
 from jobs.storage_errors import as_storage_error as as_storage_error
+from jobs.storage_errors import s3_errors
 from jobs.uris import split
-
-if TYPE_CHECKING:
-    import pyarrow
-    import pyarrow.fs
 
 _ODD_KEY = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 """Legal S3 keys that obstore's path type refuses or normalises: empty, dot and control-character segments."""
@@ -240,52 +238,3 @@ def _list_other(scheme: str, bucket: str, prefix: str) -> Iterator[list[ObjectIn
 
 def _info(root: str, item: Any) -> ObjectInfo:
     return ObjectInfo(root + item["path"], (item["e_tag"] or "").strip('"'), item["size"], item["last_modified"])
-
-
-def worker_environment() -> dict[str, str]:
-    """Environment that every process needs which writes through pyarrow.
-
-    S3-compatible stores behind AWS_ENDPOINT_URL may refuse the checksum trailers that the AWS SDK sends by default
-    (Ceph before Squid: 411 MissingContentLength).
-    """
-    if not s3_endpoint():
-        return {}
-    return {
-        "AWS_REQUEST_CHECKSUM_CALCULATION": os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required"),
-        "AWS_RESPONSE_CHECKSUM_VALIDATION": os.environ.get("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required"),
-    }
-
-
-def open_stream(uri: str) -> pyarrow.NativeFile:
-    """Opens one object to be read from its beginning; what ends in .gz is unpacked on the way.
-
-    Raises:
-        MissingObjectError, DeniedError, StorageError: see their docstrings.
-    """
-    filesystem, path = arrow_filesystem(uri)
-    try:
-        return filesystem.open_input_stream(path)
-    except CLIENT_ERRORS as error:
-        raise as_storage_error(error, uri) from error
-
-
-def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """The pyarrow filesystem of ``uri`` and the path within it, for Ray Data and Ray Train."""
-    from pyarrow import fs
-
-    scheme, bucket, key = split(uri)
-    if scheme == "file":
-        return fs.LocalFileSystem(), "/" + key
-    if scheme != "s3":
-        filesystem, path = fs.FileSystem.from_uri(uri)
-        return filesystem, path
-    endpoint = s3_endpoint()
-    region = s3_session().region_name or "us-east-1"
-    patience = fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS)
-    if not endpoint:
-        return fs.S3FileSystem(region=region, retry_strategy=patience), f"{bucket}/{key}"
-    host_scheme, host = endpoint.split("://", 1)
-    filesystem = fs.S3FileSystem(
-        region=region, endpoint_override=host.rstrip("/"), scheme=host_scheme, retry_strategy=patience
-    )
-    return filesystem, f"{bucket}/{key}"
