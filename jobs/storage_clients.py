@@ -7,9 +7,12 @@ with pauses that grow to 15 or 20 s. What still fails then is true of the object
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
@@ -25,9 +28,10 @@ _CLIENT = {
     "read_timeout": f"{SILENCE_S}s",
     "timeout": "600s",  # of a whole answer: a 300 MB scan over a slow line takes minutes
 }
+_PATIENCE = timedelta(seconds=180)
 _RETRY = {
     "max_retries": 1800,  # never reached: the time ends it
-    "retry_timeout": timedelta(seconds=180),
+    "retry_timeout": _PATIENCE,
     # A pause is drawn from [init, base * the last one): with base 2 they shrink as often as grow, and 16 lasted 5 s.
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=15), "base": 4},
 }
@@ -67,6 +71,8 @@ def object_store(scheme: str, bucket: str) -> AnyStore:
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     endpoint = s3_endpoint()
+    if endpoint:
+        _warn_of_silence(endpoint)
     place: Any = {"endpoint": endpoint} if endpoint else {}
     return S3Store(
         bucket,
@@ -77,6 +83,20 @@ def object_store(scheme: str, bucket: str) -> AnyStore:
         virtual_hosted_style_request=not endpoint,
         **place,
     )
+
+
+def _warn_of_silence(endpoint: str) -> None:
+    """Says at once that nobody listens there, for the clients below try for minutes before they say so.
+
+    No error: a proxy may know the way, and a storage that starts again is back within those minutes.
+    """
+    try:
+        url = urlsplit(endpoint)
+        address = (url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
+        socket.create_connection(address, timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        what = f"warning: {endpoint} of AWS_ENDPOINT_URL does not answer ({error}); trying for {_PATIENCE.seconds} s"
+        print(what, file=sys.stderr, flush=True)
 
 
 def s3_endpoint() -> str | None:

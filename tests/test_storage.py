@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -113,17 +114,31 @@ def test_a_denied_object_is_no_missing_object(bucket: str) -> None:
         storage.read(f"{bucket}/secret.jpg")
 
 
-def test_an_unreachable_endpoint_is_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def nobody(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a storage at which nobody listens, with boto3's pauses a thousandth as long."""
+    from botocore.retries import standard
+
+    monkeypatch.setattr(standard.ExponentialBackoff, "delay_amount", lambda *_: 0.001)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     for cached in (storage_clients.s3_client, storage_clients.object_store):
         cached.cache_clear()
-    try:
-        with pytest.raises(StorageError, match="could not be reached") as caught:
-            list(storage.list_objects(f"{bucket}/x"))
-        assert "\n" not in str(caught.value)
-    finally:
-        for cached in (storage_clients.s3_client, storage_clients.object_store):
-            cached.cache_clear()
+    yield "http://127.0.0.1:9"
+    for cached in (storage_clients.s3_client, storage_clients.object_store):
+        cached.cache_clear()
+
+
+def test_an_unreachable_endpoint_is_one_line(bucket: str, nobody: str) -> None:
+    with pytest.raises(StorageError, match="could not be reached") as caught:
+        list(storage.list_objects(f"{bucket}/x"))
+    assert "\n" not in str(caught.value)
+
+
+def test_where_nobody_listens_is_said_before_the_minutes_of_trying(
+    nobody: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage_clients.object_store("s3", "bucket")
+    assert f"warning: {nobody} of AWS_ENDPOINT_URL does not answer ([Errno 111]" in capsys.readouterr().err
 
 
 def deny_reading(bucket: str, key: str) -> None:
