@@ -173,7 +173,7 @@ class Progress:
 
     def _follow(self) -> None:
         on_terminal = sys.stderr.isatty()
-        interval_s = BAR_INTERVAL_S if on_terminal else LINE_INTERVAL_S  # each look costs 10 ms of two processes
+        interval_s = BAR_INTERVAL_S if on_terminal else LINE_INTERVAL_S  # each look wakes two processes
         with tqdm(total=self._total, desc=self._verb, unit=self._unit, disable=not on_terminal) as bar:
             last = False
             while not last:

@@ -90,13 +90,13 @@ def _warn_of_silence(endpoint: str) -> None:
 
     No error: a proxy may know the way, and a storage that starts again is back within those minutes.
     """
+    url = urlsplit(endpoint)
     try:
-        url = urlsplit(endpoint)
-        address = (url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
-        socket.create_connection(address, timeout=CONNECT_TIMEOUT_S).close()
-    except (OSError, ValueError) as error:
-        what = f"warning: {endpoint} of AWS_ENDPOINT_URL does not answer ({error}); trying for {_PATIENCE.seconds} s"
-        print(what, file=sys.stderr, flush=True)
+        host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:  # the host alone is named: an address may hold a password
+        what = f"the S3 endpoint at {url.hostname} does not answer ({error}), see AWS_ENDPOINT_URL"
+        print(f"warning: {what}; trying for {_PATIENCE.seconds} s", file=sys.stderr, flush=True)
 
 
 def s3_endpoint() -> str | None:
