@@ -85,6 +85,7 @@ def object_store(scheme: str, bucket: str) -> AnyStore:
     )
 
 
+@cache  # once for all buckets of a process
 def _warn_of_silence(endpoint: str) -> None:
     """Says at once that nobody listens there, for the clients below try for minutes before they say so.
 
