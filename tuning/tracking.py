@@ -8,8 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ray.air.integrations.mlflow import MLflowLoggerCallback
-
 from jobs.errors import RequestError
 from tuning.search_config import SearchConfig
 
@@ -47,25 +45,14 @@ def tracking_callbacks(config: SearchConfig, *, figures: Sequence[str]) -> list[
     project = f"attentdiffernet-{config.category}"
     found: list[Any] = []
     if "mlflow" in config.trackers:
-        found.append(_MLflow(figures, experiment_name=project))
+        from tuning.mlflow_runs import MLflowRuns
+
+        found.append(MLflowRuns(figures, experiment_name=project))
     if "wandb" in config.trackers:
         from ray.air.integrations.wandb import WandbLoggerCallback
 
         found.append(WandbLoggerCallback(project=project, **_wandb_settings()))
     return found
-
-
-class _MLflow(MLflowLoggerCallback):
-    """Ray's callback, which logs all of the configuration with every report, as metrics: here only figures are."""
-
-    def __init__(self, figures: Sequence[str], **named: Any) -> None:
-        super().__init__(**named)
-        self._kept = {*figures, "training_iteration"}  # the latter is the step
-
-    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
-        super().log_trial_result(
-            iteration, trial, {name: value for name, value in result.items() if name in self._kept}
-        )
 
 
 def _wandb_settings() -> dict[str, Any]:
