@@ -22,7 +22,7 @@ _GEMM_SECONDS = 0.3
 
 
 def network_figures(*, repeats: int) -> dict[str, Any]:
-    """Network stage (views to pooled features) of AlexNet at 448 px and three scales, against matrix products.
+    """Network stage (photos to pooled features of views) of AlexNet at 448 px, three scales, against matrix products.
 
     Args:
         repeats: interleaved repeats; figures are medians over them.
@@ -69,17 +69,15 @@ def _product(side: int, kind: torch.dtype) -> Callable[[], torch.Tensor]:
 
 @torch.inference_mode()
 def _network_stage(detector: AttentDifferNet, precision: Precision) -> Callable[[], object]:
-    """Views of the network's input to pooled features, warm."""
+    """Photos to the pooled features of 4 views each, warm."""
     images = torch.randint(0, 256, (_VIEWS // 4, 3, 448, 448), dtype=torch.uint8)
     if precision == "fp32":
         return lambda: detector.pooled_features(images.repeat(4, 1, 1, 1))
     backbone = PackedDetector(detector).backbone
-    pixels = backbone.layout.pixels(images)
-    views = torch.cat([backbone.layout.views(photo, scoring_angles(4)) for photo in pixels])
 
     @torch.inference_mode()
     def stage() -> torch.Tensor:
-        return backbone.pooled(views)
+        return backbone.pooled(images, scoring_angles(4))
 
     stage()
     return stage

@@ -54,24 +54,36 @@ class PackedBackbone:
             self._layers.append(layer)
             self._stages.append(backbone.stage_ending_at(end + 1))
         self._with_maximum = config.pooling == "average_max"
-        at_once = _views_at_once(folded.weight.device, map_bytes=self.layout.map_bytes)
-        self._views_at_once = [at_once * 4**scale for scale in range(config.scales)]
-
-    def pooled(self, views: Tensor) -> Tensor:
-        """Pooled features (N, D), float32, of views (N, pixels) of ``layout``, in the order of `Backbone.forward`."""
-        scales = zip(self.layout.scales(views), self._views_at_once, strict=True)
-        return torch.cat(
-            [self._pooled_scale(scale, number, at_once) for number, (scale, at_once) in enumerate(scales)], dim=1
+        self._views_at_once = _views_at_once(
+            folded.weight.device, map_bytes=self.layout.map_bytes, scales=config.scales
         )
 
-    def _pooled_scale(self, views: Tensor, scale: int, at_once: int) -> Tensor:
-        """Passes of one shape, the last one padded: no score depends on how many views there are."""
-        missing = -len(views) % at_once
-        whole = torch.cat([views, views.new_zeros(missing, views.shape[1])]) if missing else views
-        passes = [
-            self._pooled(self._feature_map(self.layout.input(part, scale))) for part in torch.split(whole, at_once)
-        ]
-        return torch.cat(passes)[: len(views)]
+    def pooled(self, images: Tensor, angles: Sequence[float]) -> Tensor:
+        """Pooled features (B * T, D), float32, of rotated views, photo by photo; each as `Backbone.forward` has it.
+
+        Args:
+            images: uint8 (B, 3, S, S) RGB with B >= 1, on the backbone's device.
+            angles: T degrees.
+        """
+        photos = max(1, max(self._views_at_once) // len(angles))
+        return torch.cat([self._pooled_views(part, angles) for part in torch.split(images, photos)])
+
+    def _pooled_views(self, images: Tensor, angles: Sequence[float]) -> Tensor:
+        shown = [(photo, angle) for photo in self.layout.pixels(images) for angle in angles]
+        return torch.cat([self._pooled_scale(shown, scale) for scale in range(len(self._views_at_once))], dim=1)
+
+    def _pooled_scale(self, shown: Sequence[tuple[Tensor, float]], scale: int) -> Tensor:
+        """Passes of one shape, the last one filled up: no score depends on how many views there are.
+
+        All passes read their views from the same memory, which stays in a CPU's caches.
+        """
+        at_once = self._views_at_once[scale]
+        views = shown[0][0].new_zeros(at_once, self.layout.blocks[scale].pixels)
+        passes = []
+        for start in range(0, len(shown), at_once):
+            self.layout.views(shown[start : start + at_once], scale=scale, into=views)
+            passes.append(self._pooled(self._feature_map(self.layout.input(views, scale))))
+        return torch.cat(passes)[: len(shown)]
 
     def _feature_map(self, blocks: Tensor) -> Tensor:
         maps = blocks
@@ -86,13 +98,14 @@ class PackedBackbone:
         return torch.cat([average, maps.amax((2, 3)).float()], dim=1) if self._with_maximum else average
 
 
-def _views_at_once(device: torch.device, *, map_bytes: int) -> int:
-    """Views in one pass; on a GPU as many as a share of its free memory takes, a power of two up to 256."""
+def _views_at_once(device: torch.device, *, map_bytes: int, scales: int) -> Sequence[int]:
+    """Views in one pass, by scale; on a GPU as many as a share of its free memory takes, a power of two up to 256."""
     if device.type != "cuda":
-        return _VIEWS_AT_ONCE
+        return [_VIEWS_AT_ONCE * 4**scale for scale in range(scales)]
     free_bytes, _ = torch.cuda.mem_get_info(device)
     fitting = int(_SHARE_OF_FREE_MEMORY * free_bytes / (_MAPS_AT_ONCE * map_bytes))
-    return int(2 ** min(8, max(0, fitting.bit_length() - 1)))
+    # The same at each scale: there is no cache to fit, and more would be filled up with views that nobody asked for.
+    return [int(2 ** min(8, max(0, fitting.bit_length() - 1)))] * scales
 
 
 def _folded(convolution: nn.Conv2d, blocks: Blocks, *, mean: Tensor, std: Tensor, grey: Sequence[int]) -> nn.Conv2d:

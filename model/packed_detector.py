@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,9 +17,6 @@ from model.rotation import scoring_angles
 
 if TYPE_CHECKING:
     from model.detector import AttentDifferNet
-
-_VIEWS_KEPT = 64
-"""Views that exist at a time, 69 MB at 448 px."""
 
 
 class PackedDetector:
@@ -61,24 +57,6 @@ class PackedDetector:
         """
         if len(images) == 0:
             return torch.empty(0, dtype=torch.float64, device=images.device)
-        pooled = torch.cat([self.backbone.pooled(views) for views in self._views(images)])
+        pooled = self.backbone.pooled(images, self._angles)
         squared = mean_squared_latents(self._flow.latents, self._scaling.apply(pooled))
         return squared.view(len(images), -1).mean(1)
-
-    def _views(self, images: Tensor) -> Iterator[Tensor]:
-        """All views, image by image, some at a time; the last ones may be fewer."""
-        layout, pending = self.backbone.layout, list[Tensor]()
-        for image in images:
-            pixels = layout.pixels(image.unsqueeze(0))[0]
-            for angles in _groups(self._angles, _VIEWS_KEPT):
-                pending.append(layout.views(pixels, angles))
-                if sum(map(len, pending)) >= _VIEWS_KEPT:
-                    yield torch.cat(pending)
-                    pending = []
-        if pending:
-            yield torch.cat(pending)
-
-
-def _groups(angles: Sequence[float], size: int) -> Iterator[Sequence[float]]:
-    for start in range(0, len(angles), size):
-        yield angles[start : start + size]

@@ -12,7 +12,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -79,11 +78,11 @@ class ViewLayout:
         """
         self.blocks = [blocks_of(convolution, image_size // 2**scale) for scale in range(scales)]
         self._size, self._padding = image_size, padding
-        self._places = torch.cat(
-            [_places(blocks, every=2**scale, image_size=image_size) for scale, blocks in enumerate(self.blocks)]
-        )
-        self._black_and_padding = _packed(torch.tensor([[0, 0, 0, 0], [*mean, 1]], dtype=torch.uint8))
-        self._maps: OrderedDict[tuple[float, torch.device], Tensor] = OrderedDict()
+        self._places = [
+            _places(blocks, every=2**scale, image_size=image_size) for scale, blocks in enumerate(self.blocks)
+        ]
+        self._black_and_padding = torch.tensor([[0, 0, 0, 0], [*mean, 1]], dtype=torch.uint8)
+        self._maps: OrderedDict[tuple[float, torch.device], Sequence[Tensor]] = OrderedDict()
 
     @property
     def map_bytes(self) -> int:
@@ -92,22 +91,26 @@ class ViewLayout:
 
     def pixels(self, images: Tensor) -> Tensor:
         """Packs photos, uint8 (B, 3, S, S), into int32 (B, S * S + 2): their pixels, then black, then padding."""
-        fourth = images.new_zeros(len(images), 1, *images.shape[2:])
-        channels_last = torch.cat([images, fourth], dim=1).permute(0, 2, 3, 1).flatten(1, 2).contiguous()
-        special = self._black_and_padding.to(images.device).expand(len(images), -1)
-        return torch.cat([_packed(channels_last), special], dim=1)
+        photo = self._size**2
+        channels_last = images.new_empty(len(images), photo + 2, PIXEL_CHANNELS)
+        for colour in range(3):  # one by one, each is a run of bytes; all at once, torch takes three times as long
+            channels_last[:, :photo, colour] = images[:, colour].flatten(1)
+        channels_last[:, :photo, 3] = 0
+        channels_last[:, photo:] = self._black_and_padding.to(images.device)
+        shift = torch.tensor([ZERO_POINT, ZERO_POINT, ZERO_POINT, 0], dtype=torch.uint8, device=images.device)
+        # Flipping a byte's highest bit subtracts 128 from it, once it is read as int8.
+        return channels_last.view(torch.int32).squeeze(-1).bitwise_xor_(shift.view(torch.int32))
 
-    def views(self, pixels: Tensor, angles: Sequence[float]) -> Tensor:
-        """Views of one packed photo (S * S + 2,) at T angles in degrees: int32 (T, pixels of all scales)."""
-        views = pixels.new_empty(len(angles), len(self._places))
-        for view, angle in zip(views, angles, strict=True):
-            torch.index_select(pixels, 0, self._map(angle, pixels.device), out=view)
-        return views
+    def views(self, shown: Sequence[tuple[Tensor, float]], *, scale: int, into: Tensor) -> None:
+        """Lays out views at one scale.
 
-    def scales(self, views: Tensor) -> Sequence[Tensor]:
-        """Views (N, pixels) of all scales, cut into int32 (N, pixels of one scale)."""
-        ends = [0, *accumulate(blocks.pixels for blocks in self.blocks)]
-        return [views[:, start:end] for start, end in pairwise(ends)]
+        Args:
+            shown: packed photos (S * S + 2,), each with an angle in degrees.
+            scale: number of the scale.
+            into: int32 (N, pixels of the scale) with N >= the number of views; what lies beyond them stays as it is.
+        """
+        for view, (photo, angle) in zip(into, shown, strict=False):
+            torch.index_select(photo, 0, self._map(angle, photo.device)[scale], out=view)
 
     def input(self, views: Tensor, scale: int) -> Tensor:
         """The convolution's input, bf16 (N, channels, grid, grid) channels-last, of views of one scale."""
@@ -115,14 +118,15 @@ class ViewLayout:
         values = views.view(torch.int8).to(torch.bfloat16)
         return values.view(-1, blocks.grid, blocks.grid, blocks.channels).permute(0, 3, 1, 2)
 
-    def _map(self, angle: float, device: torch.device) -> Tensor:
-        """int32: the packed pixel that each pixel of a view shows."""
+    def _map(self, angle: float, device: torch.device) -> Sequence[Tensor]:
+        """int32, by scale: the packed pixel that each pixel of a view shows."""
         key = (angle, device)
         if key not in self._maps:
             padding = self._size**2 + 1
             shown = torch.cat([source_index(self._size, angle, self._padding), torch.tensor([padding])])
-            found = shown[self._places].to(device, torch.int32)
-            while self._maps and (len(self._maps) + 1) * found.nbytes > _KEPT_MAPS_BYTES:
+            found = [shown[places].to(device, torch.int32) for places in self._places]
+            size_bytes = sum(part.nbytes for part in found)
+            while self._maps and (len(self._maps) + 1) * size_bytes > _KEPT_MAPS_BYTES:
                 self._maps.popitem(last=False)
             self._maps[key] = found
         self._maps.move_to_end(key)
@@ -138,10 +142,3 @@ def _places(blocks: Blocks, *, every: int, image_size: int) -> Tensor:
     y, x = line[:, None, :, None], line[None, :, None, :]
     inside = (y >= 0) & (y < blocks.side) & (x >= 0) & (x < blocks.side)
     return torch.where(inside, (y * image_size + x) * every, image_size**2).flatten()
-
-
-def _packed(pixels: Tensor) -> Tensor:
-    """uint8 (..., P, 4) to int32 (..., P), colours less ZERO_POINT as int8."""
-    shift = torch.tensor([ZERO_POINT, ZERO_POINT, ZERO_POINT, 0], dtype=torch.uint8, device=pixels.device)
-    # Flipping a byte's highest bit subtracts 128 from it, once it is read as int8.
-    return pixels.view(torch.int32).squeeze(-1) ^ shift.view(torch.int32)

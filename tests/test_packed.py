@@ -14,7 +14,7 @@ from model.backbone import Backbone
 from model.config import BACKBONE_STAGES, DetectorConfig
 from model.detector import AttentDifferNet
 from model.flow import Flow
-from model.packed_backbone import PackedBackbone
+from model.packed_backbone import PackedBackbone, _views_at_once
 from model.packed_detector import PackedDetector
 from model.packed_flow import PackedFlow
 from model.packed_layers import PackedConvolution, PackedMaxPool, packed
@@ -48,9 +48,15 @@ def _in_float32(detector: AttentDifferNet) -> AttentDifferNet:
 def _packed_features(detector: AttentDifferNet, photos: Tensor, *, views: int) -> Tensor:
     backbone = PackedDetector(detector).backbone
     with torch.inference_mode():
-        pixels = backbone.layout.pixels(photos)
-        shown = torch.cat([backbone.layout.views(photo, scoring_angles(views)) for photo in pixels])
-        return backbone.pooled(shown)
+        return backbone.pooled(photos, scoring_angles(views))
+
+
+def _first_convolution(backbone: PackedBackbone, photo: Tensor) -> Tensor:
+    """What the first layer gives of an unrotated photo at full scale."""
+    with torch.inference_mode():
+        views = torch.empty(1, backbone.layout.blocks[0].pixels, dtype=torch.int32)
+        backbone.layout.views([(backbone.layout.pixels(photo)[0], 0.0)], scale=0, into=views)
+        return backbone._layers[0](backbone.layout.input(views, 0)).float()
 
 
 @pytest.mark.parametrize("kind", [None, *attention_kinds()])
@@ -99,14 +105,15 @@ def test_blocks_hold_what_a_convolution_of_the_rotated_view_reads(
     convolution = nn.Conv2d(3, 2, kernel, stride=stride, padding=zeros)
     layout = ViewLayout(convolution, image_size=size, scales=2, padding=padding, mean=(7, 8, 9))
     images = _images(1, side=size)
-    views = layout.views(layout.pixels(images)[0], [angle])
     turned = rotated_views(images, [angle], padding=padding)
-    for scale, (part, blocks) in enumerate(zip(layout.scales(views), layout.blocks, strict=True)):
+    for scale, blocks in enumerate(layout.blocks):
+        views = torch.empty(1, blocks.pixels, dtype=torch.int32)
+        layout.views([(layout.pixels(images)[0], angle)], scale=scale, into=views)
         shown = turned[..., :: 2**scale, :: 2**scale].float() - ZERO_POINT
         padded = nn.functional.pad(shown, [zeros, zeros + kernel + stride] * 2, value=float("nan"))
         side = blocks.grid * blocks.block
         expected = padded[..., :side, :side]
-        grid = layout.input(part, scale).float().view(1, blocks.block, blocks.block, PIXEL_CHANNELS, blocks.grid, -1)
+        grid = layout.input(views, scale).float().view(1, blocks.block, blocks.block, PIXEL_CHANNELS, blocks.grid, -1)
         got = grid.permute(0, 3, 4, 1, 5, 2).reshape(1, PIXEL_CHANNELS, side, side)
         inside = expected.isfinite()
         assert torch.equal(got[:, :3][inside], expected[inside])
@@ -122,9 +129,7 @@ def test_zero_padding_stands_for_the_mean_colour_to_float32() -> None:
     mean, std = torch.tensor([124.0, 116.0, 104.0]) / 255, torch.tensor([0.2, 0.2, 0.2])
     packed_backbone = PackedBackbone(backbone, config, mean=mean, std=std)
     photo = torch.tensor([124, 116, 104], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, SIDE, SIDE)
-    with torch.inference_mode():
-        views = packed_backbone.layout.views(packed_backbone.layout.pixels(photo)[0], [0.0])
-        first = packed_backbone._layers[0](packed_backbone.layout.input(views, 0)).float()
+    first = _first_convolution(packed_backbone, photo)
     convolution = backbone.layers[0]
     expected = convolution.bias.detach().relu().view(1, -1, 1, 1).expand_as(first)
     torch.testing.assert_close(first, expected, rtol=0, atol=1e-3)  # sums of 363 products of up to 2, in float32
@@ -137,9 +142,8 @@ def test_normalisation_folds_in_whatever_the_means_fraction_is() -> None:
         detector.backbone, config, mean=detector.image_mean.flatten(), std=detector.image_std.flatten()
     )
     photo = _photos(1)
+    first = _first_convolution(packed_backbone, photo)
     with torch.inference_mode():
-        views = packed_backbone.layout.views(packed_backbone.layout.pixels(photo)[0], [0.0])
-        first = packed_backbone._layers[0](packed_backbone.layout.input(views, 0)).float()
         normalised = (photo.float() / 255 - detector.image_mean) / detector.image_std
         expected = detector.backbone.layers[:2](normalised)
     edge = torch.zeros_like(expected, dtype=torch.bool)
@@ -205,6 +209,29 @@ def test_a_packed_score_does_not_depend_on_the_photos_beside_it(views: int) -> N
     together = packed_detector.score(_photos(5))
     alone = torch.cat([packed_detector.score(photo.unsqueeze(0)) for photo in _photos(5)])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=0)  # the flow's products sum in another order
+
+
+@pytest.mark.parametrize("at_once", [[1, 1], [8, 8], [3, 64]])
+@pytest.mark.parametrize("views", [1, 5, 20])
+def test_packed_features_do_not_depend_on_the_views_of_a_pass(at_once: list[int], views: int) -> None:
+    backbone = PackedDetector(_detector()).backbone
+    with torch.inference_mode():
+        expected = backbone.pooled(_photos(7), scoring_angles(views))
+        backbone._views_at_once = at_once
+        got = backbone.pooled(_photos(7), scoring_angles(views))
+    torch.testing.assert_close(got, expected, rtol=0.01, atol=1e-3)  # a convolution of another shape rounds otherwise
+
+
+def test_a_gpus_passes_are_filled_up_with_fewer_views_than_one_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (2**36, 2**37))
+    at_once = _views_at_once(torch.device("cuda"), map_bytes=6_000_000, scales=3)
+    assert at_once == [256, 256, 256]  # 256 latent vectors are a batch on a GPU: each scale is one pass of them
+
+
+def test_a_small_gpus_passes_fit_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (2**30, 2**32))
+    # a quarter of 1 GiB holds 11 views of four maps of 6 MB
+    assert _views_at_once(torch.device("cuda"), map_bytes=6_000_000, scales=2) == [8, 8]
 
 
 def test_dropout_plays_no_part_in_packed_scores() -> None:
