@@ -14,12 +14,13 @@ from torch import Tensor
 from jobs.backbone_weights import backbone_weights
 from jobs.comparison_config import ComparisonConfig
 from jobs.errors import RequestError
-from jobs.peer_measurement import LabelledFolder, Score, folder_digest
+from jobs.peer_measurement import LabelledFolder, Score, UnfittedError, folder_digest
 from model.attention_training import pretrained_attention
 from model.config import DetectorConfig
 from model.detector import AttentDifferNet
+from model.guard import CollapseDetected
 from model.image import ImageError, decode_image
-from model.metrics import EpochMetrics
+from model.metrics import EpochMetrics, TrainingDiverged
 from model.photos import InMemory
 from model.training import Snapshot, train
 
@@ -56,7 +57,18 @@ class OurDetector:
         self._weights = backbone_weights(config, asked_as="--weights")
 
     def fit(self, photos: LabelledFolder, *, seed: int) -> Score:
-        """Trains it; the last epoch is kept. Where its speed alone counts, a step is enough."""
+        """Trains it; the last epoch is kept. Where its speed alone counts, a step is enough.
+
+        Raises:
+            UnfittedError: training went astray, and says how.
+            RequestError: a photo cannot be decoded.
+        """
+        try:
+            return self._fitted(photos, seed=seed)
+        except (TrainingDiverged, CollapseDetected, ValueError) as error:
+            raise UnfittedError(" ".join(str(error).split())) from error
+
+    def _fitted(self, photos: LabelledFolder, *, seed: int) -> Score:
         config, optimiser = self._comparison.detector_config(self.name, seed=seed), self._comparison.optimiser
         images = read_images(photos.train, size=config.image_size)
         if not self.has_auroc:

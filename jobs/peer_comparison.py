@@ -25,7 +25,8 @@ from jobs.comparison_config import ComparisonConfig
 from jobs.config import merge
 from jobs.demo_archive import draw_archive
 from jobs.errors import EXIT_DONE, RequestError
-from jobs.peer_measurement import Contestant, LabelledFolder, figures, find_defects, fit_first, time_all
+from jobs.peer_figures import figures
+from jobs.peer_measurement import Contestant, LabelledFolder, find_defects, fit_first, time_all
 from jobs.publish import versions
 from model.backbone import Backbone
 from model.process import keep_freed_memory, prepare_process
@@ -40,15 +41,18 @@ def run(config: PeersConfig) -> int:
     with tempfile.TemporaryDirectory(prefix="attentdiffernet-peers-") as scratch:
         categories = stage_photos(config, Path(scratch))
         timed = _timed_photos(categories[0], Path(scratch) / "timed", count=config.photos)
-        contestants = _contestants(config, comparison, categories, Path(scratch))
-        fitted = fit_first(contestants, categories[0])
+        asked = _contestants(config, comparison, categories, Path(scratch))
+        fitted, left_out = fit_first(asked, categories[0])
+        contestants = [one for one in asked if one.name in fitted]
         torch.set_num_threads(config.threads)
         passes = time_all({name: one.score for name, one in fitted.items()}, timed, repeats=config.repeats)
         found: dict[str, Any] = {}
         kept = Path(config.output).with_suffix(".kept")
         for _ in chain([None], find_defects(contestants, fitted, categories, seeds=config.seeds, kept=kept)):
             found = figures(contestants, fitted, passes, photos=len(list(timed.iterdir())))
-            _write(config, found | {"timed_on": categories[0].name})  # again and again: the AUROCs can take hours
+            _write(
+                config, found | {"timed_on": categories[0].name, "left_out": left_out}
+            )  # again and again: the AUROCs can take hours
     _tell(found)
     print(f"written to {config.output}")
     return EXIT_DONE

@@ -1,12 +1,11 @@
-"""Contestants side by side: AUROC of each on the same labelled photos, then their speed in interleaved passes."""
+"""Contestants side by side: AUROC of each on the same labelled photos, and their speed in interleaved passes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -37,6 +36,10 @@ class LabelledFolder:
     is_defective: npt.NDArray[np.bool_]
 
 
+class UnfittedError(Exception):
+    """A contestant cannot learn these photos, and would not another time; the message says why, in one line."""
+
+
 class Contestant(Protocol):
     """A kind of detector, ours or a peer's."""
 
@@ -61,7 +64,11 @@ class Contestant(Protocol):
         """Whether its AUROC means anything; otherwise it is fitted once, for its speed."""
 
     def fit(self, photos: LabelledFolder, *, seed: int) -> Score:
-        """Learns the flawless photos of one category, without a look at test photos; returns what scores."""
+        """Learns the flawless photos of one category, without a look at test photos; returns what scores.
+
+        Raises:
+            UnfittedError: it cannot learn these.
+        """
 
 
 @dataclass
@@ -71,12 +78,14 @@ class Fitted:
     Attributes:
         score: fitted on the first category with seed 0.
         fit_cpu_s: CPU seconds that took.
-        auroc: category -> AUROC of each seed.
+        auroc: category -> AUROC of each seed that could be fitted.
+        failures: category -> why a seed could not be.
     """
 
     score: Score
     fit_cpu_s: float
     auroc: dict[str, list[float]] = field(default_factory=dict)
+    failures: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,15 +96,25 @@ class Pass:
     wall_s: float
 
 
-def fit_first(contestants: Sequence[Contestant], photos: LabelledFolder) -> dict[str, Fitted]:
-    """Fits every contestant on one category with seed 0."""
+def fit_first(contestants: Sequence[Contestant], photos: LabelledFolder) -> tuple[dict[str, Fitted], dict[str, str]]:
+    """Fits every contestant on one category with seed 0.
+
+    Returns:
+        What each came to, and why others could not be fitted, by name.
+    """
     found: dict[str, Fitted] = {}
+    left_out: dict[str, str] = {}
     for contestant in contestants:
         began_s = time.process_time()
-        score = contestant.fit(photos, seed=0)
+        try:
+            score = contestant.fit(photos, seed=0)
+        except UnfittedError as error:
+            left_out[contestant.name] = str(error)
+            print(f"{contestant.name} is left out, it cannot learn {photos.name}: {error}", flush=True)
+            continue
         found[contestant.name] = Fitted(score, time.process_time() - began_s)
         print(f"{contestant.name}: fitted on {photos.name} in {found[contestant.name].fit_cpu_s:.0f} CPU s", flush=True)
-    return found
+    return found, left_out
 
 
 def find_defects(
@@ -108,8 +127,9 @@ def find_defects(
 ) -> Iterator[None]:
     """Adds AUROC of every contestant that has one, category and seed to ``fitted``; yields after each.
 
-    What `fit_first` fitted on the first category is not fitted again, and what lies in the folder ``kept`` from an
-    earlier run with the same photos and settings is not measured again.
+    A seed that cannot be fitted becomes a failure there. What `fit_first` fitted on the first category is not fitted
+    again, and what lies in the folder ``kept`` from an earlier run with the same photos and settings is not measured
+    again.
     """
     kept.mkdir(parents=True, exist_ok=True)
     for number, photos in enumerate(categories):
@@ -118,13 +138,19 @@ def find_defects(
                 if not contestant.has_auroc:
                     continue
                 mine = fitted[contestant.name]
+                about = f"{contestant.name} on {photos.name}, seed {seed}"
                 file = kept / f"{contestant.name}.{_digest(contestant, photos)}.seed{seed}.json"
-                if not file.exists():
-                    score = mine.score if number == seed == 0 else contestant.fit(photos, seed=seed)
-                    file.write_text(json.dumps(auroc(photos.is_defective, score(photos.test))))
-                value = float(json.loads(file.read_text()))
-                mine.auroc.setdefault(photos.name, []).append(value)
-                print(f"{contestant.name} on {photos.name}, seed {seed}: AUROC {100 * value:.2f} %", flush=True)
+                try:
+                    if not file.exists():
+                        score = mine.score if number == seed == 0 else contestant.fit(photos, seed=seed)
+                        file.write_text(json.dumps(auroc(photos.is_defective, score(photos.test))))
+                except UnfittedError as error:
+                    mine.failures.setdefault(photos.name, []).append(f"seed {seed}: {error}")
+                    print(f"{about}: {error}", flush=True)
+                else:
+                    value = float(json.loads(file.read_text()))
+                    mine.auroc.setdefault(photos.name, []).append(value)
+                    print(f"{about}: AUROC {100 * value:.2f} %", flush=True)
                 yield
 
 
@@ -165,76 +191,3 @@ def _timed(score: Score, folder: Path) -> Pass:
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     score(folder)
     return Pass(time.process_time() - cpu_s, time.perf_counter() - wall_s)
-
-
-def figures(
-    contestants: Sequence[Contestant],
-    fitted: Mapping[str, Fitted],
-    passes: Mapping[str, Sequence[Pass]],
-    *,
-    photos: int,
-) -> dict[str, Any]:
-    """Speed and AUROC of each contestant, and ours against each peer.
-
-    Args:
-        contestants: of both sides.
-        fitted: what `fit_first` gave and `find_defects` added to.
-        passes: what `time_all` gave.
-        photos: in one pass.
-
-    Returns:
-        ``contestants`` and ``ratios``, as JSON. Ratios are medians over passes that ran next to each other.
-    """
-    return {
-        "contestants": {
-            one.name: {"side": one.side, **one.about, **_figures(fitted[one.name], passes[one.name], photos)}
-            for one in contestants
-        },
-        "ratios": [
-            _against(ours.name, peer.name, fitted, passes)
-            for ours in contestants
-            if ours.side == "ours"
-            for peer in contestants
-            if peer.side == "anomalib"
-        ],
-    }
-
-
-def _figures(fitted: Fitted, passes: Sequence[Pass], photos: int) -> dict[str, Any]:
-    cpu_s = statistics.median(one.cpu_s for one in passes) / photos
-    wall_s = statistics.median(one.wall_s for one in passes) / photos
-    return {
-        "images_per_cpu_s": 1 / cpu_s,
-        "images_per_wall_s": 1 / wall_s,
-        "cpu_ms_per_photo": 1000 * cpu_s,
-        "cpu_s_of_passes": [one.cpu_s for one in passes],
-        "wall_s_of_passes": [one.wall_s for one in passes],
-        "fit_cpu_s": fitted.fit_cpu_s,
-        "auroc": fitted.auroc or None,
-        "mean_auroc": mean_auroc(fitted, fitted.auroc.keys()),
-    }
-
-
-def mean_auroc(fitted: Fitted, categories: Set[str]) -> float | None:
-    """Mean over categories of the mean over seeds; None for no categories."""
-    if not categories:
-        return None
-    return statistics.mean(statistics.mean(fitted.auroc[category]) for category in categories)
-
-
-def _against(
-    ours: str, peer: str, fitted: Mapping[str, Fitted], passes: Mapping[str, Sequence[Pass]]
-) -> dict[str, Any]:
-    pairs = list(zip(passes[peer], passes[ours], strict=True))
-    both = fitted[ours].auroc.keys() & fitted[peer].auroc.keys()
-    mine, theirs = mean_auroc(fitted[ours], both), mean_auroc(fitted[peer], both)
-    difference = None if mine is None or theirs is None else mine - theirs
-    return {
-        "ours": ours,
-        "peer": peer,
-        "cpu_ratio": statistics.median(slow.cpu_s / fast.cpu_s for slow, fast in pairs),
-        "wall_ratio": statistics.median(slow.wall_s / fast.wall_s for slow, fast in pairs),
-        "auroc_difference": difference,
-        "auroc_categories": sorted(both),
-        "at_equal_auroc": None if difference is None else difference >= 0,
-    }

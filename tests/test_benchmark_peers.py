@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -11,15 +12,29 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from jobs import benchmark_peers, peer_measurement
+from jobs import benchmark_ours, benchmark_peers, peer_figures, peer_measurement
 from jobs.benchmark_peers import PeersConfig
 from jobs.cli import parse_config
+from jobs.comparison_config import ComparisonConfig
 from jobs.errors import RequestError
-from jobs.peer_measurement import Fitted, LabelledFolder, Pass, Score, figures, find_defects, fit_first, time_all
+from jobs.peer_figures import figures
+from jobs.peer_measurement import (
+    Fitted,
+    LabelledFolder,
+    Pass,
+    Score,
+    UnfittedError,
+    find_defects,
+    fit_first,
+    time_all,
+)
+from model.guard import CollapseDetected, FeatureHealth
 
 
 class _Fake:
     """Scores a photo by its file's size; how often it was fitted is counted."""
+
+    unfit: Collection[tuple[str, int]] = ()
 
     def __init__(self, name: str, side: Literal["ours", "anomalib"], *, has_auroc: bool = True, sign: int = 1) -> None:
         self.name, self.side, self.has_auroc, self.sign = name, side, has_auroc, sign
@@ -29,6 +44,8 @@ class _Fake:
 
     def fit(self, photos: LabelledFolder, *, seed: int) -> Score:
         self.fits.append((photos.name, seed))
+        if (photos.name, seed) in self.unfit:
+            raise UnfittedError("it collapsed")
 
         def score(folder: Path) -> npt.NDArray[np.float64]:
             return np.array([self.sign * len(file.read_bytes()) for file in sorted(folder.iterdir())], float)
@@ -51,7 +68,7 @@ def photos(tmp_path: Path) -> list[LabelledFolder]:
 
 
 def _all_aurocs(contestants: list[_Fake], photos: list[LabelledFolder], kept: Path) -> dict[str, Fitted]:
-    fitted = fit_first(contestants, photos[0])
+    fitted, _ = fit_first(contestants, photos[0])
     list(find_defects(contestants, fitted, photos, seeds=2, kept=kept))
     return fitted
 
@@ -74,6 +91,42 @@ def test_a_second_run_measures_only_what_is_not_kept(photos: list[LabelledFolder
     assert _all_aurocs([other], photos, tmp_path / "kept")["good"].auroc["second"] == [0.0, 0.0]
     (photos[1].test / "0000.jpg").write_bytes(b"x" * 9)
     assert _all_aurocs([again], photos, tmp_path / "kept")["good"].auroc["second"] == [0.5, 0.5]
+
+
+def test_a_seed_that_cannot_be_fitted_costs_its_own_auroc_and_is_told(
+    photos: list[LabelledFolder], tmp_path: Path
+) -> None:
+    contestant = _Fake("shaky", "ours")
+    contestant.unfit = [("second", 0)]
+    fitted = _all_aurocs([contestant], photos, tmp_path / "kept")["shaky"]
+    assert fitted.auroc == {"first": [1.0, 1.0], "second": [1.0]}
+    assert fitted.failures == {"second": ["seed 0: it collapsed"]}
+    passes = {"shaky": [Pass(1.0, 1.0)]}
+    found = figures([contestant], {"shaky": fitted}, passes, photos=1)
+    assert found["contestants"]["shaky"]["failures"] == fitted.failures
+
+
+def test_who_cannot_learn_the_first_category_is_left_out_by_name_and_reason(photos: list[LabelledFolder]) -> None:
+    contestant, other = _Fake("shaky", "ours"), _Fake("good", "ours")
+    contestant.unfit = [("first", 0)]
+    fitted, left_out = fit_first([contestant, other], photos[0])
+    assert list(fitted) == ["good"]
+    assert left_out == {"shaky": "it collapsed"}
+
+
+def test_a_training_of_ours_that_goes_astray_is_told_in_one_line(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def collapsing(*_arguments: object, **_options: object) -> None:
+        raise CollapseDetected(
+            3, FeatureHealth(std_ratio=1, rank_ratio=0.68, dead_channels=0, gate_mean=1, saturation=0)
+        )
+
+    monkeypatch.setattr(benchmark_ours, "train", collapsing)
+    detector = {"weights": "random", "image_size": 128, "scales": 2, "flow": {"blocks": 1, "hidden_width": 8}}
+    settings = ComparisonConfig(data=["drawn"], output="unused", variants=["differnet"], detector=detector)
+    train = drawn / "data" / "insulator" / "train" / "good"
+    ours = benchmark_ours.OurDetector("differnet", settings, training=[train], batch_photos=2)
+    with pytest.raises(UnfittedError, match=r"collapsed after epoch 3: effective rank is 0\.68"):
+        ours.fit(LabelledFolder("drawn", train, train, np.zeros(0, bool)), seed=0)
 
 
 def test_random_weights_have_speed_alone(photos: list[LabelledFolder], tmp_path: Path) -> None:
@@ -170,5 +223,5 @@ def test_both_sides_run_on_drawn_photos(drawn: Path, tmp_path: Path) -> None:
     assert found["ratios"][0]["at_equal_auroc"] is None
 
 
-def test_the_module_that_measures_knows_no_peer() -> None:
-    assert not any("anomalib" in name for name in vars(peer_measurement))
+def test_the_modules_that_measure_know_no_peer() -> None:
+    assert not any("anomalib" in name for module in (peer_measurement, peer_figures) for name in vars(module))
