@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jobs.backbone_weights import backbone_weights
 from jobs.comparison_config import ComparisonConfig
-from jobs.errors import RequestError
+from jobs.errors import RequestError, one_line
 from jobs.peer_measurement import LabelledFolder, Score, UnfittedError, folder_digest
 from model.attention_training import pretrained_attention
 from model.config import DetectorConfig
@@ -66,7 +66,7 @@ class OurDetector:
         try:
             return self._fitted(photos, seed=seed)
         except (TrainingDiverged, CollapseDetected, ValueError) as error:
-            raise UnfittedError(" ".join(str(error).split())) from error
+            raise UnfittedError(one_line(error)) from error
 
     def _fitted(self, photos: LabelledFolder, *, seed: int) -> Score:
         config, optimiser = self._comparison.detector_config(self.name, seed=seed), self._comparison.optimiser

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
 from jobs.config import merge
-from jobs.errors import EXIT_FAILED, JobError, RequestError
+from jobs.errors import EXIT_FAILED, JobError, RequestError, one_line
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -47,7 +47,7 @@ def _read_yaml(path: str) -> dict[str, object]:
     except OSError as error:
         raise RequestError(f"--config {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from error
+        raise RequestError(f"--config {path}: not YAML: {one_line(error)}") from error
     if not isinstance(loaded, dict):
         raise RequestError(f"--config {path}: expected a mapping of fields, got {type(loaded).__name__}")
     return loaded

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from jobs import storage, uris
-from jobs.errors import JobError, MissingObjectError
+from jobs.errors import JobError, MissingObjectError, one_line
 from jobs.fetch import FetchDecode, as_images
 from jobs.figures import Seed
 from jobs.lineage import git_commit
@@ -138,7 +138,7 @@ def learn_attention(
         detector = _untrained(config, weights)
         return pretrained_attention(detector, [InMemory(torch.tensor(photos.train)) for photos in categories])
     except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
-        raise JobError(" ".join(str(error).split())) from None
+        raise JobError(one_line(error)) from None
 
 
 def run_unit(
@@ -165,7 +165,7 @@ def run_unit(
     try:
         history, scores = _tested(unit, photos, weights, attention)
     except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
-        raise JobError(" ".join(str(error).split())) from None
+        raise JobError(one_line(error)) from None
     if not np.isfinite(scores).all():
         raise JobError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite")
     outcome = {

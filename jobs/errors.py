@@ -44,3 +44,8 @@ class CredentialsError(StorageError):
 
 class ConflictError(StorageError):
     """A conditional write lost: the object exists already or has changed."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without its line breaks, as a row, a log or stderr takes it."""
+    return " ".join(str(error).split())

@@ -24,7 +24,7 @@ from jobs.benchmark_peers import PeersConfig
 from jobs.comparison_config import ComparisonConfig
 from jobs.config import merge
 from jobs.demo_archive import draw_archive
-from jobs.errors import EXIT_DONE, RequestError
+from jobs.errors import EXIT_DONE, RequestError, one_line
 from jobs.peer_figures import figures
 from jobs.peer_measurement import Contestant, LabelledFolder, find_defects, fit_first, time_all
 from jobs.publish import versions
@@ -71,7 +71,7 @@ def comparison_settings(config: PeersConfig) -> ComparisonConfig:
             own["detector"] = {"weights": "imagenet", "backbone": "alexnet"}
         return ComparisonConfig.model_validate(merge(given, {**own, "variants": config.variants}))
     except (OSError, yaml.YAMLError, ValidationError, ValueError) as error:
-        raise RequestError(f"--settings {config.settings}: {' '.join(str(error).split())}") from error
+        raise RequestError(f"--settings {config.settings}: {one_line(error)}") from error
 
 
 def stage_photos(config: PeersConfig, scratch: Path) -> list[LabelledFolder]:

@@ -18,7 +18,7 @@ from typing import Any
 from jobs import storage, uris
 from jobs.aliases import ALIASES_FILE, DETECTOR_ID, aliases, check_category, set_alias
 from jobs.cli import run_verb
-from jobs.errors import JobError, MissingObjectError, RequestError
+from jobs.errors import JobError, MissingObjectError, RequestError, one_line
 from model.artifact_files import (
     ARTIFACT_FILES,
     CALIBRATION,
@@ -146,7 +146,7 @@ def _read(detectors: str, category: str, detector_id: str, *, name: str) -> obje
     except MissingObjectError as error:
         raise RequestError(f"no detector {detector_id} of {category} is registered: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"{uri} is damaged: {' '.join(str(error).split())}") from error
+        raise RequestError(f"{uri} is damaged: {one_line(error)}") from error
 
 
 def fetch(detectors: str, category: str, *, detector_id: str) -> Path:

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from jobs.errors import JobError
+from jobs.errors import JobError, one_line
 from jobs.tables import BATCH_ROWS, cast
 
 MEMORY_LIMIT = "400MB"
@@ -112,7 +112,7 @@ class Scratch:
 
     def _explained(self, error: Exception) -> JobError:
         return JobError(
-            f"sorting on local disk failed: {' '.join(str(error).split())[:300]}; it needs about 1 kB per photo under "
+            f"sorting on local disk failed: {one_line(error)[:300]}; it needs about 1 kB per photo under "
             f"{self.folder.parent}: make room there, or set TMPDIR to a larger disk"
         )
 

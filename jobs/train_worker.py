@@ -18,6 +18,7 @@ from ray.train.torch import get_device, prepare_model
 from torch import Tensor
 
 from jobs import registry
+from jobs.errors import one_line
 from jobs.photos import BlockPhotos
 from jobs.train_config import TrainConfig
 from jobs.trainer import Task
@@ -50,7 +51,7 @@ def work(task: Task) -> dict[str, Any]:
     try:
         return _trained(task, TrainConfig.model_validate(task.config))
     except (TrainingDiverged, CollapseDetected, ValueError) as error:
-        return {"refused": " ".join(str(error).split())}
+        return {"refused": one_line(error)}
 
 
 def _trained(task: Task, config: TrainConfig) -> dict[str, Any]:

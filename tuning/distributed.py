@@ -88,7 +88,7 @@ def work(job: Job, shared: Shared, objective: str) -> Figures:
     """
     from ray.train.torch import get_device, prepare_model
 
-    from jobs.errors import JobError
+    from jobs.errors import JobError, one_line
     from model.process import prepare_process
     from tuning.measure import Worker, measure
     from tuning.trial import reported
@@ -103,4 +103,4 @@ def work(job: Job, shared: Shared, objective: str) -> Figures:
     try:
         return measure(job, shared, tell, worker=worker)
     except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
-        raise JobError(" ".join(str(error).split())) from None
+        raise JobError(one_line(error)) from None

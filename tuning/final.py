@@ -20,7 +20,7 @@ import torch
 
 from jobs import registry, storage, uris
 from jobs.comparison_units import tested_photo
-from jobs.errors import JobError, MissingObjectError
+from jobs.errors import JobError, MissingObjectError, one_line
 from jobs.lineage import lineage
 from jobs.progress import Progress
 from jobs.schema import EVALUATED
@@ -151,7 +151,7 @@ def train_final(unit: FinalUnit, share: FinalTask, trials: Trials, test: SearchP
     try:
         return _trained(unit, share, trials, test)
     except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
-        raise JobError(" ".join(str(error).split())) from None
+        raise JobError(one_line(error)) from None
 
 
 def _trained(unit: FinalUnit, share: FinalTask, trials: Trials, test: SearchPhotos) -> dict[str, Any]:

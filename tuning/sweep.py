@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jobs.backbone_weights import backbone_weights
 from jobs.cluster import start_ray
-from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError
+from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError, one_line
 from tuning.features import FeatureCache
 from tuning.final import TUNED, evaluated_rows, final_units, run_final
 from tuning.finalists import run_finalists, winner_first
@@ -119,7 +119,7 @@ def _checked(config: SearchConfig, split: Split) -> list[Known]:
         check_space(config.space, config.base)
         known = known_points(config.space, config.base)
     except ValueError as error:
-        raise RequestError(" ".join(str(error).split())) from error
+        raise RequestError(one_line(error)) from error
     counts = split.test.counts
     if config.final and (not counts["good"] or len(counts) < 2):
         raise RequestError(
