@@ -34,6 +34,12 @@ POISON_MARKER = "poison of the tests:"
 """What a photo begins with that is to kill its decoder, see jobs.decoder_child."""
 
 
+GPU = pytest.param(
+    "cuda", marks=pytest.mark.skipif(not Path("/dev/nvidiactl").exists(), reason="needs an NVIDIA GPU: none is here")
+)
+"""The device of tests that also hold on a GPU."""
+
+
 def _free_ports(count: int) -> list[int]:
     """Ports whose next neighbour is free too."""
     found = []

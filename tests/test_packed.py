@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import GPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_detector import _config, _images
@@ -45,10 +46,10 @@ def _in_float32(detector: AttentDifferNet) -> AttentDifferNet:
     return exact
 
 
-def _packed_features(detector: AttentDifferNet, photos: Tensor, *, views: int) -> Tensor:
-    backbone = PackedDetector(detector).backbone
+def _packed_features(detector: AttentDifferNet, photos: Tensor, *, views: int, device: str = "cpu") -> Tensor:
+    backbone = PackedDetector(detector.to(device)).backbone
     with torch.inference_mode():
-        return backbone.pooled(photos, scoring_angles(views))
+        return backbone.pooled(photos.to(device), scoring_angles(views)).cpu()
 
 
 def _first_convolution(backbone: PackedBackbone, photo: Tensor) -> Tensor:
@@ -61,13 +62,14 @@ def _first_convolution(backbone: PackedBackbone, photo: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kind", [None, *attention_kinds()])
 @pytest.mark.parametrize("backbone", ["alexnet", "alexnet_caffe", "squeezenet1_0"])
-def test_packed_features_are_float32s_up_to_bf16(backbone: str, kind: str | None) -> None:
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_packed_features_are_float32s_up_to_bf16(device: str, backbone: str, kind: str | None) -> None:
     stages = BACKBONE_STAGES[backbone]
     attention = {stage: {"kind": kind} for stage in (stages[0], stages[-1])} if kind else {}
     detector = _detector(backbone=backbone, attention=attention)
     with torch.inference_mode():
         expected = _in_float32(detector).pooled_features(rotated_views(_photos(), scoring_angles(5)))
-    got = _packed_features(detector, _photos(), views=5)
+    got = _packed_features(detector, _photos(), views=5, device=device)
     # bf16 keeps 8 bits: 0.4 % a rounding, and some ten layers of sums in which it partly averages out
     assert float((got - expected).norm() / expected.norm()) < 0.02
 
@@ -204,10 +206,12 @@ def test_a_bf16_detector_scores_as_its_packed_self_and_close_to_float32() -> Non
 
 
 @pytest.mark.parametrize("views", [1, 4, 70])
-def test_a_packed_score_does_not_depend_on_the_photos_beside_it(views: int) -> None:
-    packed_detector = _detector(views=views, flow={"blocks": 2, "hidden_width": 16}).packed()
-    together = packed_detector.score(_photos(5))
-    alone = torch.cat([packed_detector.score(photo.unsqueeze(0)) for photo in _photos(5)])
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_a_packed_score_does_not_depend_on_the_photos_beside_it(device: str, views: int) -> None:
+    packed_detector = _detector(views=views, flow={"blocks": 2, "hidden_width": 16}).to(device).packed()
+    photos = _photos(5).to(device)
+    together = packed_detector.score(photos)
+    alone = torch.cat([packed_detector.score(photo.unsqueeze(0)) for photo in photos])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=0)  # the flow's products sum in another order
 
 
