@@ -6,11 +6,13 @@ import logging
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.util.annotations import RayDeprecationWarning
 
 from jobs import storage
 
@@ -78,6 +80,11 @@ def _quiet_and_strict() -> None:
     context.print_on_execution_start = False
     context.max_errored_blocks = 0  # a lost block would be lost rows
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # Nothing of this is for an operator to act on: that bars are off, that a small archive keeps few processes busy,
+    # and that Ray 2.64 will take max_restarts in another way.
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=RayDeprecationWarning)
+    warnings.filterwarnings("ignore", message="The (maximum|minimum) number of concurrent", category=UserWarning)
 
 
 def cause(error: BaseException) -> str:

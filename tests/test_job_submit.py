@@ -86,6 +86,8 @@ def test_a_scoring_run_submitted_as_a_job_publishes_and_its_id_is_taken(
     done = subprocess.run(job, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "run nightly: 36 scored, 5 unreadable" in done.stdout
+    for noise in ("RayDeprecationWarning", "Progress bars disabled", "number of concurrent"):
+        assert noise not in done.stdout, "the job's log warns of what an operator cannot change"
     assert len(publish.published_rows(f"file://{results}", ["image_uri"])) == 41
     metrics = _metrics(head, run_id="nightly")
     assert metrics["photos_total", "scored"] == 36
