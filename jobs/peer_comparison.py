@@ -50,9 +50,8 @@ def run(config: PeersConfig) -> int:
         kept = Path(config.output).with_suffix(".kept")
         for _ in chain([None], find_defects(contestants, fitted, categories, seeds=config.seeds, kept=kept)):
             found = figures(contestants, fitted, passes, photos=len(list(timed.iterdir())))
-            _write(
-                config, found | {"timed_on": categories[0].name, "left_out": left_out}
-            )  # again and again: the AUROCs can take hours
+            # Again and again, for the AUROCs can take hours.
+            _write(config, found | {"timed_on": categories[0].name, "left_out": left_out})
     _tell(found)
     print(f"written to {config.output}")
     return EXIT_DONE
