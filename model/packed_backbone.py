@@ -65,14 +65,17 @@ class PackedBackbone:
             images: uint8 (B, 3, S, S) RGB with B >= 1, on the backbone's device.
             angles: T degrees.
         """
-        photos = max(1, max(self._views_at_once) // len(angles))
-        return torch.cat([self._pooled_views(part, angles) for part in torch.split(images, photos)])
+        most = max(self._views_at_once)
+        groups = [angles[start : start + most] for start in range(0, len(angles), most)]
+        packed_photos = map(self.layout.pixels, torch.split(images, max(1, most // len(angles))))
+        return torch.cat([self._pooled_views(pixels, group) for pixels in packed_photos for group in groups])
 
-    def _pooled_views(self, images: Tensor, angles: Sequence[float]) -> Tensor:
-        shown = [(photo, angle) for photo in self.layout.pixels(images) for angle in angles]
+    def _pooled_views(self, pixels: Tensor, angles: Sequence[float]) -> Tensor:
+        rotations = [self.layout.rotation(angle, pixels.device) for angle in angles]
+        shown = [(photo, rotation) for photo in pixels for rotation in rotations]
         return torch.cat([self._pooled_scale(shown, scale) for scale in range(len(self._views_at_once))], dim=1)
 
-    def _pooled_scale(self, shown: Sequence[tuple[Tensor, float]], scale: int) -> Tensor:
+    def _pooled_scale(self, shown: Sequence[tuple[Tensor, Sequence[Tensor]]], scale: int) -> Tensor:
         """Passes of one shape, the last one filled up: no score depends on how many views there are.
 
         All passes read their views from the same memory, which stays in a CPU's caches.

@@ -101,16 +101,16 @@ class ViewLayout:
         # Flipping a byte's highest bit subtracts 128 from it, once it is read as int8.
         return channels_last.view(torch.int32).squeeze(-1).bitwise_xor_(shift.view(torch.int32))
 
-    def views(self, shown: Sequence[tuple[Tensor, float]], *, scale: int, into: Tensor) -> None:
+    def views(self, shown: Sequence[tuple[Tensor, Sequence[Tensor]]], *, scale: int, into: Tensor) -> None:
         """Lays out views at one scale.
 
         Args:
-            shown: packed photos (S * S + 2,), each with an angle in degrees.
+            shown: packed photos (S * S + 2,), each with the ``rotation`` that is shown of it.
             scale: number of the scale.
             into: int32 (N, pixels of the scale) with N >= the number of views; what lies beyond them stays as it is.
         """
-        for view, (photo, angle) in zip(into, shown, strict=False):
-            torch.index_select(photo, 0, self._map(angle, photo.device)[scale], out=view)
+        for view, (photo, rotation) in zip(into, shown, strict=False):
+            torch.index_select(photo, 0, rotation[scale], out=view)
 
     def input(self, views: Tensor, scale: int) -> Tensor:
         """The convolution's input, bf16 (N, channels, grid, grid) channels-last, of views of one scale."""
@@ -118,8 +118,8 @@ class ViewLayout:
         values = views.view(torch.int8).to(torch.bfloat16)
         return values.view(-1, blocks.grid, blocks.grid, blocks.channels).permute(0, 3, 1, 2)
 
-    def _map(self, angle: float, device: torch.device) -> Sequence[Tensor]:
-        """int32, by scale: the packed pixel that each pixel of a view shows."""
+    def rotation(self, angle: float, device: torch.device) -> Sequence[Tensor]:
+        """A rotation by ``angle`` degrees, on a device: int32, by scale, the packed pixel that each pixel shows."""
         key = (angle, device)
         if key not in self._maps:
             padding = self._size**2 + 1

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from test_detector import _config, _images
 from torch import Tensor, nn
 
+from model import view_layout
 from model.attention import attention_kinds
 from model.backbone import Backbone
 from model.config import BACKBONE_STAGES, DetectorConfig
@@ -19,7 +20,7 @@ from model.packed_backbone import PackedBackbone, _views_at_once
 from model.packed_detector import PackedDetector
 from model.packed_flow import PackedFlow
 from model.packed_layers import PackedConvolution, PackedMaxPool, packed
-from model.rotation import Padding, rotated_views, scoring_angles
+from model.rotation import Padding, rotated_views, scoring_angles, source_index
 from model.view_layout import PIXEL_CHANNELS, ZERO_POINT, ViewLayout
 
 SIDE = 128
@@ -56,7 +57,8 @@ def _first_convolution(backbone: PackedBackbone, photo: Tensor) -> Tensor:
     """What the first layer gives of an unrotated photo at full scale."""
     with torch.inference_mode():
         views = torch.empty(1, backbone.layout.blocks[0].pixels, dtype=torch.int32)
-        backbone.layout.views([(backbone.layout.pixels(photo)[0], 0.0)], scale=0, into=views)
+        rotation = backbone.layout.rotation(0.0, photo.device)
+        backbone.layout.views([(backbone.layout.pixels(photo)[0], rotation)], scale=0, into=views)
         return backbone._layers[0](backbone.layout.input(views, 0)).float()
 
 
@@ -110,7 +112,7 @@ def test_blocks_hold_what_a_convolution_of_the_rotated_view_reads(
     turned = rotated_views(images, [angle], padding=padding)
     for scale, blocks in enumerate(layout.blocks):
         views = torch.empty(1, blocks.pixels, dtype=torch.int32)
-        layout.views([(layout.pixels(images)[0], angle)], scale=scale, into=views)
+        layout.views([(layout.pixels(images)[0], layout.rotation(angle, images.device))], scale=scale, into=views)
         shown = turned[..., :: 2**scale, :: 2**scale].float() - ZERO_POINT
         padded = nn.functional.pad(shown, [zeros, zeros + kernel + stride] * 2, value=float("nan"))
         side = blocks.grid * blocks.block
@@ -224,6 +226,19 @@ def test_packed_features_do_not_depend_on_the_views_of_a_pass(at_once: list[int]
         backbone._views_at_once = at_once
         got = backbone.pooled(_photos(7), scoring_angles(views))
     torch.testing.assert_close(got, expected, rtol=0.01, atol=1e-3)  # a convolution of another shape rounds otherwise
+
+
+def test_a_rotation_is_computed_once_for_all_scales_even_where_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[float] = []
+
+    def counted(size: int, angle: float, padding: Padding) -> Tensor:
+        computed.append(angle)
+        return source_index(size, angle, padding)
+
+    monkeypatch.setattr(view_layout, "source_index", counted)
+    monkeypatch.setattr(view_layout, "_KEPT_MAPS_BYTES", 1)
+    _packed_features(_detector(), _photos(1), views=20)
+    assert computed == list(scoring_angles(20))
 
 
 def test_a_gpus_passes_are_filled_up_with_fewer_views_than_one_holds(monkeypatch: pytest.MonkeyPatch) -> None:
