@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -132,26 +133,29 @@ def find_defects(
     again.
     """
     kept.mkdir(parents=True, exist_ok=True)
-    for number, photos in enumerate(categories):
-        for seed in range(seeds):
-            for contestant in contestants:
-                if not contestant.has_auroc:
-                    continue
-                mine = fitted[contestant.name]
-                about = f"{contestant.name} on {photos.name}, seed {seed}"
-                file = kept / f"{contestant.name}.{_digest(contestant, photos)}.seed{seed}.json"
-                try:
-                    if not file.exists():
-                        score = mine.score if number == seed == 0 else contestant.fit(photos, seed=seed)
-                        file.write_text(json.dumps(auroc(photos.is_defective, score(photos.test))))
-                except UnfittedError as error:
-                    mine.failures.setdefault(photos.name, []).append(f"seed {seed}: {error}")
-                    print(f"{about}: {error}", flush=True)
-                else:
-                    value = float(json.loads(file.read_text()))
-                    mine.auroc.setdefault(photos.name, []).append(value)
-                    print(f"{about}: AUROC {100 * value:.2f} %", flush=True)
-                yield
+    comparable = [contestant for contestant in contestants if contestant.has_auroc]
+    for photos, seed, contestant in product(categories, range(seeds), comparable):
+        mine = fitted[contestant.name]
+        ready = mine.score if photos is categories[0] and seed == 0 else None
+        about = f"{contestant.name} on {photos.name}, seed {seed}"
+        try:
+            value = _kept_auroc(contestant, photos, seed=seed, ready=ready, kept=kept)
+        except UnfittedError as error:
+            mine.failures.setdefault(photos.name, []).append(f"seed {seed}: {error}")
+            print(f"{about}: {error}", flush=True)
+        else:
+            mine.auroc.setdefault(photos.name, []).append(value)
+            print(f"{about}: AUROC {100 * value:.2f} %", flush=True)
+        yield
+
+
+def _kept_auroc(contestant: Contestant, photos: LabelledFolder, *, seed: int, ready: Score | None, kept: Path) -> float:
+    """The AUROC that lies in ``kept``, put there if need be; ``ready`` is what has been fitted already."""
+    file = kept / f"{contestant.name}.{_digest(contestant, photos)}.seed{seed}.json"
+    if not file.exists():
+        score = ready or contestant.fit(photos, seed=seed)
+        file.write_text(json.dumps(auroc(photos.is_defective, score(photos.test))))
+    return float(json.loads(file.read_text()))
 
 
 def _digest(contestant: Contestant, photos: LabelledFolder) -> str:
