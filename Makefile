@@ -32,7 +32,7 @@ nightly: .venv/installed fuzz  ## the slow tests: kills of every process, a minu
 	$(RUN_ENV) $(BIN)/python -m pytest -m nightly --timeout 1200
 
 fuzz: .venv/installed  ## 20,000 mutated image files against the decoder (some minutes)
-	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing.py --mutations 20000
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.fuzzing --mutations 20000
 
 lint: .venv/installed  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Verb: how fast scoring is, as ratios measured side by side in one run, written to build/bench.json.
 
-The network stage against the machine's matrix products (jobs.benchmark_network), our scores against DifferNet's own
-procedure (jobs.benchmark_fidelity), and the Ray job against a bare loop (jobs.benchmark_job). CPU seconds where one
+The network stage against the machine's matrix products (jobs.benchmarks.network), our scores against DifferNet's own
+procedure (jobs.benchmarks.fidelity), and the Ray job against a bare loop (jobs.benchmarks.job). CPU seconds where one
 process does the work; wall seconds where several do.
 """
 
@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, field_validator
 from jobs.cli import parse_config, run_verb
 from jobs.config import JobConfig, Uri
 from jobs.errors import EXIT_DONE, RequestError
-from jobs.uris import normalise
+from jobs.storage.uris import normalise
 from model.config import BackboneName
 
 _SHOWN = (
@@ -76,7 +76,7 @@ class BenchmarkConfig(JobConfig):
 def main(argv: Sequence[str]) -> int:
     """Measures what was asked for and writes the figures."""
     config = parse_config(BenchmarkConfig, argv, prog="python -m jobs.benchmark")
-    from jobs.publish import versions  # torch takes seconds to import, which --help and a wrong flag need not wait for
+    from jobs.detectors.lineage import versions
     from model.process import keep_freed_memory, prepare_process
 
     prepare_process()
@@ -97,15 +97,15 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _network(config: BenchmarkConfig, _scratch: Path) -> dict[str, Any]:
-    from jobs.benchmark_network import network_figures
+    from jobs.benchmarks.network import network_figures
 
     return network_figures(repeats=config.repeats)
 
 
 def _fidelity(config: BenchmarkConfig, scratch: Path) -> dict[str, Any]:
-    from jobs.backbone_weights import backbone_weights
-    from jobs.benchmark_fidelity import FidelityRequest, fidelity_figures
-    from jobs.demo_archive import draw_archive
+    from jobs.benchmarks.fidelity import FidelityRequest, fidelity_figures
+    from jobs.detectors.backbone_weights import backbone_weights
+    from jobs.synthetic.archive import draw_archive
     from model.config import DetectorConfig
 
     sets = config.data
@@ -128,7 +128,7 @@ def _fidelity(config: BenchmarkConfig, scratch: Path) -> dict[str, Any]:
 
 
 def _job(config: BenchmarkConfig, scratch: Path) -> dict[str, Any]:
-    from jobs.benchmark_job import JobRequest, job_figures
+    from jobs.benchmarks.job import JobRequest, job_figures
     from model.config import DetectorConfig
     from model.hardware import has_fast_bf16
 
@@ -153,7 +153,7 @@ def _job(config: BenchmarkConfig, scratch: Path) -> dict[str, Any]:
 
 def _photos(config: BenchmarkConfig, scratch: Path) -> list[bytes]:
     from jobs import storage
-    from jobs.demo_archive import draw_archive
+    from jobs.synthetic.archive import draw_archive
 
     if config.photos is None:
         draw_archive(scratch / "drawn", size_px=1152, train_good=0, test_good=12, missing_cap=6, rust=6)

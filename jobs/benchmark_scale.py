@@ -1,7 +1,8 @@
 """Verb: what scoring costs per row besides photos and network, from ten thousand rows to ten million.
 
 ``python -m jobs.benchmark_scale`` (`make bench-scale`) runs the job (listing, ordering, Ray Data and its checkpoint,
-publication) over synthetic objects with a null detector, each size in a process of its own (`jobs.scale_run`).
+publication) over synthetic objects with a null detector, each size in a process of its own
+(`jobs.benchmarks.scale_run`).
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from typing import Any
 
 from pydantic import Field
 
+from jobs.benchmarks.scale_run import PARTS
 from jobs.cli import parse_config, run_verb
 from jobs.config import JobConfig
 from jobs.errors import EXIT_DONE, JobError
-from jobs.scale_run import PARTS
 
 _SIZES = [10_000, 100_000, 1_000_000, 10_000_000]
 
@@ -65,7 +66,7 @@ def _run(rows: int, settled_share: float) -> dict[str, Any]:
     asked = ["--rows", str(rows), "--settled-share", str(settled_share), "--folder", folder]
     try:
         done = subprocess.run(  # noqa: S603  # our own module, arguments from a checked configuration
-            [sys.executable, "-m", "jobs.scale_run", *asked], stdout=subprocess.PIPE, text=True, check=False
+            [sys.executable, "-m", "jobs.benchmarks.scale_run", *asked], stdout=subprocess.PIPE, text=True, check=False
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
 """Verb: how fast training is, as ratios measured side by side in one run, written to build/bench-train.json.
 
-Against DifferNet's own training loop (jobs.benchmark_differnet): same network, same flow, same batch, CPU seconds per
+Against DifferNet's own training loop (jobs.benchmarks.differnet): same network, same flow, same batch, CPU seconds per
 photo and view. Ours decodes a photo once, and where training takes its rotations from the scoring angles, computes
 their features once; that part is measured on its own and spread over the epochs of a whole training.
 """
@@ -18,18 +18,18 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from jobs.benchmark_differnet import differnet_optimiser, train_step_as_differnet
+from jobs.benchmarks.differnet import differnet_optimiser, train_step_as_differnet
 from jobs.cli import parse_config, run_verb
 from jobs.config import JobConfig
-from jobs.demo_archive import draw_archive
+from jobs.detectors.lineage import versions
 from jobs.errors import EXIT_DONE
-from jobs.publish import versions
+from jobs.synthetic.archive import draw_archive
 from model.config import DetectorConfig, OptimiserConfig, preset
 from model.detector import AttentDifferNet
 from model.image import decode_image
-from model.metrics import EpochMetrics
-from model.photos import InMemory
-from model.training import Snapshot, train
+from model.training.loop import Snapshot, train
+from model.training.metrics import EpochMetrics
+from model.training.photos import InMemory
 
 _OURS: dict[str, dict[str, object]] = {
     "uniform_fp32": {"train_angles": "uniform"},

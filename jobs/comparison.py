@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jobs.cli import parse_config, run_verb
-from jobs.comparison_config import ComparisonConfig
+from jobs.evaluation.comparison_config import ComparisonConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reads the command line, runs `jobs.comparison_run.run` and returns the exit code."""
+    """Reads the command line, runs `jobs.evaluation.comparison_run.run` and returns the exit code."""
     config = parse_config(ComparisonConfig, argv, prog="python -m jobs.comparison")
-    from jobs.comparison_run import (
-        run,  # torch and Ray take seconds to import, which --help and a wrong flag need not wait for
-    )
+    from jobs.evaluation.comparison_run import run
 
     return run(config)
 

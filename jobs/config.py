@@ -1,6 +1,7 @@
 """Configuration of the verbs: one pydantic model each is the YAML file, the flags and the --help text.
 
-A training's is in jobs.train_config, the registry's in jobs.registry_config, a comparison's in jobs.comparison_config.
+A training's is in jobs.training.config, the registry's in jobs.detectors.config, a comparison's in
+jobs.evaluation.comparison_config.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    field_validator,
 )
 
-from jobs import uris
 from jobs.errors import RequestError
+from jobs.storage import uris
 from model.config import MAX_PIXELS
 
 
@@ -86,67 +86,6 @@ class ScoringResources(JobConfig):
     decode_memory_gib: float = Field(4, gt=0, description="GiB that decoding one photo may take; then it has failed")
 
 
-class ScoreConfig(JobConfig):
-    """Score an archive of inspection photos into a Parquet result table."""
-
-    archive: Uri = Field(description=ARCHIVE_HELP)
-    detectors: Uri = Field(description="registry of trained detectors")
-    results: Uri = Field(description="where scores/ and runs/ are kept")
-    run_id: Name = Field(description="name of this run; the same id again resumes it, or does nothing once published")
-    alias: Name = Field("champion", description="which registered detector of each category scores")
-    key_pattern: str = Field(
-        DEFAULT_KEY_PATTERN,
-        description="regular expression matched at the start of each key below the archive (of a list or an inventory: "
-        "below the bucket); named groups: category (required), site, captured_at (ISO 8601)",
-    )
-    false_alarm_rate: float = Field(0.05, gt=0, lt=1, description="p-value at or below which a photo is an anomaly")
-    max_error_rate: float = Field(
-        0.05, ge=0, le=1, description="share of unreadable and failed rows above which to exit 3"
-    )
-    rescore: bool = Field(False, description="score everything again, also what earlier runs have scored")
-    top: int = Field(10, ge=0, description="how many of the most anomalous photos the summary lists")
-    log_format: Literal["text", "json"] = Field(
-        "text", description="json also writes a JSON line per event to stderr, each with the run id"
-    )
-    scoring: ScoringResources = Field(default_factory=ScoringResources, description="share of the cluster")
-
-    @field_validator("key_pattern")
-    @classmethod
-    def _pattern_names_a_category(cls, pattern: str) -> str:
-        try:
-            groups = set(re.compile(pattern).groupindex)
-        except re.error as error:
-            raise ValueError(f"expected a regular expression, got {pattern!r}: {error}") from error
-        if "category" not in groups or groups - {"category", "site", "captured_at"}:
-            raise ValueError(f"expected named groups category and at most site, captured_at, got {sorted(groups)}")
-        return pattern
-
-
-class EvaluateConfig(JobConfig):
-    """Score labelled photos with registered detectors: AUROC, AUPR and recall at 1 and 5 % false alarms.
-
-    With --variants, every variant gets its mean and interval over seeds, and is compared with the first one by a paired
-    bootstrap over photos and seeds. What is not registered is named and left out.
-    """
-
-    data: Uri = Field(description="data in MVTec layout: <category>/test/good and <category>/test/<defect>")
-    detectors: Uri = Field(description="registry of trained detectors")
-    categories: list[Name] = Field(default_factory=list, description="categories to evaluate; default: all in the data")
-    alias: Name = Field("champion", description="which detector of each category to evaluate, without --variants")
-    variants: list[Name] = Field(
-        default_factory=list,
-        description="variants to evaluate, with commas between them, the one to compare with first: those behind the "
-        "aliases <variant>.seed<k>",
-    )
-    seeds: int = Field(1, ge=1, le=1000, description="with --variants, k runs from 0 to seeds - 1")
-    output: Uri | None = Field(
-        None,
-        description="folder to write figures.json, figures.parquet, results.parquet (a row per photo and detector) and "
-        "histograms/*.png to",
-    )
-    scoring: ScoringResources = Field(default_factory=ScoringResources, description="share of the cluster")
-
-
 def merge(base: dict[str, object], over: object) -> dict[str, object]:
     """Returns ``base`` with ``over`` laid on top, key by key at every level; attention is replaced as a whole."""
     if not isinstance(over, dict):
@@ -157,3 +96,6 @@ def merge(base: dict[str, object], over: object) -> dict[str, object]:
         nested = isinstance(below, dict) and isinstance(value, dict) and key != "attention"
         merged[key] = merge(below, value) if nested and isinstance(below, dict) else value
     return merged
+
+
+AskedPrecision = Literal["auto", "fp32", "bf16"]

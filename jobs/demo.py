@@ -15,15 +15,18 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from jobs import scoring, training, uris
 from jobs.cli import parse_config, run_verb
-from jobs.config import JobConfig, ScoreConfig
-from jobs.demo_archive import CATEGORY, draw_archive
+from jobs.config import JobConfig
 from jobs.errors import EXIT_DONE
-from jobs.publish import published_rows
-from jobs.train_config import TrainConfig
-from model.evaluation import auroc
-from model.weights import WeightsUnavailable, imagenet_weights
+from jobs.scoring import run as scoring
+from jobs.scoring.config import ScoreConfig
+from jobs.scoring.record import published_rows
+from jobs.storage import uris
+from jobs.synthetic.archive import CATEGORY, draw_archive
+from jobs.training import run as training
+from jobs.training.config import TrainConfig
+from model.network.weights import WeightsUnavailable, imagenet_weights
+from model.statistics.evaluation import auroc
 
 DOWNLOAD_SILENCE_S = 5.0
 DOWNLOAD_S = 30.0

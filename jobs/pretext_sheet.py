@@ -17,11 +17,11 @@ from pydantic import Field
 from jobs import storage
 from jobs.cli import parse_config, run_verb
 from jobs.config import JobConfig, Uri
-from jobs.demo_photo import draw_photo
 from jobs.errors import EXIT_DONE, RequestError
+from jobs.synthetic.photo import draw_photo
 from model.config import PretextConfig
 from model.image import ImageError, decode_image
-from model.pretext import DEFECT_KINDS, with_defect, with_defects
+from model.training.synthetic_defects import DEFECT_KINDS, with_defect, with_defects
 
 _CAPTION_PX = 16
 _SHARE = 0.03

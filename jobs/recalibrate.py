@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jobs.cli import parse_config, run_verb
-from jobs.registry_config import RecalibrateConfig
+from jobs.detectors.config import RecalibrateConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reads the command line, runs `jobs.recalibration.run` and returns the exit code."""
+    """Reads the command line, runs `jobs.scoring.recalibration.run` and returns the exit code."""
     config = parse_config(RecalibrateConfig, argv, prog="python -m jobs.recalibrate")
-    from jobs.recalibration import (
-        run,  # torch and Ray take seconds to import, which --help and a wrong flag need not wait for
-    )
+    from jobs.scoring.recalibration import run
 
     return run(config)
 

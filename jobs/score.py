@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jobs.cli import parse_config, run_verb
-from jobs.config import ScoreConfig
+from jobs.scoring.config import ScoreConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reads the command line, runs `jobs.scoring.run` and returns the exit code."""
+    """Reads the command line, runs `jobs.scoring.run.run` and returns the exit code."""
     config = parse_config(ScoreConfig, argv, prog="python -m jobs.score")
-    from jobs.scoring import (
-        run,  # torch and Ray take seconds to import, which --help and a wrong flag need not wait for
-    )
+    from jobs.scoring.run import run
 
     return run(config)
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jobs.cli import parse_config, run_verb
-from jobs.train_config import TrainConfig
+from jobs.training.config import TrainConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reads the command line, runs `jobs.training.run` and returns the exit code."""
+    """Reads the command line, runs `jobs.training.run.run` and returns the exit code."""
     config = parse_config(TrainConfig, argv, prog="python -m jobs.train")
-    from jobs.training import (
-        run,  # torch and Ray take seconds to import, which --help and a wrong flag need not wait for
-    )
+    from jobs.training.run import run
 
     return run(config)
 

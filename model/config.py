@@ -46,7 +46,7 @@ class AttentionConfig(_Frozen):
     @field_validator("kind")
     @classmethod
     def _kind_is_registered(cls, kind: str) -> str:
-        from model.attention import attention_kinds  # torch is only needed once a kind is named
+        from model.network.attention import attention_kinds  # torch is only needed once a kind is named
 
         if kind not in attention_kinds():
             raise ValueError(f"unknown attention kind {kind!r}, expected one of {', '.join(attention_kinds())}")
@@ -78,7 +78,7 @@ class FlowConfig(_Frozen):
 
 
 class PretextConfig(_Frozen):
-    """How attention learns to make synthetic defects stand out (model.attention_training)."""
+    """How attention learns to make synthetic defects stand out (model.training.attention_pretext)."""
 
     steps: int = Field(80, ge=1, description="optimiser steps")
     pairs: int = Field(12, ge=1, description="pairs of a flawless photo and the same with a defect per step")

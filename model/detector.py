@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from model.backbone import Backbone
 from model.config import DetectorConfig
-from model.flow import VECTORS_PER_PASS, Flow, mean_squared_latents, negative_log_likelihood
-from model.rotation import rotated_views, scoring_angles
-from model.scaling import Scaling, fit_scaling
+from model.network.backbone import Backbone
+from model.network.flow import VECTORS_PER_PASS, Flow, mean_squared_latents, negative_log_likelihood
+from model.network.rotation import rotated_views, scoring_angles
+from model.network.scaling import Scaling, fit_scaling
 
 if TYPE_CHECKING:
-    from model.packed_detector import PackedDetector
+    from model.packed.detector import PackedDetector
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -43,7 +43,10 @@ class AttentDifferNet(nn.Module):
     feature_rotation: Tensor
 
     def __init__(self, config: DetectorConfig) -> None:
-        """Builds the detector with random weights from ``config.seed``; it never downloads (see model.weights)."""
+        """Builds the detector with random weights from ``config.seed``; it never downloads.
+
+        `model.network.weights` does.
+        """
         super().__init__()
         self.config = config
         self.backbone = Backbone(config)
@@ -90,7 +93,7 @@ class AttentDifferNet(nn.Module):
     def fit_feature_scaling(self, pooled: Tensor) -> None:
         """Fits ``config.feature_scaling`` to pooled features (N, D) of flawless training views.
 
-        See `model.scaling.fit_scaling`; ``none`` changes nothing.
+        See `model.network.scaling.fit_scaling`; ``none`` changes nothing.
 
         Raises:
             ValueError: fewer than 2 vectors, another length, values not finite, or features that never vary.
@@ -155,7 +158,7 @@ class AttentDifferNet(nn.Module):
 
     def packed(self) -> PackedDetector:
         """What scores in bf16, with copies of the weights as they are now; worth keeping for more than one batch."""
-        from model.packed_detector import PackedDetector  # training does not need it
+        from model.packed.detector import PackedDetector  # training does not need it
 
         with torch.no_grad(), _evaluating(self):
             return PackedDetector(self)

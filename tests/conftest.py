@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from tests.support.places import SHARED
+
 if TYPE_CHECKING:
-    from jobs.train_config import TrainConfig
+    from jobs.training.config import TrainConfig
     from model.detector import AttentDifferNet
-    from model.metrics import EpochMetrics
+    from model.training.metrics import EpochMetrics
 
 # Ignored in what a shell starts in the background, and inherited: tests could not interrupt anything then.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -26,12 +28,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
-SHARED = Path(__file__).parents[2] / "shared"
 _AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
 
 
 POISON_MARKER = "poison of the tests:"
-"""What a photo begins with that is to kill its decoder, see jobs.decoder_child."""
+"""What a photo begins with that is to kill its decoder, see jobs.decoding.decoder_child."""
 
 
 GPU = pytest.param(
@@ -117,7 +118,7 @@ def cluster(s3_environment: str | None) -> Iterator[str]:
     """The session's one Ray; its address. More CPU slots than cores, or the stages would starve each other."""
     import ray
 
-    from jobs.storage import worker_environment
+    from jobs.storage.objects import worker_environment
 
     os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -173,13 +174,13 @@ def plainly_trained(config: TrainConfig, folder: Path) -> tuple[str, AttentDiffe
     import torch
 
     from jobs import storage
-    from jobs.units import plan_units, split_photos
+    from jobs.training.units import plan_units, split_photos
     from model.artifact import save_artifact
-    from model.calibration import Calibration
     from model.detector import AttentDifferNet
     from model.image import decode_image
-    from model.photos import InMemory
-    from model.training import train
+    from model.statistics.calibration import Calibration
+    from model.training.loop import train
+    from model.training.photos import InMemory
 
     (unit,) = plan_units(config)
     detector = AttentDifferNet(unit.config.detector)
@@ -200,7 +201,7 @@ def plainly_trained(config: TrainConfig, folder: Path) -> tuple[str, AttentDiffe
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn photos in MVTec layout under ``data``, and an archive of them with broken files under ``archive``."""
-    from jobs.demo_archive import draw_archive
+    from jobs.synthetic.archive import draw_archive
 
     folder = tmp_path_factory.mktemp("drawn")
     draw_archive(folder, size_px=128, train_good=60, test_good=20, missing_cap=8, rust=8)
@@ -210,8 +211,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def detectors(cluster: str, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A registry, as a local folder, whose champion of category insulator is a tiny attentdiffernet_se."""
-    from jobs import training
-    from jobs.train_config import TrainConfig
+    from jobs.training import run as training
+    from jobs.training.config import TrainConfig
 
     registry = tmp_path_factory.mktemp("registry")
     assert training.run(TrainConfig.model_validate(tiny_training(drawn, registry))) == 0

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.schema import SCORES
+from jobs.tables.schema import SCORES
+from tests.support.places import ROOT
 
-QUESTIONS = Path(__file__).parents[1] / "infra" / "analyst" / "questions.sql"
+QUESTIONS = ROOT / "infra" / "analyst" / "questions.sql"
 TONIGHT = date(2026, 3, 9)
 
 
@@ -77,7 +78,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[list[tuple[Any, ..
 
 
 def publish(results: Path, run_id: str, rows: list[dict[str, object]]) -> None:
-    """Writes rows and record as jobs.publish does."""
+    """Writes rows and record as jobs.scoring.publish does."""
     run_date = TONIGHT - timedelta(days=7) if run_id == "lastweek" else TONIGHT
     folder = results / "scores" / f"run_date={run_date.isoformat()}"
     folder.mkdir(parents=True, exist_ok=True)

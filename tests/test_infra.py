@@ -12,16 +12,16 @@ import pytest
 import yaml
 
 from jobs.cli import parse_config
-from jobs.comparison_config import ComparisonConfig
-from jobs.config import ScoreConfig
 from jobs.errors import RequestError
-from jobs.train_config import TrainConfig
-from model.calibration import smallest_sample
+from jobs.evaluation.comparison_config import ComparisonConfig
+from jobs.scoring.config import ScoreConfig
+from jobs.training.config import TrainConfig
 from model.config import DetectorConfig, OptimiserConfig, preset
-from tuning.search_config import SearchConfig
-from tuning.space import check_space
+from model.statistics.calibration import smallest_sample
+from tests.support.places import ROOT
+from tuning.config import SearchConfig
+from tuning.space.space import check_space
 
-ROOT = Path(__file__).parents[1]
 INFRA = ROOT / "infra"
 SCORE_YAML = str(INFRA / "runs" / "score.yaml")
 TRAIN_YAML = str(INFRA / "runs" / "train.yaml")

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TINY
 
-from jobs import benchmark, evaluate, manifest, recalibrate, registry, score, storage, train
+from jobs import benchmark, evaluate, manifest, recalibrate, score, storage, train
+from jobs.detectors import registry
+from tests.conftest import TINY
+from tests.support.places import ROOT
 from tuning import search
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text()
+README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
 
 
 def _blocks(language: str) -> list[str]:
@@ -155,7 +157,7 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
 
 
 def test_every_file_and_verb_that_the_readme_names_exists() -> None:
-    root = Path(__file__).parents[1]
+    root = ROOT
     paths = re.findall(r"`((?:infra|model|jobs|tuning)/[\w./-]*)`", README)
     assert len(paths) > 10
     assert [path for path in paths if not (root / path).exists()] == []

@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jobs.cli import parse_config, run_verb
-from tuning.search_config import SearchConfig
+from tuning.config import SearchConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reads the command line, runs `tuning.sweep.run` and returns the exit code."""
+    """Reads the command line, runs `tuning.run.run` and returns the exit code."""
     config = parse_config(SearchConfig, argv, prog="python -m tuning.search")
-    from tuning.sweep import (
-        run,  # torch and Ray take seconds to import, which --help and a wrong flag need not wait for
-    )
+    from tuning.run import run
 
     return run(config)
 

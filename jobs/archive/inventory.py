@@ -1,0 +1,148 @@
+"""S3 Inventory as an archive: ``manifest.json`` and the CSV or Parquet files that it names.
+
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote_plus
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs import storage
+from jobs.archive.keys import as_time, named_by_key
+from jobs.errors import RequestError, StorageError
+from jobs.storage import uris
+from jobs.tables import parquet as tables
+from jobs.tables.schema import LISTED
+
+_AS_IN_PARQUET = {
+    "Bucket": "bucket",
+    "Key": "key",
+    "IsLatest": "is_latest",
+    "IsDeleteMarker": "is_delete_marker",
+    "Size": "size",
+    "LastModifiedDate": "last_modified_date",
+    "ETag": "e_tag",
+}
+"""Names in the CSV's fileSchema -> names in the Parquet files; what is not here is of no use to us."""
+
+
+def read_inventory(manifest: str, *, pattern: re.Pattern[str]) -> Iterator[pa.RecordBatch]:
+    """Streams the current objects of an inventory as LISTED batches; older versions and delete markers are left out.
+
+    Args:
+        manifest: URI of its manifest.json.
+        pattern: matched at the beginning of each key for category, site and captured_at.
+
+    Raises:
+        RequestError: it is no inventory, or one in ORC.
+        StorageError: a file is missing, damaged or cannot be reached.
+    """
+    content = _content(manifest)
+    scheme, bucket, _ = uris.split(manifest)
+    if scheme == "file":
+        scheme, bucket = "s3", content["destinationBucket"].rsplit(":", 1)[-1]
+    files = [f"{scheme}://{bucket}/{file['key']}" for file in content["files"]]
+    for batch in _rows(files, content):
+        current = batch.filter(_is_current(batch))
+        if len(current):
+            yield _listed(current, pattern, encoded=content["fileFormat"] == "CSV")
+
+
+def _content(manifest: str) -> Mapping[str, Any]:
+    try:
+        content: Any = json.loads(storage.read(manifest))
+        content["files"][:], content["destinationBucket"], content["fileSchema"]
+        file_format = content["fileFormat"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise RequestError(
+            f"{manifest} is no manifest of an S3 Inventory: expected JSON with destinationBucket, fileFormat, "
+            "fileSchema and files"
+        ) from error
+    if file_format not in ("CSV", "Parquet"):
+        raise RequestError(
+            f"the inventory {manifest} is in {file_format}: expected Parquet or CSV; change the inventory's "
+            "configuration, or give a prefix or a list of URIs"
+        )
+    return dict(content)
+
+
+def _rows(files: Sequence[str], content: Mapping[str, Any]) -> Iterator[pa.RecordBatch]:
+    """Batches with columns named as in Parquet; those that the inventory lacks are missing."""
+    if content["fileFormat"] == "CSV":
+        names = [name.strip() for name in content["fileSchema"].split(",")]
+        for uri in files:
+            yield from _read_csv(uri, names)
+        return
+    for uri in files:
+        have = tables.columns_of(uri)
+        _check_columns(have.names, uri)
+        wanted = [name for name in _AS_IN_PARQUET.values() if name in have.names]
+        yield from tables.scan([uri], columns=wanted, schema=have)
+
+
+def _check_columns(names: Sequence[str], uri: str) -> None:
+    if missing := {"bucket", "key"}.difference(names):
+        raise RequestError(f"the inventory file {uri} has no column {' or '.join(sorted(missing))}: got {list(names)}")
+
+
+def _read_csv(uri: str, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    from pyarrow import csv
+
+    ours = [_AS_IN_PARQUET.get(name, name) for name in names]
+    _check_columns(ours, uri)
+    wanted = [name for name in _AS_IN_PARQUET.values() if name in ours]
+    with storage.open_stream(uri) as stream:
+        try:
+            yield from csv.open_csv(
+                stream,
+                read_options=csv.ReadOptions(column_names=ours),
+                convert_options=csv.ConvertOptions(
+                    column_types=dict.fromkeys(wanted, pa.string()),
+                    include_columns=wanted,
+                    strings_can_be_null=True,
+                    null_values=[""],
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            raise StorageError(f"the inventory file {uri} is damaged: {str(error).splitlines()[0]}") from error
+        except OSError as error:
+            raise storage.as_storage_error(error, uri) from error
+
+
+def _is_current(batch: pa.RecordBatch) -> pa.Array:
+    """Rows of the latest version that are no delete marker; an inventory of current versions has neither column."""
+    keep = pa.array([True] * len(batch))
+    if "is_latest" in batch.schema.names:
+        keep = pc.and_(keep, _flags(batch.column("is_latest"), absent=True))
+    if "is_delete_marker" in batch.schema.names:
+        keep = pc.and_(keep, pc.invert(_flags(batch.column("is_delete_marker"), absent=False)))
+    return keep
+
+
+def _flags(column: pa.Array, *, absent: bool) -> pa.Array:
+    flags = pc.equal(pc.utf8_lower(column), "true") if pa.types.is_string(column.type) else column.cast(pa.bool_())
+    return pc.fill_null(flags, absent)
+
+
+def _listed(batch: pa.RecordBatch, pattern: re.Pattern[str], *, encoded: bool) -> pa.RecordBatch:
+    """LISTED columns. Keys of CSV files are URL-encoded, as in S3's own listings: a plus is a space."""
+    keys = batch.column("key").to_pylist()
+    keys = [unquote_plus(key) for key in keys] if encoded else keys
+    have = dict(zip(batch.schema.names, batch.columns, strict=True))
+    modified = have.get("last_modified_date", pa.nulls(len(batch), pa.string()))
+    if pa.types.is_string(modified.type):
+        modified = pa.array([as_time(text) for text in modified.to_pylist()], LISTED.field("last_modified").type)
+    columns = {
+        "uri": [f"s3://{bucket}/{key}" for bucket, key in zip(batch.column("bucket").to_pylist(), keys, strict=True)],
+        "etag": have.get("e_tag", pa.nulls(len(batch), pa.string())),
+        "size_bytes": have.get("size", pa.nulls(len(batch))).cast(pa.int64()),
+        "last_modified": modified.cast(LISTED.field("last_modified").type),
+    }
+    return pa.record_batch(columns | named_by_key(keys, pattern), schema=LISTED)

@@ -1,0 +1,46 @@
+"""What is in an archive, as MANIFEST rows."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from jobs.archive.kinds import Kind, kind_of, listed
+from jobs.archive.ordering import Ordering
+from jobs.cluster.progress import counted
+from jobs.config import DEFAULT_KEY_PATTERN
+from jobs.errors import RequestError
+from jobs.tables.schema import MANIFEST
+from jobs.tables.scratch import Scratch
+
+
+def list_archive(archive: str, *, key_pattern: str = DEFAULT_KEY_PATTERN) -> pa.Table:
+    """Lists an archive as one table of MANIFEST rows, ordered by category and key: for those that fit into memory.
+
+    Args:
+        archive: a prefix, an S3 Inventory, or a list of URIs.
+        key_pattern: regular expression of category, site and captured_at.
+
+    Raises:
+        RequestError: the archive holds nothing.
+        MissingBucketError: its bucket does not exist.
+    """
+    with Scratch() as scratch:
+        ordering = Ordering(scratch)
+        fill(ordering, archive, key_pattern=key_pattern)
+        return pa.Table.from_batches(ordering.rows(), schema=MANIFEST).combine_chunks()
+
+
+def fill(ordering: Ordering, archive: str, *, key_pattern: str) -> int:
+    """Lists an archive into an ordering, each object once, saying how far it is; returns how many objects there are.
+
+    Raises:
+        RequestError: the archive holds nothing, or is not what its name says.
+        MissingBucketError: its bucket does not exist.
+    """
+    ordering.add(counted(listed(archive, key_pattern=key_pattern), verb="listing"))
+    if kind_of(archive) is not Kind.PREFIX:
+        ordering.drop_duplicates()
+    count = ordering.count()
+    if not count:
+        raise RequestError(f"the archive {archive} is empty: expected photos in it; check its spelling")
+    return count

@@ -1,0 +1,101 @@
+"""How close the networks come to the machine: sums per second of the network stage, and of plain matrix products."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from model.config import DetectorConfig, Precision
+from model.detector import AttentDifferNet
+from model.hardware import has_fast_bf16
+from model.network.rotation import scoring_angles
+from model.packed.detector import PackedDetector
+
+GEMM_SIDES = (1024, 2048, 4096)
+_VIEWS = 64
+_GEMM_SECONDS = 0.3
+
+
+def network_figures(*, repeats: int) -> dict[str, Any]:
+    """Network stage (photos to pooled features of views) of AlexNet at 448 px, three scales, against matrix products.
+
+    Args:
+        repeats: interleaved repeats; figures are medians over them.
+
+    Returns:
+        ``gemm_peak_fraction``, against the fastest of the products that are too large for a core's own cache (2048 and
+        4096), ``gemm_best_fraction`` against the fastest of all, and what they were computed from, in 1e9 sums per
+        second.
+    """
+    precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
+    detector = AttentDifferNet(DetectorConfig(variant="differnet", weights="random", precision=precision)).eval()
+    sums = _sums_per_view(detector)
+    stage = _network_stage(detector, precision)
+    products = {side: _product(side, torch.bfloat16 if precision == "bf16" else torch.float32) for side in GEMM_SIDES}
+    stage_rates: list[float] = []
+    rates: dict[int, list[float]] = {side: [] for side in GEMM_SIDES}
+    for _ in range(repeats):
+        stage_rates.append(sums * _VIEWS / _cpu_seconds(stage))
+        for side, product in products.items():
+            times = max(1, round(_GEMM_SECONDS / _cpu_seconds(product)))
+            rates[side].append(2 * side**3 * times / _cpu_seconds(product, times=times))
+    network, gemm = statistics.median(stage_rates), {side: statistics.median(found) for side, found in rates.items()}
+    return {
+        "gemm_peak_fraction": network / max(gemm[2048], gemm[4096]),
+        "gemm_best_fraction": network / max(gemm.values()),
+        "network_gflops": network / 1e9,
+        "network_ms_per_view": sums / network * 1e3,
+        "gemm_gflops": {str(side): rate / 1e9 for side, rate in gemm.items()},
+        "network_precision": precision,
+    }
+
+
+def _cpu_seconds(work: Callable[[], object], *, times: int = 1) -> float:
+    began = time.process_time()
+    for _ in range(times):
+        work()
+    return time.process_time() - began
+
+
+def _product(side: int, kind: torch.dtype) -> Callable[[], torch.Tensor]:
+    left, right = torch.randn(side, side).to(kind), torch.randn(side, side).to(kind)
+    return lambda: left @ right
+
+
+@torch.inference_mode()
+def _network_stage(detector: AttentDifferNet, precision: Precision) -> Callable[[], object]:
+    """Photos to the pooled features of 4 views each, warm."""
+    images = torch.randint(0, 256, (_VIEWS // 4, 3, 448, 448), dtype=torch.uint8)
+    if precision == "fp32":
+        return lambda: detector.pooled_features(images.repeat(4, 1, 1, 1))
+    backbone = PackedDetector(detector).backbone
+
+    @torch.inference_mode()
+    def stage() -> torch.Tensor:
+        return backbone.pooled(images, scoring_angles(4))
+
+    stage()
+    return stage
+
+
+@torch.inference_mode()
+def _sums_per_view(detector: AttentDifferNet) -> float:
+    """Multiplications and additions of the convolutions for one view, all scales, as the layers define them."""
+    counted: list[float] = []
+
+    def count(layer: nn.Module, _args: object, maps: torch.Tensor) -> None:
+        if isinstance(layer, nn.Conv2d):
+            taps = layer.in_channels // layer.groups * layer.kernel_size[0] * layer.kernel_size[1]
+            counted.append(2.0 * maps.numel() * taps)
+
+    handles = [layer.register_forward_hook(count) for layer in detector.backbone.layers if isinstance(layer, nn.Conv2d)]
+    side = detector.config.image_size
+    detector.pooled_features(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+    for handle in handles:
+        handle.remove()
+    return sum(counted)

@@ -1,0 +1,1 @@
+"""Speed and AUROC beside anomalib's detectors."""

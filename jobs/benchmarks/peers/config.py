@@ -1,0 +1,72 @@
+"""Configuration of the measurement beside anomalib."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from jobs.config import JobConfig, Uri
+
+PeerName = Literal["patchcore_wide_resnet50", "fastflow_wide_resnet50", "patchcore_alexnet", "fastflow_alexnet"]
+
+
+PEERS: list[PeerName] = [
+    "patchcore_wide_resnet50",
+    "fastflow_wide_resnet50",
+    "patchcore_alexnet",
+    "fastflow_alexnet",
+]
+
+
+class AnomalibSettings(JobConfig):
+    """How anomalib's models are built and fitted; all else is their default."""
+
+    image_size: int = Field(256, ge=64, description="side in pixels of their input; 256 is their default")
+    wide_resnet_weights: Literal["imagenet", "random"] = Field(
+        "imagenet",
+        description="imagenet is downloaded by timm; random ones give speed alone, with a memory of noise",
+    )
+    coreset_ratio: float = Field(0.1, gt=0, le=1, description="share of the patches that PatchCore keeps")
+    coreset: Literal["greedy", "random"] = Field(
+        "greedy",
+        description="how PatchCore chooses its patches: greedy is anomalib's own, hours on a CPU; random keeps "
+        "as many, drawn evenly, so that scoring does the same work",
+    )
+    fastflow_epochs: int = Field(
+        20, ge=0, description="epochs of FastFlow, of which the last is kept; 0 measures its speed alone"
+    )
+
+
+class PeersConfig(JobConfig):
+    """Measure scoring speed and AUROC against anomalib, on the same photos, and write them to a JSON file."""
+
+    data: list[Uri] = Field(
+        default_factory=list,
+        description="labelled data sets in MVTec layout, separated by commas; speed is measured on the first one; "
+        "default: drawn photos",
+    )
+    weights: str = Field(
+        "random", description="weights of AlexNet, as --detector.weights of a comparison; random measures speed alone"
+    )
+    settings: str = Field(
+        "infra/runs/comparison.yaml", description="configuration of jobs.comparison that our detectors are trained with"
+    )
+    variants: list[str] = Field(
+        ["attentdiffernet_best", "differnet"], min_length=1, description="our detectors, presets or names from settings"
+    )
+    peers: list[PeerName] = Field(PEERS, min_length=1, description="anomalib's models and their backbones")
+    seeds: int = Field(1, ge=1, le=100, description="seeds of the AUROC, from 0; speed is measured with seed 0")
+    photos: int = Field(32, ge=1, description="test photos of one timed pass")
+    repeats: int = Field(3, ge=1, description="interleaved timed passes of each, after one that warms it up")
+    batch_photos: int = Field(32, ge=1, description="photos of a batch, on both sides; 32 is anomalib's default")
+    threads: int = Field(1, ge=1, description="threads that torch may use, on both sides")
+    anomalib: AnomalibSettings = Field(default_factory=AnomalibSettings, description="the peers' settings")
+    output: str = Field("build/bench-peers.json", description="file to write")
+
+    @model_validator(mode="after")
+    def _names_are_given_once(self) -> PeersConfig:
+        for field, names in (("variants", self.variants), ("peers", self.peers)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{field} names one twice: {', '.join(names)}")
+        return self

@@ -1,0 +1,140 @@
+"""Our side of jobs.benchmark_peers: detectors trained by our own code, scoring files of a folder in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from jobs.benchmarks.peers.measurement import LabelledFolder, Score, UnfittedError, folder_digest
+from jobs.detectors.backbone_weights import backbone_weights
+from jobs.errors import RequestError, one_line
+from jobs.evaluation.comparison_config import ComparisonConfig
+from model.config import DetectorConfig
+from model.detector import AttentDifferNet
+from model.image import ImageError, decode_image
+from model.training.attention_pretext import pretrained_attention
+from model.training.guard import CollapseDetected
+from model.training.loop import Snapshot, train
+from model.training.metrics import EpochMetrics, TrainingDiverged
+from model.training.photos import InMemory
+
+
+class OurDetector:
+    """One of our variants, with the settings of a comparison; see `jobs.benchmarks.peers.measurement.Contestant`."""
+
+    side: Literal["ours"] = "ours"
+
+    def __init__(
+        self, variant: str, comparison: ComparisonConfig, *, training: Sequence[Path], batch_photos: int
+    ) -> None:
+        """Trains nothing yet.
+
+        Args:
+            variant: preset, or a name of the comparison's.
+            comparison: settings of all variants.
+            training: folders of flawless photos of all categories, which attention learns from where it says so.
+            batch_photos: photos scored at once.
+        """
+        config = comparison.detector_config(variant, seed=0)
+        self.name = variant
+        self.about: dict[str, Any] = {
+            "backbone": config.backbone,
+            "weights": config.weights.rsplit("/", 1)[-1],
+            "image_size": config.image_size,
+            "views": config.views,
+            "precision": config.precision,
+        }
+        learnt_from = [folder_digest(folder) for folder in training] if comparison.pretext_on == "all" else []
+        self.identity = f"{config.model_dump_json()} {comparison.optimiser.model_dump_json()} {learnt_from}"
+        self.has_auroc = config.weights != "random"
+        self._comparison, self._training, self._batch_photos = comparison, training, batch_photos
+        self._weights = backbone_weights(config, asked_as="--weights")
+
+    def fit(self, photos: LabelledFolder, *, seed: int) -> Score:
+        """Trains it; the last epoch is kept. Where its speed alone counts, a step is enough.
+
+        Raises:
+            UnfittedError: training went astray, and says how.
+            RequestError: a photo cannot be decoded.
+        """
+        try:
+            return self._fitted(photos, seed=seed)
+        except (TrainingDiverged, CollapseDetected, ValueError) as error:
+            raise UnfittedError(one_line(error)) from error
+
+    def _fitted(self, photos: LabelledFolder, *, seed: int) -> Score:
+        config, optimiser = self._comparison.detector_config(self.name, seed=seed), self._comparison.optimiser
+        images = read_images(photos.train, size=config.image_size)
+        if not self.has_auroc:
+            config = config.model_copy(update={"pretext": config.pretext.model_copy(update={"steps": 1})})
+            optimiser = optimiser.model_copy(update={"epochs": 1})
+            images = images[: optimiser.batch_size]
+        detector = self._untrained(config)
+        train(
+            detector,
+            InMemory(images),
+            optimiser=optimiser,
+            on_epoch=_unreported,
+            attention=self._attention(config),
+        )
+        return _scoring(detector.eval(), batch_photos=self._batch_photos)
+
+    def _untrained(self, config: DetectorConfig) -> AttentDifferNet:
+        detector = AttentDifferNet(config)
+        if self._weights is not None:
+            detector.backbone.load_features(self._weights)
+        return detector
+
+    def _attention(self, config: DetectorConfig) -> Mapping[str, Tensor] | None:
+        """What has learnt from all categories, as in the comparison's table; None leaves it to the own one."""
+        if (
+            not self.has_auroc
+            or self._comparison.pretext_on != "all"
+            or config.attention_training != "pretext"
+            or not config.attention
+        ):
+            return None
+        sources = [InMemory(read_images(folder, size=config.image_size)) for folder in self._training]
+        return pretrained_attention(self._untrained(config), sources)
+
+
+def _unreported(_metrics: EpochMetrics, _snapshot: Snapshot) -> None:
+    """Training's epochs are of no interest here."""
+
+
+def read_images(folder: Path, *, size: int) -> Tensor:
+    """The photos of a folder, in the order of their names: uint8 (N, 3, size, size).
+
+    Raises:
+        RequestError: one cannot be decoded.
+    """
+    return _decoded(sorted(folder.iterdir()), size=size)
+
+
+def _decoded(files: Sequence[Path], *, size: int) -> Tensor:
+    images = []
+    for file in files:
+        try:
+            images.append(decode_image(file.read_bytes(), size=size))
+        except ImageError as error:
+            raise RequestError(f"{file.name}: {error}: a benchmark needs readable photos") from error
+    return torch.stack(images)
+
+
+def _scoring(detector: AttentDifferNet, *, batch_photos: int) -> Score:
+    """Decode and score, batch by batch, without Ray: one process, as `Engine.predict` is."""
+    size = detector.config.image_size
+    scorer = detector.packed() if detector.config.precision == "bf16" else detector
+
+    def score(folder: Path) -> npt.NDArray[np.float64]:
+        files = sorted(folder.iterdir())
+        batches = [files[start : start + batch_photos] for start in range(0, len(files), batch_photos)]
+        return np.concatenate([scorer.score(_decoded(batch, size=size)).numpy() for batch in batches])
+
+    return score

@@ -1,0 +1,109 @@
+"""One size of `jobs.benchmark_scale`, in a process of its own: its memory is then this size's alone.
+
+``python -m jobs.benchmarks.scale_run --rows N --folder FOLDER`` runs the real job over N synthetic objects and
+prints figures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from jobs.cli import parse_config, run_verb
+from jobs.config import JobConfig
+from jobs.errors import EXIT_DONE
+from jobs.scoring.config import ScoreConfig
+
+WARM_UP_ROWS = 200
+PARTS = ("listing", "ordering", "pipeline", "publication")
+_GIB = 2**30
+
+
+class ScaleRunConfig(JobConfig):
+    """Run the scoring job once over synthetic objects without photos."""
+
+    rows: int = Field(ge=1, description="objects in the archive")
+    settled_share: float = Field(0.2, ge=0, lt=1, description="share of them that an earlier run has scored")
+    folder: str = Field(description="an empty folder for everything")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Starts Ray, runs twice over few objects and once over all, and prints the figures."""
+    config = parse_config(ScaleRunConfig, argv, prog="python -m jobs.benchmarks.scale_run")
+    from jobs.benchmarks.process_tree import Watch
+    from jobs.benchmarks.synthetic_fleet import register_null_detectors
+    from jobs.cluster.session import start_own_ray
+
+    began = time.monotonic()
+    start_own_ray()
+    ray_start_s = time.monotonic() - began
+    folder = Path(config.folder).absolute()
+    register_null_detectors(f"file://{folder}/detectors")
+    _measured(folder / "warm-up", WARM_UP_ROWS, settled=0)
+    fixed = _measured(folder / "fixed", WARM_UP_ROWS, settled=0)
+    before_gib = _peak_gib()
+    with Watch() as watch:
+        measured = _measured(folder / "run", config.rows, settled=int(config.rows * config.settled_share))
+    figures = {
+        "rows": config.rows,
+        "ray_start_s": ray_start_s,
+        "fixed": fixed,
+        "measured": measured,
+        "driver_before_gib": before_gib,
+        "driver_peak_gib": _peak_gib(),
+        "ray_processes_peak_gib": watch.peak_others_bytes / _GIB,
+        "largest_ray_process_peak_gib": watch.peak_largest_bytes / _GIB,
+    }
+    print("figures: " + json.dumps(figures), flush=True)
+    return EXIT_DONE
+
+
+def _peak_gib() -> float:
+    """Peak resident memory of this process alone; Linux gives KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB
+
+
+def _measured(folder: Path, rows: int, *, settled: int) -> dict[str, Any]:
+    """Seconds of each part, CPU seconds of all processes, files staged and published of one run."""
+    from jobs.benchmarks.null_pipeline import null_scored
+    from jobs.benchmarks.process_tree import usage
+    from jobs.benchmarks.synthetic_fleet import publish_earlier_run, write_list
+    from jobs.scoring import run as scoring
+    from jobs.scoring.record import read_record
+
+    folder.mkdir(parents=True)
+    results = f"file://{folder}/results"
+    write_list(folder / "archive.parquet", rows)
+    publish_earlier_run(results, rows, settled=settled)
+    config = ScoreConfig(
+        archive=str(folder / "archive.parquet"),
+        detectors=str(folder.parent / "detectors"),
+        results=results,
+        run_id="scale",
+    )
+    cpu_s, began = usage(os.getpid()).cpu_s, time.monotonic()
+    scoring.run(config, pipeline=null_scored)
+    total_s = time.monotonic() - began
+    record = read_record(results, "scale") or {}
+    timings_s = record["timings_s"]
+    seconds = [timings_s[name] for name in ("listing", "ordering", "scoring", "publishing")]
+    return {
+        "seconds": dict(zip(PARTS, seconds, strict=True)),
+        "total_s": total_s,
+        "cpu_s": usage(os.getpid()).cpu_s - cpu_s,
+        "to_score": sum(record["counts"].values()),
+        "scored": record["counts"]["scored"],
+        "files": len(record["files"]),
+        "largest_file_mb": max(Path(f"{folder}/results/{name}").stat().st_size / 1e6 for name in record["files"]),
+    }
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -1,0 +1,105 @@
+"""A fleet without photos, to measure what scoring costs around them: registry, list of URIs, an earlier run's rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs import storage
+from jobs.detectors import registry
+from jobs.scoring.record import record_uri
+from jobs.storage import uris
+from jobs.tables.schema import LISTED, SCHEMA_VERSION, SCORES, Status
+from model.artifact.files import CALIBRATION, CONFIG, FORMAT_VERSION
+from model.config import DetectorConfig
+from model.statistics.calibration import Calibration
+
+DETECTOR_ID = "0" * 15 + "1"
+CATEGORIES = 200
+_CHUNK_ROWS = 100_000
+_WHEN = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def register_null_detectors(detectors: str) -> None:
+    """Registers a detector without weights for each category: enough to plan with, nothing to load."""
+    detector = DetectorConfig(variant="differnet", weights="random", views=1).model_dump(mode="json")
+    config = json.dumps({"format_version": FORMAT_VERSION, "detector": detector}).encode()
+    calibration = Calibration(scores=tuple(float(score) for score in range(200))).model_dump_json().encode()
+    for number in range(CATEGORIES):
+        folder = uris.join(detectors, _category(number), DETECTOR_ID)
+        storage.write(uris.join(folder, CONFIG), config)
+        storage.write(uris.join(folder, CALIBRATION), calibration)
+        registry.set_alias(detectors, _category(number), alias="champion", detector_id=DETECTOR_ID)
+
+
+def write_list(path: Path, rows: int) -> None:
+    """Writes the archive: a Parquet list of URIs with entity tags, in an order far from the manifest's."""
+    with pq.ParquetWriter(path, LISTED, compression="zstd") as writer:
+        for numbers in _chunks(rows, rows):
+            writer.write_table(pa.table(_objects(numbers), schema=LISTED))
+
+
+def publish_earlier_run(results: str, rows: int, *, settled: int) -> None:
+    """Publishes a run that has scored ``settled`` of the ``rows`` objects with the same detectors."""
+    name = "scores/run_date=2026-11-01/earlier-00000.parquet"
+    path = Path(uris.split(uris.join(results, name))[2].join(["/", ""]))
+    path.parent.mkdir(parents=True)
+    with pq.ParquetWriter(path, SCORES, compression="zstd") as writer:
+        for numbers in _chunks(rows, settled):
+            writer.write_table(_scored(numbers))
+    record = {"run_id": "earlier", "files": [name] if settled else []}
+    storage.write(record_uri(results, "earlier"), json.dumps(record).encode())
+
+
+def _chunks(rows: int, some: int) -> Iterator[np.ndarray]:
+    """Numbers of objects, ``some`` of 0 to rows - 1, each once and spread over all categories."""
+    for start in range(0, some, _CHUNK_ROWS):
+        # 7,919 is prime and no size measured is a multiple of it, so this is a permutation.
+        yield np.arange(start, min(some, start + _CHUNK_ROWS), dtype=np.int64) * 7919 % rows
+
+
+def _category(number: int) -> str:
+    return f"category-{number:03d}"
+
+
+def _objects(numbers: np.ndarray) -> dict[str, pa.Array]:
+    names = [_category(number % CATEGORIES) for number in numbers.tolist()]
+    sites = [f"line-{number % 37:02d}" for number in numbers.tolist()]
+    places = [f"s3://archive/{name}/{site}/2026-11-01" for name, site in zip(names, sites, strict=True)]
+    return {
+        "uri": pa.array([f"{place}/{number:09d}.jpg" for place, number in zip(places, numbers.tolist(), strict=True)]),
+        "etag": pa.array([f"{number * 0x9E3779B97F4A7C15 % 2**128:032x}" for number in numbers.tolist()]),
+        "size_bytes": pa.array(numbers % 5_000_000 + 100_000),
+        "last_modified": pa.array([_WHEN] * len(numbers), LISTED.field("last_modified").type),
+        "category": pa.array(names),
+        "site": pa.array(sites),
+        "captured_at": pa.nulls(len(numbers), LISTED.field("captured_at").type),
+    }
+
+
+def _scored(numbers: np.ndarray) -> pa.Table:
+    objects, count = _objects(numbers), len(numbers)
+    known = {"image_uri": "uri", "image_etag": "etag", "image_bytes": "size_bytes"}
+    constant: dict[str, object] = {
+        "status": Status.SCORED,
+        "detector_id": DETECTOR_ID,
+        "detector_variant": "differnet",
+        "views": 1,
+        "precision": "fp32",
+        "run_id": "earlier",
+        "scored_at": _WHEN,
+        "schema_version": SCHEMA_VERSION,
+    }
+    columns = [
+        objects[known.get(field.name, field.name)].cast(field.type)
+        if known.get(field.name, field.name) in objects
+        else pa.repeat(pa.scalar(constant.get(field.name), field.type), count)
+        for field in SCORES
+    ]
+    return pa.Table.from_arrays(columns, schema=SCORES)

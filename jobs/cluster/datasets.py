@@ -1,0 +1,101 @@
+"""Ray Data datasets that several commands share: photos decoded by tasks, scored by actors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+import ray
+
+from jobs.config import ScoringResources
+from jobs.decoding.decoder import DecodeLimits
+
+DECODE_BATCH_PHOTOS = 32
+
+
+MOST_DEATHS = 10
+"""How often a decode task, a scoring actor or a batch survives the death of its process; Ray's default is for ever."""
+
+
+DECODE_CPUS = 0.5
+"""A decode task waits for storage about half its time; and because this differs from a scoring actor's CPU, Ray Data
+keeps the two stages apart instead of fusing them, so that photos are fetched while others are scored."""
+
+
+def scoring_actors(resources: ScoringResources) -> int:
+    """Number of scoring actors: as asked, else one per GPU, or one per core while CPU slots are left for decoding."""
+    if resources.actors is not None:
+        return resources.actors
+    available: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray ships no types
+    if resources.use_gpu:
+        return max(1, int(available.get("GPU", 0)))
+    slots = int(available.get("CPU", 1))
+    is_one_machine = len(ray.nodes()) == 1  # type: ignore[no-untyped-call]  # ray ships no types
+    cores = min(slots, os.cpu_count() or 1) if is_one_machine else slots
+    return max(1, min(cores, slots - max(1, slots // 4)))
+
+
+def decode_limits(resources: ScoringResources) -> DecodeLimits:
+    """What one photo may take of its decoder."""
+    memory_bytes = int(resources.decode_memory_gib * 2**30)
+    return DecodeLimits(timeout_s=resources.decode_timeout_s, memory_bytes=memory_bytes)
+
+
+def decoded(
+    manifest: ray.data.Dataset, fetch_decode: Callable[[pa.Table], pa.Table], *, tasks: int | None
+) -> ray.data.Dataset:
+    """The dataset of DECODED rows for a dataset of MANIFEST rows: the one way from bytes to pixels.
+
+    Args:
+        manifest: MANIFEST rows.
+        fetch_decode: the stage, a function or a method.
+        tasks: most tasks at a time; None leaves it to the cluster's free CPUs.
+    """
+    return manifest.map_batches(
+        fetch_decode,
+        batch_size=DECODE_BATCH_PHOTOS,
+        batch_format="pyarrow",
+        num_cpus=DECODE_CPUS,
+        compute=ray.data.TaskPoolStrategy(size=tasks),
+        max_retries=MOST_DEATHS,
+    )
+
+
+def in_scoring_actors(
+    decoding: ray.data.Dataset,
+    stage: type,
+    arguments: Mapping[str, Any],
+    *,
+    batch_photos: int,
+    resources: ScoringResources,
+) -> ray.data.Dataset:
+    """Runs a stage that loads detectors in as many actors as `scoring_actors` says, one GPU or core each.
+
+    Args:
+        decoding: DECODED rows.
+        stage: maps a batch of them; its constructor also takes ``device``.
+        arguments: the constructor's others.
+        batch_photos: rows of a batch.
+        resources: share of the cluster.
+    """
+    return decoding.map_batches(
+        stage,
+        fn_constructor_kwargs={**arguments, "device": "cuda" if resources.use_gpu else "cpu"},
+        batch_size=batch_photos,
+        batch_format="pyarrow",
+        num_cpus=1,
+        num_gpus=1 if resources.use_gpu else None,
+        # A fixed number: else Ray Data ends an actor that waits for storage, and starts another when photos come.
+        compute=ray.data.ActorPoolStrategy(size=scoring_actors(resources), max_tasks_in_flight_per_actor=2),
+        max_restarts=MOST_DEATHS,
+        max_task_retries=MOST_DEATHS,
+    )
+
+
+def as_table(dataset: ray.data.Dataset, *, schema: pa.Schema) -> pa.Table:
+    """Runs a dataset and collects its rows in this process."""
+    tables = [ray.get(reference) for reference in dataset.to_arrow_refs()]
+    return pa.concat_tables([table.cast(schema) for table in tables if len(table)] or [schema.empty_table()])

@@ -1,0 +1,93 @@
+"""What stages say of their work: to the run's tally, for its record, and to Ray's metrics, for Prometheus.
+
+Ray's dashboard agent exports the metrics with the prefix ``ray_``: ray_attentdiffernet_photos_total by status, and a
+counter for each measure. All carry the tag ``run_id``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Protocol
+
+import ray
+
+from jobs.cluster.progress import Report
+
+MEASURES = {
+    "fetched_bytes": "bytes of photos that came from storage",
+    "fetch_s": "seconds that photos were waited for, summed over concurrent requests",
+    "decode_s": "seconds of decoding and resizing",
+    "score_s": "seconds of the networks",
+    "detector_loads": "detectors loaded into a scoring process",
+    "detector_evictions": "detectors dropped for want of room",
+    "detector_load_s": "seconds of loading detectors",
+}
+"""Measure -> what it is; all are sums since the run began."""
+
+
+class Telemetry(Protocol):
+    """Takes what a stage has done."""
+
+    def rows(self, counts: Mapping[str, int]) -> None:
+        """Rows that are final, by status."""
+
+    def measured(self, values: Mapping[str, float]) -> None:
+        """Adds to measures, by the names of MEASURES."""
+
+
+class LocalTelemetry:
+    """Keeps sums in this process, where there is no Ray.
+
+    Attributes:
+        counts: rows by status.
+        measures: by name.
+    """
+
+    def __init__(self) -> None:
+        """Starts at zero."""
+        self.counts, self.measures = Counter[str](), defaultdict[str, float](float)
+
+    def rows(self, counts: Mapping[str, int]) -> None:
+        """See `Telemetry.rows`."""
+        self.counts.update(counts)
+
+    def measured(self, values: Mapping[str, float]) -> None:
+        """See `Telemetry.measured`."""
+        for name, value in values.items():
+            self.measures[name] += value
+
+
+class RunTelemetry:
+    """A run's `Telemetry`; it travels to workers and never waits."""
+
+    def __init__(self, *, run_id: str, report: Report) -> None:
+        """``report``: of a running Progress."""
+        self._run_id, self._report = run_id, report
+
+    def rows(self, counts: Mapping[str, int]) -> None:
+        """See `Telemetry.rows`."""
+        self._report(counts)
+        for status, count in counts.items():
+            _photos().inc(count, {"run_id": self._run_id, "status": str(status)})
+
+    def measured(self, values: Mapping[str, float]) -> None:
+        """See `Telemetry.measured`."""
+        self._report.measured(values)
+        for name, value in values.items():
+            _measure(name).inc(value, {"run_id": self._run_id})
+
+
+@cache
+def _photos() -> Any:
+    return _counter("attentdiffernet_photos_total", "photos that have their row", "run_id", "status")
+
+
+@cache
+def _measure(name: str) -> Any:
+    return _counter(f"attentdiffernet_{name}_total", MEASURES[name], "run_id")
+
+
+def _counter(name: str, description: str, *tags: str) -> Any:
+    return ray.util.metrics.Counter(name, description=description, tag_keys=tags)

@@ -1,0 +1,196 @@
+"""Decoding in a process of its own: what a photo does to its decoder costs that photo alone.
+
+The parent's side; jobs.decoding.decoder_child is the other. A Ray worker keeps one child for all its tasks, and
+itself needs
+neither torch nor an image library. Photos and pixels go through memory files that both sides hold: a message on the
+socket is small and whole, so a child may die at any moment and leave nothing half written behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from jobs.errors import JobError
+from jobs.tables.schema import Status
+
+_MESSAGE_BYTES = 65_536
+_TRIES = 2
+"""A decoder can die of what is not the photo's fault, as when the machine runs out of memory."""
+_GRACE_S = 120.0
+"""For the child's imports on a busy machine; beyond it the child itself is taken for dead."""
+
+
+_ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**26)}
+"""Bytes. glibc then keeps the memory of one photo for the next, which saves 3 % of decoding in page faults."""
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What one photo may take.
+
+    Attributes:
+        timeout_s: seconds on the clock.
+        memory_bytes: address space beyond that of an idle decoder.
+    """
+
+    timeout_s: float = 60.0
+    memory_bytes: int = 4 * 2**30
+
+
+DEFAULT_LIMITS = DecodeLimits()
+
+
+class UndecodedError(Exception):
+    """A photo gave no pixels; its row says why.
+
+    Attributes:
+        status: unreadable if the bytes are no photo, failed if decoding them went wrong.
+        code: reason code.
+        detail: one sentence.
+    """
+
+    def __init__(self, status: Status, code: str, detail: str) -> None:
+        """Keeps the three."""
+        super().__init__(status, code, detail)
+        self.status, self.code, self.detail = status, code, detail
+
+
+@cache
+def process_decoder(limits: DecodeLimits) -> Decoder:
+    """This process's decoder with these limits, one for all tasks that run in it."""
+    return Decoder(limits)
+
+
+class Decoder:
+    """One child process and the way to it. It ends when this process does, even by SIGKILL."""
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        """Starts nothing yet."""
+        self._limits = limits
+        self._photo = os.memfd_create("photo")
+        self._child: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._is_ready = False
+        self._number = 0
+
+    def start(self) -> None:
+        """Starts the child unless there is one; it imports while the caller fetches."""
+        if self._child is not None:
+            return
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel.setblocking(False)
+        descriptors = (theirs.fileno(), self._photo)
+        self._child = subprocess.Popen(  # noqa: S603  # our own module, with numbers as arguments
+            [sys.executable, "-P", "-m", "jobs.decoding.decoder_child", *map(str, descriptors)],
+            pass_fds=descriptors,
+            env=os.environ | _ALLOCATION | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self._is_ready = False
+
+    def stop(self) -> int:
+        """Ends the child, unless it has ended, and waits for it.
+
+        Returns:
+            its exit code, -N for signal N; 0 if there was none.
+        """
+        if self._child is None or self._channel is None:
+            return 0
+        self._child.kill()
+        exit_code = self._child.wait()
+        self._channel.close()
+        self._child = self._channel = None
+        return exit_code
+
+    async def decode(self, data: bytes | memoryview, *, size: int, max_pixels: int, into: int, at: int) -> None:
+        """Decodes one photo into a file, as `model.image.decode_image` gives it: uint8 (3, S, S) in C order.
+
+        One at a time.
+
+        Args:
+            data: the object's bytes.
+            size: side S of the result in pixels.
+            max_pixels: largest width x height decoded.
+            into: descriptor of a memory file.
+            at: first byte to write in it.
+
+        Raises:
+            UndecodedError: the photo's own trouble.
+            JobError: no decoder can be started here, whatever the photo.
+        """
+        answer: dict[str, Any] = {}
+        for _ in range(_TRIES):
+            answer = await self._ask(data, into=into, size=size, max_pixels=max_pixels, at=at)
+            if answer["status"] == "decoded":
+                return
+            if answer["status"] != "died" or answer["exit_code"] == -signal.SIGALRM:
+                break
+        raise self._error(answer)
+
+    def _error(self, answer: dict[str, Any]) -> Exception:
+        if answer["status"] == "refused":
+            return UndecodedError(Status.UNREADABLE, answer["code"], answer["detail"])
+        if answer["status"] == "failed":
+            return UndecodedError(Status.FAILED, answer["code"], answer["detail"])
+        ending = _ending(answer["exit_code"])
+        if answer["exit_code"] == -signal.SIGALRM:
+            detail = f"not decoded after {self._limits.timeout_s:g} s, the limit of --scoring.decode-timeout-s"
+            return UndecodedError(Status.FAILED, "decode_timeout", detail)
+        if answer.get("never_ready"):
+            return JobError(f"needed a process that decodes, it ended at its start with {ending}: see its log")
+        return UndecodedError(Status.FAILED, "decoder_died", f"the decoder ended with {ending}, {_TRIES} times")
+
+    async def _ask(self, data: bytes | memoryview, *, into: int, size: int, max_pixels: int, at: int) -> dict[str, Any]:
+        """One request and its answer; a child that has ended answers ``died``."""
+        self.start()
+        os.ftruncate(self._photo, len(data))
+        os.pwrite(self._photo, data, 0)
+        self._number += 1
+        request = {
+            "number": self._number,
+            "photo_bytes": len(data),
+            "size": size,
+            "max_pixels": max_pixels,
+            "at": at,
+            "timeout_s": self._limits.timeout_s,
+            "memory_bytes": self._limits.memory_bytes,
+        }
+        try:
+            async with asyncio.timeout(self._limits.timeout_s + _GRACE_S):
+                return await self._exchange(request, into=into)
+        except (OSError, EOFError, TimeoutError):
+            return self._buried()
+
+    async def _exchange(self, request: dict[str, Any], *, into: int) -> dict[str, Any]:
+        loop, channel = asyncio.get_running_loop(), self._channel
+        if channel is None:
+            raise EOFError
+        # The file goes along with every request, for the worker that takes it may be another than the last one's.
+        socket.send_fds(channel, [json.dumps(request).encode()], [into])
+        while message := await loop.sock_recv(channel, _MESSAGE_BYTES):
+            answer: dict[str, Any] = json.loads(message)
+            self._is_ready = True
+            # Other numbers: the child is ready, or a request that was given up, or a death while idle.
+            if answer["number"] == request["number"]:
+                return answer
+        raise EOFError
+
+    def _buried(self) -> dict[str, Any]:
+        """What is said of a child that went away as a whole."""
+        never_ready = not self._is_ready
+        return {"status": "died", "exit_code": self.stop(), "never_ready": never_ready}
+
+
+def _ending(exit_code: int) -> str:
+    return f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"

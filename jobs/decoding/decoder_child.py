@@ -1,0 +1,141 @@
+"""The process that decodes photos for jobs.decoding.decoder, so that a file which kills its decoder kills nothing else.
+
+``python -m jobs.decoding.decoder_child SOCKET PHOTO``, two inherited file descriptors: a SOCK_SEQPACKET socket for
+one JSON
+object per message, and a memory file for the bytes of one photo. The file for its pixels comes with the message.
+
+Two processes: the *nursery* imports torch once and forks the *worker*, so that another worker after a death takes
+milliseconds and not the seconds of an import. The kernel enforces the limits: SIGALRM ends a worker at the time limit,
+and an allocation beyond the memory limit fails.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from model.image import ImageError, decode_image
+from model.process import prepare_process
+
+MESSAGE_BYTES = 65_536
+POISON = "JOBS_DECODER_TEST_POISON"
+"""For tests alone: a marker; a photo that begins with it does what the rest of it says. Unset, no bytes can do that."""
+_PR_SET_PDEATHSIG = 1
+_NUMBER = struct.Struct("<q")
+
+
+def main(argv: list[str]) -> None:
+    """Nursery: keeps one worker alive until the parent is gone."""
+    channel, photo = socket.socket(fileno=int(argv[0])), int(argv[1])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    prepare_process()
+    current = mmap.mmap(-1, _NUMBER.size)  # the number of the request that the worker has taken, shared with it
+    _tell(channel, number=0, status="ready")
+    while True:
+        pid = os.fork()
+        if pid == 0:
+            _work(channel, photo=photo, current=current)
+        exit_code = _exit_code(pid, channel)
+        if exit_code in (None, 0):
+            return
+        _tell(channel, number=_NUMBER.unpack_from(current)[0], status="died", exit_code=exit_code)
+
+
+def _exit_code(pid: int, channel: socket.socket) -> int | None:
+    """Waits for the worker; -N where signal N ended it, None where the parent has gone (and then the worker too)."""
+    handle = os.pidfd_open(pid)
+    watched = select.poll()
+    watched.register(handle, select.POLLIN)
+    watched.register(channel, 0)  # nothing but POLLHUP
+    ready = [descriptor for descriptor, _ in watched.poll()]
+    parent_is_gone = handle not in ready
+    if parent_is_gone:
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    os.close(handle)
+    return None if parent_is_gone else os.waitstatus_to_exitcode(status)
+
+
+def _work(channel: socket.socket, *, photo: int, current: mmap.mmap) -> None:
+    """Worker: answers requests until the parent is gone; never returns."""
+    _confine()
+    start_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1)
+        if not message:
+            os._exit(0)
+        request = json.loads(message)
+        _NUMBER.pack_into(current, 0, request["number"])
+        limit_bytes = start_bytes + request["memory_bytes"]
+        resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, resource.RLIM_INFINITY))
+        signal.setitimer(signal.ITIMER_REAL, request["timeout_s"])
+        answer = _answer(request, photo=photo, pixels=descriptors[0])
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        os.close(descriptors[0])
+        _tell(channel, number=request["number"], **answer)
+
+
+def _confine() -> None:
+    """The worker ends with its nursery, dumps no core, says nothing, and is the first to go where memory runs out."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff and Pillow remark on every second damaged file
+    Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _answer(request: dict[str, Any], *, photo: int, pixels: int) -> dict[str, Any]:
+    """Decodes one photo: its pixels go to the file, and what became of it is returned."""
+    try:
+        data = os.pread(photo, request["photo_bytes"], 0)
+        _be_poisoned(data)
+        decoded = decode_image(data, size=request["size"], max_pixels=request["max_pixels"])
+        written_bytes = os.pwrite(pixels, decoded.numpy().data, request["at"])
+        if written_bytes < decoded.numel():
+            raise MemoryError
+    except ImageError as error:
+        return {"status": "refused", "code": error.code, "detail": error.detail[:2000]}
+    except MemoryError:
+        return {"status": "failed", "code": "out_of_memory", "detail": "decoding takes more memory than a photo may"}
+    except Exception as error:  # a fault of ours: that row fails, and says so
+        return {"status": "failed", "code": "decoder_error", "detail": f"{type(error).__name__}: {error}"[:2000]}
+    return {"status": "decoded"}
+
+
+def _tell(channel: socket.socket, **message: object) -> None:
+    try:
+        channel.send(json.dumps(message).encode())
+    except OSError:
+        os._exit(0)  # the parent is gone
+
+
+def _be_poisoned(data: bytes) -> None:
+    """What files that kill a decoder do: after the marker segfault, exit, hang or hoard."""
+    marker = os.environ.get(POISON, "").encode()
+    if not marker or not data.startswith(marker):
+        return
+    deed = data.removeprefix(marker)
+    if deed.startswith(b"segfault"):
+        ctypes.string_at(0)
+    elif deed.startswith(b"exit"):
+        os._exit(3)
+    elif deed.startswith(b"hang"):
+        time.sleep(3600)
+    elif deed.startswith(b"hoard"):
+        bytearray(2**40)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,31 @@
+"""The backbone's weights, in the driver, before any cluster work: whatever is wrong with them is a wrong request."""
+
+from __future__ import annotations
+
+import torch
+
+from jobs import storage
+from jobs.errors import MissingObjectError, RequestError
+from jobs.storage import uris
+from model.config import DetectorConfig
+from model.network.backbone import Backbone
+from model.network.weights import WeightsUnavailable, resolve_backbone_weights
+
+
+def backbone_weights(detector: DetectorConfig, *, asked_as: str) -> dict[str, torch.Tensor] | None:
+    """The weights by name, tried on the backbone; None where they are random.
+
+    Args:
+        detector: its backbone and its weights.
+        asked_as: what the request calls them, for the message.
+
+    Raises:
+        RequestError: they cannot be had, or do not fit.
+    """
+    try:
+        weights = resolve_backbone_weights(detector, read=lambda uri: storage.read(uris.normalise(uri)))
+        if weights is not None:
+            Backbone(detector).load_features(weights)
+        return weights
+    except (WeightsUnavailable, ValueError, MissingObjectError) as error:
+        raise RequestError(f"{asked_as}: {error}") from error

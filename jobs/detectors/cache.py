@@ -1,0 +1,153 @@
+"""Detectors that a scoring process keeps loaded: the last used ones, up to a number of bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from jobs.cluster.run_log import RunLog
+from jobs.config import AskedPrecision
+from jobs.decoding.fetch import Measure
+from jobs.detectors import registry
+from model.artifact import load_artifact
+from model.config import Precision
+from model.detector import AttentDifferNet
+from model.hardware import has_fast_bf16
+from model.packed.detector import PackedDetector
+
+
+class Scorer(Protocol):
+    """What gives a photo its score: a detector, or what was packed of one."""
+
+    def score(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) to float64 (B,)."""
+
+
+@dataclass(frozen=True)
+class LoadedDetector:
+    """A detector ready to score.
+
+    Attributes:
+        scorer: its weights.
+        precision: arithmetic that it scores with on this machine.
+        size_bytes: memory of what it does not share with others.
+        backbone: names what it may share.
+    """
+
+    scorer: Scorer
+    precision: Precision
+    size_bytes: int
+    backbone: str
+
+
+class DetectorCache:
+    """Loads detectors when they are asked for, and drops those that were not for longest.
+
+    Detectors whose backbone, attention included, has the same weights share it.
+    """
+
+    def __init__(
+        self,
+        detectors: str,
+        *,
+        precision: AskedPrecision,
+        limit_bytes: int,
+        device: str,
+        measure: Measure,
+        log: RunLog,
+    ) -> None:
+        """Loads nothing yet.
+
+        Args:
+            detectors: URI of the registry.
+            precision: as the run asked for.
+            limit_bytes: memory of the detectors kept; the one in use stays, however large it is.
+            device: where they live, "cpu" or "cuda".
+            measure: told of loads, evictions and the seconds that loading took.
+            log: of the run; told of the same, detector by detector.
+        """
+        self._detectors, self._asked, self._limit_bytes = detectors, precision, limit_bytes
+        self._device, self._measure, self._log = device, measure, log
+        self._loaded: OrderedDict[str, LoadedDetector] = OrderedDict()
+
+    def get(self, category: str, *, detector_id: str, precision: Precision) -> LoadedDetector:
+        """A detector of a category, loaded if need be.
+
+        Args:
+            category: whose detector.
+            detector_id: which.
+            precision: that of its calibration.
+
+        Raises:
+            ArtifactError: its content is not what its id says.
+            StorageError: it cannot be fetched.
+        """
+        found = self._loaded.get(detector_id)
+        if found is None:
+            began = time.monotonic()
+            found = self._load(category, detector_id, self._affordable(precision))
+            seconds = time.monotonic() - began
+            self._measure({"detector_loads": 1, "detector_load_s": seconds})
+            about = {"category": category, "detector_id": detector_id, "precision": found.precision}
+            self._log.event("detector_loaded", {**about, "seconds": round(seconds, 3), "bytes": found.size_bytes})
+            self._loaded[detector_id] = found
+        self._loaded.move_to_end(detector_id)
+        self._shrink()
+        return found
+
+    def _shrink(self) -> None:
+        while len(self._loaded) > 1 and self.size_bytes > self._limit_bytes:
+            detector_id, _ = self._loaded.popitem(last=False)
+            self._measure({"detector_evictions": 1})
+            self._log.event("detector_evicted", {"detector_id": detector_id})
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of all that is kept."""
+        return sum(detector.size_bytes for detector in self._loaded.values())
+
+    def _affordable(self, precision: Precision) -> Precision:
+        """That of the calibration, unless nobody asked for it by name and this machine is slow at it."""
+        is_slow = self._asked == "auto" and not has_fast_bf16(self._device)
+        return "fp32" if is_slow else precision
+
+    def _load(self, category: str, detector_id: str, precision: Precision) -> LoadedDetector:
+        folder = registry.fetch(self._detectors, category, detector_id=detector_id)
+        detector = load_artifact(folder, device=self._device, precision=precision, from_cache=True).detector
+        backbone = f"{precision} {_backbone_digest(detector)}"
+        shared = next((one.scorer for one in self._loaded.values() if one.backbone == backbone), None)
+        if precision == "bf16":
+            packed = PackedDetector(detector, backbone=shared.backbone if isinstance(shared, PackedDetector) else None)
+            return LoadedDetector(packed, precision, packed.size_bytes, backbone)
+        if isinstance(shared, AttentDifferNet):
+            detector.backbone = shared.backbone
+        own = sum(tensor.nbytes for name, tensor in detector.state_dict().items() if not name.startswith("backbone."))
+        return LoadedDetector(detector, precision, own, backbone)
+
+
+def _backbone_digest(detector: AttentDifferNet) -> str:
+    """Names everything that decides pooled features: the geometry and the weights before the flow."""
+    config = detector.config
+    geometry = config.model_dump(include=_GEOMETRY, mode="json")
+    digest = hashlib.sha256(repr(sorted(geometry.items())).encode())
+    for name, tensor in detector.backbone.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data if tensor.ndim else b"")
+    return digest.hexdigest()
+
+
+_GEOMETRY = {
+    "backbone",
+    "image_size",
+    "scales",
+    "feature_stage",
+    "pooling",
+    "rotation_padding",
+    "attention",
+}

@@ -1,0 +1,171 @@
+"""The registry's commands: list, show, compare, promote, rollback, history.
+
+``python -m jobs.registry promote --detectors URI --category NAME --name ID --alias champion --reason TEXT``
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jobs import storage
+from jobs.cli import parse_config
+from jobs.config import JobConfig
+from jobs.detectors import registry
+from jobs.detectors.aliases import DETECTOR_ID, history, previous, set_alias
+from jobs.detectors.config import CompareConfig, HistoryConfig, ListConfig, PromoteConfig, RollbackConfig, ShowConfig
+from jobs.detectors.report import differences, known, overview, printable, table
+from jobs.errors import EXIT_DONE, RequestError
+from jobs.storage import uris
+from model.artifact.card import detector_card
+from model.artifact.files import ARTIFACT_FILES
+
+_PROG = "python -m jobs.registry"
+_LISTED = (
+    "category",
+    "detector_id",
+    "variant",
+    "seed",
+    "epochs",
+    "loss",
+    "validation_loss",
+    "calibration_photos",
+    "smallest_rate",
+    "created_at",
+)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command that ``argv`` begins with and returns the exit code; ``--help`` lists the commands.
+
+    Raises:
+        RequestError: no such command, or wrong flags for it.
+    """
+    command = argv[0] if argv else ""
+    if command in ("-h", "--help"):
+        lines = [f"  {name:9} {config.__doc__}" for name, (config, _) in _COMMANDS.items()]
+        print("\n".join([f"usage: {_PROG} COMMAND [--config FILE.yaml] [FLAGS], or COMMAND --help", "", *lines]))
+        return EXIT_DONE
+    if command not in _COMMANDS:
+        raise RequestError(f"expected a command ({', '.join(_COMMANDS)}), got {command!r}; see --help")
+    config_class, execute = _COMMANDS[command]
+    execute(parse_config(config_class, argv[1:], prog=f"{_PROG} {command}"))
+    return EXIT_DONE
+
+
+def _list(config: ListConfig) -> None:
+    found = registry.detector_ids(config.detectors)
+    if absent := sorted(set(config.categories) - found.keys()):
+        there = printable(", ".join(list(found)[:10])) or "none"
+        raise RequestError(f"{config.detectors} has no detector of {', '.join(absent)}; it has {there}")
+    wanted = config.categories or list(found)
+    rows = [row for name in wanted for row in overview(config.detectors, name, detector_ids=found[name])]
+    if config.format == "json":
+        print(json.dumps(rows, indent=1))
+        return
+    lines = [[*(row.get(column) for column in _LISTED), ", ".join(row["aliases"]) or row.get("damage")] for row in rows]
+    print(table([[*_LISTED, "aliases"], *lines]))
+
+
+def _show(config: ShowConfig) -> None:
+    detector_id = _find(config.detectors, config.category, name=config.name)
+    found = known(config.detectors, config.category, detector_id=detector_id)
+    if config.format == "json":
+        print(json.dumps(found, indent=1))
+        return
+    detector = registry.registered(config.detectors, config.category, detector_id=detector_id)
+    card = detector_card(
+        detector.config, detector_id=detector_id, calibration=detector.calibration, metrics=found["metrics"]
+    )
+    print(f"{config.category}, aliases: {printable(', '.join(found['aliases'])) or 'none'}")
+    print("\n".join(printable(line) for line in card.splitlines()))
+
+
+def _compare(config: CompareConfig) -> None:
+    ids = [_find(config.detectors, config.category, name=name) for name in config.names]
+    found = [known(config.detectors, config.category, detector_id=detector_id) for detector_id in ids]
+    rows = differences(found)
+    if config.format == "json":
+        print(json.dumps(rows, indent=1))
+        return
+    print(table([["field", *config.names], *([name, *values] for name, values in rows.items())]))
+
+
+def _promote(config: PromoteConfig) -> None:
+    detector_id = _find(config.detectors, config.category, name=config.name)
+    check_promotable(config.detectors, config.category, detector_id=detector_id)
+    before = set_alias(
+        config.detectors,
+        config.category,
+        alias=config.alias,
+        detector_id=detector_id,
+        reason=config.reason,
+        expected=config.if_current,
+    )
+    print(f"{config.alias} of {config.category}: {before or 'none'} -> {detector_id}")
+
+
+def _roll_back(config: RollbackConfig) -> None:
+    current, before = previous(config.detectors, config.category, alias=config.alias)
+    check_promotable(config.detectors, config.category, detector_id=before)
+    set_alias(
+        config.detectors,
+        config.category,
+        alias=config.alias,
+        detector_id=before,
+        reason=config.reason,
+        expected=current,
+        action="rollback",
+    )
+    print(f"{config.alias} of {config.category}: {current} -> {before}")
+
+
+def _history(config: HistoryConfig) -> None:
+    changes = history(config.detectors, config.category)
+    wanted = [change for change in changes if config.alias in (None, change.alias)]
+    lines = [change.model_dump(mode="json", by_alias=True) for change in wanted]
+    if config.format == "json":
+        print(json.dumps(lines, indent=1))
+        return
+    columns = ("at", "by", "action", "alias", "from", "to", "reason")
+    print(table([columns, *([line[column] for column in columns] for line in lines)]))
+
+
+def check_promotable(detectors: str, category: str, *, detector_id: str) -> None:
+    """Refuses to give a role to a detector that could not score.
+
+    Raises:
+        RequestError: it is not there, not whole, or has no calibration.
+    """
+    detector = registry.registered(detectors, category, detector_id=detector_id)
+    listed = storage.list_objects(uris.join(detectors, category, detector_id))
+    if absent := set(ARTIFACT_FILES) - {info.uri.rsplit("/", 1)[1] for info in listed}:
+        raise RequestError(f"detector {detector_id} of {category} lacks {', '.join(sorted(absent))}: register it again")
+    if detector.calibration is None:
+        raise RequestError(
+            f"detector {detector_id} of {category} has no calibration, so it cannot give p-values: calibrate it with "
+            "jobs.recalibrate"
+        )
+
+
+def _find(detectors: str, category: str, *, name: str) -> str:
+    """The detector id that an alias or an id names."""
+    if DETECTOR_ID.fullmatch(name):
+        return name
+    aliases = registry.aliases(detectors, category)
+    if name not in aliases:
+        there = printable(", ".join(sorted(aliases)[:10])) or "none"
+        raise RequestError(f"{category} has no alias {name!r} in {detectors}; it has {there}")
+    return aliases[name]
+
+
+_Command = tuple[type[JobConfig], Callable[[Any], None]]
+_COMMANDS: Mapping[str, _Command] = {
+    "list": (ListConfig, _list),
+    "show": (ShowConfig, _show),
+    "compare": (CompareConfig, _compare),
+    "promote": (PromoteConfig, _promote),
+    "rollback": (RollbackConfig, _roll_back),
+    "history": (HistoryConfig, _history),
+}

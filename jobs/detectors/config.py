@@ -1,0 +1,97 @@
+"""Configuration of the registry's commands and of recalibration."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from jobs.config import JobConfig, Name, ScoringResources, Uri
+from jobs.detectors.aliases import DETECTOR_ID, NO_DETECTOR
+
+
+class _RegistryConfig(JobConfig):
+    detectors: Uri = Field(description="registry of trained detectors")
+
+
+class ListConfig(_RegistryConfig):
+    """List the detectors of every category: variant, seed, photos, training figures, aliases."""
+
+    categories: list[Name] = Field(default_factory=list, description="categories to list; default: all")
+    format: Literal["text", "json"] = Field("text", description="a table for people, or JSON")
+
+
+class ShowConfig(_RegistryConfig):
+    """Show one detector: its card, that is configuration, promises of the calibration, lineage and figures."""
+
+    category: Name = Field(description="asset category")
+    name: Name = Field("champion", description="alias or id of the detector")
+    format: Literal["text", "json"] = Field("text", description="the card, or all that is known as JSON")
+
+
+class CompareConfig(_RegistryConfig):
+    """Compare detectors of one category: the configuration fields and figures in which they differ, side by side."""
+
+    category: Name = Field(description="asset category")
+    names: list[Name] = Field(min_length=2, description="aliases or ids of the detectors, two at least")
+    format: Literal["text", "json"] = Field("text", description="a table for people, or JSON")
+
+
+class PromoteConfig(_RegistryConfig):
+    """Point an alias at a detector that is whole and calibrated."""
+
+    category: Name = Field(description="asset category")
+    name: Name = Field(description="id of the detector, or an alias of it")
+    alias: Name = Field("champion", description="alias to change")
+    if_current: str | None = Field(
+        None,
+        pattern=f"^({DETECTOR_ID.pattern}|{NO_DETECTOR})$",
+        description=f"change it only if it is this detector now (an id, or {NO_DETECTOR}); default: whatever it is",
+    )
+    reason: str = Field("", max_length=500, description="why, for the history")
+
+
+class RollbackConfig(_RegistryConfig):
+    """Point an alias at the detector that it was promoted from; twice goes back two promotions."""
+
+    category: Name = Field(description="asset category")
+    alias: Name = Field("champion", description="alias to change")
+    reason: str = Field("", max_length=500, description="why, for the history")
+
+
+class HistoryConfig(_RegistryConfig):
+    """Show who changed which alias, when, from what and to what, oldest first."""
+
+    category: Name = Field(description="asset category")
+    alias: Name | None = Field(None, description="only this alias")
+    format: Literal["text", "json"] = Field("text", description="a table for people, or JSON")
+
+
+class RecalibrateConfig(_RegistryConfig):
+    """Calibrate a registered detector again on flawless photos that it was not trained on, without retraining."""
+
+    data: Uri = Field(description="where the photos are, such as the data in MVTec layout")
+    category: Name = Field(description="asset category")
+    folder: str | None = Field(
+        None, description="folder of flawless photos below the data; default: <category>/train/good"
+    )
+    alias: Name = Field("champion", description="which registered detector to recalibrate")
+    promote: bool = Field(False, description="move the alias to the recalibrated detector")
+    alias_to: Name | None = Field(None, description="another alias to set to the recalibrated detector")
+    assume_unseen: bool = Field(
+        False, description="trust that no photo trained the detector, where its training photos are not recorded"
+    )
+    false_alarm_rate: float = Field(0.05, gt=0, lt=1, description="rate that the new calibration must be able to hold")
+    precision: Literal["fp32", "bf16"] | None = Field(
+        None,
+        description="arithmetic that the recalibrated detector scores with from now on; default: as before. bf16 is "
+        "faster on CPUs with AMX or AVX512-BF16 and on GPUs",
+    )
+    scoring: ScoringResources = Field(default_factory=ScoringResources, description="share of the cluster")
+
+    @field_validator("folder")
+    @classmethod
+    def _stays_below_the_data(cls, folder: str | None) -> str | None:
+        if folder is not None and any(part in ("", ".", "..") for part in folder.split("/")):
+            raise ValueError(f"expected a relative folder such as insulator/2026-11, got {folder!r}")
+        return folder

@@ -1,0 +1,140 @@
+"""Where a detector comes from: what its metrics.json and card say of data, code and configuration.
+
+None of it is part of the detector's content id, which names what decides scores and p-values, and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+COMMIT_VARIABLE = "ATTENTDIFFERNET_COMMIT"
+"""Names the code's git commit where there is no repository: a container image, or the upload of `ray job submit`."""
+MOST_TRAINING_PHOTOS = 100_000
+"""Photos of one detector that metrics.json lists: about 3 MB."""
+_COMMIT = re.compile(r"[0-9a-f]{40,64}(-dirty)?")
+_ROOT = Path(__file__).parents[2]
+
+
+def lineage(config_json: Mapping[str, Any], *, manifest_hash: str, parent: str | None = None) -> dict[str, Any]:
+    """The JSON object that belongs under ``metrics["lineage"]`` of a new detector.
+
+    Call it in the driver: a worker of another machine may run from an upload without the repository.
+
+    Args:
+        config_json: the verb's whole configuration, ``config.model_dump(mode="json")``.
+        manifest_hash: see ``manifest_hash``: of the photos that it was trained on, or recalibrated with.
+        parent: the detector that a recalibration started from; None for a detector trained from scratch.
+
+    Returns:
+        manifest_hash, parent, seed (None where the configuration has no detector), config, git_commit (or None),
+        versions (Python, Ray and the libraries that decide a score) and created_at (UTC, ISO 8601).
+    """
+    return {
+        "manifest_hash": manifest_hash,
+        "parent": parent,
+        "seed": config_json.get("detector", {}).get("seed"),
+        "config": dict(config_json),
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the running code, with ``-dirty`` where files differ from it; None where nobody can tell.
+
+    From the repository that these files are the top of (an installed package may lie below somebody else's), else
+    from the environment variable ``ATTENTDIFFERNET_COMMIT``.
+    """
+    said = _described() if (_ROOT / ".git").exists() else os.environ.get(COMMIT_VARIABLE, "")
+    return said if _COMMIT.fullmatch(said) else None
+
+
+def _described() -> str:
+    command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=64", "--exclude=*"]
+    # Without optional locks: another git command of the user must not fail because a job looks at the index.
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip()
+
+
+def manifest_hash(manifest: pa.Table) -> str:
+    """Names a set of photos, 64 hex digits: the same keys with the same bytes give the same hash.
+
+    Args:
+        manifest: columns ``uri`` and ``etag``, in any order of rows.
+    """
+    lines = zip(manifest["uri"].to_pylist(), manifest["etag"].to_pylist(), strict=True)
+    return hashlib.sha256("\n".join(f"{uri} {etag}" for uri, etag in sorted(lines)).encode()).hexdigest()
+
+
+def training_photos(manifest: pa.Table) -> list[str] | None:
+    """What belongs under ``metrics["training_photos"]``: the photos that must never calibrate this detector.
+
+    Args:
+        manifest: columns ``uri`` and ``etag`` of every photo that the weights or the moment of stopping depend on
+            (training and validation photos), and of no other.
+
+    Returns:
+        Short hashes of uris and etags, sorted; None where there are more than ``MOST_TRAINING_PHOTOS``.
+    """
+    if len(manifest) > MOST_TRAINING_PHOTOS:
+        return None
+    names = {*manifest["uri"].to_pylist(), *_etags(manifest["etag"].to_pylist())}
+    return sorted({_short_hash(name) for name in names})
+
+
+def is_training_photo(manifest: pa.Table, *, recorded: Collection[str]) -> list[bool]:
+    """Which photos a detector was trained on: those of a recorded uri, and copies elsewhere of the same etag.
+
+    A hash of 32 bits takes a new photo for a known one with a probability of at most 1e-4 (100,000 photos recorded),
+    whatever its score, so that leaving it out does no harm. A copy is recognised where the store keeps its etag: in S3
+    and the like, but not among local files.
+
+    Args:
+        manifest: N MANIFEST rows.
+        recorded: what ``training_photos`` gave.
+
+    Returns:
+        N truth values.
+    """
+    known = frozenset(recorded)
+    uris, etags = manifest["uri"].to_pylist(), manifest["etag"].to_pylist()
+    return [
+        not known.isdisjoint(_short_hash(name) for name in (uri, *_etags([etag])))
+        for uri, etag in zip(uris, etags, strict=True)
+    ]
+
+
+def _etags(etags: Iterable[str | None]) -> list[str]:
+    return [f"etag {etag}" for etag in etags if etag]
+
+
+def _short_hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def versions() -> dict[str, str]:
+    """Versions that decide a score, for run records and artifacts."""
+    names = ("attentdiffernet-ray", "ray", "torch", "torchvision", "FrEIA", "pyarrow", "simplejpeg", "Pillow")
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"  # a checkout run in place, as `ray job submit --working-dir` does
+    return {"python": platform.python_version(), **found}

@@ -1,0 +1,199 @@
+"""Detectors in object storage, ``<detectors>/<category>/<detector_id>/``; jobs.detectors.aliases has their aliases.
+
+Run as a verb, ``python -m jobs.registry list|show|compare|promote|rollback|history``: see jobs.detectors.commands.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import storage
+from jobs.detectors.aliases import ALIASES_FILE, DETECTOR_ID, aliases, check_category, set_alias
+from jobs.errors import JobError, MissingObjectError, RequestError, one_line
+from jobs.storage import uris
+from model.artifact.files import (
+    ARTIFACT_FILES,
+    CALIBRATION,
+    CONFIG,
+    METRICS,
+    WEIGHTS,
+    ArtifactError,
+    content_id,
+    parsed_calibration,
+    parsed_config,
+)
+from model.config import DetectorConfig
+from model.statistics.calibration import Calibration
+
+__all__ = [
+    "RegisteredDetector",
+    "aliases",
+    "categories",
+    "detector_ids",
+    "download",
+    "fetch",
+    "metrics",
+    "put",
+    "registered",
+    "resolve",
+    "set_alias",
+]
+
+
+@dataclass(frozen=True)
+class RegisteredDetector:
+    """What a plan needs to know of a detector without loading its weights."""
+
+    category: str
+    detector_id: str
+    config: DetectorConfig
+    calibration: Calibration | None
+
+
+def put(detectors: str, category: str, *, folder: Path) -> str:
+    """Uploads an artifact folder and returns its detector id; the same content again replaces its metrics and card.
+
+    Raises:
+        RequestError: a category that would lead outside the registry.
+        ArtifactError: a folder that is no artifact.
+    """
+    check_category(category)
+    detector_id = content_id(folder)
+    for name in (name for name in ARTIFACT_FILES if (folder / name).exists()):
+        storage.write(uris.join(detectors, category, detector_id, name), (folder / name).read_bytes())
+    return detector_id
+
+
+def categories(detectors: str) -> list[str]:
+    """Categories that have at least one alias, sorted."""
+    return sorted({parts[0] for parts in _keys(detectors) if len(parts) == 2 and parts[1] == ALIASES_FILE})
+
+
+def detector_ids(detectors: str) -> dict[str, list[str]]:
+    """Category -> ids of the detectors that are there whole, with or without an alias; both sorted."""
+    files: dict[tuple[str, str], set[str]] = {}
+    for parts in _keys(detectors):
+        if len(parts) == 3 and DETECTOR_ID.fullmatch(parts[1]):
+            files.setdefault((parts[0], parts[1]), set()).add(parts[2])
+    found: dict[str, list[str]] = {}
+    for category, detector_id in sorted(files):
+        if files[category, detector_id].issuperset(ARTIFACT_FILES):
+            found.setdefault(category, []).append(detector_id)
+    return found
+
+
+def _keys(detectors: str) -> list[list[str]]:
+    below = len(detectors.rstrip("/")) + 1
+    return [info.uri[below:].split("/") for info in storage.list_objects(detectors)]
+
+
+def resolve(detectors: str, category: str, *, alias: str) -> RegisteredDetector | None:
+    """The detector behind ``alias``, or None where the category has no such alias.
+
+    Raises:
+        RequestError: the alias points at a detector that is not there or is damaged.
+    """
+    try:
+        check_category(category)
+    except RequestError:
+        return None  # a hostile archive key must not name a folder outside the registry
+    detector_id = aliases(detectors, category).get(alias)
+    if detector_id is None:
+        return None
+    try:
+        return registered(detectors, category, detector_id=detector_id)
+    except RequestError as error:
+        raise RequestError(f"{alias} of {category} is {detector_id}: {error}") from error
+
+
+def registered(detectors: str, category: str, *, detector_id: str) -> RegisteredDetector:
+    """A detector by its id, without its weights.
+
+    Raises:
+        RequestError: it is not there, or its config.json or calibration.json is damaged.
+    """
+    config = _read(detectors, category, detector_id, name=CONFIG)
+    calibration = _read(detectors, category, detector_id, name=CALIBRATION)
+    try:
+        return RegisteredDetector(category, detector_id, parsed_config(config), parsed_calibration(calibration))
+    except ArtifactError as error:
+        raise RequestError(f"detector {detector_id} of {category} is damaged: {error}") from error
+
+
+def metrics(detectors: str, category: str, *, detector_id: str) -> dict[str, Any]:
+    """The figures and the lineage that a detector was registered with; empty where metrics.json holds no object.
+
+    Raises:
+        RequestError: it is not there, or its metrics.json is no JSON.
+    """
+    found = _read(detectors, category, detector_id, name=METRICS)
+    return found if isinstance(found, dict) else {}
+
+
+def _read(detectors: str, category: str, detector_id: str, *, name: str) -> object:
+    check_category(category)
+    uri = uris.join(detectors, category, detector_id, name)
+    try:
+        return json.loads(storage.read(uri))
+    except MissingObjectError as error:
+        raise RequestError(f"no detector {detector_id} of {category} is registered: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{uri} is damaged: {one_line(error)}") from error
+
+
+def fetch(detectors: str, category: str, *, detector_id: str) -> Path:
+    """Downloads a detector once per node, verifies its content id and returns the local folder.
+
+    The folder appears by an atomic rename, so that concurrent actors never see half of it; a lock lets one of them
+    download while the others wait.
+    """
+    check_category(category)
+    cache = _private_cache() / category
+    folder = cache / detector_id
+    if folder.exists():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{detector_id}.lock").open("w") as lock, tempfile.TemporaryDirectory(dir=cache) as scratch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            download(detectors, category, detector_id=detector_id, folder=Path(scratch) / "download")
+            (Path(scratch) / "download").rename(folder)
+    return folder
+
+
+def _private_cache() -> Path:
+    """A folder that only this user can have filled: what lies in it is loaded without hashing it again."""
+    base = Path(tempfile.gettempdir()) / f"attentdiffernet-{os.getuid()}"
+    base.mkdir(mode=0o700, exist_ok=True)
+    status = base.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise JobError(f"{base} must be a folder that only this user can write to: remove it, or set TMPDIR")
+    return base
+
+
+def download(detectors: str, category: str, *, detector_id: str, folder: Path) -> None:
+    """Downloads a detector into ``folder`` and verifies its content id.
+
+    Raises:
+        MissingObjectError: no such detector.
+        ArtifactError: the content is not what the id says.
+    """
+    folder.mkdir(parents=True)
+    prefix = uris.join(detectors, category, detector_id)
+    for name in ARTIFACT_FILES:
+        try:
+            (folder / name).write_bytes(storage.read(uris.join(prefix, name)))
+        except MissingObjectError:
+            if name == WEIGHTS:
+                raise
+    if content_id(folder) != detector_id:
+        raise ArtifactError(
+            f"{prefix} does not hold the content its id names: it was changed or damaged; register it again"
+        )

@@ -1,0 +1,1 @@
+"""AUROC, AUPR and recall on labelled photos; comparison of variants."""

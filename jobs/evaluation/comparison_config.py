@@ -1,0 +1,86 @@
+"""Configuration of the comparison of variants with each other and with anchors."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from jobs.config import JobConfig, Uri, merge
+from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimiserConfig
+
+_DECIDED = ("variant", "seed", "attention")
+"""Detector fields that the comparison sets itself."""
+
+
+class ComparisonConfig(JobConfig):
+    """Train every variant with every seed on every data set, test them, and set them against closed-form anchors.
+
+    Settings are the same for all variants: --detector.* and --optimiser.* are laid on the defaults, and on top comes
+    only what a preset itself sets (attention, for instance). The last epoch is scored and nothing is selected on test
+    photos. Finished units are kept in --output, so the same command again continues a run that was killed.
+    """
+
+    data: list[Uri] = Field(
+        min_length=1,
+        description="data sets in MVTec layout (<category>/train/good, <category>/test/<label>), separated by commas",
+    )
+    output: Uri = Field(
+        description="folder for comparison.md, comparison.json, scores.parquet, histograms/*.png and units/"
+    )
+    variants: list[str] = Field(
+        default_factory=lambda: list(PRESETS),
+        min_length=1,
+        description="presets, or names from custom, with commas between them; the first is the one to compare with",
+    )
+    custom: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="further variants by name: the detector fields in which each differs"
+    )
+    seeds: int = Field(3, ge=1, le=1000, description="seeds per variant, from 0")
+    anchors: bool = Field(True, description="compare with the closed-form anchors (model.baselines) as well")
+    pretext_on: Literal["own", "all"] = Field(
+        "own", description="flawless photos of the attention pretext: of the own category, or of all categories given"
+    )
+    tasks: int | None = Field(None, ge=1, description="units at a time, one CPU each; default: one per core")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
+    optimiser: OptimiserConfig = Field(
+        default_factory=OptimiserConfig, description="training procedure of all variants"
+    )
+    detector: DetectorConfig = Field(default_factory=DetectorConfig, description="settings of all variants")
+
+    @field_validator("detector")
+    @classmethod
+    def _leaves_to_the_comparison_what_it_decides(cls, detector: DetectorConfig) -> DetectorConfig:
+        if given := [name for name in _DECIDED if name in detector.model_fields_set]:
+            raise ValueError(f"{', '.join(given)} cannot be set: --variants and --seeds decide it")
+        return detector
+
+    @model_validator(mode="after")
+    def _every_variant_is_a_detector(self) -> ComparisonConfig:
+        for variant in self.variants:
+            if variant not in PRESETS and variant not in self.custom:
+                known = ", ".join([*PRESETS, *self.custom])
+                raise ValueError(f"unknown variant {variant!r}, expected some of {known}")
+            try:
+                self.detector_config(variant, seed=0)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"])
+                raise ValueError(f"variant {variant}: {where} {first['msg']}".replace(" Value error,", "")) from error
+        if self.optimiser.patience is not None:
+            raise ValueError(
+                "optimiser.patience needs held-out photos, which a comparison has not: the last epoch counts"
+            )
+        return self
+
+    def detector_config(self, variant: str, *, seed: int) -> DetectorConfig:
+        """The detector of a unit: defaults, under the settings of all variants, under what the variant is."""
+        differs = self.custom[variant] if variant in self.custom else _as_given(PRESETS[variant])
+        common = self.detector.model_dump(mode="json", exclude_unset=True)
+        detector = merge(merge(DetectorConfig().model_dump(mode="json"), common), differs)
+        return DetectorConfig.model_validate({**detector, "variant": variant, "seed": seed})
+
+
+def _as_given(preset: dict[str, Any]) -> dict[str, object]:
+    """A preset as the fields it sets, at every level."""
+    return DetectorConfig.model_validate(preset).model_dump(mode="json", exclude_unset=True)

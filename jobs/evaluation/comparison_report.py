@@ -1,0 +1,166 @@
+"""What a comparison leaves behind: scores as Parquet, figures as JSON, tables as Markdown, histograms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from jobs import storage
+from jobs.detectors.lineage import versions
+from jobs.evaluation.comparison_config import ComparisonConfig
+from jobs.evaluation.comparison_units import tested_photo
+from jobs.evaluation.metrics import FLAWLESS, Comparison, Seed, VariantSummary, compare, figure_table, variant_summaries
+from jobs.evaluation.report import percent, write_histograms
+from jobs.storage import uris
+from jobs.tables.parquet import write_parquet
+from jobs.tables.schema import EVALUATED
+from model.baselines import ANCHORS
+from model.statistics.resampling import Interval
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A unit that gave no scores."""
+
+    category: str
+    variant: str
+    seed: Seed
+    reason: str
+
+
+def report(
+    config: ComparisonConfig,
+    outcomes: Sequence[Mapping[str, Any]],
+    failures: Sequence[Failure],
+    manifests: Mapping[str, pa.Table],
+) -> None:
+    """Writes comparison.md, comparison.json, scores.parquet and histograms/ into the output folder; prints the first.
+
+    Args:
+        config: what was asked for.
+        outcomes: of the finished units.
+        failures: the other units.
+        manifests: category -> MANIFEST rows of its photos.
+    """
+    rows = _rows(outcomes, manifests)
+    figures = figure_table(rows)
+    variants = [*config.variants, *(ANCHORS if config.anchors else ())]
+    summaries = variant_summaries(figures, variants=variants)
+    against = [compare(rows, variants=variants, reference=config.variants[0])]
+    if best := best_anchor(summaries, categories=len(manifests)):
+        against.append(compare(rows, variants=config.variants, reference=best))
+    markdown = "\n".join(_markdown(config, summaries, against, failures, manifests)) + "\n"
+    found = {
+        "config": config.model_dump(mode="json"),
+        "categories": {name: _counts(manifest) for name, manifest in manifests.items()},
+        "variants": [asdict(summary) for summary in summaries],
+        "comparisons": [asdict(comparison) for some in against for comparison in some],
+        "failures": [asdict(failure) for failure in failures],
+        "units": [{key: value for key, value in one.items() if key != "scores"} for one in outcomes],
+        "versions": versions(),
+    }
+    write_parquet(rows, uris.join(config.output, "scores.parquet"))
+    storage.write(uris.join(config.output, "comparison.json"), json.dumps(found, indent=2).encode())
+    storage.write(uris.join(config.output, "comparison.md"), markdown.encode())
+    write_histograms(rows, config.output)
+    print(markdown)
+    print(f"written to {config.output}")
+
+
+def _rows(outcomes: Sequence[Mapping[str, Any]], manifests: Mapping[str, pa.Table]) -> pa.Table:
+    """EVALUATED rows: a row per test photo and unit, also of photos that could not be decoded."""
+    photos = {name: manifest.select(["uri", "site"]).to_pylist() for name, manifest in manifests.items()}
+    found = [
+        {"category": one["category"], "variant": one["variant"], "seed": one["seed"], **tested_photo(photo, one)}
+        for one in outcomes
+        for photo in photos[one["category"]]
+        if photo["site"].startswith("test/")
+    ]
+    return pa.Table.from_pylist(found, schema=EVALUATED)
+
+
+def best_anchor(summaries: Sequence[VariantSummary], *, categories: int) -> str | None:
+    """The anchor of the highest mean AUROC among those scored on all categories.
+
+    Chosen on the test photos, which flatters it: it is the bar, not a proposal.
+    """
+    whole = [one for one in summaries if one.variant in ANCHORS and len(one.by_category) == categories]
+    return max(whole, key=lambda one: one.mean["auroc"].mean).variant if whole else None
+
+
+def _counts(manifest: pa.Table) -> dict[str, int]:
+    sites = manifest["site"].to_pylist()
+    train, good = sites.count("train/good"), sites.count(f"test/{FLAWLESS}")
+    return {"train": train, "test_flawless": good, "test_defective": len(sites) - train - good}
+
+
+def _markdown(
+    config: ComparisonConfig,
+    summaries: Sequence[VariantSummary],
+    against: Sequence[Sequence[Comparison]],
+    failures: Sequence[Failure],
+    manifests: Mapping[str, pa.Table],
+) -> Iterator[str]:
+    yield f"Test AUROC in %, mean ± half of the 95 % interval (Student's t) over {config.seeds} seed(s), last epoch."
+    yield ""
+    yield from _auroc_table(summaries, list(manifests))
+    for comparisons in (some for some in against if some):
+        yield ""
+        yield (
+            f"Difference of AUROC to `{comparisons[0].reference}` in points, mean over categories, 95 % interval by "
+            "paired bootstrap over photos and seeds:"
+        )
+        yield ""
+        yield from _difference_table(comparisons)
+    for failure in failures:
+        yield ""
+        seed = "" if failure.seed is None else f", seed {failure.seed}"
+        yield f"Failed: `{failure.variant}` on {failure.category}{seed}: {failure.reason}"
+    yield ""
+    yield f"Settings: {_settings(config)}."
+
+
+def _auroc_table(summaries: Sequence[VariantSummary], categories: Sequence[str]) -> Iterator[str]:
+    yield f"| | {' | '.join(categories)} | mean | mean AUPR | mean recall at 5 % false alarms |"
+    yield "| --- |" + " ---: |" * (len(categories) + 3)
+    for one in summaries:
+        cells = [_cell(one.by_category[name]["auroc"]) if name in one.by_category else "-" for name in categories]
+        # A mean over fewer categories than the others' would be read as comparable.
+        whole = len(one.by_category) == len(categories)
+        means = [_cell(one.mean[metric]) if whole else "-" for metric in ("auroc", "aupr", "recall_at_5_percent")]
+        name = f"anchor `{one.variant}`" if one.variant in ANCHORS else f"`{one.variant}`"
+        yield f"| {' | '.join([name, *cells, *means])} |"
+
+
+def _cell(interval: Interval) -> str:
+    half = "" if interval.high is None else f" ± {percent(interval.high - interval.mean)}"
+    return percent(interval.mean) + half
+
+
+def _difference_table(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    yield "| | difference | 95 % interval | share of resamples <= 0 | categories | seeds |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
+    for one in comparisons:
+        if one.mean is None or one.low is None or one.high is None:
+            yield f"| `{one.variant}` | - | - | - | 0 | 0 |"
+            continue
+        interval = f"{100 * one.low:+.2f}..{100 * one.high:+.2f}"
+        figures = (
+            f"{100 * one.mean:+.2f} | {interval} | {one.share_not_above:.4f} | {len(one.categories)} | {one.seeds}"
+        )
+        yield f"| `{one.variant}` | {figures} |"
+
+
+def _settings(config: ComparisonConfig) -> str:
+    """The settings of all variants in one line, so that the table says what it was made with."""
+    detector = config.detector.model_dump(mode="json", exclude_unset=True)
+    optimiser = config.optimiser.model_dump(mode="json")
+    custom = f"; custom {json.dumps(config.custom)}" if config.custom else ""
+    return (
+        f"detector {json.dumps(detector)}; optimiser {json.dumps(optimiser)}; attention pretext on {config.pretext_on} "
+        f"photos{custom}"
+    )

@@ -1,0 +1,34 @@
+"""Configuration of the evaluation command."""
+
+from __future__ import annotations
+
+from pydantic import (
+    Field,
+)
+
+from jobs.config import JobConfig, Name, ScoringResources, Uri
+
+
+class EvaluateConfig(JobConfig):
+    """Score labelled photos with registered detectors: AUROC, AUPR and recall at 1 and 5 % false alarms.
+
+    With --variants, every variant gets its mean and interval over seeds, and is compared with the first one by a paired
+    bootstrap over photos and seeds. What is not registered is named and left out.
+    """
+
+    data: Uri = Field(description="data in MVTec layout: <category>/test/good and <category>/test/<defect>")
+    detectors: Uri = Field(description="registry of trained detectors")
+    categories: list[Name] = Field(default_factory=list, description="categories to evaluate; default: all in the data")
+    alias: Name = Field("champion", description="which detector of each category to evaluate, without --variants")
+    variants: list[Name] = Field(
+        default_factory=list,
+        description="variants to evaluate, with commas between them, the one to compare with first: those behind the "
+        "aliases <variant>.seed<k>",
+    )
+    seeds: int = Field(1, ge=1, le=1000, description="with --variants, k runs from 0 to seeds - 1")
+    output: Uri | None = Field(
+        None,
+        description="folder to write figures.json, figures.parquet, results.parquet (a row per photo and detector) and "
+        "histograms/*.png to",
+    )
+    scoring: ScoringResources = Field(default_factory=ScoringResources, description="share of the cluster")

@@ -1,0 +1,213 @@
+"""From EVALUATED rows to figures: per detector, per variant over seeds, and variants against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.tables.schema import FIGURES, Status
+from model.statistics.evaluation import separation
+from model.statistics.resampling import Interval, PairedScores, auroc_interval, paired_difference, seed_interval
+
+FLAWLESS = "good"
+"""Label of flawless photos in the MVTec layout."""
+METRICS = ("auroc", "aupr", "recall_at_1_percent", "recall_at_5_percent")
+
+Seed: TypeAlias = int | None
+"""None: chance plays no part, so one result stands for every seed."""
+DetectorKey: TypeAlias = tuple[str, str, Seed]
+"""Category, variant, seed."""
+
+
+@dataclass(frozen=True)
+class PhotoScores:
+    """The scored photos of one detector, ordered by URI.
+
+    Attributes:
+        uris: (N,) URIs.
+        labels: (N,) True is defective.
+        scores: (N,) float64.
+    """
+
+    uris: npt.NDArray[np.str_]
+    labels: npt.NDArray[np.bool_]
+    scores: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class VariantSummary:
+    """One variant over its seeds.
+
+    Attributes:
+        variant: its name.
+        seeds: number of seeds with a figure in every category that the variant was scored on.
+        by_category: category -> metric -> mean and interval over seeds.
+        mean: metric -> mean over those categories, its interval from the means of these seeds.
+    """
+
+    variant: str
+    seeds: int
+    by_category: Mapping[str, Mapping[str, Interval]]
+    mean: Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A variant against a reference, AUROC: the variant's minus the reference's.
+
+    Attributes:
+        variant: its name.
+        reference: what it is compared with.
+        categories: those in which both were scored by a common seed.
+        seeds: fewest common seeds of a category.
+        mean: mean difference over the categories; None where nothing can be compared.
+        low: lower end of the 95 % interval, by bootstrap over photos and seeds.
+        high: upper end.
+        share_not_above: share of the resamples with a difference <= 0.
+    """
+
+    variant: str
+    reference: str
+    categories: tuple[str, ...]
+    seeds: int
+    mean: float | None
+    low: float | None
+    high: float | None
+    share_not_above: float | None
+
+
+def photo_scores(rows: pa.Table) -> dict[DetectorKey, PhotoScores]:
+    """The scored photos of every detector in EVALUATED ``rows``, in order; a detector that scored none is left out."""
+    scored = rows.filter(pc.equal(rows["status"], Status.SCORED)).sort_by("image_uri")
+    listed = [("image_uri", "list"), ("label", "list"), ("score", "list")]
+    # Threads would let a list lose the order of the sorted rows.
+    grouped = scored.group_by(["category", "variant", "seed"], use_threads=False).aggregate(listed)
+    by_detector = grouped.sort_by([(key, "ascending") for key in ("category", "variant", "seed")])
+    return {
+        (row["category"], row["variant"], row["seed"]): PhotoScores(
+            uris=np.array(row["image_uri_list"]),
+            labels=np.array(row["label_list"]) != FLAWLESS,
+            scores=np.array(row["score_list"], dtype=np.float64),
+        )
+        for row in by_detector.to_pylist()
+    }
+
+
+def figure_table(rows: pa.Table) -> pa.Table:
+    """One FIGURES row per category and detector of EVALUATED ``rows``, by category, variant and seed."""
+    keys = ["category", "variant", "seed", "detector_id"]
+    scored = photo_scores(rows)
+    unscored = pc.cast(pc.not_equal(rows["status"], Status.SCORED), pa.int64())
+    counted = rows.append_column("not_scored", unscored).group_by(keys).aggregate([("not_scored", "sum")])
+    counted = counted.rename_columns([*keys, "not_scored"]).sort_by([(key, "ascending") for key in keys])
+    found = [
+        {**row, **_figures(scored.get((row["category"], row["variant"], row["seed"])))} for row in counted.to_pylist()
+    ]
+    return pa.Table.from_pylist(found, schema=FIGURES)
+
+
+def _figures(photos: PhotoScores | None) -> dict[str, Any]:
+    """The figures, or their reason to be missing."""
+    if photos is None:
+        return {"flawless": 0, "defective": 0, "reason": "no photo was scored"}
+    try:
+        found = asdict(separation(photos.labels, photos.scores))
+    except ValueError as error:
+        defective = int(photos.labels.sum())
+        return {"flawless": len(photos.labels) - defective, "defective": defective, "reason": str(error)}
+    interval = auroc_interval(photos.labels, photos.scores[None])
+    return {**found, "auroc_low": interval.low, "auroc_high": interval.high, "reason": None}
+
+
+def variant_summaries(figures: pa.Table, *, variants: Iterable[str]) -> list[VariantSummary]:
+    """Those of ``variants`` that have figures among FIGURES rows, each over its seeds."""
+    found = figures.filter(pc.is_null(figures["reason"])).to_pylist()
+    rows = {variant: [row for row in found if row["variant"] == variant] for variant in variants}
+    return [_summary(variant, mine) for variant, mine in rows.items() if mine]
+
+
+def _summary(variant: str, rows: Sequence[Mapping[str, Any]]) -> VariantSummary:
+    categories = list(dict.fromkeys(row["category"] for row in rows))
+    by_seed: dict[Seed, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_seed.setdefault(row["seed"], []).append(row)
+    # A seed that misses a category would compare other photos, so it has no part in the interval of the mean.
+    whole = [found for found in by_seed.values() if len(found) == len(categories)]
+    by_category = {
+        category: {
+            metric: seed_interval([row[metric] for row in rows if row["category"] == category]) for metric in METRICS
+        }
+        for category in categories
+    }
+    mean = {metric: _mean_over_categories(metric, whole, by_category) for metric in METRICS}
+    return VariantSummary(variant, len(whole), by_category, mean)
+
+
+def _mean_over_categories(
+    metric: str,
+    seeds: Sequence[Sequence[Mapping[str, Any]]],
+    by_category: Mapping[str, Mapping[str, Interval]],
+) -> Interval:
+    if seeds:
+        return seed_interval([float(np.mean([row[metric] for row in rows])) for rows in seeds])
+    return Interval(float(np.mean([intervals[metric].mean for intervals in by_category.values()])), None, None)
+
+
+def compare(rows: pa.Table, *, variants: Iterable[str], reference: str) -> list[Comparison]:
+    """Compares each of ``variants`` with ``reference`` on the photos and seeds that both have, by paired bootstrap.
+
+    Args:
+        rows: EVALUATED rows.
+        variants: names; the reference itself is passed over.
+        reference: name of the variant to compare with.
+    """
+    scored = photo_scores(rows)
+    return [_comparison(scored, variant, reference) for variant in variants if variant != reference]
+
+
+def _comparison(scored: Mapping[DetectorKey, PhotoScores], variant: str, reference: str) -> Comparison:
+    pairs = {category: _pair(scored, category, variant, reference) for category in sorted({key[0] for key in scored})}
+    paired = {category: pair for category, pair in pairs.items() if pair is not None}
+    if not paired:
+        return Comparison(variant, reference, (), 0, None, None, None, None)
+    found = paired_difference(list(paired.values()))
+    seeds = min(len(pair.first) for pair in paired.values())
+    return Comparison(
+        variant, reference, tuple(paired), seeds, found.mean, found.low, found.high, found.share_not_above
+    )
+
+
+def _pair(
+    scored: Mapping[DetectorKey, PhotoScores], category: str, variant: str, reference: str
+) -> PairedScores | None:
+    """Both variants on their common photos, a row per common seed; None without any, or with one class of photos."""
+    first, second = _by_seed(scored, category, reference), _by_seed(scored, category, variant)
+    seeds: list[Seed] = [seed for seed in {**first, **second} if seed is not None] or [None]
+    both = [(_of_seed(first, seed), _of_seed(second, seed)) for seed in seeds]
+    kept = [(one, other) for one, other in both if one is not None and other is not None]
+    if not kept:
+        return None
+    common = set.intersection(*(set(photos.uris) for pair in kept for photos in pair))
+    labels = kept[0][0].labels[np.isin(kept[0][0].uris, list(common))]
+    if len(set(labels)) < 2:
+        return None
+    one, other = (np.stack([_common(pair[side], common) for pair in kept]) for side in (0, 1))
+    return PairedScores(labels=labels, first=one, second=other)
+
+
+def _by_seed(scored: Mapping[DetectorKey, PhotoScores], category: str, variant: str) -> dict[Seed, PhotoScores]:
+    return {seed: photos for (of, name, seed), photos in scored.items() if (of, name) == (category, variant)}
+
+
+def _of_seed(by_seed: Mapping[Seed, PhotoScores], seed: Seed) -> PhotoScores | None:
+    return by_seed.get(seed, by_seed.get(None))
+
+
+def _common(photos: PhotoScores, uris: set[str]) -> npt.NDArray[np.float64]:
+    return photos.scores[np.isin(photos.uris, list(uris))]

@@ -1,0 +1,159 @@
+"""What an evaluation leaves behind: the printed tables, and a folder of JSON, Parquet and histograms."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs import storage
+from jobs.detectors.lineage import versions
+from jobs.evaluation.histograms import histograms
+from jobs.evaluation.metrics import METRICS, Comparison, VariantSummary, photo_scores
+from jobs.storage import uris
+from jobs.tables.parquet import write_parquet
+from jobs.tables.schema import Status
+from model.statistics.resampling import Interval
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A detector that was asked for and cannot be evaluated."""
+
+    category: str
+    alias: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything an evaluation found.
+
+    Attributes:
+        rows: EVALUATED rows.
+        figures: FIGURES rows.
+        summaries: every variant over its seeds.
+        comparisons: every variant but the first against the first.
+        missing: what could not be evaluated.
+    """
+
+    rows: pa.Table
+    figures: pa.Table
+    summaries: Sequence[VariantSummary]
+    comparisons: Sequence[Comparison]
+    missing: Sequence[Missing]
+
+
+def text(found: Evaluation) -> str:
+    """The tables for a person, figures in percent; the last lines are the means over categories and comparisons."""
+    lines = [*_detector_lines(found), *_summary_lines(found), *map(comparison_line, found.comparisons)]
+    lines += [f"missing: {one.alias} of {one.category}: {one.reason}" for one in found.missing]
+    return "\n".join(lines)
+
+
+def _detector_lines(found: Evaluation) -> Iterator[str]:
+    yield (
+        f"{'category':20} {'variant':24} {'seed':>4} {'flawless':>8} {'defective':>9} {'AUROC %':>8} "
+        f"{'95 % interval':>15} {'AUPR %':>7} {'recall % at 1 %':>15} {'at 5 %':>7}"
+    )
+    for row in found.figures.to_pylist():
+        counts = f"{_seed(row['seed']):>4} {row['flawless']:8} {row['defective']:9}"
+        yield f"{row['category']:20} {row['variant']:24} {counts} {_percent_columns(row)}"
+        yield from (f"  left out: {count} {error}" for error, count in _unscored(found.rows, row))
+
+
+def _percent_columns(row: Mapping[str, Any]) -> str:
+    if row["reason"]:
+        return f"  {row['reason']}"
+    interval = f"{percent(row['auroc_low'])}..{percent(row['auroc_high'])}"
+    rest = (
+        f"{percent(row['aupr']):>7} {percent(row['recall_at_1_percent']):>15} {percent(row['recall_at_5_percent']):>7}"
+    )
+    return f"{percent(row['auroc']):>8} {interval:>15} {rest}"
+
+
+def _seed(seed: int | None) -> str:
+    return "-" if seed is None else str(seed)
+
+
+def _unscored(rows: pa.Table, detector: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Reasons why photos have no score, with their counts."""
+    mine = pc.and_(
+        pc.and_(pc.equal(rows["category"], detector["category"]), pc.equal(rows["variant"], detector["variant"])),
+        pc.and_(pc.equal(rows["seed"], detector["seed"]), pc.not_equal(rows["status"], Status.SCORED)),
+    )
+    return Counter(rows.filter(mine)["error"].to_pylist()).most_common()
+
+
+def _summary_lines(found: Evaluation) -> Iterator[str]:
+    several = any(summary.seeds > 1 for summary in found.summaries)
+    what = ", mean +- half of the 95 % interval over seeds" if several else ""
+    for summary in found.summaries:
+        if several:
+            for category, intervals in summary.by_category.items():
+                yield f"{category:20} {summary.variant:24} {_metric_columns(intervals)}"
+        name = f"mean of {len(summary.by_category)}"
+        yield f"{name:20} {summary.variant:24} {_metric_columns(summary.mean)} ({summary.seeds} seed(s){what})"
+
+
+def _metric_columns(intervals: Mapping[str, Interval]) -> str:
+    names = ("AUROC", "AUPR", "recall at 1 %", "at 5 %")
+    return ", ".join(f"{name} {percent_cell(intervals[metric])}" for name, metric in zip(names, METRICS, strict=True))
+
+
+def percent(value: float) -> str:
+    """A share as percent with two digits."""
+    return f"{100 * value:.2f}"
+
+
+def percent_cell(interval: Interval) -> str:
+    """``87.12 +- 1.24`` in percent, or the mean alone where there is no interval."""
+    if interval.high is None:
+        return percent(interval.mean)
+    return f"{percent(interval.mean)} +- {percent(interval.high - interval.mean)}"
+
+
+def comparison_line(found: Comparison) -> str:
+    """One comparison in words."""
+    who = f"{found.variant} against {found.reference}:"
+    if found.mean is None or found.low is None or found.high is None:
+        return f"{who} no category has a common seed and both classes of photos"
+    interval = f"{100 * found.low:+.2f}..{100 * found.high:+.2f}"
+    on = f"{len(found.categories)} categories, {found.seeds} seed(s), paired bootstrap over photos and seeds"
+    return f"{who} {100 * found.mean:+.2f} points of AUROC ({interval}, P(<= 0) {found.share_not_above:.3f}; {on})"
+
+
+def write(found: Evaluation, folder: str, *, request: Mapping[str, Any]) -> None:
+    """Writes figures.json, figures.parquet, results.parquet and histograms/ below the URI ``folder``.
+
+    Args:
+        found: the evaluation.
+        folder: URI.
+        request: what was asked for, kept in figures.json.
+    """
+    report = {
+        "request": dict(request),
+        "detectors": found.figures.to_pylist(),
+        "variants": [asdict(summary) for summary in found.summaries],
+        "comparisons": [asdict(comparison) for comparison in found.comparisons],
+        "missing": [asdict(one) for one in found.missing],
+        "versions": versions(),
+    }
+    write_parquet(found.rows, uris.join(folder, "results.parquet"))
+    write_parquet(found.figures, uris.join(folder, "figures.parquet"))
+    storage.write(uris.join(folder, "figures.json"), json.dumps(report, indent=2).encode())
+    write_histograms(found.rows, folder)
+
+
+def write_histograms(rows: pa.Table, folder: str) -> None:
+    """Writes histograms/<category>.<variant>.png of EVALUATED rows; without matplotlib, says what to install."""
+    try:
+        for name, png in histograms(photo_scores(rows)):
+            storage.write(uris.join(folder, "histograms", name), png)
+    except ImportError as error:
+        print(f"warning: no histograms, {error}: install attentdiffernet-ray[report]")

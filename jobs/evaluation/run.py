@@ -1,0 +1,179 @@
+"""Evaluation as a job: score labelled photos with registered detectors, and say how well each variant does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+
+from jobs.archive.manifest import list_archive
+from jobs.cluster.datasets import (
+    DECODE_BATCH_PHOTOS,
+    as_table,
+    decode_limits,
+    decoded,
+    in_scoring_actors,
+    scoring_actors,
+)
+from jobs.cluster.progress import Progress, Report
+from jobs.cluster.session import cause, start_ray
+from jobs.decoding.fetch import FetchDecode
+from jobs.detectors import registry
+from jobs.errors import EXIT_DONE, JobError, RequestError
+from jobs.evaluation.config import EvaluateConfig
+from jobs.evaluation.metrics import compare, figure_table, variant_summaries
+from jobs.evaluation.report import Evaluation, Missing, text, write
+from jobs.evaluation.stage import Candidate, ScoreWithEach
+from jobs.tables.schema import EVALUATED
+
+_LABELLED = r"(?P<category>[^/]+)/test/(?P<site>[^/]+)/"
+"""The label stands where the archive has its site, so that it travels with the row."""
+_BATCH_PHOTOS = 64
+"""Photos per batch: each of its detectors may have to be loaded for it."""
+
+Candidates = Mapping[str, Sequence[Candidate]]
+"""Category -> its detectors."""
+
+
+def run(config: EvaluateConfig) -> int:
+    """Evaluates what there is of the detectors asked for, prints the figures and returns the exit code."""
+    manifest = _labelled_photos(config)
+    candidates, missing = _candidates(config, sorted(set(manifest["category"].to_pylist())))
+    start_ray()
+    try:
+        rows = _scored(config, manifest, candidates)
+    except ray.exceptions.RayError as error:
+        raise JobError(f"evaluation stopped: {cause(error)}") from error
+    found = _evaluated(config, rows, missing)
+    print(text(found))
+    if config.output:
+        write(found, config.output, request=config.model_dump(mode="json"))
+        print(f"written to {config.output}")
+    return EXIT_DONE
+
+
+def _evaluated(config: EvaluateConfig, rows: pa.Table, missing: Sequence[Missing]) -> Evaluation:
+    figures = figure_table(rows)
+    variants = config.variants or sorted(set(rows["variant"].to_pylist()))
+    return Evaluation(
+        rows=rows,
+        figures=figures,
+        summaries=variant_summaries(figures, variants=variants),
+        comparisons=compare(rows, variants=config.variants[1:], reference=variants[0]),
+        missing=missing,
+    )
+
+
+def _labelled_photos(config: EvaluateConfig) -> pa.Table:
+    listing = list_archive(config.data, key_pattern=_LABELLED)
+    wanted = set(config.categories) or {name for name in listing["category"].to_pylist() if name}
+    absent = wanted - set(listing["category"].to_pylist())
+    if absent or not wanted:
+        what = ", ".join(sorted(absent)) or "any category"
+        raise RequestError(f"{config.data} has no test photos of {what}: expected <category>/test/<label>/<photo>")
+    keep = [name in wanted for name in listing["category"].to_pylist()]
+    return listing.filter(pa.array(keep))
+
+
+def _candidates(config: EvaluateConfig, categories: Sequence[str]) -> tuple[Candidates, list[Missing]]:
+    """The registered detectors asked for by category, and what is missing or damaged.
+
+    Raises:
+        RequestError: none is there at all.
+    """
+    found: dict[str, list[Candidate]] = {}
+    missing = []
+    for category in categories:
+        for wanted in _wanted(config):
+            one = _candidate(config, category, wanted)
+            if isinstance(one, Candidate):
+                found.setdefault(category, []).append(one)
+            else:
+                missing.append(one)
+    if not found:
+        raise RequestError(
+            f"{config.detectors} has no detector of {', '.join(categories[:5])} to evaluate "
+            f"({missing[0].alias} of {missing[0].category}: {missing[0].reason}): train one or correct --detectors"
+        )
+    return found, missing
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """An alias, and the variant and seed it stands for; None takes the detector's own."""
+
+    alias: str
+    variant: str | None = None
+    seed: int | None = None
+
+
+def _wanted(config: EvaluateConfig) -> list[_Wanted]:
+    if not config.variants:
+        return [_Wanted(config.alias)]
+    return [
+        _Wanted(f"{variant}.seed{seed}", variant, seed) for variant in config.variants for seed in range(config.seeds)
+    ]
+
+
+def _candidate(config: EvaluateConfig, category: str, wanted: _Wanted) -> Candidate | Missing:
+    try:
+        registered = registry.resolve(config.detectors, category, alias=wanted.alias)
+    except RequestError as error:
+        return Missing(category, wanted.alias, str(error))
+    if registered is None:
+        return Missing(category, wanted.alias, "not registered")
+    seed = registered.config.seed if wanted.seed is None else wanted.seed
+    return Candidate(wanted.variant or registered.config.variant, seed, registered)
+
+
+def _scored(config: EvaluateConfig, manifest: pa.Table, candidates: Candidates) -> pa.Table:
+    """EVALUATED rows, by one or more passes over the photos."""
+    parts = passes(candidates)
+    photos = [manifest.filter(pa.array([name in part for name in manifest["category"].to_pylist()])) for part in parts]
+    scores = sum(
+        len(part[name]) for part, some in zip(parts, photos, strict=True) for name in some["category"].to_pylist()
+    )
+    with Progress(scores, verb="evaluating", unit="score") as progress:
+        tables = [
+            as_table(_dataset(config, some, part, report=progress.report), schema=EVALUATED)
+            for some, part in zip(photos, parts, strict=True)
+        ]
+    return pa.concat_tables(tables)
+
+
+def passes(candidates: Candidates) -> list[dict[str, list[Candidate]]]:
+    """Splits detectors such that within one pass those of a category have one image size.
+
+    A pass decodes each photo once, whatever the number of its detectors; nearly always one pass does.
+    """
+    found: list[dict[str, list[Candidate]]] = []
+    for category, mine in candidates.items():
+        for number, size in enumerate(sorted({one.registered.config.image_size for one in mine})):
+            if number == len(found):
+                found.append({})
+            found[number][category] = [one for one in mine if one.registered.config.image_size == size]
+    return found
+
+
+def _dataset(config: EvaluateConfig, manifest: pa.Table, candidates: Candidates, *, report: Report) -> ray.data.Dataset:
+    resources = config.scoring
+    fetch_decode = FetchDecode(
+        image_sizes={category: mine[0].registered.config.image_size for category, mine in candidates.items()},
+        max_pixels=resources.max_pixels,
+        concurrency=resources.fetch_concurrency,
+        limits=decode_limits(resources),
+    )
+    blocks = [manifest.slice(start, DECODE_BATCH_PHOTOS) for start in range(0, len(manifest), DECODE_BATCH_PHOTOS)]
+    actors = scoring_actors(resources)
+    decoding = decoded(ray.data.from_arrow(blocks), fetch_decode.__call__, tasks=None if resources.use_gpu else actors)
+    arguments = {
+        "detectors": config.detectors,
+        "candidates": candidates,
+        "cache_bytes": resources.detector_cache_bytes,
+        "precision": resources.precision,
+        "report": report,
+    }
+    batch_photos = resources.batch_photos or _BATCH_PHOTOS
+    return in_scoring_actors(decoding, ScoreWithEach, arguments, batch_photos=batch_photos, resources=resources)

@@ -1,0 +1,123 @@
+"""Ray Data stage ScoreWithEach: labelled photos, each scored by every detector of its category, in actors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from jobs.cluster.run_log import RunLog
+from jobs.config import AskedPrecision
+from jobs.decoding.fetch import as_images
+from jobs.detectors.cache import DetectorCache
+from jobs.detectors.registry import RegisteredDetector
+from jobs.errors import StorageError
+from jobs.tables.schema import EVALUATED, Status, reason
+from model.artifact.files import ArtifactError
+from model.process import keep_freed_memory, prepare_process
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A registered detector that is evaluated, under the name and seed that tables give it."""
+
+    variant: str
+    seed: int
+    registered: RegisteredDetector
+
+
+class ScoreWithEach:
+    """DECODED rows to EVALUATED rows: a row per photo and detector, whatever happens to either.
+
+    Args:
+        detectors: URI of the registry.
+        candidates: category -> detectors of one image size.
+        cache_bytes: memory for detectors.
+        precision: arithmetic of the networks, as asked for.
+        report: called with the number of rows by status of each batch.
+        device: where detectors live, "cpu" or "cuda".
+    """
+
+    def __init__(
+        self,
+        *,
+        detectors: str,
+        candidates: Mapping[str, Sequence[Candidate]],
+        cache_bytes: int,
+        precision: AskedPrecision,
+        report: Callable[[Mapping[str, int]], None],
+        device: str,
+    ) -> None:
+        """Loads nothing yet."""
+        prepare_process()
+        keep_freed_memory()
+        self._candidates, self._report, self._device = candidates, report, device
+        self._loaded = DetectorCache(
+            detectors,
+            precision=precision,
+            limit_bytes=cache_bytes,
+            device=device,
+            measure=lambda values: None,
+            log=RunLog("evaluate"),
+        )
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Scores one batch."""
+        found: list[dict[str, Any]] = []
+        for category in sorted(set(rows["category"].to_pylist())):
+            mine = rows.filter(pa.array([name == category for name in rows["category"].to_pylist()]))
+            for candidate in self._candidates[category]:
+                found += self._evaluated(mine, candidate)
+        self._report(Counter(row["status"] for row in found))
+        return pa.Table.from_pylist(found, schema=EVALUATED)
+
+    def _evaluated(self, rows: pa.Table, candidate: Candidate) -> list[dict[str, Any]]:
+        """Rows of one category under one detector; those that were not decoded keep their reason."""
+        photos = rows.select(["uri", "site", "status", "error"]).to_pylist()
+        outcomes = [{"status": photo["status"], "error": photo["error"]} for photo in photos]
+        decoded = np.flatnonzero([photo["status"] is None for photo in photos])
+        scored = self._scored(rows["pixels"], decoded.tolist(), candidate)
+        for number, outcome in zip(decoded, scored, strict=True):
+            outcomes[number] = outcome
+        known = {
+            "category": candidate.registered.category,
+            "variant": candidate.variant,
+            "seed": candidate.seed,
+            "detector_id": candidate.registered.detector_id,
+        }
+        return [
+            {**known, "label": photo["site"], "image_uri": photo["uri"], **outcome}
+            for photo, outcome in zip(photos, outcomes, strict=True)
+        ]
+
+    def _scored(self, pixels: pa.ChunkedArray, rows: Sequence[int], candidate: Candidate) -> list[dict[str, Any]]:
+        asked = candidate.registered
+        images = as_images(pixels, size=asked.config.image_size, rows=rows)
+        try:
+            detector = self._loaded.get(
+                asked.category, detector_id=asked.detector_id, precision=asked.config.precision
+            ).scorer
+        except (ArtifactError, StorageError) as error:
+            return [{"status": Status.FAILED, "error": reason("detector", str(error))}] * len(images)
+        return _outcomes(detector.score(torch.from_numpy(images).to(self._device)).cpu().numpy(), candidate)
+
+
+def _outcomes(scores: np.ndarray, candidate: Candidate) -> list[dict[str, Any]]:
+    """Status, score and p-value of each photo that the detector has looked at."""
+    calibration = candidate.registered.calibration
+    finite = np.isfinite(scores)
+    p_values = np.full(len(scores), np.nan)
+    if calibration is not None:
+        p_values[finite] = calibration.p_values(scores[finite])
+    failed = {"status": Status.FAILED, "error": reason("not_finite", "the detector gave no finite score")}
+    return [
+        {"status": Status.SCORED, "error": None, "score": score, "p_value": None if np.isnan(p_value) else p_value}
+        if np.isfinite(score)
+        else failed
+        for score, p_value in zip(scores.tolist(), p_values.tolist(), strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""The main job: an archive into rows of the result table."""

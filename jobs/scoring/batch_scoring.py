@@ -1,0 +1,117 @@
+"""Scores batches of decoded photos, whatever categories they hold, with the detectors of a plan."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from jobs.cluster.run_log import RunLog
+from jobs.cluster.telemetry import Telemetry
+from jobs.decoding.fetch import as_images
+from jobs.detectors.cache import DetectorCache, LoadedDetector
+from jobs.errors import StorageError
+from jobs.scoring.plan import PlannedDetector, ScoringPlan
+from jobs.scoring.staged_rows import staged_rows
+from jobs.tables.schema import Status, reason
+from model.artifact.files import ArtifactError
+from model.process import keep_freed_memory, prepare_process
+
+
+@dataclass
+class _Outcomes:
+    """What became of the rows of one batch, so far.
+
+    Attributes:
+        statuses: None while a row has none yet.
+        errors: reasons.
+        scores: NaN where there is none.
+        planned: each row's detector, with the precision that it scored with here.
+    """
+
+    statuses: list[str | None]
+    errors: list[str | None]
+    scores: npt.NDArray[np.float64]
+    planned: list[PlannedDetector | None]
+
+
+class BatchScorer:
+    """What a scoring actor does; arguments as those of `jobs.scoring.stage.ScoreImages`."""
+
+    def __init__(self, *, plan: ScoringPlan, cache_bytes: int, telemetry: Telemetry, device: str) -> None:
+        """Loads the first category's detector."""
+        prepare_process()
+        keep_freed_memory()
+        self._plan, self._telemetry, self._device = plan, telemetry, device
+        self._detectors = DetectorCache(
+            plan.detectors,
+            precision=plan.precision,
+            limit_bytes=cache_bytes,
+            device=device,
+            measure=telemetry.measured,
+            log=RunLog(plan.run_id),
+        )
+        with suppress(ArtifactError, StorageError):  # its rows will say so
+            self._loaded(min(plan.by_category))
+
+    def staged(self, rows: pa.Table) -> pa.Table:
+        """STAGED rows of DECODED ones, in order; those of one category go through their detector together."""
+        categories = rows["category"].to_pylist()
+        outcomes = _Outcomes(
+            statuses=rows["status"].to_pylist(),
+            errors=rows["error"].to_pylist(),
+            scores=np.full(len(rows), np.nan),
+            planned=[self._plan.by_category.get(category or "") for category in categories],
+        )
+        began = time.perf_counter()
+        is_decoded = np.array([status is None for status in outcomes.statuses], bool)
+        for category in sorted({name for name, ready in zip(categories, is_decoded, strict=True) if ready}):
+            mine = np.flatnonzero(is_decoded & np.array([name == category for name in categories]))
+            self._score(category, rows["pixels"], mine, outcomes)
+        self._telemetry.measured({"score_s": time.perf_counter() - began})
+        self._telemetry.rows(Counter(str(status) for status in outcomes.statuses))
+        return staged_rows(
+            rows,
+            run_id=self._plan.run_id,
+            planned=outcomes.planned,
+            statuses=[str(status) for status in outcomes.statuses],
+            errors=outcomes.errors,
+            scores=outcomes.scores,
+        )
+
+    def _score(self, category: str, pixels: pa.ChunkedArray, mine: npt.NDArray[np.int64], outcomes: _Outcomes) -> None:
+        """Gives the rows ``mine``, decoded photos of one category, their outcome."""
+        planned = self._plan.by_category[category]
+        error: str | None
+        try:
+            detector = self._loaded(category)
+        except (ArtifactError, StorageError) as problem:  # costs this category's rows, which the next run tries again
+            error = reason("detector", str(problem))
+        else:
+            outcomes.scores[mine] = self._scores(
+                detector, as_images(pixels, size=planned.image_size, rows=mine.tolist())
+            )
+            planned = planned.model_copy(update={"precision": detector.precision})
+            error = reason("not_finite", "the detector gave no finite score")
+        for number in mine:
+            is_scored = bool(np.isfinite(outcomes.scores[number]))
+            outcomes.statuses[number] = Status.SCORED if is_scored else Status.FAILED
+            outcomes.errors[number] = None if is_scored else error
+            outcomes.planned[number] = planned
+
+    def _loaded(self, category: str) -> LoadedDetector:
+        planned = self._plan.by_category[category]
+        return self._detectors.get(category, detector_id=planned.detector_id, precision=planned.precision)
+
+    def _scores(self, detector: LoadedDetector, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        pixels = torch.from_numpy(images)
+        if self._device != "cpu":  # pinned memory, so that the copy need not wait for the networks
+            pixels = pixels.pin_memory().to(self._device, non_blocking=True)
+        scores: npt.NDArray[np.float64] = detector.scorer.score(pixels).cpu().numpy()
+        return scores

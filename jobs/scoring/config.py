@@ -1,0 +1,49 @@
+"""Configuration of the scoring command."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import (
+    Field,
+    field_validator,
+)
+
+from jobs.config import ARCHIVE_HELP, DEFAULT_KEY_PATTERN, JobConfig, Name, ScoringResources, Uri
+
+
+class ScoreConfig(JobConfig):
+    """Score an archive of inspection photos into a Parquet result table."""
+
+    archive: Uri = Field(description=ARCHIVE_HELP)
+    detectors: Uri = Field(description="registry of trained detectors")
+    results: Uri = Field(description="where scores/ and runs/ are kept")
+    run_id: Name = Field(description="name of this run; the same id again resumes it, or does nothing once published")
+    alias: Name = Field("champion", description="which registered detector of each category scores")
+    key_pattern: str = Field(
+        DEFAULT_KEY_PATTERN,
+        description="regular expression matched at the start of each key below the archive (of a list or an inventory: "
+        "below the bucket); named groups: category (required), site, captured_at (ISO 8601)",
+    )
+    false_alarm_rate: float = Field(0.05, gt=0, lt=1, description="p-value at or below which a photo is an anomaly")
+    max_error_rate: float = Field(
+        0.05, ge=0, le=1, description="share of unreadable and failed rows above which to exit 3"
+    )
+    rescore: bool = Field(False, description="score everything again, also what earlier runs have scored")
+    top: int = Field(10, ge=0, description="how many of the most anomalous photos the summary lists")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="json also writes a JSON line per event to stderr, each with the run id"
+    )
+    scoring: ScoringResources = Field(default_factory=ScoringResources, description="share of the cluster")
+
+    @field_validator("key_pattern")
+    @classmethod
+    def _pattern_names_a_category(cls, pattern: str) -> str:
+        try:
+            groups = set(re.compile(pattern).groupindex)
+        except re.error as error:
+            raise ValueError(f"expected a regular expression, got {pattern!r}: {error}") from error
+        if "category" not in groups or groups - {"category", "site", "captured_at"}:
+            raise ValueError(f"expected named groups category and at most site, captured_at, got {sorted(groups)}")
+        return pattern

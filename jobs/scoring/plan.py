@@ -1,0 +1,105 @@
+"""What a run will do, decided once before any cluster work and kept with its staging, so that a rerun does the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+from jobs.config import AskedPrecision
+from jobs.detectors import registry
+from jobs.detectors.registry import RegisteredDetector
+from jobs.errors import RequestError
+from model.config import Precision
+from model.statistics.calibration import Calibration
+
+
+class PlannedDetector(BaseModel):
+    """The detector that scores one category in this run; ``precision`` is that of its calibration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    detector_id: str
+    variant: str
+    image_size: int
+    views: int
+    precision: Precision
+    threshold: float | None
+    calibration: Calibration
+
+
+class ScoringPlan(BaseModel):
+    """Everything that the stages need: sent to every worker, so it holds no weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    detectors: str
+    by_category: dict[str, PlannedDetector]
+    max_pixels: int
+    precision: AskedPrecision
+
+
+def plan_detectors(
+    detectors: str,
+    categories: Iterable[str],
+    *,
+    alias: str,
+    false_alarm_rate: float,
+    precision: AskedPrecision = "auto",
+) -> dict[str, PlannedDetector]:
+    """Resolves ``alias`` of every category that has one; the rest is left out and its photos become no_detector rows.
+
+    Raises:
+        RequestError: a detector has no calibration, or one of another precision than the one asked for by name, or no
+            category has a detector at all.
+    """
+    wanted = sorted(set(categories))
+    found = {category: registry.resolve(detectors, category, alias=alias) for category in wanted}
+    planned = {
+        category: _planned(detector, false_alarm_rate) for category, detector in found.items() if detector is not None
+    }
+    if not planned:
+        raise RequestError(
+            f"no category of the archive ({', '.join(wanted[:5]) or 'none'}) has a detector with alias {alias!r} in "
+            f"{detectors}, which has {', '.join(registry.categories(detectors)[:5]) or 'none'}: train one or correct "
+            "--detectors, --archive or --key-pattern"
+        )
+    _check_precision(planned, asked=precision)
+    return planned
+
+
+def _check_precision(planned: Mapping[str, PlannedDetector], *, asked: AskedPrecision) -> None:
+    others = [category for category, detector in planned.items() if asked not in ("auto", detector.precision)]
+    if others:
+        other = planned[others[0]]
+        raise RequestError(
+            f"--scoring.precision {asked}, but detector {other.detector_id} of {others[0]} was calibrated with "
+            f"{other.precision} ({len(others)} such): its p-values hold for that alone; take auto, or calibrate it "
+            f"anew with jobs.recalibrate --precision {asked}"
+        )
+
+
+def _planned(detector: RegisteredDetector, false_alarm_rate: float) -> PlannedDetector:
+    if detector.calibration is None:
+        raise RequestError(
+            f"detector {detector.detector_id} of {detector.category} has no calibration, so it cannot give p-values: "
+            f"calibrate {detector.category} with jobs.recalibrate"
+        )
+    return planned_detector(detector, calibration=detector.calibration, false_alarm_rate=false_alarm_rate)
+
+
+def planned_detector(
+    detector: RegisteredDetector, *, calibration: Calibration, false_alarm_rate: float
+) -> PlannedDetector:
+    """What the stages need of a detector, with a calibration that may be another than its own."""
+    config = detector.config
+    return PlannedDetector(
+        detector_id=detector.detector_id,
+        variant=config.variant,
+        image_size=config.image_size,
+        views=config.views,
+        precision=config.precision,
+        threshold=calibration.threshold(false_alarm_rate),
+        calibration=calibration,
+    )

@@ -1,0 +1,138 @@
+"""What a scoring run does before any cluster work: list, resolve detectors, leave out what is known, keep the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from jobs import storage
+from jobs.archive.manifest import fill
+from jobs.archive.ordering import EARLIER, Ordering
+from jobs.errors import MissingObjectError, RequestError
+from jobs.scoring.config import ScoreConfig
+from jobs.scoring.plan import ScoringPlan, plan_detectors
+from jobs.scoring.record import published_batches, staging
+from jobs.storage import uris
+from jobs.tables.files import in_tables
+from jobs.tables.parquet import write_parquet
+from jobs.tables.scratch import Scratch
+
+PART_ROWS = 65_536
+"""Rows of one manifest part: what one read task of Ray holds."""
+_MAY_CHANGE = ("scoring", "top", "max_error_rate", "log_format")
+"""Fields that a rerun of the same run id may change: they decide how, not what."""
+
+
+class Staged(BaseModel):
+    """What staging keeps so that a rerun continues the same run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: dict[str, Any]
+    plan: ScoringPlan
+    listed: int
+    to_score: int
+    started_at: datetime
+    listing_s: float
+    """Listing an archive, or reading its inventory or list."""
+    ordering_s: float
+    """Leaving out what is known, sorting, and writing the manifest."""
+
+
+def prepared(config: ScoreConfig) -> Staged:
+    """What an earlier try has staged for this run, else a new listing; the manifest's parts lie in staging."""
+    return _resume(config) or _prepare(config)
+
+
+def manifest_folder(results: str, run_id: str) -> str:
+    """Where the parts of a run's manifest lie."""
+    return uris.join(staging(results, run_id), "manifest")
+
+
+def part_uri(folder: str, number: int) -> str:
+    """One part of a manifest: rows from ``number * PART_ROWS``."""
+    return uris.join(folder, f"part-{number:05d}.parquet")
+
+
+def check_same_run(config: ScoreConfig, earlier: Mapping[str, Any]) -> None:
+    """Compares a request with that of an earlier try of the same run id.
+
+    Raises:
+        RequestError: they differ in what is to be scored.
+    """
+    now = config.model_dump(mode="json")
+    changed = [name for name in now if name not in _MAY_CHANGE and now[name] != earlier.get(name, now[name])]
+    if changed:
+        was = ", ".join(f"{name} was {earlier[name]!r} and is now {now[name]!r}" for name in changed)
+        raise RequestError(f"run id {config.run_id} belongs to another request ({was}): take a new --run-id")
+
+
+def _resume(config: ScoreConfig) -> Staged | None:
+    uri = uris.join(staging(config.results, config.run_id), "plan.json")
+    try:
+        staged = Staged.model_validate_json(storage.read(uri))
+    except MissingObjectError:
+        return None
+    except ValueError as error:
+        raise RequestError(f"{uri} is damaged: delete the folder, or take a new --run-id") from error
+    check_same_run(config, staged.config)
+    print(f"run {config.run_id}: continuing where an earlier try stopped", flush=True)
+    return staged
+
+
+def _prepare(config: ScoreConfig) -> Staged:
+    began, started_at = time.monotonic(), datetime.now(UTC)
+    folder = manifest_folder(config.results, config.run_id)
+    storage.delete_tree(folder)  # parts of a try that did not come to its plan
+    with Scratch() as scratch:
+        ordering = Ordering(scratch)
+        count = fill(ordering, config.archive, key_pattern=config.key_pattern)
+        listing_s = time.monotonic() - began
+        plan = _plan(config, ordering.categories())
+        if not config.rescore:
+            ids = {category: detector.detector_id for category, detector in plan.by_category.items()}
+            ordering.drop_settled(published_batches(config.results, EARLIER), ids)
+        to_score = _write_parts(ordering.rows(), folder)
+    staged = Staged(
+        config=config.model_dump(mode="json"),
+        plan=plan,
+        listed=count,
+        to_score=to_score,
+        started_at=started_at,
+        listing_s=listing_s,
+        ordering_s=time.monotonic() - began - listing_s,
+    )
+    # The plan comes last: a rerun that finds it can trust the manifest beside it.
+    uri = uris.join(staging(config.results, config.run_id), "plan.json")
+    storage.write(uri, staged.model_dump_json().encode())
+    return staged
+
+
+def _plan(config: ScoreConfig, categories: set[str]) -> ScoringPlan:
+    return ScoringPlan(
+        run_id=config.run_id,
+        detectors=config.detectors,
+        by_category=plan_detectors(
+            config.detectors,
+            categories,
+            alias=config.alias,
+            false_alarm_rate=config.false_alarm_rate,
+            precision=config.scoring.precision,
+        ),
+        max_pixels=config.scoring.max_pixels,
+        precision=config.scoring.precision,
+    )
+
+
+def _write_parts(rows: Iterable[pa.RecordBatch], folder: str) -> int:
+    """Writes the manifest in parts; returns its number of rows."""
+    written = 0
+    for number, table in enumerate(in_tables(rows, size_rows=PART_ROWS)):
+        write_parquet(table, part_uri(folder, number))
+        written += len(table)
+    return written

@@ -1,0 +1,178 @@
+"""Recalibration as a job: new flawless photos through the pipeline of scoring, a new calibration, the same weights."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from jobs.archive.manifest import list_archive
+from jobs.cluster.datasets import as_table
+from jobs.cluster.progress import Progress
+from jobs.cluster.session import cause, start_ray
+from jobs.detectors import registry
+from jobs.detectors.config import RecalibrateConfig
+from jobs.detectors.lineage import is_training_photo, lineage, manifest_hash
+from jobs.detectors.registry import RegisteredDetector
+from jobs.detectors.report import printable
+from jobs.errors import EXIT_DONE, JobError, RequestError
+from jobs.scoring.pipeline import scored
+from jobs.scoring.plan import ScoringPlan, planned_detector
+from jobs.storage import uris
+from jobs.tables.schema import MANIFEST, STAGED, Status
+from model.artifact import recalibrate_artifact
+from model.statistics.calibration import Calibration, shortage
+
+
+def run(config: RecalibrateConfig) -> int:
+    """Calibrates the detector behind an alias again and registers the result; moves aliases only if asked to.
+
+    Raises:
+        RequestError: no such detector, no photos, or none that it was not trained on.
+        JobError: no photo could be scored.
+        ConflictError: the alias to promote was moved in the meantime; the new detector stays registered.
+    """
+    parent = registry.resolve(config.detectors, config.category, alias=config.alias)
+    if parent is None:
+        raise RequestError(f"{config.category} has no alias {config.alias!r} in {config.detectors}: train a detector")
+    metrics = registry.metrics(config.detectors, config.category, detector_id=parent.detector_id)
+    manifest = _unseen(_photos(config), config, parent=parent, metrics=metrics)
+    rows = _scored(manifest, config, parent=parent)
+    calibration = _calibration(rows, config, parent=parent)
+    used = manifest.filter(pc.is_in(manifest["image_id"], rows["image_id"].combine_chunks()))
+    origin = lineage(config.model_dump(mode="json"), manifest_hash=manifest_hash(used), parent=parent.detector_id)
+    detector_id = _register(config, parent, calibration=calibration, metrics=_inherited(metrics, origin, len(rows)))
+    if detector_id == parent.detector_id:
+        print(f"{detector_id} has this very calibration already: nothing was registered")
+        return EXIT_DONE
+    print(f"detector {detector_id} of {config.category}: the weights of {parent.detector_id}, calibrated anew")
+    _move_aliases(config, parent, detector_id=detector_id, reason=f"recalibrated on {len(rows)} photos")
+    return EXIT_DONE
+
+
+def _photos(config: RecalibrateConfig) -> pa.Table:
+    """The MANIFEST rows of the folder; their category is the detector's, whatever their keys say."""
+    folder = uris.join(config.data, config.folder or f"{config.category}/train/good")
+    listing = list_archive(folder, key_pattern="(?P<category>)")
+    column = MANIFEST.get_field_index("category")
+    return listing.set_column(column, MANIFEST.field(column), pa.array([config.category] * len(listing)))
+
+
+def _unseen(
+    manifest: pa.Table, config: RecalibrateConfig, *, parent: RegisteredDetector, metrics: Mapping[str, Any]
+) -> pa.Table:
+    """The photos that the detector was not trained on: on the others its scores are too low to promise anything."""
+    recorded = metrics.get("training_photos")
+    if not isinstance(recorded, list) and not config.assume_unseen:
+        raise RequestError(
+            f"detector {parent.detector_id} does not record its training photos, so nobody can tell them from new "
+            "ones: give photos that it has not seen (--folder) and say so with --assume-unseen"
+        )
+    seen = is_training_photo(manifest, recorded=recorded if isinstance(recorded, list) else [])
+    if any(seen):
+        print(f"left out {sum(seen)} of {len(manifest)} photos: the detector was trained on them")
+    if all(seen):
+        raise RequestError(
+            f"detector {parent.detector_id} was trained on all {len(manifest)} photos: give others with --folder"
+        )
+    return manifest.filter(pc.invert(pa.array(seen)))
+
+
+def _scored(manifest: pa.Table, config: RecalibrateConfig, *, parent: RegisteredDetector) -> pa.Table:
+    """STAGED rows of the photos that could be scored; the others are named."""
+    rows = _staged(manifest, config, plan=_plan(config, parent))
+    is_scored = pc.equal(rows["status"], Status.SCORED)
+    for row in rows.filter(pc.invert(is_scored)).select(["image_uri", "error"]).to_pylist():
+        print(f"warning: left out {printable(row['image_uri'])}: {printable(row['error'])}")
+    if not pc.any(is_scored).as_py():
+        raise JobError(f"needed at least 1 readable flawless photo, got 0 of {len(manifest)}: see the reasons above")
+    return rows.filter(is_scored)
+
+
+def _staged(manifest: pa.Table, config: RecalibrateConfig, *, plan: ScoringPlan) -> pa.Table:
+    start_ray()
+    try:
+        with Progress(len(manifest), verb="scoring") as progress:
+            photos = ray.data.from_arrow(manifest)
+            found = scored(photos, rows=len(manifest), plan=plan, resources=config.scoring, report=progress.report)
+            return as_table(found, schema=STAGED)
+    except ray.exceptions.RayError as error:
+        raise JobError(f"recalibration stopped: {cause(error)}") from error
+
+
+def _plan(config: RecalibrateConfig, parent: RegisteredDetector) -> ScoringPlan:
+    # A detector without calibration gets one here as well: any will do, for its p-values are not read.
+    calibration = parent.calibration or Calibration(scores=(0.0,))
+    planned = planned_detector(parent, calibration=calibration, false_alarm_rate=config.false_alarm_rate)
+    if config.precision is not None:
+        planned = planned.model_copy(update={"precision": config.precision})
+    return ScoringPlan(
+        run_id="recalibrate",
+        detectors=config.detectors,
+        by_category={config.category: planned},
+        max_pixels=config.scoring.max_pixels,
+        precision=planned.precision,
+    )
+
+
+def _calibration(rows: pa.Table, config: RecalibrateConfig, *, parent: RegisteredDetector) -> Calibration:
+    """The new calibration; says what the old one made of the same photos, and whether they are too few."""
+    calibration = Calibration(scores=tuple(rows["score"].to_pylist()))
+    rate = config.false_alarm_rate
+    if said := shortage(len(rows), false_alarm_rate=rate):
+        print(f"warning: {said}. Add photos or raise --false-alarm-rate")
+    if parent.calibration is not None:
+        flagged = int(np.count_nonzero(rows["p_value"].to_numpy() <= rate))
+        print(
+            f"the calibration before reports {flagged} of these {len(rows)} flawless photos "
+            f"({flagged / len(rows):.1%}) at a false-alarm rate of {rate:g}"
+        )
+        before, now = (_shown(one.threshold(rate)) for one in (parent.calibration, calibration))
+        print(f"threshold at {rate:g}: {before} before, {now} now")
+    return calibration
+
+
+def _shown(threshold: float | None) -> str:
+    return "none" if threshold is None else f"{threshold:.6g}"
+
+
+def _inherited(metrics: Mapping[str, Any], origin: Mapping[str, Any], photos: int) -> dict[str, Any]:
+    """The figures of the training, which the weights still have, with a lineage of this recalibration."""
+    counts = metrics.get("photos")
+    return {
+        **metrics,
+        "photos": {**(counts if isinstance(counts, Mapping) else {}), "calibration": photos},
+        "lineage": origin,
+        "training_lineage": metrics.get("training_lineage", metrics.get("lineage")),
+    }
+
+
+def _register(
+    config: RecalibrateConfig, parent: RegisteredDetector, *, calibration: Calibration, metrics: Mapping[str, Any]
+) -> str:
+    source = registry.fetch(config.detectors, config.category, detector_id=parent.detector_id)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "artifact"
+        detector_id = recalibrate_artifact(
+            folder, source, calibration=calibration, metrics=metrics, precision=config.precision
+        )
+        if detector_id != parent.detector_id:  # else the parent would lose its own lineage
+            registry.put(config.detectors, config.category, folder=folder)
+    return detector_id
+
+
+def _move_aliases(config: RecalibrateConfig, parent: RegisteredDetector, *, detector_id: str, reason: str) -> None:
+    moves: dict[str, str | None] = {config.alias_to: None} if config.alias_to else {}
+    if config.promote:
+        moves[config.alias] = parent.detector_id
+    for alias, current in moves.items():
+        before = registry.set_alias(
+            config.detectors, config.category, alias=alias, detector_id=detector_id, reason=reason, expected=current
+        )
+        print(f"{alias} of {config.category}: {before or 'none'} -> {detector_id}")

@@ -1,0 +1,68 @@
+"""What came back against what was asked for, on disk: exactly one row per manifest row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.scoring.plan import ScoringPlan
+from jobs.scoring.staged_rows import staged_rows
+from jobs.tables.schema import MANIFEST, SCORES, STAGED, Status, reason
+from jobs.tables.scratch import Scratch
+
+_LOST = reason("lost", "no result came back for this object; the next run tries it again")
+
+
+def reconcile(
+    scratch: Scratch,
+    staged: Iterable[pa.RecordBatch],
+    *,
+    manifest: Callable[[], Iterable[pa.RecordBatch]],
+    rows: int,
+    plan: ScoringPlan,
+) -> None:
+    """Makes the tables ``staged`` and ``kept``: a second copy of a row is not kept, an absent one becomes ``failed``.
+
+    Args:
+        scratch: the database.
+        staged: STAGED rows, in any order and number.
+        manifest: opens a stream of MANIFEST rows.
+        rows: how many the manifest has; their image_id are 0 to rows - 1.
+        plan: the run's detectors.
+    """
+    scratch.fill("staged", staged, schema=STAGED)
+    scratch.run("CREATE TABLE kept (image_id BIGINT, row BIGINT)")
+    first = "INSERT INTO kept SELECT image_id, min(rowid) FROM staged"
+    scratch.run(f"{first} WHERE image_id BETWEEN 0 AND {rows - 1} GROUP BY image_id")
+    ((found,),) = scratch.ask("SELECT count(*) FROM kept")
+    if found < rows:
+        ((before,),) = scratch.ask("SELECT coalesce(max(rowid), -1) FROM staged")
+        scratch.fill("manifest", manifest(), schema=MANIFEST)
+        absent = scratch.stream("SELECT manifest.* FROM manifest ANTI JOIN kept USING (image_id)", schema=MANIFEST)
+        scratch.fill("staged", (_lost(batch, plan) for batch in absent), schema=STAGED)
+        scratch.run(f"{first} WHERE rowid > {before} GROUP BY image_id")
+
+
+def in_table_order(scratch: Scratch) -> Iterator[pa.RecordBatch]:
+    """The reconciled rows as SCORES, by category, then falling score; the URI makes the order one and the same."""
+    columns = ", ".join(f"staged.{name}" for name in SCORES.names)
+    return scratch.stream(
+        f"SELECT {columns} FROM staged SEMI JOIN kept ON staged.rowid = kept.row "
+        "ORDER BY category NULLS LAST, score DESC NULLS LAST, image_uri",
+        schema=SCORES,
+    )
+
+
+def _lost(batch: pa.RecordBatch, plan: ScoringPlan) -> pa.RecordBatch:
+    table = pa.Table.from_batches([batch])
+    lost = staged_rows(
+        table,
+        run_id=plan.run_id,
+        planned=[plan.by_category.get(category or "") for category in table["category"].to_pylist()],
+        statuses=[Status.FAILED] * len(table),
+        errors=[_LOST] * len(table),
+        scores=np.full(len(table), np.nan),
+    )
+    return lost.combine_chunks().to_batches()[0]

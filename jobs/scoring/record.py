@@ -1,0 +1,163 @@
+"""What a run came to, counted while its rows stream by: for its record, from which a report can be made."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs import storage
+from jobs.cluster.progress import Reported
+from jobs.detectors.lineage import versions
+from jobs.errors import MissingObjectError, StorageError
+from jobs.scoring.plan import ScoringPlan
+from jobs.storage import uris
+from jobs.tables.parquet import scan
+from jobs.tables.schema import SCHEMA_VERSION, SCORES, Status
+
+_CODE = r":.*"
+
+
+class RunTally:
+    """Sums over SCORES rows.
+
+    Attributes:
+        counts: rows by status.
+        errors: rows that have an error, by its reason code.
+        anomalies: rows flagged.
+        by_category: category (empty for none) -> rows by status, and ``anomalies``.
+    """
+
+    def __init__(self) -> None:
+        """Starts at zero."""
+        self.counts, self.errors = Counter[str](), Counter[str]()
+        self.anomalies = 0
+        self.by_category: dict[str, Counter[str]] = {}
+
+    def watch(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The batches as they are, counted as they pass."""
+        for batch in batches:
+            self._add(batch)
+            yield batch
+
+    def _add(self, batch: pa.RecordBatch) -> None:
+        table = pa.Table.from_batches([batch]).select(["category", "status", "error", "is_anomaly"])
+        grouped = table.group_by(["category", "status"]).aggregate([([], "count_all"), ("is_anomaly", "sum")])
+        for row in grouped.to_pylist():
+            count, anomalies = row["count_all"], row["is_anomaly_sum"] or 0
+            self.counts[row["status"]] += count
+            self.anomalies += anomalies
+            mine = self.by_category.setdefault(row["category"] or "", Counter())
+            mine.update({row["status"]: count, "anomalies": anomalies})
+        codes = pc.value_counts(pc.replace_substring_regex(table["error"].drop_null(), _CODE, ""))
+        self.errors.update({row["values"]: row["counts"] for row in codes.to_pylist()})
+
+
+_RECORDS_AT_ONCE = 16
+
+
+def staging(results: str, run_id: str) -> str:
+    """Folder of a run that is not published yet."""
+    return uris.join(results, "staging", run_id)
+
+
+def record_uri(results: str, run_id: str) -> str:
+    """The run record: a run without it is not published."""
+    return uris.join(results, "runs", f"{run_id}.json")
+
+
+def read_record(results: str, run_id: str) -> dict[str, Any] | None:
+    """The run record, or None while the run is not published."""
+    try:
+        record = json.loads(storage.read(record_uri(results, run_id)))
+    except MissingObjectError:
+        return None
+    except ValueError as error:
+        raise StorageError(
+            f"{record_uri(results, run_id)} is damaged: expected JSON; restore it or delete it"
+        ) from error
+    return dict(record)
+
+
+def published_batches(results: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Streams some columns of the rows of all published runs; files of unpublished runs do not count."""
+    return scan(_published_files(results), columns=columns, schema=SCORES)
+
+
+def _published_files(results: str) -> list[str]:
+    records = [info.uri for info in storage.list_objects(uris.join(results, "runs")) if info.uri.endswith(".json")]
+    with ThreadPoolExecutor(_RECORDS_AT_ONCE) as pool:
+        runs = [json.loads(content) for content in pool.map(storage.read, records)]
+    return [uris.join(results, name) for run in runs for name in run["files"]]
+
+
+def published_rows(results: str, columns: Sequence[str]) -> pa.Table:
+    """The same as one table, for those that fit into memory."""
+    return read_tables(_published_files(results), columns=columns, schema=SCORES)
+
+
+def read_tables(files: Sequence[str], *, columns: Sequence[str], schema: pa.Schema) -> pa.Table:
+    """Reads Parquet files of one schema into one table, for those that fit into memory."""
+    wanted = pa.schema([schema.field(name) for name in columns])
+    return pa.Table.from_batches(scan(files, columns=columns, schema=schema), schema=wanted)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What went into the table: file names below the results, and the rows counted."""
+
+    files: tuple[str, ...]
+    tally: RunTally
+
+
+def run_record(
+    published: Published,
+    *,
+    plan: ScoringPlan,
+    config: Mapping[str, Any],
+    listed: int,
+    started_at: datetime,
+    timings_s: Mapping[str, float],
+    reported: Reported,
+) -> dict[str, Any]:
+    """The run record: counts, configuration, detectors, versions and timings of one published run."""
+    tally, counts = published.tally, published.tally.counts
+    return {
+        "run_id": plan.run_id,
+        "schema_version": SCHEMA_VERSION,
+        "started_at": started_at.isoformat(),
+        "published_at": datetime.now(UTC).isoformat(),
+        "listed": listed,
+        "already_scored": listed - sum(counts.values()),
+        "counts": {status.value: counts.get(status, 0) for status in Status},
+        "errors": dict(tally.errors.most_common()),
+        "anomalies": tally.anomalies,
+        "error_rate": error_rate(counts),
+        "by_category": {name: dict(found) for name, found in sorted(tally.by_category.items())},
+        "images_per_s": reported.steady_per_s,
+        "first_scored_at": datetime.fromtimestamp(reported.first_at, UTC).isoformat() if reported.first_at else None,
+        "measures": {name: round(value, 3) for name, value in sorted(reported.measures.items())},
+        "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
+        "detectors": {name: detector.detector_id for name, detector in plan.by_category.items()},
+        "config": dict(config),
+        "versions": versions(),
+        "files": list(published.files),
+    }
+
+
+def error_rate(counts: Mapping[str, int]) -> float:
+    """Share of rows that could not be read or scored: unreadable and failed."""
+    total = sum(counts.values())
+    return (counts.get(Status.UNREADABLE, 0) + counts.get(Status.FAILED, 0)) / total if total else 0.0
+
+
+def write_record(record: Mapping[str, Any], *, results: str) -> None:
+    """Publishes: from here on the run counts."""
+    storage.write(record_uri(results, str(record["run_id"])), json.dumps(record, indent=2).encode())

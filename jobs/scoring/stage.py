@@ -1,0 +1,34 @@
+"""Ray Data stage ScoreImages: pixels -> STAGED rows.
+
+The driver names the stage, its actors import what it does: neither torch nor the networks are loaded here.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from jobs.cluster.run_log import log_as_json
+from jobs.cluster.telemetry import Telemetry
+from jobs.scoring.plan import ScoringPlan
+
+
+class ScoreImages:
+    """DECODED rows to STAGED rows, in an actor that keeps some detectors loaded.
+
+    Args:
+        plan: the run's detectors by category.
+        cache_bytes: memory for detectors.
+        telemetry: told of rows by status, seconds and loads.
+        device: where detectors live, "cpu" or "cuda".
+    """
+
+    def __init__(self, *, plan: ScoringPlan, cache_bytes: int, telemetry: Telemetry, device: str) -> None:
+        """Loads the first category's detector, while the first photos are fetched; others when they are needed."""
+        from jobs.scoring.batch_scoring import BatchScorer
+
+        log_as_json()
+        self._scorer = BatchScorer(plan=plan, cache_bytes=cache_bytes, telemetry=telemetry, device=device)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Scores one batch."""
+        return self._scorer.staged(rows)

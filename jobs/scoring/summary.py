@@ -1,0 +1,73 @@
+"""The last words of a scoring run: counts, speed, where the table is, the most anomalous photos."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.scoring.record import record_uri
+from jobs.storage import uris
+from jobs.tables.schema import Status
+
+COLUMNS = ("image_uri", "status", "error", "score", "p_value", "threshold")
+"""SCORES columns that the summary looks at."""
+
+
+def summary(record: Mapping[str, Any], rows: Iterable[pa.RecordBatch], *, results: str, top: int) -> str:
+    """Several lines for a person.
+
+    Args:
+        record: the run record.
+        rows: COLUMNS of the run's SCORES rows.
+        results: base URI of the results.
+        top: how many of the most anomalous photos to list.
+    """
+    counts = ", ".join(f"{count} {status}" for status, count in record["counts"].items() if count) or "no new photo"
+    speed = f" at {record['images_per_s']:.1f} images/s" if record["images_per_s"] else ""
+    reasons, most_anomalous = _digest(rows, top)
+    lines = [
+        f"run {record['run_id']}: {counts}{speed}; {record['anomalies']} anomalies",
+        f"{record['listed']} objects listed, {record['already_scored']} scored by earlier runs",
+        *_reasons(reasons),
+        *_most_anomalous(most_anomalous),
+        f"table:  {uris.join(results, 'scores')}",
+        f"record: {record_uri(results, record['run_id'])}",
+    ]
+    return "\n".join(lines)
+
+
+def _digest(rows: Iterable[pa.RecordBatch], top: int) -> tuple[Counter[str], list[dict[str, Any]]]:
+    """How often each reason code occurs, and the ``top`` most anomalous rows, in one pass over the run."""
+    reasons: Counter[str] = Counter()
+    ranked: pa.Table | None = None
+    for batch in rows:
+        codes = pc.replace_substring_regex(batch.column("error").drop_null(), ":.*", "")
+        reasons.update({row["values"]: row["counts"] for row in codes.value_counts().to_pylist()})
+        if top:
+            best = _ranked(batch.filter(pc.equal(batch.column("status"), Status.SCORED)), top)
+            ranked = best if ranked is None else _ranked(pa.concat_tables([ranked, best]), top)
+    return reasons, ranked.to_pylist() if ranked is not None else []
+
+
+def _ranked(rows: pa.RecordBatch | pa.Table, top: int) -> pa.Table:
+    # Ties in p-value are broken by how far the score lies over its own detector's threshold.
+    over = pc.divide(rows["score"], pc.coalesce(rows["threshold"], pa.scalar(1.0)))
+    kept = [rows[name] for name in COLUMNS]
+    table = pa.table([*kept, over], names=[*COLUMNS, "over"])
+    return table.sort_by([("p_value", "ascending"), ("over", "descending")]).slice(0, top)
+
+
+def _reasons(codes: Counter[str]) -> list[str]:
+    return ["reasons: " + ", ".join(f"{count} {code}" for code, count in codes.most_common())] if codes else []
+
+
+def _most_anomalous(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not found:
+        return []
+    return ["most anomalous (p-value, score, photo):"] + [
+        f"  {row['p_value']:.4f}  {row['score']:9.3f}  {row['image_uri']}" for row in found
+    ]

@@ -1,0 +1,236 @@
+"""Object storage and local files behind one set of functions on URIs: all that others know of either.
+
+boto3 resolves S3 credentials and endpoint from the standard AWS_* variables, obstore moves the bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import obstore
+
+from jobs.errors import ConflictError
+from jobs.storage.clients import object_store, s3_client
+from jobs.storage.errors import as_storage_error, s3_errors
+from jobs.storage.uris import split
+
+_ODD_KEY = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
+"""Legal S3 keys that obstore's path type refuses or normalises: empty, dot and control-character segments."""
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One listed object. ``etag`` has no quotes; ``size_bytes`` and ``last_modified`` as of the listing."""
+
+    uri: str
+    etag: str
+    size_bytes: int
+    last_modified: datetime
+
+
+def read_with_etag(uri: str) -> tuple[bytes, str]:
+    """Reads one object whole; returns its bytes and its entity tag (no quotes).
+
+    Raises:
+        MissingObjectError, DeniedError, StorageError: see their docstrings.
+    """
+    data, etag = asyncio.run(read_async(uri))
+    return bytes(data), etag
+
+
+def read(uri: str) -> bytes:
+    """Reads one object whole (see `read_with_etag`)."""
+    return read_with_etag(uri)[0]
+
+
+async def read_async(uri: str) -> tuple[bytes | memoryview, str]:
+    """`read_with_etag` for many concurrent reads in one event loop; the bytes where the client has put them."""
+    scheme, bucket, key = split(uri)
+    try:
+        if _ODD_KEY.search(key) and scheme == "s3":
+            return await asyncio.to_thread(_read_odd_key, bucket, key)
+        if _ODD_KEY.search(key) and scheme == "file":
+            return await asyncio.to_thread(Path("/" + key).read_bytes), ""
+        answer = await obstore.get_async(object_store(scheme, bucket), key)
+        return memoryview(await answer.bytes_async()), (answer.meta["e_tag"] or "").strip('"')
+    except s3_errors() as error:
+        raise as_storage_error(error, uri) from error
+
+
+def _read_odd_key(bucket: str, key: str) -> tuple[bytes, str]:
+    from botocore.exceptions import IncompleteReadError, ResponseStreamingError
+
+    tries_left = 3
+    while True:  # boto3 tries requests again, but not bodies that break off
+        answer = s3_client().get_object(Bucket=bucket, Key=key)
+        try:
+            return answer["Body"].read(), answer["ETag"].strip('"')
+        except (IncompleteReadError, ResponseStreamingError):
+            tries_left -= 1
+            if not tries_left:
+                raise
+
+
+def write(uri: str, data: bytes, *, if_absent: bool = False, if_etag: str | None = None) -> str:
+    """Writes one object whole and atomically; returns its new entity tag (no quotes).
+
+    Args:
+        uri: where.
+        data: the object's bytes.
+        if_absent: write only if nothing is there.
+        if_etag: write only if the object still has this entity tag (from `read_with_etag`).
+
+    Raises:
+        ConflictError: the condition did not hold.
+    """
+    scheme, bucket, key = split(uri)
+    store = object_store(scheme, bucket)
+    try:
+        if if_etag is not None and scheme == "file":
+            return _replace_file(Path("/" + key), data, if_etag=if_etag)
+        # Unquoted, because Ceph's gateway compares the header literally with its unquoted tag.
+        mode: Any = {"e_tag": if_etag} if if_etag is not None else "create" if if_absent else "overwrite"
+        return (obstore.put(store, key, data, mode=mode)["e_tag"] or "").strip('"')
+    except s3_errors() as error:
+        raise as_storage_error(error, uri) from error
+
+
+def upload(uri: str, path: Path) -> None:
+    """Writes one local file as one object, atomically and without holding it in memory."""
+    scheme, bucket, key = split(uri)
+    try:
+        obstore.put(object_store(scheme, bucket), key, path, mode="overwrite")
+    except s3_errors() as error:
+        raise as_storage_error(error, uri) from error
+
+
+def _replace_file(path: Path, data: bytes, *, if_etag: str) -> str:
+    """Compare and swap on a local file, which obstore does not offer: a lock that dies with its process."""
+    import fcntl
+
+    with path.with_name(path.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if read_with_etag(f"file://{path}")[1] != if_etag:
+            raise ConflictError(f"{path} was written by someone else in the meantime")
+        return (obstore.put(object_store("file", ""), str(path).removeprefix("/"), data)["e_tag"] or "").strip('"')
+
+
+def delete(uri: str) -> None:
+    """Deletes one object; nothing there is no error."""
+    scheme, bucket, key = split(uri)
+    try:
+        obstore.delete(object_store(scheme, bucket), key)
+    except FileNotFoundError:
+        return
+    except s3_errors() as error:
+        raise as_storage_error(error, uri) from error
+
+
+def delete_tree(uri: str) -> None:
+    """Deletes every object under ``uri``; nothing there is no error."""
+    scheme, bucket, _ = split(uri)
+    keys = [split(info.uri)[2] for info in list_objects(uri)]
+    ordinary = [key for key in keys if not _ODD_KEY.search(key)]
+    if ordinary:
+        obstore.delete(object_store(scheme, bucket), ordinary)
+    for key in set(keys).difference(ordinary) if scheme == "s3" else ():
+        s3_client().delete_object(Bucket=bucket, Key=key)  # the folder markers that pyarrow leaves end in a slash
+    if scheme == "file" and Path("/" + split(uri)[2]).is_dir():
+        import shutil
+
+        shutil.rmtree("/" + split(uri)[2])
+
+
+def list_objects(uri: str) -> Iterator[ObjectInfo]:
+    """Lists every object under ``uri`` (a folder: ``uri`` plus a slash, or a whole bucket) in key order of the store.
+
+    Raises:
+        MissingBucketError: the bucket does not exist. An empty prefix is an empty listing.
+    """
+    for page in list_between(uri):
+        yield from page
+
+
+def list_between(uri: str, *, after: str = "", until: str = "") -> Iterator[list[ObjectInfo]]:
+    """Lists the objects under ``uri`` page by page, on S3 only those whose key lies in (after, until].
+
+    Args:
+        uri: a folder, see `list_objects`.
+        after: key, exclusive; empty begins at the first.
+        until: key, inclusive; empty goes on to the last.
+
+    Raises:
+        MissingBucketError: the bucket does not exist.
+    """
+    scheme, bucket, prefix = _folder(uri)
+    try:
+        if scheme != "s3":
+            yield from _list_other(scheme, bucket, prefix)
+            return
+        for page in _list_s3(bucket, prefix, after=after):
+            yield [info for info in page if not until or split(info.uri)[2] <= until]
+            if until and page and split(page[-1].uri)[2] > until:
+                return
+    except s3_errors() as error:
+        raise as_storage_error(error, uri) from error
+
+
+def list_level(uri: str, *, most_pages: int = 20) -> tuple[list[ObjectInfo], list[str]]:
+    """Looks at one level: the objects right under ``uri``, and the URIs of its folders, without a trailing slash.
+
+    Of S3 it may see only the beginning, for the folders that it names serve to share the listing out, and lists no
+    object. The other stores name every folder and object.
+
+    Args:
+        uri: a folder, see `list_objects`.
+        most_pages: requests, of 1,000 entries each, on S3.
+    """
+    scheme, bucket, prefix = _folder(uri)
+    root = f"{scheme}://{bucket}/"
+    try:
+        if scheme == "s3":
+            pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+            seen = itertools.islice(pages, most_pages)
+            return [], [root + item["Prefix"][:-1] for page in seen for item in page.get("CommonPrefixes", [])]
+        level = obstore.list_with_delimiter(object_store(scheme, bucket), prefix=prefix or None)
+        folders = [root + name.rstrip("/") for name in level["common_prefixes"]]
+        return [_info(root, item) for item in level["objects"]], folders
+    except s3_errors() as error:
+        raise as_storage_error(error, uri) from error
+
+
+def _folder(uri: str) -> tuple[str, str, str]:
+    scheme, bucket, key = split(uri)
+    return scheme, bucket, key.rstrip("/") + "/" if key else ""
+
+
+def _list_s3(bucket: str, prefix: str, *, after: str = "") -> Iterator[list[ObjectInfo]]:
+    # boto3, not obstore, lists S3: one key with a "." or empty segment ends obstore's whole listing with an error.
+    start: Any = {"StartAfter": after} if after else {}
+    for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **start):
+        yield [
+            ObjectInfo(
+                f"s3://{bucket}/{item['Key']}",
+                item["ETag"].strip('"'),
+                item["Size"],
+                item["LastModified"].astimezone(UTC),
+            )
+            for item in page.get("Contents", [])
+        ]
+
+
+def _list_other(scheme: str, bucket: str, prefix: str) -> Iterator[list[ObjectInfo]]:
+    root = f"{scheme}://{bucket}/"
+    for batch in obstore.list(object_store(scheme, bucket), prefix=prefix or None, chunk_size=1000):
+        yield [_info(root, item) for item in batch]
+
+
+def _info(root: str, item: Any) -> ObjectInfo:
+    return ObjectInfo(root + item["path"], (item["e_tag"] or "").strip('"'), item["size"], item["last_modified"])

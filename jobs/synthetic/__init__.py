@@ -1,0 +1,1 @@
+"""Drawn photos of power lines, with defects, for the demo and the tests."""

@@ -1,0 +1,1 @@
+"""Tables: their columns, how they are read and written, sorted and joined on local disk."""

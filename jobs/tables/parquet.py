@@ -1,0 +1,100 @@
+"""Parquet in storage as streams of record batches: read a few row groups ahead, never a table as a whole."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs import storage
+from jobs.errors import RequestError
+
+BATCH_ROWS = 65_536
+_SMALL_FILES_AHEAD = 32
+
+
+def scan(
+    files: Sequence[str], *, columns: Sequence[str], schema: pa.Schema, small: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """Streams Parquet files of one schema, in order; columns that a file lacks are null.
+
+    Args:
+        files: their URIs.
+        columns: the columns wanted.
+        schema: what the files hold, or some of it.
+        small: whether the files are so small that many should be on their way at once.
+
+    Raises:
+        StorageError: a file is missing, damaged or cannot be reached.
+    """
+    if not files:
+        return
+    try:
+        yield from _many(files, columns, schema) if small else _one_by_one(files, columns, schema)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise storage.as_storage_error(error, files[0]) from error
+
+
+def _many(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    import pyarrow.dataset
+
+    filesystem = storage.arrow_filesystem(files[0])[0]
+    paths = [storage.arrow_filesystem(uri)[1] for uri in files]
+    dataset = pyarrow.dataset.dataset(paths, schema=schema, filesystem=filesystem)
+    yield from dataset.to_batches(
+        columns=list(columns),
+        batch_size=BATCH_ROWS,
+        batch_readahead=_SMALL_FILES_AHEAD,
+        fragment_readahead=_SMALL_FILES_AHEAD,
+    )
+
+
+def _one_by_one(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """One row group at a time: a dataset reads on while its consumer sorts, half a gigabyte and more ahead."""
+    import pyarrow.parquet as pq
+
+    wanted = pa.schema([schema.field(name) for name in columns])
+    for uri in files:
+        filesystem, path = storage.arrow_filesystem(uri)
+        with pq.ParquetFile(path, filesystem=filesystem) as file:
+            have = [name for name in wanted.names if name in file.schema_arrow.names]
+            for batch in file.iter_batches(BATCH_ROWS, columns=have):
+                absent = {field.name: pa.nulls(len(batch), field.type) for field in wanted if field.name not in have}
+                found = absent | dict(zip(batch.schema.names, batch.columns, strict=True))
+                yield pa.RecordBatch.from_arrays(
+                    [found[field.name].cast(field.type) for field in wanted], schema=wanted
+                )
+
+
+def columns_of(uri: str) -> pa.Schema:
+    """The schema of one Parquet file.
+
+    Raises:
+        RequestError: it is no Parquet file.
+        StorageError: it is missing or cannot be reached.
+    """
+    import pyarrow.parquet as pq
+
+    filesystem, path = storage.arrow_filesystem(uri)
+    try:
+        return pq.read_schema(path, filesystem=filesystem)
+    except pa.ArrowInvalid as error:
+        raise RequestError(f"{uri} is no Parquet file: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise storage.as_storage_error(error, uri) from error
+
+
+def cast(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The same rows with the columns, order and types of ``schema``."""
+    for batch in batches:
+        columns = [batch.column(field.name).cast(field.type) for field in schema]
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def write_parquet(table: pa.Table, uri: str, *, row_group_rows: int = 100_000) -> None:
+    """Writes one table as one zstd Parquet object, in one atomic put."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=row_group_rows)
+    storage.write(uri, buffer.getvalue())

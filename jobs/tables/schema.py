@@ -1,0 +1,138 @@
+"""The tables that cross a boundary, of archives and of labelled photos: the only place that names their columns."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+class Status(StrEnum):
+    """What became of one object of the archive. Every manifest row ends in exactly one of them."""
+
+    SCORED = "scored"
+    UNREADABLE = "unreadable"
+    MISSING = "missing"
+    NO_DETECTOR = "no_detector"
+    FAILED = "failed"
+
+
+def _column(name: str, kind: pa.DataType, description: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"description": description})
+
+
+MANIFEST = pa.schema(
+    [
+        _column("image_id", pa.int64(), "row number in this run's manifest"),
+        _column("uri", pa.string(), "scheme://bucket/key, the key as stored, never percent-encoded"),
+        _column(
+            "etag",
+            pa.string(),
+            "entity tag at listing, no quotes, changes with the object's bytes; or null",
+        ),
+        _column("size_bytes", pa.int64(), "object size at listing time, or null"),
+        _column("last_modified", _TIME, "modification time at listing, or null"),
+        _column("category", pa.string(), "asset category by --key-pattern; null where the key does not match"),
+        _column("site", pa.string(), "site by --key-pattern, or null"),
+        _column("captured_at", _TIME, "capture time by --key-pattern, or null"),
+    ]
+)
+
+LISTED = pa.schema([field for field in MANIFEST if field.name != "image_id"])
+"""What is known of an object before it is given its row number. A list of URIs may leave all but ``uri`` null."""
+
+SCORES = pa.schema(
+    [
+        _column("image_uri", pa.string(), "scheme://bucket/key, the key as stored, never percent-encoded"),
+        _column("image_etag", pa.string(), "entity tag of the bytes this row speaks of"),
+        _column("image_bytes", pa.int64(), "object size in bytes"),
+        _column("category", pa.string(), "asset category, or null where the key has none"),
+        _column("site", pa.string(), "site, or null"),
+        _column("captured_at", _TIME, "capture time, or null"),
+        _column("status", pa.string(), "scored, unreadable, missing, no_detector or failed"),
+        _column("error", pa.string(), "reason code: detail; null when scored"),
+        _column("score", pa.float64(), "mean z^2 over views and dimensions; raw, comparable within one detector only"),
+        _column(
+            "p_value", pa.float64(), "conformal p-value in (0, 1]; comparable across categories; small is anomalous"
+        ),
+        _column("threshold", pa.float64(), "score above which is_anomaly; null if the calibration set is too small"),
+        _column("is_anomaly", pa.bool_(), "p_value <= the run's false_alarm_rate; null without threshold"),
+        _column("detector_id", pa.string(), "content id of the detector, null without one"),
+        _column("detector_variant", pa.string(), "variant name of the detector"),
+        _column("views", pa.int32(), "rotated views averaged per photo"),
+        _column("precision", pa.string(), "arithmetic of the network"),
+        _column("run_id", pa.string(), "the run that wrote this row"),
+        _column("scored_at", _TIME, "when this row was computed"),
+        _column("schema_version", pa.int32(), "version of this contract"),
+    ],
+    metadata={
+        "contract": "attentdiffernet-ray scores: one row per object of the archive and run; a row counts only if "
+        "runs/<run_id>.json exists",
+        "schema_version": str(SCHEMA_VERSION),
+    },
+)
+
+STAGED = SCORES.insert(0, MANIFEST.field("image_id"))
+"""SCORES before publication: keyed by image_id for checkpoint and reconciliation."""
+
+FLEET = pa.schema(
+    [
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("variant", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("epochs", pa.int64()),
+        pa.field("last_loss", pa.float64()),
+        pa.field("validation_loss", pa.float64()),
+        pa.field("minutes", pa.float64(), nullable=False),
+        pa.field("detector_id", pa.string()),
+        pa.field("reason", pa.string()),
+    ]
+)
+"""Losses in nats per dimension: the last epoch's over training photos in the detector's own scaled features, and that
+of held-out photos in standardised features (model.training.held_out), to compare seeds of one variant by."""
+
+EVALUATED = pa.schema(
+    [
+        _column("category", pa.string(), "asset category"),
+        _column("label", pa.string(), "good, or the name of the defect"),
+        _column("variant", pa.string(), "variant name of the detector, or name of the anchor"),
+        _column("seed", pa.int64(), "seed of the detector; null where chance plays no part"),
+        _column("detector_id", pa.string(), "content id of the detector; null if it is not registered"),
+        _column("image_uri", pa.string(), "scheme://bucket/key"),
+        _column("status", pa.string(), "scored, unreadable, missing or failed"),
+        _column("error", pa.string(), "reason code: detail; null when scored"),
+        _column("score", pa.float64(), "raw, higher is more anomalous, comparable within one detector only"),
+        _column("p_value", pa.float64(), "conformal p-value in (0, 1]; null for a detector that is not calibrated"),
+    ]
+)
+"""Labelled photos: one row per photo and detector."""
+
+FIGURES = pa.schema(
+    [
+        *(EVALUATED.field(name) for name in ("category", "variant", "seed", "detector_id")),
+        _column("flawless", pa.int64(), "scored photos labelled good"),
+        _column("defective", pa.int64(), "scored photos with a defect"),
+        _column("not_scored", pa.int64(), "photos without a score"),
+        _column("auroc", pa.float64(), "area under the ROC curve, in [0, 1]"),
+        _column("auroc_low", pa.float64(), "lower end of its 95 % interval, by bootstrap over photos"),
+        _column("auroc_high", pa.float64(), "upper end"),
+        _column("aupr", pa.float64(), "average precision, in [0, 1]"),
+        _column("recall_at_1_percent", pa.float64(), "share of the defective photos found at 1 % false alarms"),
+        _column("recall_at_5_percent", pa.float64(), "the same at 5 %"),
+        _column("reason", pa.string(), "why the figures are null; null if they are not"),
+    ]
+)
+"""Labelled photos: one row per category and detector."""
+
+
+def reason(code: str, detail: str) -> str:
+    """The ``error`` column: a reason code for machines, a detail for people, on one line."""
+    return f"{code}: {' '.join(detail.split())}"
+
+
+RETRIED_CODES = ("access_denied", "storage", "changed", "lost")
+"""Reason codes that say nothing about the bytes themselves: a later run tries such objects again."""

@@ -1,0 +1,1 @@
+"""Training of one detector or a fleet of them with Ray Train."""

@@ -1,0 +1,71 @@
+"""The table of a fleet: one row per unit, printed, and kept as Parquet and JSON beside the detectors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from jobs import storage
+from jobs.storage import uris
+from jobs.tables.parquet import write_parquet
+from jobs.tables.schema import FLEET
+from jobs.training.fleet import UnitResult
+from jobs.training.units import Unit
+
+
+def table(results: Sequence[UnitResult], *, order: Sequence[Unit]) -> pa.Table:
+    """FLEET rows of all results, in the order of the units."""
+    place = {unit.alias + "\n" + unit.config.category: number for number, unit in enumerate(order)}
+    ordered = sorted(results, key=lambda done: place[done.unit.alias + "\n" + done.unit.config.category])
+    return pa.Table.from_pylist([_row(result) for result in ordered], schema=FLEET)
+
+
+def _row(result: UnitResult) -> dict[str, object]:
+    config, metrics = result.unit.config, result.metrics
+    return {
+        "category": config.category,
+        "variant": config.variant,
+        "seed": config.detector.seed,
+        "status": result.status,
+        "epochs": metrics.get("epochs"),
+        "last_loss": metrics["loss_by_epoch"][-1] if metrics else None,
+        "validation_loss": metrics.get("validation_loss"),
+        "minutes": round(result.seconds / 60, 2),
+        "detector_id": result.detector_id,
+        "reason": result.reason,
+    }
+
+
+def printed(rows: pa.Table) -> str:
+    """The table for a person; reasons stand below their rows."""
+    lines = [
+        f"{'category':20} {'variant':22} {'seed':>4} {'status':15} {'epochs':>6} {'loss':>9} {'validation':>10} "
+        f"{'minutes':>7} detector"
+    ]
+    for row in rows.to_pylist():
+        losses = " ".join(
+            f"{'-' if value is None else format(value, '.4f'):>{width}}"
+            for value, width in ((row["last_loss"], 9), (row["validation_loss"], 10))
+        )
+        lines.append(
+            f"{row['category']:20} {row['variant']:22} {row['seed']:>4} {row['status']:15} {row['epochs'] or '-':>6} "
+            f"{losses} {row['minutes']:>7.1f} {row['detector_id'] or '-'}"
+        )
+        if row["reason"]:
+            lines.append(f"  {row['reason']}")
+    return "\n".join(lines)
+
+
+def save(rows: pa.Table, *, detectors: str, units: Sequence[Unit]) -> str:
+    """Writes the table as ``<detectors>/fleet/<name>.parquet`` and ``.json``; returns the former's URI.
+
+    The name is that of the units, so that the same request on the same photos replaces its table.
+    """
+    name = hashlib.sha256("".join(unit.key for unit in units).encode()).hexdigest()[:12]
+    place = uris.join(detectors, "fleet", name)
+    write_parquet(rows, f"{place}.parquet")
+    storage.write(f"{place}.json", json.dumps(rows.to_pylist(), indent=1).encode())
+    return f"{place}.parquet"

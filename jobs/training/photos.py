@@ -1,0 +1,142 @@
+"""The photos of a training: decoded once, kept as blocks in Ray's object store, read by index on any worker.
+
+Ray keeps the blocks in shared memory, moves them to the nodes that ask, and spills to disk what does not fit. Nobody
+holds all photos as one array: not the driver, which has references only, and not a worker, which opens few blocks at a
+time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import torch
+from torch import Tensor
+
+from jobs.cluster.datasets import DECODE_BATCH_PHOTOS, decoded, scoring_actors
+from jobs.config import ScoringResources
+from jobs.decoding.fetch import FetchDecode
+
+OPEN_BLOCKS = 32
+"""Blocks that a process keeps open, 19 MB each at 448 px: Ray can neither move nor spill what is open."""
+_FETCH_CONCURRENCY = 32
+
+
+@dataclass
+class BlockPhotos:
+    """N decoded photos in blocks of Ray's object store; implements `model.training.photos.Photos`.
+
+    It pickles as references.
+
+    Attributes:
+        blocks: references to DECODED tables; whoever made them must live as long as they are read.
+        places: (N, 2) int64, the block and the row in it of each photo.
+        size: side S in pixels.
+    """
+
+    blocks: Sequence[Any]
+    places: npt.NDArray[np.int64]
+    size: int
+    _open: OrderedDict[int, pa.ChunkedArray] = field(default_factory=OrderedDict, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process: no open block does."""
+        return {"blocks": self.blocks, "places": self.places, "size": self.size, "_open": OrderedDict()}
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.places)
+
+    def take(self, photos: Tensor) -> Tensor:
+        """The photos of indices (B,), int64 on the CPU, as uint8 (B, 3, S, S) RGB on the CPU."""
+        taken = np.empty((len(photos), 3, self.size, self.size), np.uint8)
+        asked = self.places[photos.numpy()]
+        # Block by block, so that a pass over more blocks than may be open opens each of them once.
+        for position in np.argsort(asked[:, 0], kind="stable"):
+            block, row = asked[position]
+            pixels = self._opened(int(block))[int(row)].as_buffer()
+            taken[position] = np.frombuffer(pixels, np.uint8).reshape(taken.shape[1:])
+        return torch.from_numpy(taken)
+
+    def subset(self, photos: npt.NDArray[np.int64]) -> BlockPhotos:
+        """The photos of indices (M,), in that order, over the same blocks."""
+        return BlockPhotos(self.blocks, self.places[photos], self.size)
+
+    def _opened(self, block: int) -> pa.ChunkedArray:
+        if block not in self._open:
+            if len(self._open) == OPEN_BLOCKS:
+                self._open.popitem(last=False)
+            self._open[block] = ray.get(self.blocks[block])["pixels"]
+        self._open.move_to_end(block)
+        return self._open[block]
+
+
+@dataclass(frozen=True)
+class DecodedPhotos:
+    """What decoding a manifest came to.
+
+    Attributes:
+        photos: the readable ones, in the manifest's order.
+        readable: their MANIFEST rows.
+        left_out: uri and reason of each unreadable one.
+    """
+
+    photos: BlockPhotos
+    readable: pa.Table
+    left_out: Sequence[tuple[str, str]]
+
+
+def decode_photos(manifest: pa.Table, *, size: int, max_pixels: int) -> DecodedPhotos:
+    """Fetches and decodes photos into Ray's object store, by the same stage as scoring.
+
+    Args:
+        manifest: MANIFEST rows of one category, ``image_id`` the row number.
+        size: side S in pixels of the detector's input.
+        max_pixels: largest photo decoded.
+
+    Raises:
+        ray.exceptions.RayError: the cluster failed.
+    """
+    categories = manifest["category"].unique().to_pylist()
+    fetch_decode = FetchDecode(
+        image_sizes=dict.fromkeys(categories, size), max_pixels=max_pixels, concurrency=_FETCH_CONCURRENCY
+    )
+    rows = ray.data.from_arrow(manifest, override_num_blocks=math.ceil(len(manifest) / DECODE_BATCH_PHOTOS))
+    # As many as scoring would take: each process takes seconds to import torch, more of them only wait for a core.
+    tasks = scoring_actors(ScoringResources())
+    blocks = decoded(rows, fetch_decode.__call__, tasks=tasks).to_arrow_refs()
+    outcomes: list[pa.Table] = []
+    for first in range(0, len(blocks), tasks):
+        # Where the blocks lie, not here: the driver's node need not have them for the driver to know what is in them.
+        outcomes += ray.get([_OUTCOMES.remote(block) for block in blocks[first : first + tasks]])
+    return _arranged(manifest, blocks, outcomes, size=size)
+
+
+def _outcomes(block: pa.Table) -> pa.Table:
+    return block.select(["image_id", "uri", "error"])
+
+
+_OUTCOMES: Any = ray.remote(num_cpus=0)(_outcomes)
+
+
+def _arranged(manifest: pa.Table, blocks: Sequence[Any], outcomes: Sequence[pa.Table], *, size: int) -> DecodedPhotos:
+    """Puts what the blocks hold, which come in any order, into the manifest's order."""
+    places = np.array([(block, row) for block, rows in enumerate(outcomes) for row in range(len(rows))], np.int64)
+    listed = pa.concat_tables(outcomes)
+    order = np.argsort(listed["image_id"].to_numpy(), kind="stable")
+    listed = listed.take(pa.array(order))
+    is_readable = pc.is_null(listed["error"])
+    unreadable = listed.filter(pc.invert(is_readable))
+    return DecodedPhotos(
+        photos=BlockPhotos(blocks, places.reshape(-1, 2)[order][is_readable.to_numpy(zero_copy_only=False)], size),
+        readable=manifest.filter(is_readable),
+        left_out=list(zip(unreadable["uri"].to_pylist(), unreadable["error"].to_pylist(), strict=True)),
+    )

@@ -1,0 +1,150 @@
+"""One unit on Ray Train: workers, checkpoints in object storage, retries, and the same again after a crash.
+
+**Resuming.** Ray Train keeps the list of a run's checkpoints in the run's folder, and a run of the same name and folder
+begins with the latest of them (Train V2 has no ``restore``). The folder's name is made of what decides the outcome
+(`jobs.training.units.Unit.key`), so the same command finds it after its driver or the head has died, and another
+configuration
+or other photos never do. It is deleted once the detector is registered.
+
+**Two drivers with the same unit at a time** are harmless. Each takes the checkpoints it knows of; both train the same
+thing, and on one worker a detector is its content: the second registers what is there already. Whoever comes second may
+find the folder deleted under its feet; what it then asks is whether the detector is there (`_registered_meanwhile`).
+
+**Retries.** A worker that dies is started again up to ``MAX_FAILURES`` times. What would fail again in the same way
+(a training that diverges, features that collapse, photos that cannot be used) is a worker's answer and no failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+from ray.train.torch import TorchTrainer
+
+from jobs import storage
+from jobs.cluster.progress import Report
+from jobs.cluster.session import cause
+from jobs.detectors import registry
+from jobs.detectors.lineage import lineage, training_photos
+from jobs.errors import JobError
+from jobs.training.photos import DecodedPhotos
+from jobs.training.units import Splits, Task, Unit, split_photos, trained_already
+
+MAX_FAILURES = 3
+"""Worker deaths that one run of a unit survives; preempted nodes do not count."""
+KEPT_CHECKPOINTS = 2
+
+
+def train_unit(unit: Unit, decoded: DecodedPhotos, *, weights: Any, report: Report) -> tuple[str, Mapping[str, Any]]:
+    """Trains, calibrates and registers one unit's detector, from its last checkpoint if there is one.
+
+    Args:
+        unit: what to train.
+        decoded: the unit's photos.
+        weights: reference to the backbone's weights by name, or to None.
+        report: of a running Progress.
+
+    Returns:
+        The detector's id and its metrics.
+
+    Raises:
+        JobError: it cannot be trained, or the workers failed too often; one line.
+    """
+    splits = split_photos(len(decoded.photos), config=unit.config)
+    if len(splits.training) < 2:
+        raise JobError(
+            f"{unit}: {len(decoded.photos)} readable photos leave {len(splits.training)} to train: add photos"
+        )
+    task = Task(
+        config=unit.config.model_dump(mode="json"),
+        name=str(unit),
+        training=decoded.photos.subset(splits.training),
+        validation=decoded.photos.subset(splits.validation),
+        calibration=decoded.photos.subset(splits.calibration),
+        weights=weights,
+        metrics=_origin(unit, decoded, splits),
+        report=report,
+    )
+    answer = _fit(unit, task)
+    if "refused" in answer:
+        storage.delete_tree(unit.work_folder)  # from there the same would happen again
+        raise JobError(f"{unit}: {answer['refused']}")
+    registry.set_alias(
+        unit.config.detectors,
+        unit.config.category,
+        alias=unit.alias,
+        detector_id=answer["detector_id"],
+        reason="trained",
+    )
+    storage.delete_tree(unit.work_folder)
+    return answer["detector_id"], task.metrics | answer["figures"]
+
+
+def _fit(unit: Unit, task: Task) -> dict[str, Any]:
+    """The first worker's answer, see `jobs.training.worker.work`."""
+    config = unit.config
+    folder, _, name = unit.work_folder.rpartition("/")
+    filesystem, path = storage.arrow_filesystem(folder)
+    trainer = TorchTrainer(
+        _training_function(task),
+        scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=config.use_gpu),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
+        ),
+    )
+    try:
+        result: Any = trainer.fit()  # typed as Train V1's Result, which has no return_value
+    except (ray.exceptions.RayError, ray.train.TrainingFailedError) as error:
+        if (found := _registered_meanwhile(unit)) is not None:
+            return found
+        raise JobError(
+            f"{unit}: training stopped: {cause(error)}; the same command continues from the last checkpoint, and "
+            f"afresh once {unit.work_folder} is deleted"
+        ) from error
+    answer: dict[str, Any] = result.return_value
+    return answer
+
+
+def _registered_meanwhile(unit: Unit) -> dict[str, Any] | None:
+    found = None if unit.config.retrain else trained_already(unit)
+    return None if found is None else {"detector_id": found[0], "figures": found[1]}
+
+
+def _training_function(task: Task) -> Any:
+    """What each worker runs.
+
+    A function within a function travels by value, its task with it: Ray Train's controller, which holds it too, need
+    not import the network, and that takes longer than many a training.
+    """
+
+    def work() -> dict[str, Any]:
+        from jobs.training.worker import work
+
+        return work(task)
+
+    return work
+
+
+def _origin(unit: Unit, decoded: DecodedPhotos, splits: Splits) -> dict[str, Any]:
+    """Where the detector comes from; made here, where the repository is."""
+    config = unit.config.model_dump(mode="json")
+    seen = np.concatenate([splits.training, splits.validation])
+    return {
+        "category": unit.config.category,
+        "training_key": unit.key,
+        "lineage": lineage(config, manifest_hash=unit.manifest_hash),
+        "photos": {
+            "train": len(splits.training),
+            "validation": len(splits.validation),
+            "calibration": len(splits.calibration),
+        },
+        "training_photos": training_photos(decoded.readable.take(seen)),
+        "workers": unit.config.workers,
+    }

@@ -1,0 +1,209 @@
+"""The units of a training: every combination of category, variant and seed, and what is known of one beforehand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import ValidationError
+
+from jobs import storage
+from jobs.archive.manifest import list_archive
+from jobs.cluster.progress import Report
+from jobs.detectors import registry
+from jobs.detectors.lineage import manifest_hash
+from jobs.errors import RequestError
+from jobs.storage import uris
+from jobs.training.config import TrainConfig
+from jobs.training.photos import BlockPhotos
+from model.statistics.calibration import smallest_sample
+from model.training.splits import split_calibration
+
+FEWEST_PHOTOS = 2
+_OUTCOME_FIELDS = ("detector", "optimiser", "calibration_fraction", "validation_fraction", "max_pixels")
+"""Fields that decide what comes out of a training; the others decide where and how it runs."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One detector to train.
+
+    Attributes:
+        config: the request for this detector alone.
+        manifest: MANIFEST rows of the category's flawless photos, ``image_id`` the row number.
+    """
+
+    config: TrainConfig
+    manifest: pa.Table
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{self.config.category} {self.config.variant} seed {self.config.detector.seed}"
+
+    @property
+    def alias(self) -> str:
+        """The alias that the trained detector gets: it tells which detectors of a fleet are there already."""
+        return f"{self.config.variant}.seed{self.config.detector.seed}"
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits of everything that decides the outcome: configuration and photos."""
+        config = self.config.model_dump(mode="json")
+        decisive = [{name: config[name] for name in _OUTCOME_FIELDS}, self.manifest_hash]
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def manifest_hash(self) -> str:
+        """Names the photos, 64 hex digits."""
+        return manifest_hash(self.manifest)
+
+    @property
+    def work_folder(self) -> str:
+        """Where checkpoints are kept until the detector is registered: the same for the same request."""
+        name = f"{self.config.category}.{self.config.variant}.{self.key}"
+        return uris.join(self.config.detectors, ".train", name)
+
+    @property
+    def photos_key(self) -> tuple[str, int]:
+        """Units with the same category and side in pixels share decoded photos."""
+        return self.config.category, self.config.detector.image_size
+
+    @property
+    def weights_key(self) -> tuple[str, str]:
+        """Units with the same backbone and weights share them."""
+        return self.config.detector.backbone, self.config.detector.weights
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Ascending photo indices, disjoint, that together are all photos of a unit."""
+
+    training: npt.NDArray[np.int64]
+    validation: npt.NDArray[np.int64]
+    calibration: npt.NDArray[np.int64]
+
+
+def split_photos(count: int, *, config: TrainConfig) -> Splits:
+    """Who trains, who decides when to stop, who calibrates; the calibration photos have no part in either.
+
+    Args:
+        count: number of readable photos, at least 2.
+        config: fractions and seed of the unit.
+
+    Raises:
+        ValueError: fewer photos than parts.
+    """
+    seed = config.detector.seed
+    rest, calibration = split_calibration(count, fraction=config.calibration_fraction, seed=seed)
+    share = config.validation_share / (1 - config.calibration_fraction)
+    if share == 0:
+        return Splits(rest, rest[:0], calibration)
+    training, validation = split_calibration(len(rest), fraction=share, seed=seed)
+    return Splits(rest[training], rest[validation], calibration)
+
+
+def plan_units(config: TrainConfig) -> list[Unit]:
+    """All units of a request, category by category, and warnings about what their photos cannot support.
+
+    Raises:
+        RequestError: a category without enough flawless photos, or no category at all.
+    """
+    wanted = config.categories or _categories(config.data)
+    return [unit for category in wanted for unit in _units(config, category)]
+
+
+def _units(config: TrainConfig, category: str) -> list[Unit]:
+    manifest = _flawless(config, category)
+    first = config.detector.seed
+    return [
+        Unit(_config_of(config, category, variant=variant, seed=seed), manifest)
+        for variant in config.asked_variants
+        for seed in range(first, first + config.seeds)
+    ]
+
+
+def _config_of(config: TrainConfig, category: str, *, variant: str, seed: int) -> TrainConfig:
+    """The request for one unit alone: with it on the command line, the same detector comes out."""
+    alone = {
+        "category": category,
+        "variant": variant,
+        "variants": [],
+        "seeds": 1,
+        "validation_fraction": config.validation_share,
+        "detector": config.detector_of(variant, seed=seed).model_dump(),
+    }
+    try:
+        return TrainConfig.model_validate(config.model_dump() | alone)
+    except ValidationError as error:  # a folder's name, for all else was validated before
+        raise RequestError(
+            f"{config.data} has a folder that cannot be a category: {error.errors()[0]['msg']}"
+        ) from error
+
+
+def _categories(data: str) -> list[str]:
+    below = len(data) + 1
+    keys = (info.uri[below:].split("/") for info in storage.list_objects(data))
+    found = sorted({parts[0] for parts in keys if parts[1:3] == ["train", "good"] and len(parts) > 3})
+    if not found:
+        raise RequestError(f"{data} holds no category: expected photos in <category>/train/good/")
+    return found
+
+
+def _flawless(config: TrainConfig, category: str) -> pa.Table:
+    folder = uris.join(config.data, category, "train", "good")
+    manifest = list_archive(folder, key_pattern="(?P<category>)")
+    if len(manifest) < FEWEST_PHOTOS:
+        raise RequestError(f"expected at least {FEWEST_PHOTOS} flawless photos in {folder}, got {len(manifest)}")
+    held_out = len(split_calibration(len(manifest), fraction=config.calibration_fraction, seed=config.detector.seed)[1])
+    needed = smallest_sample(config.false_alarm_rate)
+    if held_out < needed:
+        print(
+            f"warning: {held_out} held-out photos of {category} cannot support a false-alarm rate of "
+            f"{config.false_alarm_rate:g}: {needed} are needed; with fewer no photo is ever flagged. Add photos or "
+            "raise --calibration-fraction"
+        )
+    return manifest
+
+
+def trained_already(unit: Unit) -> tuple[str, dict[str, Any]] | None:
+    """The detector that this very unit came to earlier, id and metrics; None where there is none."""
+    config = unit.config
+    detector_id = registry.aliases(config.detectors, config.category).get(unit.alias)
+    if detector_id is None:
+        return None
+    try:
+        metrics = registry.metrics(config.detectors, config.category, detector_id=detector_id)
+    except RequestError:
+        return None  # the alias outlived its detector: train it again
+    return (detector_id, metrics) if metrics.get("training_key") == unit.key else None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the workers of one unit get.
+
+    Attributes:
+        config: the unit's TrainConfig, as JSON.
+        name: of the unit, for progress.
+        training: photos that train.
+        validation: photos that decide when to stop, maybe none.
+        calibration: photos that calibrate.
+        weights: reference to the backbone's weights by name, or to None.
+        metrics: what the detector's metrics.json says of its origin.
+        report: shows epochs as they pass.
+    """
+
+    config: dict[str, Any]
+    name: str
+    training: BlockPhotos
+    validation: BlockPhotos
+    calibration: BlockPhotos
+    weights: Any
+    metrics: dict[str, Any]
+    report: Report

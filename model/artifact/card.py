@@ -1,0 +1,157 @@
+"""The page about a detector that a person reads: what it is, what its calibration supports, where it comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from model.config import DetectorConfig
+from model.statistics.calibration import Calibration, cross_conformal_bound, smallest_sample
+
+_RATES = (0.1, 0.05, 0.01, 0.001)  # what people ask for; the calibration holds others as well
+_CONFIDENCE = 0.9
+
+
+def detector_card(
+    config: DetectorConfig, *, detector_id: str, calibration: Calibration | None, metrics: Mapping[str, object]
+) -> str:
+    """Returns the card as Markdown.
+
+    Args:
+        config: what the detector is.
+        detector_id: its content hash.
+        calibration: None gives a card that says that there are no p-values.
+        metrics: JSON figures, and under ``lineage`` where the detector comes from (see jobs.detectors.lineage);
+        shown as they
+            are, but for the hashes under ``training_photos``, which are counted.
+    """
+    figures = json.dumps(_readable(metrics), indent=2, sort_keys=True).splitlines()
+    return "\n".join(
+        [
+            f"# Detector {detector_id}: {config.variant}",
+            "",
+            "It has seen flawless photos of one kind of asset and scores how unusual a new photo is: higher is more "
+            "unusual. Not every unusual photo shows a defect. Method: AttentDifferNet (arXiv 2401.08686) on DifferNet "
+            "(arXiv 2008.12577).",
+            "",
+            *_what_it_is(config),
+            "",
+            "## Calibration",
+            "",
+            *_what_it_promises(calibration),
+            "",
+            "## Lineage",
+            "",
+            *_where_it_comes_from(metrics),
+            "",
+            "## Figures and configuration",
+            "",
+            *(f"    {line}" for line in figures),
+            "",
+            "## Licence",
+            "",
+            _licence(config),
+            "",
+        ]
+    )
+
+
+def _where_it_comes_from(metrics: Mapping[str, object]) -> list[str]:
+    known = metrics.get("lineage")
+    if not isinstance(known, Mapping):
+        return ["Not recorded."]
+    parent = known.get("parent")
+    made = f"by recalibrating {parent}, whose weights it has" if parent else "by training"
+    photos = metrics.get("photos")
+    counts = f"{json.dumps(photos, sort_keys=True)}, " if photos else ""
+    return [
+        f"- made {made}, {known.get('created_at')}",
+        f"- photos: {counts}manifest {known.get('manifest_hash')}",
+        f"- code: commit {known.get('git_commit') or 'unknown'}",
+    ]
+
+
+def _readable(metrics: Mapping[str, object]) -> dict[str, object]:
+    photos = metrics.get("training_photos")
+    return {**metrics, "training_photos": f"{len(photos)} hashes"} if isinstance(photos, list) else dict(metrics)
+
+
+def _what_it_is(config: DetectorConfig) -> list[str]:
+    attention = ", ".join(f"{block.kind} after {stage}" for stage, block in config.attention.items())
+    trained = f", trained: {config.attention_training}" if attention else ""
+    return [
+        f"- backbone: {config.backbone}, weights {config.weights}, frozen; pooling {config.pooling}",
+        f"- attention: {attention or 'none'}{trained}",
+        f"- flow: {config.flow.blocks} blocks, {config.flow.hidden_layers} hidden layers of {config.flow.hidden_width}",
+        f"- input: {config.image_size} x {config.image_size} px at {config.scales} scales, feature scaling "
+        f"{config.feature_scaling}, {config.precision}",
+        f"- views: {config.views} rotations in scoring; {config.train_views} per photo and epoch in training, angles "
+        f"{config.train_angles}, padding {config.rotation_padding}",
+    ]
+
+
+def _what_it_promises(calibration: Calibration | None) -> list[str]:
+    if calibration is None:
+        return ["None: raw scores only, no p-values and no thresholds."]
+    promise = _split_promise(calibration) if calibration.method == "split" else _cross_promise(calibration)
+    return [
+        *promise,
+        "",
+        "This holds for flawless photos taken like these: new cameras, sites or seasons need a new calibration.",
+    ]
+
+
+def _split_promise(calibration: Calibration) -> list[str]:
+    return [
+        f"{len(calibration.scores)} flawless photos that this detector was not trained on (split-conformal); the "
+        f"lowest false-alarm rate they can hold is {calibration.smallest_rate:.2%}. The rate asked for holds on "
+        "average over calibration sets; the last column holds it for this very set.",
+        "",
+        "| false-alarm rate asked for | report scores above | rate to expect from this calibration (90 % interval) "
+        f"| to stay below the rate with {_CONFIDENCE:.0%} probability, report scores above |",
+        "|---|---|---|---|",
+        *(_split_row(calibration, rate) for rate in _RATES),
+    ]
+
+
+def _split_row(calibration: Calibration, rate: float) -> str:
+    threshold, safe = calibration.threshold(rate), calibration.threshold(rate, confidence=_CONFIDENCE)
+    needs = f"not possible, needs {smallest_sample(rate, confidence=_CONFIDENCE)} photos"
+    last = needs if safe is None else f"{safe:.6g}"
+    if threshold is None:
+        return f"| {rate:.1%} | not possible, needs {smallest_sample(rate)} photos | | {last} |"
+    low, high = calibration.false_alarm_interval(rate)
+    return f"| {rate:.1%} | {threshold:.6g} | {low:.2%} to {high:.2%} | {last} |"
+
+
+def _cross_promise(calibration: Calibration) -> list[str]:
+    folds = calibration.folds or 0
+    return [
+        f"{len(calibration.scores)} flawless photos, each scored by one of {folds} detectors that were trained without "
+        "its fold (cross-conformal). This detector was trained on all of them, so the rates are approximate: nothing "
+        "is guaranteed for finite samples. Recalibrate on photos that it has not seen for a rate that holds.",
+        "",
+        f"| false-alarm rate asked for | report scores above | guaranteed only if all {folds} detectors scored |",
+        "|---|---|---|",
+        *(_cross_row(calibration, rate, folds=folds) for rate in _RATES),
+    ]
+
+
+def _cross_row(calibration: Calibration, rate: float, *, folds: int) -> str:
+    threshold = calibration.threshold(rate)
+    if threshold is None:
+        return f"| {rate:.1%} | not possible, needs {smallest_sample(rate)} photos | |"
+    bound = cross_conformal_bound(rate, photos=len(calibration.scores), folds=folds)
+    return f"| {rate:.1%} | {threshold:.6g} | at most {bound:.2%} |"
+
+
+def _licence(config: DetectorConfig) -> str:
+    photos = "The flow was fitted to the training photos: whoever owns them decides who may have it."
+    if config.weights == "random":
+        return f"The backbone's weights are random, no outside weights are in this folder. {photos}"
+    if config.weights == "imagenet":
+        return (
+            "The backbone's weights are torchvision's, trained on ImageNet, whose images are offered for "
+            f"non-commercial research and education: check that your use is allowed. {photos}"
+        )
+    return f"The backbone's weights come from {config.weights}: their licence applies. {photos}"

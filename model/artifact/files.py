@@ -1,0 +1,128 @@
+"""The files of an artifact: their names, the id that their content gives, and how damage in them is named.
+
+Needs no torch, so that the registry's verbs answer at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+
+from model.config import DetectorConfig
+from model.statistics.calibration import Calibration
+
+JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
+"""What json.dumps writes."""
+
+_Content = TypeVar("_Content")
+
+FORMAT_VERSION = 1
+ARTIFACT_FILES = ("detector.safetensors", "config.json", "calibration.json", "metrics.json", "card.md")
+"""Every file of an artifact; all of them are always there."""
+
+WEIGHTS, CONFIG, CALIBRATION, METRICS, CARD = ARTIFACT_FILES
+_LARGEST_JSON_BYTES = 64 << 20  # a few million calibration scores; anything larger is damage or malice
+
+
+class ArtifactError(ValueError):
+    """A folder that is no intact artifact, or a detector that would make none; one line: what was needed, what came."""
+
+    def __init__(self, message: str) -> None:
+        """Cuts the message to one short line, for parts of it may come from a hostile file."""
+        super().__init__(ascii(" ".join(message.split()))[1:-1][:400])
+
+
+def content_id(folder: Path) -> str:
+    """The detector's id: 16 hex digits of SHA-256 over names, lengths and bytes of weights, config and calibration.
+
+    Raises:
+        ArtifactError: one of these files is missing or cannot be read.
+    """
+    digest = hashlib.sha256()
+    for name in (WEIGHTS, CONFIG, CALIBRATION):
+        reading(folder / name, lambda path: _digest_file(digest, path))
+    return digest.hexdigest()[:16]
+
+
+def parsed_config(content: object) -> DetectorConfig:
+    """The content of config.json as a DetectorConfig.
+
+    Raises:
+        ArtifactError: another format version, or a field that is wrong.
+    """
+    found = content.get("format_version") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or found != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{CONFIG} needs format_version {FORMAT_VERSION}, got {found!r}: use a version that knows it"
+        )
+    try:
+        return DetectorConfig.model_validate(content.get("detector"))
+    except ValidationError as error:
+        raise ArtifactError(f"{CONFIG} holds no detector config: {_first_fault(error)}") from error
+
+
+def parsed_calibration(content: object) -> Calibration | None:
+    """The content of calibration.json; None where the detector has no calibration.
+
+    Raises:
+        ArtifactError: scores that are none, see ``Calibration``.
+    """
+    try:
+        return None if content is None else Calibration.model_validate(content)
+    except ValidationError as error:
+        raise ArtifactError(f"{CALIBRATION} holds no calibration: {_first_fault(error)}") from error
+
+
+def _first_fault(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+
+
+def reading(path: Path, read: Callable[[Path], _Content]) -> _Content:
+    """What ``read`` makes of an artifact's file.
+
+    Raises:
+        ArtifactError: the file is missing, cut or damaged.
+    """
+    try:
+        return read(path)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"an artifact needs {path.name}, {path.parent} has none") from error
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path.name} cannot be read, it may be cut or damaged: {error}") from error
+
+
+def read_json(path: Path) -> object:
+    """The content of a JSON file of at most 64 MiB; raises as ``reading`` does."""
+    return reading(path, _parsed_json)
+
+
+def _parsed_json(path: Path) -> object:
+    if path.stat().st_size > _LARGEST_JSON_BYTES:
+        raise ValueError(f"at most {_LARGEST_JSON_BYTES} bytes are read, got {path.stat().st_size}")
+    return json.loads(path.read_bytes())
+
+
+def json_bytes(content: object) -> bytes:
+    """``content`` as a JSON file whose bytes depend on nothing else.
+
+    Raises:
+        ArtifactError: something JSON has no word for, or a number that is not finite.
+    """
+    try:
+        return json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"metrics must be JSON with finite numbers: {error}") from error
+
+
+def _digest_file(digest: hashlib._Hash, path: Path) -> None:
+    digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)

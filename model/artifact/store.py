@@ -1,0 +1,230 @@
+"""A trained detector as one folder of plain data, named by its content; nothing in it can execute.
+
+- ``detector.safetensors``: every parameter and persistent buffer, in torch's names;
+- ``config.json``: format version and DetectorConfig;
+- ``calibration.json``: held-out flawless scores, or null;
+- ``metrics.json``: figures and lineage of the training run, as its caller gave them, and library versions;
+- ``card.md``: the same for a human reader.
+
+The first three decide scores and p-values, and the hash of their bytes is the detector's id: training again with the
+same outcome gives the same id, and nobody can change a detector without changing its name.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from model.artifact.card import detector_card
+from model.artifact.files import (
+    CALIBRATION,
+    CARD,
+    CONFIG,
+    FORMAT_VERSION,
+    JSON,
+    METRICS,
+    WEIGHTS,
+    ArtifactError,
+    content_id,
+    json_bytes,
+    parsed_calibration,
+    parsed_config,
+    read_json,
+    reading,
+)
+from model.config import DetectorConfig, Precision
+from model.detector import AttentDifferNet
+from model.statistics.calibration import Calibration
+
+_LIBRARIES = ("torchvision", "FrEIA", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A loaded detector, in evaluation mode, and what is known about it."""
+
+    detector_id: str
+    detector: AttentDifferNet
+    calibration: Calibration | None
+    metrics: Mapping[str, JSON]
+
+
+def save_artifact(
+    folder: Path, detector: AttentDifferNet, *, calibration: Calibration | None, metrics: Mapping[str, JSON]
+) -> str:
+    """Writes ``detector`` into ``folder``, which is made if need be; files of an earlier artifact there are replaced.
+
+    Args:
+        folder: not visible to readers before this returns, for the files are written one by one.
+        detector: on any device, in any memory format.
+        calibration: scores of held-out flawless photos under this detector.
+        metrics: figures and lineage: manifest hash, counts, seed, git commit, ...; versions of the libraries are added.
+
+    Returns:
+        The detector's id, see ``content_id``.
+
+    Raises:
+        ArtifactError: weights that are not finite or do not fit ``detector.config``, or metrics that are no JSON.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+    _check_tensors(tensors, config=detector.config)
+    metrics_bytes = json_bytes(recorded := {"versions": _versions(), **metrics})
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / WEIGHTS)
+    _write_config(folder, detector.config)
+    (folder / METRICS).write_bytes(metrics_bytes)
+    return _finish(folder, detector.config, calibration=calibration, metrics=recorded)
+
+
+def recalibrate_artifact(
+    folder: Path,
+    source: Path,
+    *,
+    calibration: Calibration,
+    metrics: Mapping[str, JSON],
+    precision: Precision | None = None,
+) -> str:
+    """Writes a copy of an artifact with another calibration: the same bytes of weights, a new id.
+
+    Args:
+        folder: a new one, not visible to readers before this returns.
+        source: an artifact whose content was verified.
+        calibration: scores of flawless photos that the detector was not trained on, under this very detector.
+        metrics: figures and lineage of the copy, as in ``save_artifact``; nothing is added.
+        precision: arithmetic that the calibration was made with; None leaves the config as it is, byte for byte.
+
+    Returns:
+        The copy's id; the source's where the calibration is the same.
+
+    Raises:
+        ArtifactError: a file of ``source`` is missing or damaged, or metrics that are no JSON.
+    """
+    config = parsed_config(read_json(source / CONFIG))
+    metrics_bytes = json_bytes(metrics)
+    folder.mkdir(parents=True)
+    for name in (WEIGHTS, CONFIG):
+        shutil.copyfile(source / name, folder / name)
+    if precision not in (None, config.precision):
+        config = config.model_copy(update={"precision": precision})
+        _write_config(folder, config)
+    (folder / METRICS).write_bytes(metrics_bytes)
+    return _finish(folder, config, calibration=calibration, metrics=metrics)
+
+
+def _write_config(folder: Path, config: DetectorConfig) -> None:
+    content = {"format_version": FORMAT_VERSION, "detector": config.model_dump(mode="json")}
+    (folder / CONFIG).write_bytes(json_bytes(content))
+
+
+def _finish(
+    folder: Path, config: DetectorConfig, *, calibration: Calibration | None, metrics: Mapping[str, JSON]
+) -> str:
+    """Adds the calibration to weights and config, and the card, which names the id that these three give."""
+    (folder / CALIBRATION).write_bytes(json_bytes(calibration.model_dump(mode="json") if calibration else None))
+    detector_id = content_id(folder)
+    card = detector_card(config, detector_id=detector_id, calibration=calibration, metrics=metrics)
+    (folder / CARD).write_text(card, encoding="utf-8")
+    return detector_id
+
+
+def load_artifact(
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    expected_id: str | None = None,
+    precision: Precision | None = None,
+    from_cache: bool = False,
+) -> Artifact:
+    """Reads and verifies an artifact.
+
+    On the same machine a loaded detector scores bit for bit as the saved one, if that kept torch's default memory
+    format: the rounding of convolutions depends on it, and an artifact has none.
+
+    Args:
+        folder: what ``save_artifact`` wrote.
+        device: where the detector goes.
+        expected_id: the id it was asked for by; None takes whatever lies there.
+        precision: arithmetic to score with, if it is to be another than the config's.
+        from_cache: the folder has the detector's id as its name, its content was verified when it was put there, and
+            nobody will change it: it is not verified again, and on a CPU the weights stay in the file, whose pages all
+            processes of a machine share.
+
+    Raises:
+        ArtifactError: a file is missing, damaged, of an unknown format, or does not fit the others or the id.
+    """
+    detector_id = folder.name if from_cache else content_id(folder)
+    if expected_id is not None and detector_id != expected_id:
+        raise ArtifactError(f"needed detector {expected_id}, but the content of {folder} has the id {detector_id}")
+    config = parsed_config(read_json(folder / CONFIG))
+    calibration = parsed_calibration(read_json(folder / CALIBRATION))
+    metrics = read_json(folder / METRICS)
+    if not isinstance(metrics, dict):
+        raise ArtifactError(f"{METRICS} needs a JSON object, got {type(metrics).__name__}")
+    config = config if precision is None else config.model_copy(update={"precision": precision})
+    tensors = reading(folder / WEIGHTS, load_file)
+    _check_tensors(tensors, config=config, are_finite=from_cache)
+    with _NoRandomWeights():
+        detector = AttentDifferNet(config)
+    # A copy otherwise: a file that is mapped into memory and cut short by someone would kill the process.
+    detector.load_state_dict(tensors, strict=True, assign=from_cache)
+    return Artifact(detector_id, detector.to(device).eval(), calibration, metrics)
+
+
+class _NoRandomWeights(TorchFunctionMode):
+    """Leaves weights uninitialised that are about to be loaded: drawing 172 million of them takes a second."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        given = kwargs or {}
+        if func in (Tensor.uniform_, Tensor.normal_):
+            return args[0]
+        if func in (nn.init.kaiming_uniform_, nn.init.uniform_):  # what these call does not come by here
+            return given["tensor"]
+        return func(*args, **given)
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], *, config: DetectorConfig, are_finite: bool = False) -> None:
+    """Compares with a detector on the meta device, which holds no memory, however large the config says it is."""
+    if max(config.flow.blocks, config.flow.hidden_layers) > len(tensors):
+        raise ArtifactError(f"{CONFIG} asks for more flow layers than {WEIGHTS} has tensors ({len(tensors)})")
+    try:
+        with torch.device("meta"):
+            needed = AttentDifferNet(config).state_dict()
+    except (ValueError, RuntimeError) as error:
+        raise ArtifactError(f"no detector can be built from {CONFIG}: {error}") from error
+    if absent := sorted(needed.keys() - tensors.keys()):
+        raise ArtifactError(f"{WEIGHTS} needs {len(needed)} tensors, {len(absent)} are missing: {absent[:3]}")
+    if unknown := sorted(tensors.keys() - needed.keys()):
+        raise ArtifactError(f"{WEIGHTS} needs {len(needed)} tensors, got {len(unknown)} unknown ones: {unknown[:3]}")
+    for name, tensor in tensors.items():
+        _check_tensor(name, tensor, needed=needed[name], is_finite=are_finite)
+
+
+def _check_tensor(name: str, tensor: Tensor, *, needed: Tensor, is_finite: bool) -> None:
+    if tensor.shape != needed.shape or tensor.dtype != needed.dtype:
+        wanted, got = (f"{one.dtype} {tuple(one.shape)}" for one in (needed, tensor))
+        raise ArtifactError(f"{WEIGHTS}: {name} needs {wanted}, got {got}")
+    if tensor.is_floating_point() and not (is_finite or bool(tensor.isfinite().all())):
+        raise ArtifactError(f"{WEIGHTS}: {name} needs finite numbers, got NaN or infinity")
+    # The flow's permutations follow from the config and are real even on meta; a forged one could index out of bounds.
+    if not needed.is_meta and not torch.equal(tensor, needed):
+        raise ArtifactError(f"{WEIGHTS}: {name} is a constant, its values are not those that {CONFIG} implies")
+
+
+def _versions() -> dict[str, str]:
+    others = {library: version(library) for library in _LIBRARIES}
+    return {"python": platform.python_version(), "torch": torch.__version__, **others}  # torch names its CUDA there

@@ -1,0 +1,1 @@
+"""The network: backbone, attention, normalizing flow, and what scales features between them."""

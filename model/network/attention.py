@@ -1,0 +1,200 @@
+"""Attention blocks for convolutional feature maps, and the registry that builds them by name.
+
+Squeeze-and-Excitation (arXiv 1709.01507), CBAM (arXiv 1807.06521) and ECA (arXiv 1910.03151). The published gate is
+sigmoid(u) at random initialisation. On a frozen backbone, where no classification loss ever trains the gates, that
+alone costs 7 (SE) and 13 (CBAM) points of AUROC, so the default gate is 2 * sigmoid(u) with its last layer at zero:
+exactly 1, an untrained block changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from model.config import AttentionConfig
+from model.network.gates import Gate, GateInput
+
+GateStart = Literal["identity", "sigmoid"]
+AttentionBuilder = Callable[[AttentionConfig, int], nn.Module]
+Setting = Literal["reduction", "spatial_kernel"]
+
+_BUILDERS: dict[str, AttentionBuilder] = {}
+_SETTINGS: dict[str, tuple[Setting, ...]] = {}
+
+
+def register_attention(
+    kind: str, *, settings: tuple[Setting, ...] = ()
+) -> Callable[[AttentionBuilder], AttentionBuilder]:
+    """Decorates a builder ``(config, channels) -> module`` of the attention kind ``kind``.
+
+    The module maps (N, channels, H, W) to the same shape and type, for every H, W >= 1: scoring gives it bf16 maps, its
+    own weights stay float32. What it makes with
+    :class:`model.network.gates.Gate` and :class:`model.network.gates.GateInput` takes part in attention training and
+    is watched by
+    the collapse guard.
+
+    Args:
+        kind: its name in configurations.
+        settings: the fields of AttentionConfig that the builder reads beside ``gate``: a search varies no others.
+
+    Raises:
+        ValueError: the kind is taken.
+    """
+
+    def register(builder: AttentionBuilder) -> AttentionBuilder:
+        if kind in _BUILDERS:
+            raise ValueError(f"attention kind {kind!r} is registered already, choose another name")
+        _BUILDERS[kind], _SETTINGS[kind] = builder, settings
+        return builder
+
+    return register
+
+
+def attention_settings(kind: str) -> tuple[Setting, ...]:
+    """The fields of AttentionConfig that blocks of a registered kind depend on, beside ``gate``."""
+    return _SETTINGS[kind]
+
+
+def attention_kinds() -> tuple[str, ...]:
+    """Returns the registered kinds, in order of registration."""
+    return tuple(_BUILDERS)
+
+
+def build_attention(config: AttentionConfig, channels: int) -> nn.Module:
+    """Builds the block ``config`` for feature maps of ``channels`` channels, initialised from torch's generator."""
+    return _BUILDERS[config.kind](config, channels)
+
+
+def _zero(layer: nn.Conv2d) -> None:
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel gate: global average pool, fc to C/r, ReLU, fc to C, sigmoid (arXiv 1709.01507, section 3).
+
+    The layers are torchvision's (``fc1`` and ``fc2``, 1x1 convolutions), so with ``gate="sigmoid"`` and equal weights
+    it equals ``torchvision.ops.SqueezeExcitation`` as long as ``average`` is not fitted.
+
+    Attributes:
+        average: standardises the averages once fitted; raw activations of tens would saturate the gate.
+        gate: its scale is 2, which makes a zero last layer the identity, or 1, the published gate.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16, gate: GateStart = "identity") -> None:
+        """Builds the block with max(1, channels // reduction) squeezed units."""
+        super().__init__()
+        squeezed = max(1, channels // reduction)
+        self.average = GateInput(channels)
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+        self.gate = Gate(2.0 if gate == "identity" else 1.0)
+        if gate == "identity":
+            _zero(self.fc2)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Returns (N, C, H, W): each channel of ``maps`` times its gate in (0, scale)."""
+        squeezed = self.average(maps.mean((2, 3), keepdim=True, dtype=torch.float32))
+        gate: Tensor = self.gate(self.fc2(torch.relu(self.fc1(squeezed))))
+        return maps * gate.to(maps.dtype)
+
+
+class CBAM(nn.Module):
+    """Channel gate, then spatial gate (arXiv 1807.06521, section 3).
+
+    The channel gate adds what a shared MLP (``fc1``, ``fc2``) makes of the average and the maximum over positions. The
+    spatial gate is one k x k convolution (``conv``) of the mean and the maximum over channels, in that order.
+
+    Attributes:
+        average: standardises the averages over positions once fitted.
+        maximum: standardises the maxima over positions once fitted.
+        position: standardises mean and maximum over channels once fitted.
+        channel_gate: its scale is 2, which makes a zero last layer the identity, or 1, the published gate.
+        spatial_gate: of the same scale.
+    """
+
+    def __init__(
+        self, channels: int, *, reduction: int = 16, spatial_kernel: int = 7, gate: GateStart = "identity"
+    ) -> None:
+        """Builds the block with max(1, channels // reduction) squeezed units; ``spatial_kernel``: pixels, odd."""
+        super().__init__()
+        squeezed = max(1, channels // reduction)
+        self.average, self.maximum, self.position = GateInput(channels), GateInput(channels), GateInput(2)
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+        self.conv = nn.Conv2d(2, 1, spatial_kernel, padding=spatial_kernel // 2)
+        scale = 2.0 if gate == "identity" else 1.0
+        self.channel_gate, self.spatial_gate = Gate(scale), Gate(scale)
+        if gate == "identity":
+            _zero(self.fc2)
+            _zero(self.conv)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Returns (N, C, H, W): ``maps`` times a gate per channel, then times a gate per position."""
+        average = self._mlp(self.average(maps.mean((2, 3), keepdim=True, dtype=torch.float32)))
+        maximum = self._mlp(self.maximum(maps.amax((2, 3), keepdim=True).float()))
+        maps = maps * self.channel_gate(average + maximum).to(maps.dtype)
+        mean = maps.mean(1, keepdim=True, dtype=torch.float32)
+        position = self.position(torch.cat([mean, maps.amax(1, keepdim=True).float()], dim=1))
+        spatial_gate: Tensor = self.spatial_gate(self.conv(position))
+        return maps * spatial_gate.to(maps.dtype)
+
+    def _mlp(self, pooled: Tensor) -> Tensor:
+        hidden: Tensor = self.fc2(torch.relu(self.fc1(pooled)))
+        return hidden
+
+
+class EfficientChannelAttention(nn.Module):
+    """Channel gate of ECA-Net: global average pool, 1-d convolution over channels, sigmoid (arXiv 1910.03151).
+
+    No bottleneck: each gate depends on its channel and its k - 1 neighbours, see `eca_kernel`. As in the paper the
+    convolution has no bias; the identity gate starts with weights of zero.
+
+    Attributes:
+        average: standardises the averages once fitted; raw activations of tens would saturate the gate.
+        conv: the convolution over channels, weight (1, 1, k).
+        gate: its scale is 2, which makes zero weights the identity, or 1, the published gate.
+    """
+
+    def __init__(self, channels: int, *, gate: GateStart = "identity") -> None:
+        """Builds the block; ``channels`` decides the kernel."""
+        super().__init__()
+        kernel = eca_kernel(channels)
+        self.average = GateInput(channels)
+        self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
+        self.gate = Gate(2.0 if gate == "identity" else 1.0)
+        if gate == "identity":
+            nn.init.zeros_(self.conv.weight)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Returns (N, C, H, W): each channel of ``maps`` times its gate in (0, scale)."""
+        average = self.average(maps.mean((2, 3), keepdim=True, dtype=torch.float32))
+        mixed = self.conv(average.flatten(1).unsqueeze(1)).view(average.shape)
+        gate: Tensor = self.gate(mixed)
+        return maps * gate.to(maps.dtype)
+
+
+def eca_kernel(channels: int) -> int:
+    """The kernel of ECA for C channels: t = floor(|log2(C) + 1| / 2), plus one where t is even (arXiv 1910.03151)."""
+    kernel = int(abs((math.log2(channels) + 1) / 2))
+    return kernel if kernel % 2 else kernel + 1
+
+
+@register_attention("se", settings=("reduction",))
+def _build_squeeze_excitation(config: AttentionConfig, channels: int) -> nn.Module:
+    return SqueezeExcitation(channels, reduction=config.reduction, gate=config.gate)
+
+
+@register_attention("cbam", settings=("reduction", "spatial_kernel"))
+def _build_cbam(config: AttentionConfig, channels: int) -> nn.Module:
+    return CBAM(channels, reduction=config.reduction, spatial_kernel=config.spatial_kernel, gate=config.gate)
+
+
+@register_attention("eca")
+def _build_eca(config: AttentionConfig, channels: int) -> nn.Module:
+    return EfficientChannelAttention(channels, gate=config.gate)

@@ -1,0 +1,1 @@
+"""The fast way to score: bf16, channels last, many views in a pass."""

@@ -1,0 +1,1 @@
+"""Calibration, p-values, AUROC, intervals."""

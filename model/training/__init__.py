@@ -1,0 +1,1 @@
+"""Training of attention and flow on flawless photos."""

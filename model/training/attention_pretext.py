@@ -1,0 +1,222 @@
+"""Attention that learns from flawless photos alone, before the flow: the rank-id pretext of our study.
+
+Gates trained by the flow's likelihood find that small features are likely ones: gate and loss fall, and AUROC with
+them. Here attention learns what it is for, to make deviations stand out. Pairs of a flawless photo and the same with
+synthetic defects (model.training.synthetic_defects) pass the backbone; q is the log mean squared whitened feature,
+with the Gaussian of
+*plain* features, which attention cannot move; and the loss ranks the defective one higher,
+
+    mean softplus(-sharpness * (q_defective - q_flawless)) + identity_weight * sum over gates of mean (gate - 1)^2,
+
+the second term on flawless photos, averaged over scales.
+A ranking is indifferent to the scale of the features, and the second term (id, as in identity) keeps flawless photos
+where they were. Neighbours in the literature: CutPaste (arXiv 2104.04015) and DRAEM (arXiv 2108.07610) learn from
+synthetic defects too, but by classifying or segmenting them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+from torch import Tensor
+
+from model.detector import AttentDifferNet
+from model.network.gates import (
+    Statistics,
+    deviation_from_identity,
+    fitting_gate_inputs,
+    gate_statistics,
+    recorded_gates,
+    use_gate_statistics,
+)
+from model.network.rotation import rotate, scoring_angles
+from model.network.scaling import Scaling, fit_scaling
+from model.network.seeding import Stream, stream
+from model.training.metrics import TrainingDiverged
+from model.training.photos import Photos
+from model.training.synthetic_defects import with_defects
+from model.training.workers import copied_from_first
+
+FEWEST_PHOTOS = 4
+"""Two for the Gaussian, two for the pairs."""
+_GATE_PHOTOS = 128
+"""Photos that the statistics of gate inputs are taken from."""
+_GAUSSIAN_PHOTOS = 512
+"""Most photos that the Gaussian of plain features is fitted to."""
+_CHUNK_VIEWS = 32
+
+
+def fit_gate_inputs(detector: AttentDifferNet, photos: Photos, *, rng: np.random.Generator) -> None:
+    """Fits the standardisation of all gate inputs to plain features of up to 128 photos."""
+    chosen = torch.from_numpy(rng.permutation(len(photos))[:_GATE_PHOTOS].copy())
+    with fitting_gate_inputs(detector.backbone.attention):
+        _pooled(detector, photos, chosen, rng=rng, attended=True)
+
+
+def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, rng: np.random.Generator) -> float:
+    """Trains ``detector.backbone.attention`` in place, by ``detector.config.pretext``; nothing else changes.
+
+    With several categories the steps take turns: attention is one for all of them, each category has a Gaussian and
+    gate-input statistics of its own. Half of its photos fit the Gaussian, the other half makes the pairs, so that no
+    pair's flawless photo is one that the Gaussian knows. The statistics of the gate inputs are the last category's
+    afterwards: fit them to the photos that the detector is for (`fit_gate_inputs`).
+
+    Args:
+        detector: on the device to train on, its gates the identity; in evaluation mode.
+        categories: flawless photos, at least FEWEST_PHOTOS of each category.
+        rng: decides views, pairs and defects.
+
+    Returns:
+        The last step's loss; not finite where training had to stop because of that.
+    """
+    settings = detector.config.pretext
+    subjects = [_subject(detector, photos, rng=rng) for photos in categories]
+    adam = torch.optim.Adam(
+        detector.backbone.attention.parameters(),
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+    )
+    for step in range(settings.steps):
+        subject = subjects[step % len(subjects)]
+        use_gate_statistics(detector.backbone.attention, subject.statistics)
+        loss = _loss(detector, *_pairs(detector, subject, rng=rng), gaussian=subject.gaussian)
+        adam.zero_grad()
+        torch.autograd.backward(loss)
+        adam.step()
+        if not torch.isfinite(loss):
+            break
+    return float(loss.detach())
+
+
+def pretrained_attention(detector: AttentDifferNet, categories: Sequence[Photos]) -> dict[str, Tensor]:
+    """Attention that has learnt its pretext from flawless photos of several categories: one for a whole fleet.
+
+    Args:
+        detector: untrained, on the device to train on; its attention is changed.
+        categories: each category's photos, at least 4.
+
+    Returns:
+        State of ``detector.backbone.attention``, copies on the CPU.
+
+    Raises:
+        TrainingDiverged: the pretext's loss is not finite, reported as epoch 0.
+        ValueError: too few photos.
+    """
+    detector.eval()
+    _learn_pretext(detector, categories)
+    return {name: value.detach().cpu().clone() for name, value in detector.backbone.attention.state_dict().items()}
+
+
+def _learn_pretext(detector: AttentDifferNet, categories: Sequence[Photos]) -> float:
+    fewest = min(len(photos) for photos in categories)
+    if fewest < FEWEST_PHOTOS:
+        raise ValueError(f"the attention pretext needs at least {FEWEST_PHOTOS} flawless photos, got {fewest}")
+    loss = train_attention(detector, categories, rng=stream(detector.config.seed, Stream.ATTENTION))
+    if not math.isfinite(loss):
+        raise TrainingDiverged(0, loss, learning_rate=detector.config.pretext.learning_rate)
+    return loss
+
+
+def prepare_attention(detector: AttentDifferNet, photos: Photos, learnt: Mapping[str, Tensor] | None) -> float | None:
+    """Makes a detector's attention ready before its flow is trained, as ``attention_training`` asks for.
+
+    Every worker learns the whole pretext, which is short, and then takes the first one's attention: one worker and
+    several get the same.
+
+    Args:
+        detector: untrained, its attention is changed.
+        photos: flawless photos that the detector is for.
+        learnt: what `pretrained_attention` gave; None learns the pretext from ``photos``.
+
+    Returns:
+        The pretext's last loss; None where there was nothing to learn here.
+
+    Raises:
+        TrainingDiverged: the pretext's loss is not finite, reported as epoch 0.
+        ValueError: too few photos.
+    """
+    kind, loss = detector.config.attention_training, None
+    if kind == "frozen":
+        return None
+    if kind == "pretext" and learnt is None:
+        loss = _learn_pretext(detector, [photos])
+    if kind == "pretext" and learnt is not None:
+        detector.backbone.attention.load_state_dict(learnt, strict=True)
+    fit_gate_inputs(detector, photos, rng=stream(detector.config.seed, Stream.GATES))
+    copied_from_first(detector.backbone.attention)
+    return loss
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """One category of the pretext."""
+
+    photos: Photos
+    for_pairs: Tensor  # indices
+    gaussian: Scaling
+    statistics: Statistics
+
+
+def _subject(detector: AttentDifferNet, photos: Photos, *, rng: np.random.Generator) -> _Subject:
+    fit_gate_inputs(detector, photos, rng=rng)
+    order = torch.from_numpy(rng.permutation(len(photos)))
+    half = len(photos) // 2
+    plain = _pooled(detector, photos, order[:half][:_GAUSSIAN_PHOTOS], rng=rng, attended=False)
+    return _Subject(photos, order[half:], fit_scaling("whiten", plain), gate_statistics(detector.backbone.attention))
+
+
+def _loss(detector: AttentDifferNet, flawless: Tensor, defective: Tensor, *, gaussian: Scaling) -> Tensor:
+    settings = detector.config.pretext
+    with recorded_gates(detector.backbone.attention) as gates:
+        quiet = _log_deviation(detector.pooled_features(flawless), gaussian)
+    loud = _log_deviation(detector.pooled_features(defective), gaussian)
+    ranking = F.softplus(-settings.sharpness * (loud - quiet)).mean()
+    return ranking + settings.identity_weight * deviation_from_identity(gates) / detector.config.scales
+
+
+def _log_deviation(pooled: Tensor, gaussian: Scaling) -> Tensor:
+    """Log of the mean squared whitened feature, (N,)."""
+    return gaussian.apply(pooled).square().mean(1).log()
+
+
+def _pairs(detector: AttentDifferNet, subject: _Subject, *, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Flawless views and the same views with defects, each uint8 (B, 3, S, S); a pair shares its rotation."""
+    settings = detector.config.pretext
+    chosen = subject.for_pairs[torch.from_numpy(rng.integers(0, len(subject.for_pairs), settings.pairs))]
+    flawless = subject.photos.take(chosen).cpu()
+    donors = flawless.roll(1, 0)
+    defective = torch.stack(
+        [
+            with_defects(photo, donor=donor, rng=rng, defects=settings.defects, area=settings.area)
+            for photo, donor in zip(flawless, donors, strict=True)
+        ]
+    )
+    angles, padding = _angles(detector, len(chosen), rng=rng), detector.config.rotation_padding
+    return rotate(flawless, angles, padding=padding), rotate(defective, angles, padding=padding)
+
+
+@torch.no_grad()
+def _pooled(
+    detector: AttentDifferNet, photos: Photos, chosen: Tensor, *, rng: np.random.Generator, attended: bool
+) -> Tensor:
+    """Pooled features (B, D) of one random view of each chosen photo."""
+    chunks = []
+    for some in torch.split(chosen, _CHUNK_VIEWS):
+        views = rotate(
+            photos.take(some), _angles(detector, len(some), rng=rng), padding=detector.config.rotation_padding
+        )
+        chunks.append(detector.pooled_features(views, attended=attended))
+    return torch.cat(chunks)
+
+
+def _angles(detector: AttentDifferNet, count: int, *, rng: np.random.Generator) -> Tensor:
+    """Random angles as training draws them."""
+    if detector.config.train_angles == "uniform":
+        return torch.from_numpy(rng.uniform(0, 360, count))
+    return torch.from_numpy(rng.choice(scoring_angles(detector.config.views), count))

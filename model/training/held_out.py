@@ -1,0 +1,45 @@
+"""A held-out likelihood that two trainings of the same variant can be compared by.
+
+A likelihood has a unit, that of its features: halve them and every one of D dimensions gains log 2. Scalings of
+features differ between configurations, and trained attention differs between seeds.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from model.detector import AttentDifferNet
+from model.network.scaling import DEAD_CHANNEL_STD
+
+
+def standardised_loss(detector: AttentDifferNet, loss: float, *, pooled: Tensor) -> float:
+    """``loss`` in the space in which every pooled channel has a standard deviation of 1.
+
+    Likelihoods change with the log-determinant of a change of variables; this one goes from the detector's scaled
+    features back to pooled ones, and from these to standardised ones. With ``feature_scaling`` channel it changes
+    (nearly) nothing. A gate that multiplies a channel by a constant gains nothing in this unit.
+
+    What it is good for: detectors of one variant. Between variants no likelihood of features decides: features that
+    carry less are easier to predict, and likelihood alone prefers them (the collapse trap, see model.training.guard).
+
+    Args:
+        detector: fitted.
+        loss: mean negative log-likelihood in nats per dimension of the detector's scaled features, without the
+            constant 0.5 * log(2 pi), as `model.network.flow.negative_log_likelihood` gives it.
+        pooled: (N, D) unscaled features of training views, N >= 2.
+
+    Returns:
+        Nats per dimension; independent Gaussians of the channels' own mean and standard deviation would have 0.5.
+    """
+    std = pooled.double().std(0, correction=0)
+    std = std.clamp_min(DEAD_CHANNEL_STD * float(std.mean()))
+    return loss - scaling_log_det(detector) / detector.feature_dim - float(std.log().mean())
+
+
+def scaling_log_det(detector: AttentDifferNet) -> float:
+    """log|det| of the feature scaling, which is affine whatever its kind; in nats."""
+    origin = torch.zeros(1, detector.feature_dim, device=detector.feature_mean.device)
+    linear = detector.scale_features(torch.eye(detector.feature_dim, device=origin.device))
+    offset = detector.scale_features(origin)
+    return float(torch.linalg.slogdet((linear - offset).double())[1])

@@ -1,0 +1,110 @@
+"""What a training step differentiates: the flow's likelihood, of features that are given or of attention's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from model.detector import AttentDifferNet
+from model.network.flow import negative_log_likelihood
+from model.training.views import ComputedViews, TrainingViews
+
+Wrap = Callable[[nn.Module], nn.Module]
+
+_DEAD_STD = 1e-2
+
+
+class Likelihood(Protocol):
+    """The loss of some views, and what is trained by it."""
+
+    @property
+    def module(self) -> nn.Module:
+        """What is trained, as wrapped for several workers."""
+
+    def loss(self, photos: Tensor, drawn: Tensor) -> Tensor:
+        """Mean negative log-likelihood, a scalar in nats per dimension, of photos (B,) in their drawn views (B, T)."""
+
+
+class FlowLikelihood:
+    """The flow on the scaled features of a frozen extractor."""
+
+    def __init__(self, detector: AttentDifferNet, views: TrainingViews, *, wrap: Wrap) -> None:
+        """Wraps the flow."""
+        self._detector, self._views = detector, views
+        self.module = wrap(detector.flow)
+
+    def loss(self, photos: Tensor, drawn: Tensor) -> Tensor:
+        """See `Likelihood.loss`."""
+        pooled = self._views.pooled(photos, drawn)
+        return negative_log_likelihood(*self.module(self._detector.scale_features(pooled)))
+
+
+class JointLikelihood:
+    """Attention and flow together, on the views themselves.
+
+    With ``feature_scaling="channel"`` the features of a step are standardised by their own mean and standard deviation,
+    without a learnable affine (batch normalisation, arXiv 1502.03167, less its scale and shift): shrinking gains
+    nothing then. What is left to gain is dependence between channels (rank collapse), so the loss also holds
+    ``pretext.identity_weight`` times the mean squared distance of attended from plain features, in plain standard
+    deviations; the collapse guard stops what goes on all the same. A penalty on the gates would not do: where features
+    vary little around a large mean, gates within 1 % of the identity can make all of their variance. Each worker
+    standardises by its own share of a step, so several workers do not train exactly what one does.
+    """
+
+    def __init__(self, detector: AttentDifferNet, views: ComputedViews, *, wrap: Wrap) -> None:
+        """Wraps backbone and flow as one module."""
+        self._detector, self._views = detector, views
+        self.module = wrap(_Joint(detector))
+
+    def loss(self, photos: Tensor, drawn: Tensor) -> Tensor:
+        """See `Likelihood.loss`."""
+        views = self._views.images(photos, drawn)
+        z, log_det, pooled = self.module(views)
+        loss: Tensor = negative_log_likelihood(z, log_det)
+        if self._detector.config.feature_scaling != "channel":
+            return loss
+        with torch.no_grad():
+            plain = self._detector.pooled_features(views, attended=False)
+        distance = (pooled - plain) / plain.std(0, correction=0).clamp_min(_DEAD_STD * plain.std(0).mean())
+        penalty: Tensor = distance.square().mean()
+        return loss + self._detector.config.pretext.identity_weight * penalty
+
+
+class _Joint(nn.Module):
+    def __init__(self, detector: AttentDifferNet) -> None:
+        super().__init__()
+        self.detector = detector
+        protected = detector.config.feature_scaling == "channel"
+        self.standardise = _standardised_by_batch if protected else detector.scale_features
+
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pooled = self.detector.pooled_features(views)
+        z, log_det = self.detector.flow(self.standardise(pooled))
+        return z, log_det, pooled
+
+
+def _standardised_by_batch(pooled: Tensor) -> Tensor:
+    return nn.functional.batch_norm(pooled, None, None, training=True)
+
+
+def likelihood(detector: AttentDifferNet, views: TrainingViews, *, wrap: Wrap) -> Likelihood:
+    """The likelihood that ``detector.config.attention_training`` asks for."""
+    if isinstance(views, ComputedViews) and trains_jointly(detector):
+        return JointLikelihood(detector, views, wrap=wrap)
+    return FlowLikelihood(detector, views, wrap=wrap)
+
+
+def trains_jointly(detector: AttentDifferNet) -> bool:
+    """Whether the flow's likelihood moves attention too."""
+    return detector.config.attention_training == "joint" and bool(detector.config.attention)
+
+
+def without_exchange(module: nn.Module) -> AbstractContextManager[None]:
+    """Inside it DistributedDataParallel keeps gradients on the worker: for all parts of a step but its last."""
+    if isinstance(module, nn.parallel.DistributedDataParallel):
+        return module.no_sync()
+    return nullcontext()

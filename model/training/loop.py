@@ -1,0 +1,234 @@
+"""DifferNet's training procedure (arXiv 2008.12577): Adam on the flow, over rotated views of flawless photos.
+
+Attention, where there is any, learns as ``attention_training`` says: not at all, beforehand on a pretext
+(model.training.attention_pretext), or together with the flow (model.training.likelihood). Plain torch: one call of
+``train`` is one
+worker, and whoever starts several of them starts their process group and gives DistributedDataParallel as ``wrap``.
+
+**The law of several workers.** The order of the photos and their rotations come from the seed and the epoch alone, so
+every worker draws the same global batch, and takes its share of it with a weight such that the mean of the gradients
+over workers is the gradient one worker would have computed (up to the rounding of a sum). Exceptions: dropout, each
+worker drops units of its own; and joint training, see `model.training.likelihood.JointLikelihood`.
+
+**Which epoch is kept.** The last one: choosing needs labels that a training set of flawless photos does not have. With
+``patience`` and validation photos, the one of the best held-out likelihood.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from model.config import OptimiserConfig
+from model.detector import AttentDifferNet
+from model.network.seeding import Stream, seeded_device, stream
+from model.training.attention_pretext import prepare_attention
+from model.training.checkpoint import TrainingState
+from model.training.guard import CollapseDetected
+from model.training.likelihood import Wrap, likelihood, trains_jointly
+from model.training.metrics import EpochMetrics, TrainingDiverged
+from model.training.optimisation import Optimisation
+from model.training.photos import Photos
+from model.training.views import CachedViews, ComputedViews, TrainingViews, training_views
+from model.training.watch import Watch
+
+Snapshot = Callable[[], TrainingState]
+"""Takes the state of the training after the epoch that is reported; costs a copy of the detector and of Adam."""
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module as it is, for one worker; several workers give DistributedDataParallel instead."""
+    return module
+
+
+def train(
+    detector: AttentDifferNet,
+    photos: Photos,
+    *,
+    optimiser: OptimiserConfig,
+    on_epoch: Callable[[EpochMetrics, Snapshot], None],
+    validation: Photos | None = None,
+    attention: Mapping[str, Tensor] | None = None,
+    features: Tensor | None = None,
+    resume: TrainingState | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    wrap: Wrap = unwrapped,
+) -> list[EpochMetrics]:
+    """Trains attention as configured, fits the feature scaling, then trains the flow, all in place.
+
+    On one worker the outcome depends on detector, photos and optimiser alone, bit for bit on a CPU, whether or not it
+    was interrupted and resumed: torch's global random state is neither read nor left changed.
+
+    Args:
+        detector: trained on the device its flow lies on; left in evaluation mode.
+        photos: N >= 1 flawless photos, the same on every worker.
+        optimiser: epochs, global batch size in photos, and Adam's settings.
+        on_epoch: called after every epoch, on every worker; first with epoch 0 where there is an attention pretext.
+        validation: flawless photos that are not among ``photos``; they decide when to stop, by ``optimiser.patience``.
+        attention: what `pretrained_attention` gave for a detector of the same configuration; None learns the pretext
+            from ``photos``.
+        features: what `model.training.views.view_features` gave of this very detector, its attention ready, for
+        ``photos`` at
+            all scoring angles; then neither is attention prepared nor are features computed. None does both.
+        resume: a snapshot of the same training; it goes on after that epoch.
+        rank: this worker, 0 <= rank < world_size.
+        world_size: number of workers.
+        wrap: gets the module that is trained, returns the module to call and to differentiate.
+
+    Returns:
+        Metrics of all epochs, those before ``resume`` included.
+
+    Raises:
+        TrainingDiverged: the loss or a weight is no longer finite, found at the end of the epoch.
+        CollapseDetected: attention has collapsed the features.
+        ValueError: no photos or of another shape or type, a rank outside the world, or features that cannot be scaled.
+    """
+    if len(photos) == 0:
+        raise ValueError("training needs at least one flawless photo, got none")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must lie in 0..{world_size - 1}, got {rank}")
+    detector.eval()
+    started_s = time.perf_counter()
+    pretext = None
+    if resume is not None:
+        _load_detector(detector, resume.tensors, prefix=_DETECTOR)
+    elif detector.config.attention and features is None:
+        pretext = prepare_attention(detector, photos, attention)
+    training = _Training(
+        detector, photos, validation, optimiser, features, resume, rank=rank, world_size=world_size, wrap=wrap
+    )
+    if pretext is not None:
+        training.report(0, loss=pretext, started_s=started_s, views=0, on_epoch=on_epoch)
+    training.run(on_epoch)
+    return training.history
+
+
+class _Training:
+    """A training under way on one worker."""
+
+    def __init__(
+        self,
+        detector: AttentDifferNet,
+        photos: Photos,
+        validation: Photos | None,
+        optimiser: OptimiserConfig,
+        features: Tensor | None,
+        resume: TrainingState | None,
+        *,
+        rank: int,
+        world_size: int,
+        wrap: Wrap,
+    ) -> None:
+        seed = detector.config.seed
+        self._detector, self._optimiser, self._rank = detector, optimiser, rank
+        self._count = len(photos)
+        self._views = _views(detector, photos, features)
+        if resume is None and detector.config.feature_scaling != "none":
+            detector.fit_feature_scaling(self._views.scaling_sample(stream(seed, Stream.SCALING)))
+        self._watch = Watch(detector, photos, validation=validation, rng=stream(seed, Stream.WATCH))
+        objective = likelihood(detector, self._views, wrap=wrap)
+        self._steps = Optimisation(objective, optimiser, rank=rank, world_size=world_size)
+        self._best: dict[str, Tensor] = {}
+        self.history: list[EpochMetrics] = []
+        if resume is not None:
+            self._steps.load(resume.tensors)
+            self._best = {key: value for key, value in resume.tensors.items() if key.startswith(_BEST)}
+            self.history = [EpochMetrics.from_json(row) for row in resume.history]
+
+    def run(self, on_epoch: Callable[[EpochMetrics, Snapshot], None]) -> None:
+        """All epochs that are left, then the best one's weights where training may stop early."""
+        first = self.history[-1].epoch + 1 if self.history else 1
+        for epoch in range(first, self._optimiser.epochs + 1):
+            if self._has_stopped():
+                break
+            self._epoch(epoch, on_epoch)
+        if self._best:
+            _load_detector(self._detector, self._best, prefix=_BEST)
+        self._detector.eval()
+
+    def _epoch(self, epoch: int, on_epoch: Callable[[EpochMetrics, Snapshot], None]) -> None:
+        started_s = time.perf_counter()
+        seed, device = self._detector.config.seed, self._steps.weights[0].device
+        rng, dropout = stream(seed, Stream.EPOCHS, epoch), stream(seed, Stream.DROPOUT, epoch, self._rank)
+        self._detector.flow.train()
+        try:
+            with seeded_device(device, seed=int(dropout.integers(2**63))):
+                order, drawn = torch.from_numpy(rng.permutation(self._count)), self._views.draw(rng)
+                loss = self._steps.epoch(order, drawn)
+        finally:
+            self._detector.eval()
+        if not (math.isfinite(loss) and self._steps.is_finite()):
+            raise TrainingDiverged(epoch, loss, learning_rate=self._optimiser.learning_rate)
+        self.report(epoch, loss=loss, started_s=started_s, views=drawn.numel(), on_epoch=on_epoch)
+
+    def report(
+        self,
+        epoch: int,
+        *,
+        loss: float,
+        started_s: float,
+        views: int,
+        on_epoch: Callable[[EpochMetrics, Snapshot], None],
+    ) -> None:
+        """Looks at the features, keeps and reports the epoch's metrics."""
+        seconds = time.perf_counter() - started_s
+        health = self._watch.health()
+        if health.problems() and self._is_guarded():
+            raise CollapseDetected(epoch, health)
+        metrics = EpochMetrics(epoch, loss, self._watch.validation_loss(), seconds, views / seconds, health)
+        self.history.append(metrics)
+        if self._optimiser.patience is not None and self._best_epoch() == epoch:
+            self._best = _copied(self._detector, prefix=_BEST)
+        on_epoch(metrics, self._snapshot)
+
+    def _is_guarded(self) -> bool:
+        config = self._detector.config
+        return config.collapse_guard and config.attention_training != "frozen" and bool(config.attention)
+
+    def _best_epoch(self) -> int | None:
+        """The epoch of the lowest validation loss, the pretext left out; None without validation."""
+        known = [
+            (row.validation_loss, row.epoch) for row in self.history if row.epoch and row.validation_loss is not None
+        ]
+        return min(known)[1] if known else None
+
+    def _has_stopped(self) -> bool:
+        best, patience = self._best_epoch(), self._optimiser.patience
+        return best is not None and patience is not None and self.history[-1].epoch - best >= patience
+
+    def _snapshot(self) -> TrainingState:
+        tensors = {**_copied(self._detector, prefix=_DETECTOR), **self._steps.state(), **self._best}
+        return TrainingState(self.history[-1].epoch, tensors, [row.as_json() for row in self.history])
+
+
+def _views(detector: AttentDifferNet, photos: Photos, features: Tensor | None) -> TrainingViews:
+    if trains_jointly(detector):
+        return ComputedViews(detector, photos)
+    return training_views(detector, photos) if features is None else CachedViews(features, detector.config.train_views)
+
+
+_DETECTOR, _BEST = "detector.", "best."
+_FROZEN = "backbone.layers."
+
+
+def _copied(detector: AttentDifferNet, *, prefix: str) -> dict[str, Tensor]:
+    """All of a detector but its frozen convolutions; copies on the CPU."""
+    state = detector.state_dict()
+    return {
+        prefix + name: value.detach().cpu().clone() for name, value in state.items() if not name.startswith(_FROZEN)
+    }
+
+
+def _load_detector(detector: AttentDifferNet, tensors: Mapping[str, Tensor], *, prefix: str) -> None:
+    state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    left = detector.load_state_dict(state, strict=False)
+    missing = [name for name in left.missing_keys if not name.startswith(_FROZEN)]
+    if missing or left.unexpected_keys:
+        raise ValueError(
+            f"the training state is of another detector: {(missing + left.unexpected_keys)[0]} does not fit"
+        )

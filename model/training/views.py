@@ -1,0 +1,121 @@
+"""Rotated views of the training photos: which ones an epoch takes, and their pooled features.
+
+Where the extractor is frozen, a view's features never change. Angles uniform in 0-360 degrees (DifferNet, arXiv
+2008.12577) are never the same twice and their features are computed as they are needed; the scoring angles are few, and
+the features of all of them are computed once, each worker computing its share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.detector import AttentDifferNet
+from model.network.rotation import rotate, scoring_angles
+from model.training.photos import Photos
+from model.training.workers import computed_together
+
+_VIEWS_PER_CHUNK = 64  # views in the convolutions at once: bounds the memory of a step whatever its batch size
+
+
+class TrainingViews(Protocol):
+    """N photos, each with views to draw from."""
+
+    def scaling_sample(self, rng: np.random.Generator) -> Tensor:
+        """Pooled features (M, D), unscaled, of views of every photo, to fit the feature scaling on."""
+
+    def draw(self, rng: np.random.Generator) -> Tensor:
+        """The views (N, train_views) of one epoch, on the CPU; what a value means is the affair of ``pooled``."""
+
+    def pooled(self, photos: Tensor, drawn: Tensor) -> Tensor:
+        """Pooled features (B * T, D), unscaled, photo by photo, of photos (B,) in their drawn views (B, T)."""
+
+
+@dataclass(frozen=True)
+class ComputedViews:
+    """Rotations as ``config.train_angles`` says, features computed anew; a drawn view is its angle in degrees."""
+
+    detector: AttentDifferNet
+    photos: Photos
+
+    def scaling_sample(self, rng: np.random.Generator) -> Tensor:
+        """Pooled features (N * train_views, D) of one draw."""
+        return self.pooled(torch.arange(len(self.photos)), self.draw(rng))
+
+    def draw(self, rng: np.random.Generator) -> Tensor:
+        """Angles (N, train_views) in [0, 360)."""
+        config = self.detector.config
+        if config.train_angles == "uniform":
+            return torch.from_numpy(rng.uniform(0, 360, size=(len(self.photos), config.train_views)))
+        angles = torch.tensor(scoring_angles(config.views), dtype=torch.float64)
+        return angles[_drawn_without_repeats(rng, len(self.photos), config.views, config.train_views)]
+
+    def images(self, photos: Tensor, drawn: Tensor) -> Tensor:
+        """The views themselves, uint8 (B * T, 3, S, S) on the detector's device, photo by photo."""
+        device = next(self.detector.flow.parameters()).device
+        images = self.photos.take(photos).to(device)
+        repeated = images.repeat_interleave(drawn.shape[1], dim=0)
+        return rotate(repeated, drawn.flatten(), padding=self.detector.config.rotation_padding)
+
+    @torch.no_grad()
+    def pooled(self, photos: Tensor, drawn: Tensor) -> Tensor:
+        """Rotates and convolves, at most 64 views at a time or one photo."""
+        photos_per_chunk = max(1, _VIEWS_PER_CHUNK // drawn.shape[1])
+        chunks = zip(torch.split(photos, photos_per_chunk), torch.split(drawn, photos_per_chunk), strict=True)
+        return torch.cat([self.detector.pooled_features(self.images(some, angles)) for some, angles in chunks])
+
+
+@dataclass(frozen=True)
+class CachedViews:
+    """The scoring angles, features computed beforehand; a drawn view is the number of its angle."""
+
+    features: Tensor  # (N, views, D), unscaled
+    train_views: int
+
+    def scaling_sample(self, rng: np.random.Generator) -> Tensor:
+        """Pooled features (N * views, D) of every view; nothing is left to chance."""
+        return self.features.flatten(0, 1)
+
+    def draw(self, rng: np.random.Generator) -> Tensor:
+        """View numbers (N, train_views), none twice for one photo."""
+        count, views, _ = self.features.shape
+        return _drawn_without_repeats(rng, count, views, self.train_views)
+
+    def pooled(self, photos: Tensor, drawn: Tensor) -> Tensor:
+        """Looks the features up."""
+        device = self.features.device
+        return self.features[photos.to(device)[:, None], drawn.to(device)].flatten(0, 1)
+
+
+def training_views(detector: AttentDifferNet, photos: Photos) -> TrainingViews:
+    """The views of photos whose features attention does not change any more, as ``config.train_angles`` asks for.
+
+    Args:
+        detector: features lie on the device of its flow.
+        photos: N photos. With ``scoring`` angles N * views * D * 4 bytes of features are kept.
+    """
+    if detector.config.train_angles == "uniform":
+        return ComputedViews(detector, photos)
+    angles = scoring_angles(detector.config.views)
+    return CachedViews(view_features(detector, photos, angles=angles), detector.config.train_views)
+
+
+def view_features(detector: AttentDifferNet, photos: Photos, *, angles: Sequence[float]) -> Tensor:
+    """Pooled features (N, T, D), unscaled, of every photo at T angles in degrees; each worker computes its share."""
+    views, turns = ComputedViews(detector, photos), torch.tensor(angles, dtype=torch.float64)
+
+    def features(some: Tensor) -> Tensor:
+        if len(some) == 0:
+            return torch.empty(0, len(turns), detector.feature_dim, device=next(detector.flow.parameters()).device)
+        return views.pooled(some, turns.expand(len(some), -1)).view(len(some), len(turns), -1)
+
+    return computed_together(features, len(photos))
+
+
+def _drawn_without_repeats(rng: np.random.Generator, count: int, views: int, drawn: int) -> Tensor:
+    return torch.from_numpy(rng.random((count, views)).argsort(axis=1)[:, :drawn].copy())

@@ -1,0 +1,91 @@
+"""What is looked at after every epoch: the health of the features, and the likelihood of held-out photos."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.detector import AttentDifferNet
+from model.network.flow import negative_log_likelihood
+from model.network.gates import recorded_gates
+from model.network.rotation import scoring_angles
+from model.training.guard import FeatureHealth, feature_health
+from model.training.likelihood import trains_jointly
+from model.training.photos import Photos
+from model.training.views import ComputedViews, view_features
+
+_SAMPLE_VIEWS = 128
+_FLOW_BATCH = 1024
+
+
+class Watch:
+    """Fixed views of some training photos, and of all validation photos."""
+
+    def __init__(
+        self, detector: AttentDifferNet, photos: Photos, *, validation: Photos | None, rng: np.random.Generator
+    ) -> None:
+        """Draws the sample; with attention that moves features, computes their plain counterparts."""
+        self._detector, self._validation = detector, validation
+        self._views = ComputedViews(detector, photos)
+        count = max(2, math.ceil(_SAMPLE_VIEWS / detector.config.train_views))
+        self._photos = torch.from_numpy(rng.permutation(len(photos))[:count].copy())
+        self._drawn = self._views.draw(rng)[self._photos]
+        blocks = detector.config.attention.values()
+        self._moves = bool(blocks) and (
+            detector.config.attention_training != "frozen" or any(block.gate != "identity" for block in blocks)
+        )
+        self._plain = self._pooled(attended=False)
+        self._attended: tuple[Tensor, float | None] | None = None
+        self._validation_features: Tensor | None = None
+
+    def health(self) -> FeatureHealth:
+        """The attended features of the sample against the plain ones."""
+        if self._attended is None or trains_jointly(self._detector):
+            self._attended = self._look()
+        attended, gate_mean = self._attended
+        if trains_jointly(self._detector):
+            self._detector.fit_feature_scaling(attended)
+        saturation = self._detector.flow.saturation(self._detector.scale_features(attended))
+        return feature_health(plain=self._plain, attended=attended, gate_mean=gate_mean, saturation=saturation)
+
+    def _look(self) -> tuple[Tensor, float | None]:
+        """The attended features of the sample and the mean gate; they stay what they are once attention is frozen."""
+        if not self._moves:
+            return self._plain, None
+        with recorded_gates(self._detector.backbone.attention) as gates:
+            attended = self._pooled(attended=True)
+        return attended, float(torch.stack([gate.double().mean() for gate in gates]).mean()) if gates else None
+
+    @torch.no_grad()
+    def validation_loss(self) -> float | None:
+        """Mean negative log-likelihood of the validation photos, in nats per dimension; None without such photos."""
+        if self._validation is None or len(self._validation) == 0:
+            return None
+        if self._validation_features is None or trains_jointly(self._detector):
+            self._validation_features = view_features(self._detector, self._validation, angles=self._angles())
+        scaled = self._detector.scale_features(self._validation_features.flatten(0, 1))
+        self._detector.flow.eval()
+        losses = [
+            negative_log_likelihood(*self._detector.flow(rows)) * len(rows) for rows in torch.split(scaled, _FLOW_BATCH)
+        ]
+        return float(torch.stack(losses).sum() / len(scaled))
+
+    def _angles(self) -> tuple[float, ...]:
+        """``train_views`` angles, evenly spread, that training takes too."""
+        config = self._detector.config
+        if config.train_angles == "uniform":
+            return scoring_angles(config.train_views)
+        return scoring_angles(config.views)[:: config.views // config.train_views][: config.train_views]
+
+    @torch.no_grad()
+    def _pooled(self, *, attended: bool) -> Tensor:
+        chunks = zip(torch.split(self._photos, 8), torch.split(self._drawn, 8), strict=True)
+        return torch.cat(
+            [
+                self._detector.pooled_features(self._views.images(some, drawn), attended=attended)
+                for some, drawn in chunks
+            ]
+        )

@@ -1,0 +1,161 @@
+"""Processes that are killed mid-run: what comes out is every image once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from jobs import storage
+from jobs.scoring.record import published_rows, read_record, read_tables, staging
+from jobs.storage import uris
+from jobs.tables.schema import SCORES, STAGED
+
+PHOTOS = 240
+Found = TypeVar("Found")
+
+
+def _wait_for(look: Callable[[], Found], job: subprocess.Popen[str], *, timeout_s: float = 120) -> Found:
+    """Looks until something is there; fails if the job ends first."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        if job.poll() is not None:
+            pytest.fail(f"the job ended with {job.returncode} before it could be disturbed:\n{job.communicate()[0]}")
+        time.sleep(0.02)  # the pace of looking, not a guess of how long something takes
+    job.kill()
+    return pytest.fail(f"nothing to disturb within {timeout_s} s")
+
+
+@pytest.fixture
+def archive(drawn: Path, bucket: str) -> str:
+    """Enough photos for several blocks and batches."""
+    photos = sorted((drawn / "data").rglob("*.jpg"))
+    for number in range(PHOTOS):
+        storage.write(f"{bucket}/archive/insulator/{number:04d}.jpg", photos[number % len(photos)].read_bytes())
+    return f"{bucket}/archive"
+
+
+@pytest.fixture
+def start(cluster: str, detectors: str, archive: str, bucket: str) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts the job as a user does, on the session's Ray."""
+    argv = ["--archive", archive, "--detectors", detectors, "--results", f"{bucket}/results", "--run-id", "night"]
+    argv += ["--scoring.batch-photos", "8", "--scoring.actors", "2"]
+    jobs: list[subprocess.Popen[str]] = []
+
+    def start_job() -> subprocess.Popen[str]:
+        jobs.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "jobs.score", *argv],
+                env=os.environ | {"RAY_ADDRESS": cluster},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+        return jobs[-1]
+
+    yield start_job
+    for job in jobs:
+        job.kill()
+        job.communicate()
+
+
+def _staged_files(results: str) -> list[str]:
+    place = uris.join(staging(results, "night"), "checkpoint")
+    return [
+        info.uri for info in storage.list_objects(place) if info.uri.endswith(".parquet") and ".pending" not in info.uri
+    ]
+
+
+def _scoring_actors() -> list[int]:
+    """Process ids of the scoring actors, by the title that Ray gives its workers."""
+    titles = {path.parent.name: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()}
+    return [int(pid) for pid, title in titles.items() if title.startswith(b"ray::") and b"ScoreImages" in title]
+
+
+def _assert_every_image_once(results: str) -> None:
+    rows = published_rows(results, ["image_uri", "status"])
+    assert Counter(rows["status"].to_pylist()) == {"scored": PHOTOS}
+    assert len(set(rows["image_uri"].to_pylist())) == PHOTOS
+    assert list(storage.list_objects(staging(results, "night"))) == []
+
+
+def test_a_rerun_after_the_driver_was_killed_keeps_what_was_scored(
+    start: Callable[[], subprocess.Popen[str]], bucket: str
+) -> None:
+    results = f"{bucket}/results"
+    job = start()
+    _wait_for(lambda: _staged_files(results), job)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    assert read_record(results, "night") is None
+    kept = read_tables(_committed_rows(results), columns=["image_uri", "scored_at"], schema=STAGED).to_pylist()
+    assert 0 < len(kept) < PHOTOS
+
+    again = start()
+    said = again.communicate(timeout=240)[0]
+    assert again.returncode == 0, said
+    assert "continuing where an earlier try stopped" in said
+    _assert_every_image_once(results)
+    published = published_rows(results, SCORES.names)
+    scored_at = dict(zip(published["image_uri"].to_pylist(), published["scored_at"].to_pylist(), strict=True))
+    assert {row["image_uri"]: row["scored_at"] for row in kept}.items() <= scored_at.items()
+
+
+def _committed_rows(results: str) -> list[str]:
+    """Row files whose checkpoint was committed: the file names share their beginning."""
+    names = {Path(uri).stem for uri in _staged_files(results)}
+    rows = [info.uri for info in storage.list_objects(uris.join(staging(results, "night"), "rows"))]
+    return [uri for uri in rows if any(Path(uri).stem.startswith(name) for name in names)]
+
+
+def test_a_run_whose_scoring_actor_is_killed_completes(start: Callable[[], subprocess.Popen[str]], bucket: str) -> None:
+    results = f"{bucket}/results"
+    job = start()
+    _wait_for(lambda: _staged_files(results), job)
+    victim = _wait_for(_scoring_actors, job)[0]
+    os.kill(victim, signal.SIGKILL)
+    said = job.communicate(timeout=240)[0]
+    assert job.returncode == 0, said
+    _assert_every_image_once(results)
+
+
+_TOLD_TO_END = """
+import os, signal, sys
+from jobs.cli import run_verb
+from jobs.cluster.session import start_ray
+
+def main(argv):
+    start_ray()
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    finally:
+        print("seconds until an alarm:", signal.alarm(0), flush=True)
+
+run_verb(main)
+"""
+
+
+def test_a_verb_that_is_told_to_end_takes_the_time_that_it_needs(cluster: str) -> None:
+    """Ray's own handler of SIGTERM sets an alarm that aborts the process 3 s later, which a busy machine exceeds."""
+    verb = subprocess.run(
+        [sys.executable, "-c", _TOLD_TO_END],
+        env=os.environ | {"RAY_ADDRESS": cluster},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert verb.stdout == "seconds until an alarm: 0\n"
+    assert (verb.returncode, verb.stderr.splitlines()[-1].split(";")[0]) == (1, "interrupted")

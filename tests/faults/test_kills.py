@@ -1,0 +1,194 @@
+"""Every process of a run is killed at a random moment: what comes out, after a rerun at most, is every image once."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import storage
+from jobs.scoring.record import published_rows, read_record, staging
+from jobs.storage.objects import worker_environment
+from tests.faults.test_faults import PHOTOS, _assert_every_image_once, _staged_files, _wait_for, archive
+
+__all__ = ["archive"]  # a fixture
+MOST_RERUNS = 3
+LATEST_S = 4.0
+"""Kills come within so many seconds of the first staged file."""
+BEFORE_STAGING = ("decode worker",)
+"""Victims whose work may be done by then: so few photos are decoded ahead. They are killed once they are there."""
+
+
+@pytest.fixture
+def nodes(bucket: str, detectors: str) -> Iterator[Any]:
+    """A Ray cluster of two nodes of its own, which may lose one."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in worker_environment().items():
+            patch.setenv(name, value)
+        running = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 4, "object_store_memory": 200_000_000, "include_dashboard": False},
+        )
+        running.spare = running.add_node(num_cpus=4, object_store_memory=200_000_000)
+        yield running
+        running.shutdown()
+
+
+def started(cluster: str, archive: str, detectors: str, results: str) -> subprocess.Popen[str]:
+    """The job as a user starts it."""
+    argv = ["--archive", archive, "--detectors", detectors, "--results", results, "--run-id", "night"]
+    argv += ["--scoring.batch-photos", "8", "--scoring.actors", "2"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobs.score", *argv],
+        env=os.environ | {"RAY_ADDRESS": cluster},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def processes(*words: str, parent: str = "") -> list[int]:
+    """Process ids by words of their title; ``parent``: only those whose parent's title has this word."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            above = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
+            above_title = Path(f"/proc/{above}/cmdline").read_bytes().decode(errors="replace") if parent else ""
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if all(word in title for word in words) and parent in above_title:
+            found.append(int(folder.name))
+    return found
+
+
+class Reader:
+    """An analyst who follows run records all the while, and notes how many rows the table shows."""
+
+    def __init__(self, results: str) -> None:
+        self._results, self.seen, self._stop = results, set[int](), threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Reader:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _read(self) -> None:
+        while not self._stop.wait(0.2):
+            self.seen.add(len(published_rows(self._results, ["image_uri"])))
+
+
+VICTIMS: dict[str, Callable[[Any, subprocess.Popen[str]], list[int]]] = {
+    "scoring actor": lambda nodes, job: processes("ray::", "ScoreImages"),
+    "decode worker": lambda nodes, job: processes("ray::", "MapBatches(__call__)") or processes("ray::", "FetchDecode"),
+    "decoder nursery": lambda nodes, job: processes("jobs.decoding.decoder_child", parent="ray::"),
+    "decoder": lambda nodes, job: processes("jobs.decoding.decoder_child", parent="jobs.decoding.decoder_child"),
+    "driver": lambda nodes, job: [job.pid],
+    "raylet of the other node": lambda nodes, job: [nodes.spare.all_processes["raylet"][0].process.pid],
+    "raylet of the driver": lambda nodes, job: [nodes.head_node.all_processes["raylet"][0].process.pid],
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("victim", [*VICTIMS, "other node"])
+def test_whatever_is_killed_every_image_comes_out_once(
+    victim: str, seed: int, nodes: Any, archive: str, detectors: str, bucket: str
+) -> None:
+    results, chance = f"{bucket}/results", random.Random(f"{victim} {seed}")
+    with Reader(results) as reader:
+        job = started(nodes.address, archive, detectors, results)
+        if victim not in BEFORE_STAGING:
+            _wait_for(lambda: _staged_files(results), job)
+            threading.Event().wait(chance.uniform(0, LATEST_S))  # a random moment, not a guess of a duration
+        if victim == "other node":
+            nodes.remove_node(nodes.spare, allow_graceful=False)
+        else:
+            found = _wait_for(lambda: VICTIMS[victim](nodes, job), job)
+            os.kill(chance.choice(sorted(found)), signal.SIGKILL)
+        said = job.communicate(timeout=600)[0]
+        address, reruns = nodes.address, 0
+        while job.returncode != 0 and reruns < MOST_RERUNS:
+            assert job.returncode in (1, -signal.SIGKILL), said
+            if victim == "raylet of the driver":
+                address = "local"  # the cluster's head is gone; a rerun may be anywhere
+            job, reruns = started(address, archive, detectors, results), reruns + 1
+            said = job.communicate(timeout=600)[0]
+    assert job.returncode == 0, said
+    print(f"{victim}: {reruns} reruns")
+    _assert_every_image_once(results)
+    assert reader.seen <= {0, PHOTOS}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_cancelled_run_says_that_it_can_go_on_and_leaves_nothing_running(
+    stop: signal.Signals, archive: str, detectors: str, bucket: str
+) -> None:
+    results = f"{bucket}/results"
+    job = started("local", archive, detectors, results)
+    _wait_for(lambda: _staged_files(results), job)
+    children = _descendants(job.pid)
+    job.send_signal(stop)
+    said = job.communicate(timeout=120)[0]
+    assert job.returncode == 1, said
+    assert said.splitlines()[-1] == "interrupted; the same command continues where this one stopped"
+    assert "Traceback" not in said
+    assert [info.uri for info in storage.list_objects(results) if info.uri.endswith("lease.json")] == []
+    for pid in children:
+        _assert_it_ends(pid)
+    assert read_record(results, "night") is None
+    again = started("local", archive, detectors, results)
+    said = again.communicate(timeout=300)[0]
+    assert again.returncode == 0, said
+    assert "continuing where an earlier try stopped" in said
+    _assert_every_image_once(results)
+
+
+@pytest.mark.nightly
+def test_a_second_run_with_the_same_id_is_refused_and_does_no_harm(
+    cluster: str, archive: str, detectors: str, bucket: str
+) -> None:
+    results = f"{bucket}/results"
+    first = started(cluster, archive, detectors, results)
+    _wait_for(lambda: list(storage.list_objects(staging(results, "night"))), first)
+    second = started(cluster, archive, detectors, results)
+    said = second.communicate(timeout=120)[0]
+    assert second.returncode == 2, said
+    assert f"process {first.pid} on " in said.splitlines()[-1]
+    assert "take a new --run-id" in said.splitlines()[-1]
+    said = first.communicate(timeout=300)[0]
+    assert first.returncode == 0, said
+    _assert_every_image_once(results)
+
+
+def _descendants(pid: int) -> list[int]:
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [below for child in children for below in _descendants(child)]
+
+
+def _assert_it_ends(pid: int) -> None:
+    import select
+
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    with os.fdopen(handle, "rb", buffering=0):
+        title = Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert select.select([handle], [], [], 60)[0], f"process {pid} is still there: {title!r}"

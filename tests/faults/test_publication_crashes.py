@@ -1,0 +1,135 @@
+"""A process that dies while it publishes, and a disk that is full: the table shows a run whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs import storage
+from jobs.cluster.progress import Reported
+from jobs.detectors import registry
+from jobs.errors import EXIT_FAILED, JobError
+from jobs.scoring import run as scoring
+from jobs.scoring.config import ScoreConfig
+from jobs.scoring.record import published_rows, read_record, staging
+from jobs.tables import files as table_files
+from jobs.training.config import TrainConfig
+from tests.conftest import plainly_trained, tiny_training
+
+PHOTOS = 96
+"""In the drawn archive's data."""
+
+
+class Crash(BaseException):
+    """The process dies here: nothing of ours may catch it."""
+
+
+@pytest.fixture(scope="module")
+def registered(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A registry with a champion of category insulator, made without Ray."""
+    place = tmp_path_factory.mktemp("plain")
+    training = TrainConfig.model_validate(tiny_training(drawn, place) | {"optimiser": {"epochs": 1}})
+    detector_id, _, _ = plainly_trained(training, place / "artifact")
+    uri = f"file://{place}/registry"
+    registry.put(uri, "insulator", folder=place / "artifact")
+    registry.set_alias(uri, "insulator", alias="champion", detector_id=detector_id)
+    return uri
+
+
+@pytest.fixture(autouse=True)
+def no_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is scored, so every row is published as ``failed: lost``: what is tested comes after."""
+    monkeypatch.setattr(scoring, "_score", lambda *_: ({}, Reported()))
+
+
+def config(drawn: Path, detectors: str, results: str) -> ScoreConfig:
+    return ScoreConfig.model_validate(
+        {
+            "archive": str(drawn / "data"),
+            "detectors": detectors,
+            "results": results,
+            "run_id": "night",
+            "max_error_rate": 1.0,
+        }
+    )
+
+
+def crash(monkeypatch: pytest.MonkeyPatch, function: str, *, part: str, when: str) -> None:
+    """Lets the process die before or after a call of jobs.storage on a URI with ``part`` in it."""
+    real: Callable[..., object] = getattr(storage, function)
+
+    def dying(uri: str, *arguments: object, **options: object) -> object:
+        if part in uri and when == "before":
+            raise Crash
+        result = real(uri, *arguments, **options)
+        if part in uri:
+            raise Crash
+        return result
+
+    monkeypatch.setattr(storage, function, dying)
+
+
+CRASHES = [
+    ("upload", "night-00000.parquet", "before"),
+    ("upload", "night-00000.parquet", "after"),
+    ("upload", "night-00001.parquet", "after"),
+    ("write", "runs/night.json", "before"),
+    ("write", "runs/night.json", "after"),
+    ("delete_tree", "staging/night", "before"),
+]
+
+
+def test_a_crash_at_any_point_of_publication_shows_no_part_of_the_run(
+    drawn: Path, registered: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run that dies at one point after the other: each try goes on from what the last one left."""
+    request = config(drawn, registered, f"{bucket}/results")
+    monkeypatch.setattr(table_files, "ROW_GROUP_ROWS", 20)
+    monkeypatch.setattr(table_files, "FILE_BYTES", 1)
+    for function, part, when in CRASHES:
+        with pytest.MonkeyPatch.context() as patch:
+            crash(patch, function, part=part, when=when)
+            with pytest.raises(Crash):
+                scoring.run(request)
+        is_published = (function, when) in [("write", "after"), ("delete_tree", "before")]
+        assert (read_record(request.results, "night") is not None) == is_published
+        assert len(published_rows(request.results, ["image_uri"])) == (PHOTOS if is_published else 0)
+    assert scoring.run(request) == 0
+    rows = published_rows(request.results, ["image_uri"])["image_uri"].to_pylist()
+    assert Counter(Counter(rows).values()) == {1: PHOTOS}
+    assert list(storage.list_objects(staging(request.results, "night"))) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs to be root and allowed to mount a tmpfs")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("free_bytes", [0, 8192, 24_576])
+def test_a_disk_that_is_full_at_any_point_ends_the_run_with_one_line_and_it_can_go_on(
+    free_bytes: int, drawn: Path, registered: str, small_disk: Path
+) -> None:
+    results, filler = f"file://{small_disk}", small_disk / "filler"
+    request = config(drawn, registered, results)
+    room = os.statvfs(small_disk)
+    filler.write_bytes(bytes(room.f_bavail * room.f_frsize - free_bytes))
+    with pytest.raises(JobError, match="No space left on device") as caught:
+        scoring.run(request)
+    assert caught.value.exit_code == EXIT_FAILED
+    assert "\n" not in str(caught.value)
+    assert read_record(results, "night") is None
+    filler.unlink()
+    assert scoring.run(request) == 0
+    assert published_rows(results, ["image_uri"]).num_rows == PHOTOS

@@ -1,0 +1,179 @@
+"""Manifests: one row per object, and what a later run may leave out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs import manifest as manifest_command
+from jobs.archive import manifest, ordering
+from jobs.archive.ordering import Ordering
+from jobs.errors import RequestError
+from jobs.tables.schema import MANIFEST, SCORES, Status
+from jobs.tables.scratch import Scratch
+
+EARLIER = pa.schema([SCORES.field(name) for name in ordering.EARLIER])
+_TOLD = ("image_uri", "image_etag", "detector_id", "status", "error")
+
+
+def _listing(*rows: tuple[str, str, str | None]) -> pa.Table:
+    found = [
+        {"image_id": number, "uri": uri, "etag": etag, "size_bytes": 1, "category": category}
+        for number, (uri, etag, category) in enumerate(rows)
+    ]
+    return pa.Table.from_pylist(found, schema=MANIFEST)
+
+
+def _unscored(listing: pa.Table, *, earlier: pa.Table, detector_ids: dict[str, str]) -> pa.Table:
+    with Scratch() as scratch:
+        known = Ordering(scratch)
+        known.add(listing.drop_columns("image_id").to_batches())
+        known.drop_duplicates()
+        known.drop_settled(earlier.to_batches(), detector_ids)
+        return pa.Table.from_batches(known.rows(), schema=MANIFEST)
+
+
+def _earlier(*rows: tuple[str, str, str | None, str, str | None]) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(_TOLD, row, strict=True)) for row in rows], schema=EARLIER)
+
+
+def test_every_object_below_the_prefix_is_a_row(tmp_path: Path) -> None:
+    for name in ("b/x.jpg", "a/y.jpg", "a/deep/z.png", "root.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1234")
+    listing = manifest.list_archive(f"file://{tmp_path}")
+    keys = [uri.removeprefix(f"file://{tmp_path}/") for uri in listing["uri"].to_pylist()]
+    assert list(zip(listing["image_id"].to_pylist(), listing["category"].to_pylist(), keys, strict=True)) == [
+        (0, None, "root.txt"),
+        (1, "a", "a/deep/z.png"),
+        (2, "a", "a/y.jpg"),
+        (3, "b", "b/x.jpg"),
+    ]
+    assert listing["size_bytes"].to_pylist() == [4] * 4
+
+
+def test_the_key_pattern_gives_category_site_and_capture_time(tmp_path: Path) -> None:
+    for name in ("n/s1/2026-03-02T10:00/i.jpg", "n/s2/someday/i.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"")
+    pattern = r"(?P<category>[^/]+)/(?P<site>[^/]+)/(?P<captured_at>[^/]+)/"
+    rows = manifest.list_archive(f"file://{tmp_path}", key_pattern=pattern).to_pylist()
+    assert [(row["site"], row["captured_at"]) for row in rows] == [
+        ("s1", datetime(2026, 3, 2, 10, tzinfo=UTC)),
+        ("s2", None),
+    ]
+
+
+def test_an_empty_archive_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="is empty"):
+        manifest.list_archive(f"file://{tmp_path}")
+
+
+def test_what_was_scored_with_the_same_detector_is_left_out() -> None:
+    listing = _listing(
+        ("u1", "e1", "c"), ("u2", "e2", "c"), ("u3", "e3-new", "c"), ("u4", "e4", "c"), ("u5", "e5", "c")
+    )
+    earlier = _earlier(
+        ("u1", "e1", "d1", Status.SCORED, None),
+        ("u2", "e2", "d0", Status.SCORED, None),  # another detector
+        ("u3", "e3", "d1", Status.SCORED, None),  # other bytes
+        ("u4", "e4", "d1", Status.UNREADABLE, "truncated: half a photo"),
+    )
+    left = _unscored(listing, earlier=earlier, detector_ids={"c": "d1"})
+    assert left["uri"].to_pylist() == ["u2", "u3", "u5"]
+    assert left["image_id"].to_pylist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (Status.MISSING, "deleted: gone"),
+        (Status.FAILED, "lost: no result"),
+        (Status.NO_DETECTOR, "no_detector: none"),
+        (Status.UNREADABLE, "access_denied: no: permission"),
+        (Status.UNREADABLE, "storage: timeout"),
+    ],
+)
+def test_what_says_nothing_about_the_bytes_is_tried_again(status: Status, error: str) -> None:
+    earlier = _earlier(("u1", "e1", "d1", status, error))
+    left = _unscored(_listing(("u1", "e1", "c")), earlier=earlier, detector_ids={"c": "d1"})
+    assert left["uri"].to_pylist() == ["u1"]
+
+
+def test_a_category_without_a_detector_is_never_settled() -> None:
+    earlier = _earlier(("u1", "e1", None, Status.SCORED, None))
+    assert len(_unscored(_listing(("u1", "e1", None)), earlier=earlier, detector_ids={})) == 1
+
+
+_NAMES = st.sampled_from(["u1", "u2", "u3", "u10", "é", "Z"])
+_TAGS = st.sampled_from(["e1", "e2"])
+_DETECTORS = st.sampled_from(["d1", "d2", None])
+_CATEGORIES = st.sampled_from(["c1", "c2", "c3", None])
+_ENDS = st.sampled_from(
+    [
+        (Status.SCORED, None),
+        (Status.UNREADABLE, "truncated: half"),
+        (Status.UNREADABLE, "storage: timeout"),
+        (Status.FAILED, "lost: no result"),
+    ]
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    listed=st.lists(st.tuples(_NAMES, _TAGS, _CATEGORIES), max_size=12),
+    known=st.lists(st.tuples(_NAMES, _TAGS, _DETECTORS, _ENDS), max_size=12),
+)
+def test_what_is_left_is_what_the_plain_definition_says(
+    listed: list[tuple[str, str, str | None]], known: list[tuple[str, str, str | None, tuple[Status, str | None]]]
+) -> None:
+    detector_ids = {"c1": "d1", "c2": "d2"}
+    earlier = _earlier(*((uri, etag, detector, *end) for uri, etag, detector, end in known))
+    left = _unscored(_listing(*listed), earlier=earlier, detector_ids=detector_ids)
+
+    about_bytes = {(Status.SCORED, None), (Status.UNREADABLE, "truncated: half")}
+    unchanged = {(uri, etag, detector) for uri, etag, detector, end in known if detector and end in about_bytes}
+    first = {uri: (uri, etag, category) for uri, etag, category in reversed(listed)}
+    expected = [row for row in first.values() if (row[0], row[1], detector_ids.get(row[2] or "")) not in unchanged]
+    rows = left.to_pylist()
+    assert [(row["uri"], row["etag"], row["category"]) for row in rows] == sorted(
+        expected, key=lambda row: (row[2] or "", row[0])
+    )
+    assert [row["image_id"] for row in rows] == list(range(len(expected)))
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "modified", "is_left"),
+    [
+        (None, None, False),
+        (7, None, False),
+        (8, None, True),
+        (None, datetime(2026, 11, 1, tzinfo=UTC), False),
+        (None, datetime(2026, 11, 3, tzinfo=UTC), True),
+    ],
+)
+def test_without_etag_an_object_counts_as_unchanged_unless_size_or_time_says_otherwise(
+    size_bytes: int | None, modified: datetime | None, is_left: bool
+) -> None:
+    row = {"image_id": 0, "uri": "u1", "size_bytes": size_bytes, "last_modified": modified, "category": "c"}
+    listing = pa.Table.from_pylist([row], schema=MANIFEST)
+    scored = {"image_uri": "u1", "image_etag": "e1", "image_bytes": 7, "detector_id": "d1", "status": Status.SCORED}
+    scored_at = datetime(2026, 11, 2, tzinfo=UTC)
+    earlier = pa.Table.from_pylist([scored | {"scored_at": scored_at}], schema=EARLIER)
+    assert len(_unscored(listing, earlier=earlier, detector_ids={"c": "d1"})) == is_left
+    assert len(_unscored(listing, earlier=earlier, detector_ids={"c": "d2"})) == 1
+
+
+def test_the_verb_writes_the_manifest_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "archive" / "a").mkdir(parents=True)
+    (tmp_path / "archive" / "a" / "x.jpg").write_bytes(b"12")
+    output = tmp_path / "manifest.parquet"
+    assert manifest_command.main(["--archive", str(tmp_path / "archive"), "--output", str(output)]) == 0
+    assert pq.read_table(output).schema.names == MANIFEST.names
+    assert "a: 1 objects" in capsys.readouterr().out

@@ -1,0 +1,262 @@
+"""Decoding in a process of its own: a photo that kills or occupies its decoder costs its own row and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jobs.archive.manifest import list_archive
+from jobs.decoding.decoder import DecodeLimits, Decoder, UndecodedError, process_decoder
+from jobs.decoding.decoder_child import POISON
+from jobs.decoding.fetch import FetchDecode
+from jobs.errors import JobError
+from jobs.tables.schema import Status
+from model.image import decode_image
+from tests.conftest import POISON_MARKER
+from tests.support.bad_objects import bad_objects, encode, jpeg, photo
+from tests.support.hostile_files import jpeg_of_many_scans
+from tests.support.places import ROOT
+
+SIZE = 48
+MARKER = POISON_MARKER
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Decoder]:
+    """One for all tests, whose child obeys poison, with a short time limit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(POISON, MARKER)
+        started = Decoder(DecodeLimits(timeout_s=1.0))
+        decoded(started, jpeg())
+        yield started
+        started.stop()
+
+
+def decoded(decoder: Decoder, *photos: bytes) -> list[bytes | tuple[Status, str]]:
+    """Pixels, or status and code, of photos decoded one after the other."""
+
+    async def all_of_them() -> None:
+        for data in photos:
+            file = os.memfd_create("pixels")
+            try:
+                await decoder.decode(data, size=SIZE, max_pixels=10**7, into=file, at=5)
+                found.append(os.pread(file, 10**6, 0)[5:])
+            except UndecodedError as error:
+                found.append((error.status, error.code))
+            os.close(file)
+
+    found: list[bytes | tuple[Status, str]] = []
+    asyncio.run(all_of_them())
+    return found
+
+
+def poison(deed: str) -> bytes:
+    return (MARKER + deed).encode()
+
+
+def plainly(data: bytes) -> bytes:
+    return decode_image(data, size=SIZE).numpy().tobytes()
+
+
+def workers(decoder: Decoder) -> list[tuple[int, str]]:
+    """Process ids and states of the nursery's children."""
+    assert decoder._child is not None
+    pid = decoder._child.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [(int(child), Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0]) for child in children]
+
+
+def assert_it_ends(pid: int) -> None:
+    """Waits for the end of a process that is no child of ours."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    with os.fdopen(handle, "rb", buffering=0):
+        assert select.select([handle], [], [], 30)[0], f"process {pid} is still there"
+
+
+def test_photos_come_out_as_model_image_gives_them(decoder: Decoder) -> None:
+    photos = [jpeg(), encode(photo(300, 20), "PNG"), encode(photo(), "WEBP")]
+    assert decoded(decoder, *photos) == [plainly(data) for data in photos]
+
+
+def test_every_bad_object_gets_the_reason_that_model_image_gives(decoder: Decoder) -> None:
+    bad = [item for item in bad_objects() if item.code is not None]
+    assert decoded(decoder, *(item.data for item in bad)) == [(Status.UNREADABLE, item.code) for item in bad]
+
+
+@pytest.mark.parametrize("deed", ["segfault", "exit"])
+def test_a_photo_that_kills_its_decoder_fails_and_the_next_is_decoded(decoder: Decoder, deed: str) -> None:
+    found = decoded(decoder, jpeg(), poison(deed), jpeg())
+    assert found == [plainly(jpeg()), (Status.FAILED, "decoder_died"), plainly(jpeg())]
+
+
+def test_a_killer_is_tried_twice_and_the_row_says_what_happened(decoder: Decoder) -> None:
+    before = decoder._number
+    with pytest.raises(UndecodedError, match=r"decoder_died.*the decoder ended with signal SIGSEGV, 2 times"):
+        asyncio.run(decoder.decode(poison("segfault"), size=SIZE, max_pixels=1, into=decoder._photo, at=0))
+    assert decoder._number == before + 2
+
+
+def test_a_photo_over_the_time_limit_is_tried_once_and_fails(decoder: Decoder) -> None:
+    before, began = decoder._number, time.monotonic()
+    assert decoded(decoder, poison("hang"), jpeg()) == [(Status.FAILED, "decode_timeout"), plainly(jpeg())]
+    assert 1.0 <= time.monotonic() - began < 30
+    assert decoder._number == before + 2
+
+
+def test_a_small_file_of_endless_scans_is_stopped_by_the_time_limit(decoder: Decoder) -> None:
+    endless = jpeg_of_many_scans(Image.new("RGB", (2000, 2000)), 5000)
+    assert len(endless) < 10**6
+    assert decoded(decoder, endless, jpeg()) == [(Status.FAILED, "decode_timeout"), plainly(jpeg())]
+
+
+def test_a_photo_over_the_memory_limit_fails_and_the_decoder_lives(decoder: Decoder) -> None:
+    decoded(decoder, jpeg())  # whatever happened before, there is a worker now
+    before = workers(decoder)
+    assert decoded(decoder, poison("hoard"), jpeg()) == [(Status.FAILED, "out_of_memory"), plainly(jpeg())]
+    assert [pid for pid, _ in workers(decoder)] == [pid for pid, _ in before]
+
+
+def test_deaths_leave_no_zombies_and_cost_no_import(decoder: Decoder) -> None:
+    assert decoder._child is not None
+    nursery = decoder._child.pid
+    decoded(decoder, *[poison("exit")] * 5, jpeg())
+    assert decoder._child.pid == nursery
+    ((_, state),) = workers(decoder)
+    assert state != "Z"
+
+
+@pytest.mark.parametrize("who", ["worker", "nursery"])
+def test_a_decoder_killed_while_idle_is_replaced(decoder: Decoder, who: str) -> None:
+    decoded(decoder, jpeg())
+    ((worker, _),) = workers(decoder)
+    assert decoder._child is not None
+    os.kill(worker if who == "worker" else decoder._child.pid, signal.SIGKILL)
+    assert_it_ends(worker)
+    assert decoded(decoder, jpeg(), jpeg()) == [plainly(jpeg())] * 2
+
+
+def test_a_request_that_was_given_up_does_not_answer_the_next(decoder: Decoder) -> None:
+    before = decoder._number
+
+    async def give_up() -> None:
+        file = os.memfd_create("pixels")
+        task = asyncio.create_task(decoder.decode(poison("hang"), size=SIZE, max_pixels=10**7, into=file, at=0))
+        await asyncio.sleep(0)  # until it waits for the answer
+        task.cancel()
+        os.close(file)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(give_up())
+    assert decoder._number == before + 1
+    assert decoded(decoder, encode(photo(), "PNG")) == [plainly(encode(photo(), "PNG"))]
+
+
+def test_without_the_variable_of_the_tests_no_bytes_are_poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(POISON, raising=False)
+    plain = Decoder(DecodeLimits())
+    assert decoded(plain, poison("exit"), b"exit", b"segfault") == [(Status.UNREADABLE, "not_an_image")] * 3
+    assert os.environ.get(POISON) is None
+    plain.stop()
+
+
+def test_a_decoder_that_cannot_start_ends_the_run_and_not_every_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(JobError, match="ended at its start with exit code 1"):
+        decoded(Decoder(DecodeLimits()), jpeg())
+
+
+def test_a_decoder_ends_with_its_process_even_in_the_middle_of_a_photo() -> None:
+    script = (
+        "import asyncio, os; from jobs.decoding.decoder import Decoder, DecodeLimits; from pathlib import Path\n"
+        "async def main():\n"
+        "    decoder, file = Decoder(DecodeLimits()), os.memfd_create('x')\n"
+        "    try: await decoder.decode(b'', size=8, max_pixels=9, into=file, at=0)\n"
+        "    except Exception: pass\n"
+        "    pid = decoder._child.pid\n"
+        "    print(pid, Path(f'/proc/{pid}/task/{pid}/children').read_text(), flush=True)\n"
+        f"    await decoder.decode({poison('hang')!r}, size=8, max_pixels=9, into=file, at=0)\n"
+        "asyncio.run(main())"
+    )
+    environment = os.environ | {POISON: MARKER}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment, cwd=ROOT) as owner:
+        assert owner.stdout is not None
+        pids = [int(pid) for pid in owner.stdout.readline().split()]
+        owner.kill()
+    assert len(pids) == 2
+    for pid in pids:
+        assert_it_ends(pid)
+
+
+def test_a_decoder_says_nothing_about_damaged_files(decoder: Decoder, capfd: pytest.CaptureFixture[str]) -> None:
+    tiff = encode(photo(), "TIFF", compression="tiff_lzw")
+    noisy = [tiff[:at] + b"\xff" + tiff[at + 1 :] for at in range(8, len(tiff), 97)]
+    decoded(decoder, *noisy)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_in_the_stage_one_killer_costs_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(POISON, MARKER)
+    for name, data in (("a", jpeg()), ("b", poison("segfault")), ("c", jpeg()), ("d", b""), ("e", jpeg())):
+        (tmp_path / f"{name}.jpg").write_bytes(data)
+    limits = DecodeLimits(timeout_s=7)  # others than the default, so that no other test's decoder is taken
+    fetch = FetchDecode(image_sizes={"x": SIZE}, max_pixels=10**7, concurrency=2, limits=limits)
+    listing = list_archive(f"file://{tmp_path}", key_pattern="(?P<category>)")
+    rows = fetch(listing.set_column(5, "category", [["x"] * 4 + ["other"]]))
+    assert [(row["error"] or "").split(":")[0] for row in rows.to_pylist()] == [
+        "",
+        "decoder_died",
+        "",
+        "empty",
+        "no_detector",
+    ]
+    expected = plainly(jpeg())
+    assert rows["pixels"].to_pylist() == [expected, None, expected, None, None]
+    rows.validate(full=True)
+    child = process_decoder(limits)._child
+    fetch(listing)
+    assert process_decoder(limits)._child is child
+    process_decoder(limits).stop()
+
+
+def test_an_object_too_large_for_a_photo_is_never_fetched_and_large_ones_come_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size_bytes in (("a", 300), ("b", 300), ("c", 300), ("d", 5000)):
+        (tmp_path / f"{name}.jpg").write_bytes(bytes(size_bytes))
+    held, most = [0], [0]
+
+    async def read(uri: str) -> tuple[bytes, str]:
+        assert not uri.endswith("d.jpg")
+        held[0] += 1
+        most[0] = max(most[0], held[0])
+        await asyncio.sleep(0)
+        held[0] -= 1
+        return bytes(300), ""
+
+    monkeypatch.setattr("jobs.storage.read_async", read)
+    monkeypatch.setattr("jobs.decoding.fetch._LARGE_BYTES", 300)
+    monkeypatch.setattr("jobs.decoding.fetch._MOST_BYTES", 4999)
+    fetch = FetchDecode(image_sizes={"x": SIZE}, max_pixels=10**7, concurrency=8)
+    listing = list_archive(f"file://{tmp_path}", key_pattern="(?P<category>)")
+    rows = fetch(listing.set_column(5, "category", [["x"] * 4]))
+    assert [row["error"].split(":")[0] for row in rows.to_pylist()] == ["not_an_image"] * 3 + ["too_many_bytes"]
+    assert most == [1]
+
+
+def test_fetching_imports_no_torch() -> None:
+    check = "import sys, jobs.decoding.fetch; sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,270 @@
+"""The comparison of variants with each other and with anchors, on small drawn photos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from jobs import comparison, storage
+from jobs.archive.manifest import list_archive
+from jobs.cli import parse_config
+from jobs.errors import RequestError
+from jobs.evaluation.comparison_config import ComparisonConfig
+from jobs.evaluation.comparison_run import plan_units
+from jobs.evaluation.comparison_units import DecodedPhotos, Unit, decode, learn_attention, run_unit
+from jobs.tables.schema import EVALUATED
+from model.baselines import ANCHORS
+from model.config import PRESETS, preset
+from model.detector import AttentDifferNet
+from model.image import decode_image
+from model.statistics.evaluation import auroc
+from model.training.loop import train
+from model.training.photos import InMemory
+
+_TINY = {
+    "weights": "random",
+    "image_size": 64,
+    "scales": 1,
+    "views": 2,
+    "train_views": 1,
+    "train_angles": "scoring",
+    "feature_scaling": "global",
+    "pretext": {"steps": 2, "pairs": 2},
+    "flow": {"blocks": 1, "hidden_width": 8, "hidden_layers": 1},
+}
+
+
+def _request(data: Path, output: Path, **changes: object) -> dict[str, Any]:
+    request = {
+        "data": [str(data / "first"), str(data / "second")],
+        "output": str(output),
+        "variants": ["differnet", "attentdiffernet_se"],
+        "seeds": 2,
+        "tasks": 2,
+        "optimiser": {"epochs": 2, "batch_size": 8},
+        "detector": _TINY,
+    }
+    return request | changes
+
+
+@pytest.fixture(scope="module")
+def data(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two data sets of a few photos: 16 to train, 6 flawless and 6 defective to test; one test photo is broken."""
+    folder = tmp_path_factory.mktemp("sets")
+    source = drawn / "data" / "insulator"
+    for number, name in enumerate(("first", "second")):
+        for part, count in (("train/good", 16), ("test/good", 6), ("test/missing_cap", 3), ("test/rust", 3)):
+            target = folder / name / "insulator" / part
+            target.mkdir(parents=True)
+            for path in sorted((source / part).iterdir())[number * count :][:count]:
+                (target / path.name).write_bytes(path.read_bytes())
+    (folder / "first" / "insulator" / "test" / "rust" / "zz.jpg").write_bytes(b"<html>")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(cluster: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a comparison with one variant that cannot be trained."""
+    output = tmp_path_factory.mktemp("compared")
+    request = output / "request.json"  # JSON is YAML
+    diverging = {
+        "attention": {"conv5": {"kind": "se"}},
+        "attention_training": "pretext",
+        "pretext": {"learning_rate": 1e30},
+    }
+    changes = {"custom": {"diverging": diverging}, "variants": ["differnet", "attentdiffernet_se", "diverging"]}
+    request.write_text(json.dumps(_request(data, output, **changes)))
+    assert comparison.main(["--config", str(request)]) == 1
+    return output
+
+
+def _found(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "comparison.json").read_text()))
+
+
+def test_every_test_photo_has_a_row_per_detector_and_anchor(compared: Path) -> None:
+    rows = pq.read_table(compared / "scores.parquet")
+    assert rows.schema == EVALUATED
+    detectors = 2 * 2 + len(ANCHORS) + 1  # two variants and one anchor have two seeds
+    assert len(rows) == detectors * (12 + 13)
+    lost = [row for row in rows.to_pylist() if row["image_uri"].endswith("zz.jpg")]
+    assert len(lost) == detectors
+    assert all(row["status"] == "unreadable" and row["error"].startswith("not_an_image: ") for row in lost)
+    assert {row["label"] for row in rows.to_pylist()} == {"good", "missing_cap", "rust"}
+
+
+def test_a_unit_is_trained_on_the_flawless_photos_and_scored_after_the_last_epoch(compared: Path, data: Path) -> None:
+    config = ComparisonConfig.model_validate(_request(data, compared))
+
+    def photos(part: str) -> tuple[list[str], torch.Tensor]:
+        paths = sorted((data / "second" / "insulator" / part).rglob("*.jpg"))
+        return [f"file://{path}" for path in paths], torch.stack([decode_image(p.read_bytes(), size=64) for p in paths])
+
+    detector = AttentDifferNet(config.detector_config("attentdiffernet_se", seed=1))
+    train(detector, InMemory(photos("train")[1]), optimiser=config.optimiser, on_epoch=lambda metrics, snapshot: None)
+    uris, images = photos("test")
+    scores = dict(zip(uris, detector.score(images).tolist(), strict=True))
+
+    rows = [
+        row
+        for row in pq.read_table(compared / "scores.parquet").to_pylist()
+        if (row["category"], row["variant"], row["seed"]) == ("second/insulator", "attentdiffernet_se", 1)
+    ]
+    # Another process; the rounding of a matrix product may depend on the alignment of its memory.
+    assert {row["image_uri"]: row["score"] for row in rows} == pytest.approx(scores, rel=1e-5)
+    labels = np.array([row["label"] != "good" for row in rows])
+    expected = auroc(labels, np.array([row["score"] for row in rows]))
+    summary = next(one for one in _found(compared)["variants"] if one["variant"] == "attentdiffernet_se")
+    other = auroc_of(compared, category="second/insulator", variant="attentdiffernet_se", seed=0)
+    assert summary["by_category"]["second/insulator"]["auroc"]["mean"] == pytest.approx((expected + other) / 2)
+
+
+def auroc_of(folder: Path, *, category: str, variant: str, seed: int) -> float:
+    rows = [
+        row
+        for row in pq.read_table(folder / "scores.parquet").to_pylist()
+        if (row["category"], row["variant"], row["seed"], row["status"]) == (category, variant, seed, "scored")
+    ]
+    return auroc(np.array([row["label"] != "good" for row in rows]), np.array([row["score"] for row in rows]))
+
+
+def test_the_table_names_variants_anchors_differences_failures_and_settings(compared: Path) -> None:
+    text = (compared / "comparison.md").read_text()
+    table = [line for line in text.splitlines() if line.startswith("| ")]
+    assert table[0].startswith("| | first/insulator | second/insulator | mean |")
+    names = [line.split("|")[1].strip() for line in table[2:]]
+    assert names[:2] == ["`differnet`", "`attentdiffernet_se`"]
+    assert names[2:7] == [f"anchor `{name}`" for name in ANCHORS]
+    assert "Difference of AUROC to `differnet`" in text
+    found = _found(compared)
+    anchors = {one["variant"]: one["mean"]["auroc"]["mean"] for one in found["variants"] if one["variant"] in ANCHORS}
+    best = max(anchors.values())
+    against = {one["reference"] for one in found["comparisons"]} - {"differnet"}
+    assert {anchors[name] for name in against} == {best}
+    assert text.count("Failed: `diverging` on ") == 4
+    assert "training diverged" in text
+    assert '"image_size": 64' in text
+    assert (compared / "histograms" / "first" / "insulator.patch_memory.png").exists()
+
+
+def test_a_rerun_does_only_what_is_not_finished_and_finds_the_same(
+    compared: Path, data: Path, tmp_path: Path, cluster: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (compared / "units").iterdir():
+        storage.write(f"file://{tmp_path}/units/{path.name}", path.read_bytes())
+    gone = next((tmp_path / "units").glob("first-insulator.differnet.seed1.*"))
+    gone.unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "units").iterdir()}
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps(_request(data, tmp_path)))
+    assert comparison.main(["--config", str(request)]) == 0
+    assert "comparison of 20 units, 19 of them finished before" in capsys.readouterr().out
+    assert {name: (tmp_path / "units" / name).stat().st_mtime_ns for name in before} == before
+    again = json.loads(gone.read_text())["scores"]
+    first = json.loads((compared / "units" / gone.name).read_text())["scores"]
+    assert again == pytest.approx(first, rel=1e-5)  # rounding, as above
+
+
+def _planned(data: Path, **changes: object) -> dict[str, Unit]:
+    """Units by the file they are kept in."""
+    config = ComparisonConfig.model_validate(_request(data, Path("/out"), **changes))
+    manifests = {
+        f"{name}/insulator": list_archive(f"file://{data}/{name}", key_pattern="(?P<category>[^/]+)/")
+        for name in ("first", "second")
+    }
+    return {unit.uri(config.output): unit for unit in plan_units(config, manifests)}
+
+
+def test_units_of_other_settings_are_other_units_and_unseeded_anchors_stay(data: Path) -> None:
+    plain = _planned(data)
+    assert len(plain) == 2 * (2 * 2 + len(ANCHORS) + 1)
+    longer = _planned(data, optimiser={"epochs": 3})
+    assert {unit.variant for uri, unit in longer.items() if uri in plain} == set(ANCHORS)
+    together = _planned(data, pretext_on="all")
+    assert {unit.variant for uri, unit in together.items() if uri not in plain} == {"attentdiffernet_se"}
+    assert plain.keys() < _planned(data, seeds=3).keys()
+
+
+def test_settings_are_equal_for_all_variants_but_for_what_a_preset_is(data: Path) -> None:
+    config = ComparisonConfig.model_validate(_request(data, Path("/out"), variants=list(PRESETS)))
+    first, *others = (config.detector_config(variant, seed=4).model_dump() for variant in PRESETS)
+    assert (first["seed"], first["image_size"], first["flow"]["hidden_width"]) == (4, 64, 8)
+    for variant, other in zip(list(PRESETS)[1:], others, strict=True):
+        differing = {name for name in first if first[name] != other[name]}
+        assert differing <= {"variant", *PRESETS[variant]}
+        for name in PRESETS[variant].keys() - {"flow"}:
+            assert other[name] == preset(variant).model_dump()[name]
+    assert (others[0]["flow"], others[1]["flow"]) == (first["flow"], first["flow"])
+    best = others[-1]["flow"]
+    assert (best["start"], best["hidden_width"], best["hidden_layers"]) == (
+        "identity",
+        256,
+        first["flow"]["hidden_layers"],
+    )
+
+
+def test_attention_that_learnt_from_all_categories_is_the_one_that_scores(data: Path, tmp_path: Path) -> None:
+    def decoded(name: str) -> DecodedPhotos:
+        pattern = r"(?P<category>[^/]+)/(?P<site>train/good|test/[^/]+)/"
+        return decode(list_archive(f"file://{data}/{name}", key_pattern=pattern), 64, 10**8)
+
+    first, second = decoded("first"), decoded("second")
+    unit = next(unit for unit in _planned(data, pretext_on="all").values() if unit.variant == "attentdiffernet_se")
+
+    alone, both, swapped = (
+        learn_attention(unit.detector, None, *given) for given in ((first,), (first, second), (second, first))
+    )
+    assert all(torch.equal(both[name], alone[name]) for name in both) is False
+    assert all(torch.equal(both[name], swapped[name]) for name in both) is False
+    outcomes = [run_unit(unit, f"file://{tmp_path}/unit.json", first, None, given)["scores"] for given in (None, both)]
+    assert outcomes[0] != outcomes[1]
+    assert list(first.lost) == [f"file://{data}/first/insulator/test/rust/zz.jpg"]
+    assert (len(first.train), len(first.test)) == (16, 12)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--variants", "differnet,xx"], "unknown variant 'xx', expected some of differnet, attentdiffernet_se"),
+        (["--detector.seed", "3"], "--detector: seed cannot be set"),
+        (["--detector.image-size", "65"], "image_size"),
+        (["--optimiser.patience", "3"], "patience needs held-out photos"),
+        (["--custom", '{"mine": {"scales": 9}}', "--variants", "mine"], "variant mine: scales"),
+    ],
+)
+def test_a_wrong_request_is_refused_in_one_line(argv: list[str], said: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        parse_config(ComparisonConfig, ["--data", "/a,/b", "--output", "/o", *argv])
+    assert said in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"custom": {"mahalanobis": {}}, "variants": ["mahalanobis"]}, "name of an anchor"),
+        ({"detector": {**_TINY, "weights": "/nowhere.safetensors"}}, "/nowhere.safetensors of alexnet: "),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_any_cluster_work(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], said: str
+) -> None:
+    monkeypatch.setattr("jobs.evaluation.comparison_run.start_ray", lambda: pytest.fail("the cluster was touched"))
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps(_request(data, tmp_path, **changes)))
+    with pytest.raises(RequestError, match=said):
+        comparison.main(["--config", str(request)])
+
+
+def test_a_data_set_without_defective_photos_is_refused(data: Path, tmp_path: Path) -> None:
+    for number in range(5):
+        for part in ("train/good", "test/good"):
+            storage.write(f"file://{tmp_path}/set/tower/{part}/{number}.jpg", b"")
+    with pytest.raises(RequestError, match=r"set/tower needs .* got 5, 5 and 0"):
+        comparison.main(["--data", f"{tmp_path}/set", "--output", str(tmp_path)])

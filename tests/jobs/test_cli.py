@@ -1,0 +1,156 @@
+"""Command lines: a user's mistake is one clear line and exit code 2, before any cluster work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from jobs import benchmark, benchmark_training, demo, pretext_sheet
+from jobs.cli import parse_config, run_verb
+from jobs.errors import RequestError
+from jobs.scoring.config import ScoreConfig
+from jobs.training.config import TrainConfig
+
+SCORE = ["--archive", "s3://a/b", "--detectors", "s3://d", "--results", "out", "--run-id", "night-1"]
+TRAIN = ["--data", "s3://a/b", "--category", "insulator", "--detectors", "s3://d"]
+
+
+def _refused(config_class: type, argv: list[str]) -> str:
+    with pytest.raises(RequestError) as caught:
+        parse_config(config_class, argv)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert caught.value.exit_code == 2
+    return message
+
+
+def test_flags_make_a_config_and_plain_paths_become_file_uris() -> None:
+    config = parse_config(ScoreConfig, [*SCORE, "--scoring.actors", "3", "--false-alarm-rate", "0.01"])
+    assert config.archive == "s3://a/b"
+    assert config.results == f"file://{Path('out').absolute()}"
+    assert config.scoring.actors == 3
+    assert config.false_alarm_rate == 0.01
+
+
+def test_a_yaml_file_gives_fields_and_flags_win(tmp_path: Path) -> None:
+    file = tmp_path / "score.yaml"
+    file.write_text(
+        "archive: s3://yaml\ndetectors: s3://d\nresults: s3://r\nrun_id: y\nscoring: {actors: 2, batch_photos: 8}\n"
+    )
+    config = parse_config(ScoreConfig, ["--config", str(file), "--run-id", "flag", "--scoring.actors", "5"])
+    assert (config.archive, config.run_id) == ("s3://yaml", "flag")
+    assert (config.scoring.actors, config.scoring.batch_photos) == (5, 8)
+
+
+def test_a_variant_is_a_preset_and_detector_fields_change_it() -> None:
+    config = parse_config(TrainConfig, [*TRAIN, "--variant", "attentdiffernet_cbam", "--detector.flow.blocks", "2"])
+    assert config.detector.variant == "attentdiffernet_cbam"
+    assert {block.kind for block in config.detector.attention.values()} == {"cbam"}
+    assert (config.detector.flow.blocks, config.detector.flow.hidden_width) == (2, 2048)
+
+
+def test_attention_given_replaces_the_preset_s_placement() -> None:
+    config = parse_config(TrainConfig, [*TRAIN, "--detector.attention", '{"conv3": {"kind": "se"}}'])
+    assert list(config.detector.attention) == ["conv3"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (SCORE[:-2], "--run-id is required"),
+        ([*SCORE, "--archiv", "x"], "--archiv"),
+        ([*SCORE, "--false-alarm-rate", "2"], "--false-alarm-rate"),
+        ([*SCORE, "--run-id", "a/b"], "--run-id"),
+        ([*SCORE, "--archive", "ftp://x"], "s3://, gs://, az://"),
+        ([*SCORE, "--key-pattern", "(?P<kategorie>.)"], "category"),
+        ([*SCORE, "--key-pattern", "(("], "regular expression"),
+        ([*SCORE, "--config", "/nowhere.yaml"], "No such file"),
+        ([*SCORE, "--config"], "--config"),
+    ],
+)
+def test_a_wrong_score_request_names_the_field(argv: list[str], said: str) -> None:
+    assert said in _refused(ScoreConfig, argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([*TRAIN, "--variant", "attentdiffernet_xx"], "differnet, attentdiffernet_se, attentdiffernet_cbam"),
+        ([*TRAIN, "--detector.attention", '{"pool9": {"kind": "se"}}'], "no stage 'pool9'"),
+        ([*TRAIN, "--detector.attention", '{"pool1": {"kind": "xx"}}'], "unknown attention kind 'xx'"),
+        ([*TRAIN, "--detector.image-size", "100", "--detector.scales", "4"], "image_size"),
+        ([*TRAIN, "--workers", "30"], "batch_size"),
+    ],
+)
+def test_a_wrong_training_request_says_what_was_expected(argv: list[str], said: str) -> None:
+    assert said in _refused(TrainConfig, argv)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("runid: x", "runid: no such field"), ("- a", "mapping"), ("a: [", "not YAML"), ("scoring: 3", "scoring")],
+)
+def test_a_config_file_s_mistake_is_named(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    assert said in _refused(ScoreConfig, ["--config", str(file), *SCORE])
+
+
+@pytest.mark.parametrize("verb", ["score", "train", "evaluate", "manifest", "comparison", "recalibrate"])
+def test_help_lists_the_fields_and_exits_0(verb: str) -> None:
+    done = subprocess.run([sys.executable, "-m", f"jobs.{verb}", "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"python -m jobs.{verb}" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", [benchmark, benchmark_training, demo, pretext_sheet])
+def test_help_of_the_other_verbs_exits_0(verb: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        verb.main(["--help"])
+    assert ended.value.code == 0
+    assert f"python -m {verb.__name__}" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(argv: Sequence[str]) -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        run_verb(interrupted)
+    assert ended.value.code == 1
+    assert "the same command continues" in capsys.readouterr().err
+
+
+def test_a_wrong_flag_on_the_real_command_line_exits_2_with_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.score", *SCORE, "--bogus", "1"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["error: unrecognized arguments: --bogus 1; see --help"]
+
+
+def test_a_missing_local_archive_exits_2_before_any_cluster_work(tmp_path: Path) -> None:
+    argv = [
+        "--archive",
+        str(tmp_path / "none"),
+        "--detectors",
+        str(tmp_path),
+        "--results",
+        str(tmp_path),
+        "--run-id",
+        "x",
+    ]
+    environment = os.environ | {"RAY_ADDRESS": "203.0.113.1:1"}  # any cluster work would fail on this address
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.score", *argv], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the archive file://")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,213 @@
+"""Conformal p-values: the law that ties them to thresholds, and the false-alarm rate they promise."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from scipy.stats import binom, kstest
+
+from model.statistics.calibration import Calibration, cross_conformal_bound, shortage, smallest_sample
+
+# Few distinct values, so that ties are the rule: this is where a threshold and a p-value can come apart.
+_TIED = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=60)
+_RATES = st.one_of(
+    st.floats(1e-4, 0.999),
+    # Rates that are attainable p-values: the comparison with <= is decided by the last bit.
+    st.tuples(st.integers(1, 60), st.integers(1, 60)).filter(lambda f: f[0] < f[1]).map(lambda f: f[0] / f[1]),
+)
+
+
+@given(_TIED, st.integers(-1, 7).map(float))
+def test_a_p_value_counts_the_calibration_scores_at_least_as_high(scores: list[float], score: float) -> None:
+    expected = (1 + sum(known >= score for known in scores)) / (len(scores) + 1)
+    assert Calibration(scores=tuple(scores)).p_values(np.array([score])).tolist() == [expected]
+
+
+@given(_TIED, _RATES)
+def test_a_score_is_above_the_threshold_iff_its_p_value_is_within_the_rate(scores: list[float], rate: float) -> None:
+    calibration = Calibration(scores=tuple(scores))
+    asked = np.concatenate([np.arange(-1, 8, 0.5), np.nextafter(scores, np.inf), [-np.inf, np.inf]])
+
+    threshold = calibration.threshold(rate)
+
+    reported = np.zeros(asked.size, dtype=bool) if threshold is None else asked > threshold
+    assert reported.tolist() == (calibration.p_values(asked) <= rate).tolist()
+
+
+@given(_RATES)
+def test_the_smallest_sample_has_a_threshold_and_one_score_fewer_has_none(rate: float) -> None:
+    n = smallest_sample(rate)
+    assert Calibration(scores=(0.0,) * n).threshold(rate) is not None
+    assert n == 1 or Calibration(scores=(0.0,) * (n - 1)).threshold(rate) is None
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=200), st.floats(0.001, 0.6), st.floats(0.05, 0.99))
+def test_a_confident_threshold_is_the_lowest_score_whose_rate_holds_with_that_probability(
+    scores: list[float], rate: float, confidence: float
+) -> None:
+    # The k-th highest of n scores holds the rate iff at least k of n draws lie in the top `rate` of the distribution.
+    holds = [binom.sf(k - 1, len(scores), rate) for k in range(1, len(scores) + 1)]
+    assume(min(abs(probability - confidence) for probability in holds) > 1e-9)
+    allowed = [score for score, enough in zip(sorted(scores, reverse=True), holds, strict=True) if enough >= confidence]
+    assert Calibration(scores=tuple(scores)).threshold(rate, confidence=confidence) == (allowed or [None])[-1]
+
+
+def test_a_confident_threshold_holds_the_rate_in_as_many_calibration_sets_as_said() -> None:
+    # Uniform scores: the rate above a threshold t is 1 - t. Of 59 scores the highest is the bound at 0.95, and it holds
+    # the rate with probability 1 - 0.95**59 = 0.9515; of 58 scores none does.
+    draws = np.random.default_rng(3).uniform(size=(4000, 59))
+    thresholds = np.array([Calibration(scores=tuple(row)).threshold(0.05, confidence=0.95) for row in draws], float)
+    low, high = binom.interval(0.99, 4000, 1 - 0.95**59)
+    assert low <= np.sum(1 - thresholds <= 0.05) <= high
+    assert Calibration(scores=tuple(draws[0, 1:])).threshold(0.05, confidence=0.95) is None
+
+
+@given(_RATES, st.floats(0.01, 0.999))
+def test_the_smallest_confident_sample_has_a_threshold_and_one_score_fewer_has_none(
+    rate: float, confidence: float
+) -> None:
+    n = smallest_sample(rate, confidence=confidence)
+    assert Calibration(scores=(0.0,) * n).threshold(rate, confidence=confidence) is not None
+    assert n == 1 or Calibration(scores=(0.0,) * (n - 1)).threshold(rate, confidence=confidence) is None
+
+
+@pytest.mark.parametrize(("rate", "confidence", "count"), [(0.05, 0.9, 45), (0.01, 0.9, 230), (0.05, 0.95, 59)])
+def test_the_smallest_confident_samples_of_round_rates_are_known(rate: float, confidence: float, count: int) -> None:
+    assert smallest_sample(rate, confidence=confidence) == count
+
+
+def test_a_shortage_is_worded_with_what_is_needed() -> None:
+    said = shortage(18, false_alarm_rate=0.05)
+    assert said is not None
+    assert said.startswith("18 held-out photos cannot support a false-alarm rate of 0.05: 19 are needed")
+    assert shortage(19, false_alarm_rate=0.05) is None
+
+
+@pytest.mark.parametrize(("rate", "count"), [(0.5, 1), (0.1, 9), (0.05, 19), (0.01, 99), (0.001, 999)])
+def test_the_smallest_samples_of_round_rates_are_known(rate: float, count: int) -> None:
+    assert smallest_sample(rate) == count
+
+
+def test_p_values_of_exchangeable_scores_are_uniform() -> None:
+    # One p-value per fresh calibration set, so that the p-values are independent; 999 scores make the steps of 1/1000
+    # finer than what a test on 2,000 values can see (the 1 % bound of the statistic is 0.036).
+    draws = np.random.default_rng(0).gumbel(size=(2000, 1000))
+    p_values = [Calibration(scores=tuple(row[1:])).p_values(row[:1])[0] for row in draws]
+    assert kstest(p_values, "uniform").pvalue > 0.01
+
+
+def test_the_measured_false_alarm_rate_is_the_one_asked_for() -> None:
+    # Marginal guarantee: again one photo per fresh calibration set, else all photos would share one Beta-distributed
+    # rate (below) and no binomial interval would hold. 0.05 * (59 + 1) is whole: the rate is 0.05, not just at most.
+    draws = np.random.default_rng(1).gumbel(size=(4000, 60))
+    thresholds = [Calibration(scores=tuple(row[1:])).threshold(0.05) for row in draws]
+    alarms = sum(row[0] > threshold for row, threshold in zip(draws, thresholds, strict=True))
+    low, high = binom.interval(0.99, 4000, 0.05)
+    assert low <= alarms <= high
+
+
+def test_the_rate_given_one_calibration_set_falls_in_its_beta_interval_as_often_as_said() -> None:
+    # Uniform scores: the true rate above a threshold t is 1 - t, no second sample needed. Few scores and a high rate,
+    # because there a Beta distribution that is off by one is far off.
+    calibrations = [Calibration(scores=tuple(row)) for row in np.random.default_rng(2).uniform(size=(2000, 4))]
+    low, high = calibrations[0].false_alarm_interval(0.4, confidence=0.9)
+    thresholds = np.array([calibration.threshold(0.4) for calibration in calibrations], dtype=np.float64)
+    fewest, most = binom.interval(0.99, 2000, 0.05)
+    assert fewest <= np.sum(1 - thresholds < low) <= most
+    assert fewest <= np.sum(1 - thresholds > high) <= most
+
+
+def test_a_sample_too_small_for_the_rate_promises_no_alarms() -> None:
+    calibration = Calibration(scores=(1.0,) * 18)
+    assert calibration.threshold(0.05) is None
+    assert calibration.false_alarm_interval(0.05) == (0.0, 0.0)
+    assert calibration.smallest_rate == 1 / 19
+
+
+def test_scores_are_kept_ascending_whatever_order_they_came_in() -> None:
+    assert Calibration(scores=(3.0, 1.0, 2.0)) == Calibration(scores=(1.0, 2.0, 3.0))
+    assert Calibration(scores=(3.0, 1.0, 2.0)).scores == (1.0, 2.0, 3.0)
+
+
+@pytest.mark.parametrize("scores", [(), (1.0, float("nan")), (float("inf"), 1.0)])
+def test_an_empty_or_not_finite_calibration_is_refused(scores: tuple[float, ...]) -> None:
+    with pytest.raises(ValidationError, match="scores"):
+        Calibration(scores=scores)
+
+
+def test_a_nan_score_has_no_p_value() -> None:
+    with pytest.raises(ValueError, match="1 NaN of 2"):
+        Calibration(scores=(1.0,)).p_values(np.array([0.5, np.nan]))
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, float("nan")])
+def test_a_rate_outside_zero_to_one_is_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match="false_alarm_rate"):
+        Calibration(scores=(1.0,)).threshold(rate)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, float("nan")])
+def test_a_confidence_outside_zero_to_one_is_refused(confidence: float) -> None:
+    with pytest.raises(ValueError, match="confidence"):
+        Calibration(scores=(1.0,)).threshold(0.5, confidence=confidence)
+    with pytest.raises(ValueError, match="confidence"):
+        smallest_sample(0.5, confidence=confidence)
+
+
+def test_folds_give_one_calibration_that_says_how_it_was_made() -> None:
+    calibration = Calibration.from_folds([[3.0, 1.0], [2.0, 5.0], [4.0]])
+    assert calibration.scores == (1.0, 2.0, 3.0, 4.0, 5.0)
+    assert (calibration.method, calibration.folds) == ("cross", 3)
+    assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
+    assert calibration.p_values(np.array([3.5])).tolist() == [3 / 6]
+
+
+@pytest.mark.parametrize("folds", [[], [[1.0, 2.0]], [[1.0, 2.0, 3.0], [1.0]], [[1.0], []]])
+def test_folds_that_are_none_are_refused(folds: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match=r"at least 2 folds of equal size|needs 2 to 1 folds"):
+        Calibration.from_folds(folds)
+
+
+@pytest.mark.parametrize("given_method", [{"method": "cross"}, {"folds": 2}, {"method": "cross", "folds": 4}])
+def test_a_method_that_does_not_fit_its_folds_is_refused(given_method: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="method cross needs 2 to 3 folds"):
+        Calibration.model_validate({"scores": [1.0, 2.0, 3.0], **given_method})
+
+
+def test_a_calibration_of_the_first_format_is_a_split_one() -> None:
+    assert Calibration.model_validate_json('{"scores": [1.0, 2.0]}').method == "split"
+
+
+def test_cross_conformal_scores_promise_no_rate_of_this_very_set() -> None:
+    calibration = Calibration.from_folds([[1.0] * 30, [2.0] * 30])
+    with pytest.raises(ValueError, match="known distribution for method split, got cross"):
+        calibration.false_alarm_interval(0.1)
+    with pytest.raises(ValueError, match="known distribution for method split, got cross"):
+        calibration.threshold(0.1, confidence=0.9)
+    assert calibration.threshold(0.1) == 2.0
+
+
+def test_the_cross_conformal_bound_is_twice_the_rate_for_leave_one_out_and_more_for_folds() -> None:
+    assert cross_conformal_bound(0.05, photos=60, folds=60) == 0.1
+    assert cross_conformal_bound(0.05, photos=1000, folds=5) == pytest.approx(0.1 + 2 * 0.95 * 4 / 1005)
+    assert cross_conformal_bound(0.05, photos=60, folds=20) == pytest.approx(0.1 + (1 - 1 / 3) / 21)
+    assert cross_conformal_bound(0.5, photos=60, folds=5) == 1.0
+
+
+def test_cross_conformal_scores_of_an_unstable_detector_hold_no_rate_at_all() -> None:
+    """Why method cross promises nothing: one photo more turns this detector's scores round, see jackknife.
+
+    Photos are bits; trained on some, it scores 0 for the bit that makes their sum even and 1 for the other.
+    """
+    alarms = 0
+    for bits in itertools.product((0, 1), repeat=11):
+        photos, new = bits[:10], bits[10]
+        held_out = [[float(sum(photos) % 2)] for _ in photos]
+        p_value = Calibration.from_folds(held_out).p_values(np.array([float((sum(photos) + new) % 2)]))[0]
+        alarms += p_value <= 0.1
+    assert alarms / 2**11 == 0.25

@@ -1,0 +1,107 @@
+"""The collapse guard, and that joint training collapses without its safeguards and does not with them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from model.config import OptimiserConfig
+from model.detector import AttentDifferNet
+from model.training.guard import CollapseDetected, FeatureHealth, effective_rank, feature_health
+from model.training.loop import train
+from model.training.metrics import EpochMetrics
+from model.training.photos import InMemory
+from tests.model.training.test_training import _config, _ignore, _photos
+
+_JOINT = OptimiserConfig(epochs=24, batch_size=12, learning_rate=1e-2)
+
+
+def _features(rows: int = 200, columns: int = 12, *, seed: int = 0) -> Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def _jointly_trained(kind: str, *, scaling: str, guard: bool) -> list[EpochMetrics]:
+    config = _config(
+        attention={"pool1": {"kind": kind}, "conv5": {"kind": kind}},
+        attention_training="joint",
+        feature_scaling=scaling,
+        collapse_guard=guard,
+        train_angles="scoring",
+        train_views=1,
+    )
+    return train(AttentDifferNet(config), InMemory(_photos(12)), optimiser=_JOINT, on_epoch=_ignore)
+
+
+@pytest.mark.parametrize("kind", ["se", "cbam"])
+def test_joint_training_without_safeguards_collapses_and_its_loss_does_not_show_it(kind: str) -> None:
+    history = _jointly_trained(kind, scaling="none", guard=False)
+    last = history[-1].health
+    assert last.std_ratio < 0.2
+    assert last.rank_ratio < 0.2
+    assert history[-1].loss < min(row.loss for row in history[:10])
+
+
+@pytest.mark.parametrize("kind", ["se", "cbam"])
+def test_joint_training_with_safeguards_stays_healthy(kind: str) -> None:
+    history = _jointly_trained(kind, scaling="channel", guard=True)
+    assert len(history) == 24
+    assert all(row.health.problems() == [] for row in history)
+    assert history[-1].health.gate_mean != 1  # attention did move
+
+
+def test_the_guard_stops_a_collapse_with_its_figures_and_the_ways_out() -> None:
+    with pytest.raises(CollapseDetected, match=r"effective rank is 0\.\d+ of the plain one.*Ways out: ") as stopped:
+        _jointly_trained("se", scaling="none", guard=True)
+    assert 0 < stopped.value.epoch < 24
+    assert stopped.value.health.problems()
+    assert "\n" not in str(stopped.value)
+
+
+@given(st.integers(1, 10), st.floats(0.01, 100), st.integers(0, 50))
+def test_effective_rank_counts_independent_directions_and_ignores_scale(rank: int, scale: float, seed: int) -> None:
+    # Repeated columns add no direction: r orthogonal columns, each twice, have the effective rank r exactly.
+    orthogonal = torch.linalg.qr(_features(40, rank, seed=seed) - _features(40, rank, seed=seed).mean(0)).Q
+    assert effective_rank(scale * torch.cat([orthogonal, orthogonal], dim=1)) == pytest.approx(rank, abs=0.5)
+
+
+def test_effective_rank_is_that_of_the_eigenvalues() -> None:
+    features = _features() @ _features(12, 12, seed=1)
+    eigenvalues = torch.linalg.eigvalsh(torch.corrcoef(features.T))
+    expected = float(eigenvalues.sum().square() / eigenvalues.square().sum())
+    assert effective_rank(features) == pytest.approx(expected, rel=1e-9)
+    assert effective_rank(features[:8]) <= 7  # fewer rows than columns: at most rows - 1 directions
+
+
+def test_equal_features_are_healthy() -> None:
+    health = feature_health(plain=_features(), attended=_features(), gate_mean=1.0, saturation=0.0)
+    assert health == FeatureHealth(1.0, 1.0, 0.0, 1.0, 0.0)
+    assert health.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("attended", "saturation", "problem"),
+    [
+        (_features() * 0.1, 0.0, "feature std is 0.1 of the plain one"),
+        (_features() * 3, 0.0, "feature std is 3 of the plain one"),
+        (_features()[:, :1] + 0.5 * _features(seed=1), 0.0, "effective rank"),
+        (_features() * torch.tensor([1.0] * 9 + [0.0] * 3), 0.0, "25% of the channels are dead"),
+        (_features(), 0.9, "90% of the flow's log-scales are at their clamp"),
+    ],
+)
+def test_each_way_to_collapse_is_named(attended: Tensor, saturation: float, problem: str) -> None:
+    health = feature_health(plain=_features(), attended=attended, gate_mean=None, saturation=saturation)
+    assert any(problem in said for said in health.problems())
+
+
+def test_channels_that_were_dead_before_do_not_count_against_attention() -> None:
+    dead = torch.tensor([1.0] * 6 + [0.0] * 6)
+    health = feature_health(plain=_features() * dead, attended=_features() * dead, gate_mean=None, saturation=0.0)
+    assert health.dead_channels == 0
+
+
+def test_photos_that_are_all_the_same_give_nothing_to_compare_with() -> None:
+    with pytest.raises(ValueError, match="plain features that vary"):
+        feature_health(plain=torch.ones(5, 3), attended=torch.ones(5, 3), gate_mean=None, saturation=0.0)

@@ -1,0 +1,117 @@
+"""A training that stops and goes on ends as if it had never stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.config import OptimiserConfig
+from model.detector import AttentDifferNet
+from model.training.checkpoint import CheckpointError, TrainingState, load_state, save_state
+from model.training.loop import Snapshot, train
+from model.training.metrics import EpochMetrics
+from model.training.photos import InMemory
+from tests.model.training.test_training import _config, _ignore, _photos, _same_weights
+
+_PHOTOS = InMemory(_photos(8))
+_SETTINGS = OptimiserConfig(epochs=6, batch_size=4, learning_rate=1e-3)
+
+
+class _Interrupted(Exception):  # noqa: N818
+    pass
+
+
+def _interrupted_at(epoch: int, detector: AttentDifferNet, optimiser: OptimiserConfig) -> TrainingState:
+    states: list[TrainingState] = []
+
+    def stop(metrics: EpochMetrics, snapshot: Snapshot) -> None:
+        if metrics.epoch == epoch:
+            states.append(snapshot())
+        elif states:  # the epoch after the snapshot is under way, or just done, when the process dies
+            raise _Interrupted
+
+    with pytest.raises(_Interrupted):
+        train(detector, _PHOTOS, optimiser=optimiser, on_epoch=stop, validation=InMemory(_photos(4, seed=5)))
+    return states[0]
+
+
+@pytest.mark.parametrize("training", ["frozen", "pretext", "joint"])
+@pytest.mark.parametrize("epoch", [1, 4])
+def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(training: str, epoch: int, tmp_path: Path) -> None:
+    flow = _config().flow.model_copy(update={"dropout": 0.2})
+    config = _config(attention_training=training, pretext={"steps": 2, "pairs": 3}, flow=flow, train_angles="scoring")
+    whole, resumed = AttentDifferNet(config), AttentDifferNet(config)
+    validation = InMemory(_photos(4, seed=5))
+    expected = train(whole, _PHOTOS, optimiser=_SETTINGS, on_epoch=_ignore, validation=validation)
+
+    save_state(tmp_path, _interrupted_at(epoch, AttentDifferNet(config), _SETTINGS))
+    state = load_state(tmp_path)
+    assert state.epoch == epoch
+    reported: list[int] = []
+    history = train(
+        resumed,
+        _PHOTOS,
+        optimiser=_SETTINGS,
+        on_epoch=lambda metrics, _: reported.append(metrics.epoch),
+        validation=validation,
+        resume=state,
+    )
+
+    assert reported == list(range(epoch + 1, 7))
+    assert _same_weights(whole, resumed)
+    assert [(row.epoch, row.loss, row.validation_loss) for row in history] == [
+        (row.epoch, row.loss, row.validation_loss) for row in expected
+    ]
+
+
+def test_training_stops_when_held_out_photos_stop_getting_likelier_and_keeps_the_best_epoch() -> None:
+    # 4 photos, a fast flow: it learns them by heart within a few epochs, and held-out photos get unlikelier.
+    settings = OptimiserConfig(epochs=200, batch_size=4, learning_rate=1e-2, patience=3)
+    detector, photos, held_out = AttentDifferNet(_config()), InMemory(_photos(4)), InMemory(_photos(4, seed=5))
+    snapshots: dict[int, TrainingState] = {}
+
+    def remember(metrics: EpochMetrics, snapshot: Snapshot) -> None:
+        snapshots[metrics.epoch] = snapshot()
+
+    history = train(detector, photos, optimiser=settings, on_epoch=remember, validation=held_out)
+
+    losses = [row.validation_loss for row in history]
+    best = losses.index(min(losses)) + 1
+    assert len(history) == best + 3 < 200
+    kept = snapshots[best].tensors
+    assert all(
+        torch.equal(kept[f"detector.{name}"], value) for name, value in detector.flow.state_dict(prefix="flow.").items()
+    )
+
+
+def test_patience_survives_an_interruption() -> None:
+    settings = OptimiserConfig(epochs=60, batch_size=4, learning_rate=1e-2, patience=3)
+    held_out = InMemory(_photos(4, seed=5))
+    whole, resumed = AttentDifferNet(_config()), AttentDifferNet(_config())
+    expected = train(whole, _PHOTOS, optimiser=settings, on_epoch=_ignore, validation=held_out)
+    state = _interrupted_at(len(expected) - 1, AttentDifferNet(_config()), settings)
+    history = train(resumed, _PHOTOS, optimiser=settings, on_epoch=_ignore, validation=held_out, resume=state)
+    assert len(history) == len(expected) < 60
+    assert _same_weights(whole, resumed)
+
+
+def test_a_state_of_another_detector_is_refused() -> None:
+    state = _interrupted_at(1, AttentDifferNet(_config()), _SETTINGS)
+    other = AttentDifferNet(_config(flow=_config().flow.model_copy(update={"blocks": 3})))
+    with pytest.raises(ValueError, match="of another detector"):
+        train(other, _PHOTOS, optimiser=_SETTINGS, on_epoch=_ignore, resume=state)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "not JSON"])
+def test_a_damaged_state_is_refused_with_what_to_do(damage: str, tmp_path: Path) -> None:
+    save_state(tmp_path, TrainingState(1, {"a": torch.ones(3)}))
+    if damage == "cut":
+        (tmp_path / "state.safetensors").write_bytes((tmp_path / "state.safetensors").read_bytes()[:-4])
+    elif damage == "gone":
+        (tmp_path / "progress.json").unlink()
+    else:
+        (tmp_path / "progress.json").write_text("epoch 1")
+    with pytest.raises(CheckpointError, match="delete it to start afresh"):
+        load_state(tmp_path)

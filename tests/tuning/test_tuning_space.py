@@ -1,0 +1,208 @@
+"""The search space: conditional, every sample a valid detector, the papers' models its first points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from jobs.cli import parse_config
+from jobs.errors import RequestError
+from model.config import BACKBONE_STAGES, PRESETS, DetectorConfig, OptimiserConfig, preset
+from model.network.attention import attention_settings
+from tuning.config import SearchConfig
+from tuning.space.config import SpaceConfig
+from tuning.space.dimensions import Range, choose, contains
+from tuning.space.known_points import known_points, sampled_point
+from tuning.space.space import Point, check_space
+
+BACKBONES = ("alexnet", "alexnet_caffe", "squeezenet1_0")
+
+
+def _base(**detector: Any) -> Point:
+    fields = {"weights": "random", "train_angles": "scoring", **detector}
+    return Point(DetectorConfig.model_validate(fields), OptimiserConfig())
+
+
+def _sampled(space: SpaceConfig, base: Point, *, seed: int) -> tuple[optuna.Trial, Point]:
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
+    return trial, sampled_point(trial, space, base)
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> tuple[SpaceConfig, Point]:
+    """A space narrowed at random, on any backbone."""
+    backbone = draw(st.sampled_from(BACKBONES))
+    stages = list(BACKBONE_STAGES[backbone])
+
+    def some(values: list[Any]) -> Any:
+        return draw(st.one_of(st.sampled_from(values), st.lists(st.sampled_from(values), min_size=1, unique=True)))
+
+    trainings = some(["pretext", "joint", "frozen"])
+    scalings = ["none", "global", "channel"] if "joint" in trainings else ["none", "global", "channel", "whiten"]
+    space = SpaceConfig(
+        attended=some([False, True]),
+        kinds=some(["none", "se", "cbam", "eca"]),
+        stages=some(stages),
+        feature_stage=some([None, *stages]),
+        attention_training=trainings,
+        feature_scaling=some(scalings),
+        image_size=some([256, 512]),
+        scales=some([1, 2, 3]),
+        views=some([1, 2, 4, 16]),
+        train_views=some([1, 2, 4]),
+        flow_blocks=draw(st.sampled_from([3, Range(low=1, high=8), [2, 4]])),
+        flow_clamp=draw(st.sampled_from([3.0, Range(low=0.5, high=4.0, log=True)])),
+    )
+    return space, _base(backbone=backbone)
+
+
+@settings(max_examples=150, deadline=None)
+@given(spaces(), st.integers(0, 2**31))
+def test_every_sample_of_every_space_is_a_detector_that_survives_json(
+    space: tuple[SpaceConfig, Point], seed: int
+) -> None:
+    check_space(*space)
+    _, point = _sampled(*space, seed=seed)
+    assert DetectorConfig.model_validate_json(point.detector.model_dump_json()) == point.detector
+    assert OptimiserConfig.model_validate_json(point.optimiser.model_dump_json()) == point.optimiser
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31))
+def test_a_parameter_exists_only_where_it_has_an_effect(seed: int) -> None:
+    base = _base()
+    trial, point = _sampled(SpaceConfig(), base, seed=seed)
+    blocks = {
+        name.split(".")[1] for name in trial.params if name.startswith("attention.") and name.endswith("reduction")
+    }
+    assert blocks == {
+        stage for stage, block in point.detector.attention.items() if "reduction" in attention_settings(block.kind)
+    }
+    kernels = {name.split(".")[1] for name in trial.params if name.endswith("spatial_kernel")}
+    assert kernels == {stage for stage, block in point.detector.attention.items() if block.kind == "cbam"}
+    assert ("pretext.steps" in trial.params) == bool(point.detector.attention)
+
+
+def test_one_study_takes_samples_of_the_whole_space() -> None:
+    """Optuna refuses a parameter whose choices change: names of dependent dimensions must differ."""
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=5))
+    kinds = set()
+    for number in range(60):
+        trial = study.ask()
+        point = sampled_point(trial, SpaceConfig(attention_training=["pretext", "joint"]), _base())
+        kinds |= {block.kind for block in point.detector.attention.values()}
+        study.tell(trial, number % 7)
+    assert kinds == {"se", "cbam", "eca"}
+
+
+def test_the_presets_are_points_of_the_default_space() -> None:
+    known = known_points(SpaceConfig(), _base())
+    assert [one.name for one in known] == list(PRESETS)
+    for one in known:
+        expected = preset(one.name).model_copy(update={"weights": "random", "train_angles": "scoring"})
+        assert one.point.detector.attention == expected.attention
+        assert one.point.detector.flow == expected.flow
+        assert one.point.detector.feature_stage == expected.feature_stage
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        study.enqueue_trial({**one.enqueued, "views": 16, "train_views@16": 4, "feature_scaling": "whiten"})
+        again = sampled_point(study.ask(), SpaceConfig(), _base()).detector
+        assert again.attention == one.point.detector.attention
+        assert again.pooling == one.point.detector.pooling
+
+
+def test_a_preset_stays_whole_in_a_space_that_was_narrowed_to_leave_it_out() -> None:
+    space = SpaceConfig(kinds=["none", "eca"], stages=["conv3"], pooling="average", flow_blocks=[2, 3])
+    known = {one.name: one for one in known_points(space, _base())}
+    assert known["attentdiffernet_cbam"].point.detector.attention == preset("attentdiffernet_cbam").attention
+    assert known["attentdiffernet_best"].point.detector.pooling == "average_max"
+    assert {name for name in known["attentdiffernet_cbam"].enqueued if name.startswith("attention.")} == {
+        "attention.conv3.kind"
+    }
+    trial = optuna.create_study().ask()
+    known["attentdiffernet_cbam"].told_to(trial)
+
+
+def test_a_fixed_dimension_holds_for_presets_that_do_not_set_it() -> None:
+    known = known_points(SpaceConfig(image_size=256, flow_blocks=2), _base())
+    assert {one.point.detector.image_size for one in known} == {256}
+    assert [one.point.detector.flow.blocks for one in known] == [2, 2, 2, 6]  # the last one's flow is its own
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "message"),
+    [
+        ({"kinds": ["none", "sse"]}, "space.kinds: expected some of none, se, cbam, eca, got 'sse'"),
+        ({"stages": ["fire2"]}, "space.stages: expected some of pool1"),
+        ({"image_size": [224], "scales": [3]}, "space.scales: none of"),
+        ({"attention_training": "joint", "feature_scaling": "whiten"}, "joint needs another one than whiten"),
+        ({"flow_dropout": [0.1, 1.5]}, "dropout"),
+    ],
+)
+def test_a_space_without_sense_is_refused_before_any_trial(narrowed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_space(SpaceConfig.model_validate(narrowed), _base())
+
+
+def test_dimensions_are_read_from_yaml_and_from_flags(tmp_path: Path) -> None:
+    given_yaml = {"space": {"flow_blocks": {"low": 2, "high": 4}, "scales": [1, 2], "flow_clamp": 1.5}}
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump(given_yaml))
+    flags = ["--data", "/d", "--category", "c", "--results", "/r", "--config", str(tmp_path / "search.yaml")]
+    flags += ["--space.image-size", "256", "--space.kinds", "none,eca", "--space.scales", "[1]"]
+    flags += ["--space.learning-rate", "{low: 1.0e-4, high: 1.0e-3, log: true}", "--space.feature-stage", "null,conv4"]
+    space = parse_config(SearchConfig, flags).space
+    assert space.flow_blocks == Range(low=2, high=4)
+    assert (space.image_size, space.kinds, space.scales, space.flow_clamp) == ([256], ["none", "eca"], [1], 1.5)
+    assert space.learning_rate == Range(low=1e-4, high=1e-3, log=True)
+    assert space.feature_stage == [None, "conv4"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--space.flow-blocks", "{low: 4, high: 2}", "expected low < high, got 4 and 2"),
+        ("--space.flow-blocks", "[[1, 2]]", "expected one value, a list of values, or low, high, step and log"),
+        ("--space.flow-block", "2", "unrecognized"),
+        ("--presets", "differnet,none", "presets: expected some of differnet"),
+        ("--objective", "seed_agreement", "seed_agreement needs seeds_per_trial of 2 or more"),
+        ("--trackers", "tensorboard", "trackers: expected mlflow or wandb, got 'tensorboard'"),
+    ],
+)
+def test_a_wrong_flag_is_told_in_one_line(flag: str, value: str, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_config(SearchConfig, ["--data", "/d", "--category", "c", "--results", "/r", flag, value])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"low": 2, "high": 2}, {"low": 0, "high": 1, "log": True}, {"low": 0, "high": 1, "step": 0.3}],
+)
+def test_a_range_without_sense_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Range.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "inside", "outside"),
+    [
+        (Range(low=2, high=8, step=2), 6, 5),
+        (Range(low=2, high=8), 3, 3.5),
+        (Range(low=0.5, high=1.5, step=0.5), 1.0, 1.2),
+        (Range(low=1e-4, high=1e-2, log=True), 5e-3, 0.1),
+        ([1, 2], 1, True),
+        ([None, "conv4"], None, "conv3"),
+        (3, 3, 4),
+    ],
+)
+def test_a_dimension_knows_its_values(dimension: Any, inside: Any, outside: Any) -> None:
+    assert contains(dimension, inside)
+    assert not contains(dimension, outside)
+    assert contains(dimension, choose(optuna.create_study().ask(), "name", dimension))

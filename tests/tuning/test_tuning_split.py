@@ -1,0 +1,108 @@
+"""Which photos judge trials and which are only opened for the winner."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jobs import storage
+from jobs.errors import JobError, RequestError
+from tuning.choice.split import Split, opened, split_data
+from tuning.choice.split_report import split_lines
+from tuning.config import SearchConfig
+from tuning.run import chosen_objective
+
+
+def _split(data: Path, *, share: float = 0.4) -> Split:
+    return split_data(f"file://{data}", "insulator", validation_share=share)
+
+
+def _names(split: Split, results: Path) -> tuple[set[str], set[str]]:
+    test = split.test.open(results=f"file://{results}", winner="w")
+    return set(split.validation["uri"].to_pylist()), set(test["uri"].to_pylist())
+
+
+def test_validation_is_a_share_of_the_test_photos_and_they_have_none_in_common(drawn: Path, tmp_path: Path) -> None:
+    split = _split(drawn / "data")
+    validation, test = _names(split, tmp_path)
+    assert validation.isdisjoint(test)
+    assert len(validation) + len(test) == 36
+    assert 8 <= len(validation) <= 21  # 36 draws of probability 0.4
+    assert 0 < split.defects < sum(split.validation_counts.values())
+    assert {site.split("/")[0] for site in split.validation["site"].to_pylist()} == {"validation"}
+    assert len(split.train) == 60
+
+
+def test_a_photo_stays_in_its_part_when_others_come_and_when_the_data_moves(drawn: Path, tmp_path: Path) -> None:
+    before, _ = _names(_split(drawn / "data"), tmp_path / "a")
+    shutil.copytree(drawn / "data", tmp_path / "moved")
+    good = tmp_path / "moved" / "insulator" / "test" / "good"
+    for path in sorted(good.iterdir())[:5]:
+        shutil.copy(path, path.with_name("new-" + path.name))
+    after, _ = _names(_split(tmp_path / "moved"), tmp_path / "b")
+    assert {uri.rsplit("/", 2)[1:][0] + uri.rsplit("/", 1)[1] for uri in before} <= {
+        uri.rsplit("/", 2)[1:][0] + uri.rsplit("/", 1)[1] for uri in after
+    }
+
+
+def test_a_folder_of_validation_photos_is_taken_as_it_is(drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn / "data", tmp_path / "data")
+    folder = tmp_path / "data" / "insulator"
+    shutil.move(folder / "test" / "rust", folder / "validation" / "rust")
+    split = _split(tmp_path / "data")
+    validation, test = _names(split, tmp_path)
+    assert (split.is_carved, split.defects, len(validation), len(test)) == (False, 8, 8, 28)
+    assert dict(split.test.counts) == {"good": 20, "missing_cap": 8}
+
+
+def test_the_test_is_opened_for_one_winner_only(drawn: Path, tmp_path: Path) -> None:
+    results, split = f"file://{tmp_path}", _split(drawn / "data")
+    assert opened(results) is None
+    first = split.test.open(results=results, winner="one")
+    mark = opened(results)
+    assert mark is not None
+    assert mark["winner"] == "one"
+    assert split.test.open(results=results, winner="one").equals(first)
+    with pytest.raises(JobError, match=r"opened on .* for winner one: to choose again"):
+        split.test.open(results=results, winner="two")
+    with pytest.raises(JobError, match="to choose again"):
+        _split(drawn / "data", share=0.2).test.open(results=results, winner="one")
+
+
+def test_no_attribute_of_the_sealed_test_leads_to_its_photos(drawn: Path) -> None:
+    public = {name: getattr(_split(drawn / "data").test, name) for name in ("counts", "photos_hash")}
+    assert sum(public["counts"].values()) > 0
+    assert not [name for name in vars(_split(drawn / "data").test) if not name.startswith("_") and name not in public]
+
+
+def test_too_few_flawless_photos_are_refused(drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn / "data" / "insulator" / "test", tmp_path / "insulator" / "test")
+    with pytest.raises(RequestError, match=r"at least 8 photos in .*/train/good, got 0"):
+        _split(tmp_path)
+
+
+def test_auto_takes_labels_where_there_are_any_and_a_guide_else(drawn: Path, tmp_path: Path) -> None:
+    config = SearchConfig(data=str(drawn / "data"), category="insulator", results=str(tmp_path))
+    assert chosen_objective(config, _split(drawn / "data")) == "auroc"
+    shutil.copytree(drawn / "data" / "insulator" / "train", tmp_path / "insulator" / "train")
+    bare = _split(tmp_path)
+    assert chosen_objective(config, bare) in ("held_out_gain", "shift_agreement")
+    with pytest.raises(RequestError, match="objective auroc needs validation photos with defects"):
+        chosen_objective(config.model_copy(update={"objective": "auroc"}), bare)
+    said = "\n".join(split_lines(bare, "held_out_gain"))
+    assert "A handful would do: 5 defects: +-" in said
+    assert "held_out_gain is a guess" in said
+
+
+def test_synthetic_defects_are_taken_with_a_warning(drawn: Path) -> None:
+    said = split_lines(_split(drawn / "data"), "synthetic_auroc")
+    assert any("rank correlation with the real gain was 0.22" in line for line in said)
+    assert not any("0.22" in line for line in split_lines(_split(drawn / "data"), "auroc"))
+
+
+def test_a_damaged_mark_does_not_open_anything(drawn: Path, tmp_path: Path) -> None:
+    storage.write(f"file://{tmp_path}/test-opened.json", b"{}")
+    with pytest.raises(JobError, match="were opened"):
+        _split(drawn / "data").test.open(results=f"file://{tmp_path}", winner="one")

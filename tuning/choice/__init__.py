@@ -1,0 +1,1 @@
+"""From trials to a winner: sealed photos, finalists, the last training."""

@@ -1,0 +1,217 @@
+"""The final comparison: the winner and the presets, several seeds each, on the test photos that nothing has seen.
+
+Each detector is trained as in a trial and scores the test photos, in a Ray task of its own, of one worker. Those of the
+winner are calibrated on the held-out flawless photos and registered under ``tuned.seed<k>``; presets only compare.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+import torch
+
+from jobs import storage
+from jobs.cluster.progress import Progress
+from jobs.cluster.task_pool import few_at_a_time
+from jobs.detectors import registry
+from jobs.detectors.lineage import lineage
+from jobs.errors import JobError, MissingObjectError, one_line
+from jobs.evaluation.comparison_units import tested_photo
+from jobs.storage import uris
+from jobs.tables.schema import EVALUATED
+from model.artifact import save_artifact
+from model.detector import AttentDifferNet
+from model.process import prepare_process
+from model.statistics.calibration import Calibration
+from tuning.choice.finalists import outcome_of
+from tuning.config import SearchConfig
+from tuning.space.space import Point
+from tuning.trials.features import Extractor
+from tuning.trials.judge import Scores
+from tuning.trials.measure import built, trained_and_judged
+from tuning.trials.photos import SearchPhotos, as_tensor
+from tuning.trials.run import concurrent_trials
+from tuning.trials.search import point_key
+from tuning.trials.trial import Trials
+
+TUNED = "tuned"
+"""The winner's name, in tables and aliases."""
+_FOLDER = "final"
+
+
+@dataclass(frozen=True)
+class FinalUnit:
+    """One detector of the final comparison.
+
+    Attributes:
+        name: the preset's, or `TUNED`.
+        point: with the seed.
+        where: of the outcome.
+    """
+
+    name: str
+    point: Point
+    where: str
+
+    @property
+    def seed(self) -> int:
+        """Of the detector."""
+        return self.point.detector.seed
+
+    @property
+    def alias(self) -> str:
+        """In the registry."""
+        return f"{self.name}.seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class FinalTask:
+    """What all final units share, for the way to their tasks."""
+
+    category: str
+    registry: str
+    origin: Mapping[str, Any]
+
+
+def final_units(config: SearchConfig, points: Mapping[str, Point], *, photos_hash: str) -> list[FinalUnit]:
+    """All detectors, seed by seed.
+
+    Args:
+        config: of the search.
+        points: name -> configuration.
+        photos_hash: of all photos, the test's included.
+    """
+    found = []
+    for seed in range(config.seeds):
+        for name, point in points.items():
+            detector = point.detector.model_copy(update={"seed": seed, "variant": name})
+            key = point_key(point, photos_hash=photos_hash, seeds=[seed])
+            where = uris.join(config.results, _FOLDER, f"{name}.seed{seed}.{key}.json")
+            found.append(FinalUnit(name, Point(detector, point.optimiser), where))
+    return found
+
+
+def run_final(
+    config: SearchConfig, units: Sequence[FinalUnit], trials: Trials, test: Mapping[int, Any]
+) -> list[Mapping[str, Any]]:
+    """Trains and tests what is left; the outcomes of all units, those that failed with their reason.
+
+    Args:
+        config: of the search.
+        units: all detectors.
+        trials: photos, weights and resources.
+        test: image size -> reference to SearchPhotos whose labelled ones are the test photos.
+    """
+    found = {unit.where: outcome for unit in units if (outcome := _known(unit.where)) is not None}
+    left = [unit for unit in units if unit.where not in found]
+    share = FinalTask(
+        config.category, config.registry, lineage(config.decisive, manifest_hash=trials.shared.photos_hash)
+    )
+    remote = ray.remote(num_cpus=1, num_gpus=trials.gpus_per_worker)(train_final)
+
+    def start(unit: FinalUnit) -> Any:
+        return remote.remote(unit, share, trials, test[unit.point.detector.image_size])
+
+    with Progress(len(left), verb="final comparison", unit="detector") as progress:
+        for unit, done in few_at_a_time(left, start, tasks=concurrent_trials(config)):
+            outcome = outcome_of(done)
+            if "failed" in outcome:
+                print(f"failed: {unit.alias}: {outcome['failed']}", flush=True)
+            found[unit.where] = {"name": unit.name, "seed": unit.seed, **outcome}
+            storage.write(unit.where, json.dumps(found[unit.where]).encode())
+            progress.report({"done": 1}, unit.alias)
+    return [found[unit.where] for unit in units]
+
+
+def _known(uri: str) -> Mapping[str, Any] | None:
+    """What a unit came to before; one that failed is tried again."""
+    try:
+        found = dict(json.loads(storage.read(uri)))
+    except MissingObjectError:
+        return None
+    return None if "failed" in found else found
+
+
+def train_final(unit: FinalUnit, share: FinalTask, trials: Trials, test: SearchPhotos) -> dict[str, Any]:
+    """A Ray task: trains, calibrates, registers and tests one detector.
+
+    Returns:
+        ``detector_id``, ``figures`` on validation photos and ``scores``, test URI -> score.
+
+    Raises:
+        JobError: it failed; one line.
+    """
+    prepare_process()
+    try:
+        return _trained(unit, share, trials, test)
+    except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
+        raise JobError(one_line(error)) from None
+
+
+def _trained(unit: FinalUnit, share: FinalTask, trials: Trials, test: SearchPhotos) -> dict[str, Any]:
+    began_s, config = time.process_time(), unit.point.detector
+    photos: SearchPhotos = ray.get(trials.shared.photos[config.image_size])
+    has_gpu = trials.gpus_per_worker > 0 and torch.cuda.is_available()
+    detector = built(config, ray.get(trials.shared.weights)).to("cuda" if has_gpu else "cpu")
+    extractor = Extractor(photos, trials.shared.photos_hash, trials.shared.cache)
+    judgement, history = trained_and_judged(detector, unit.point.optimiser, extractor)
+    scores = detector.score(as_tensor(test.labelled)).cpu()
+    metrics = {
+        "category": share.category,
+        "lineage": {**share.origin, "seed": config.seed},
+        "photos": {"train": len(photos.train), "validation": 0, "calibration": len(photos.held_out)},
+        "training_photos": photos.trained_on,
+        "loss_by_epoch": [epoch.loss for epoch in history if epoch.epoch > 0],
+        "health": history[-1].as_json()["health"],
+        "problems": history[-1].health.problems(),
+        "search_figures": judgement.figures,
+    }
+    is_winner = unit.name == TUNED
+    return {
+        "detector_id": _registered(unit, share, detector, judgement.held_out, metrics) if is_winner else None,
+        "figures": judgement.figures,
+        "cpu_s": time.process_time() - began_s,
+        "scores": dict(zip(test.labelled_uris, scores.tolist(), strict=True)),
+        "lost": {uri: why for uri, why in test.lost.items() if "/test/" in uri},
+    }
+
+
+def _registered(
+    unit: FinalUnit, share: FinalTask, detector: AttentDifferNet, scores: Scores, metrics: Mapping[str, Any]
+) -> str:
+    """Saves the artifact, calibrated by the scores of held-out photos, and puts it into the registry; its id."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "artifact"
+        calibration = Calibration(scores=tuple(float(score) for score in scores))
+        save_artifact(folder, detector.cpu(), calibration=calibration, metrics=metrics)
+        detector_id = registry.put(share.registry, share.category, folder=folder)
+    registry.set_alias(
+        share.registry, share.category, alias=unit.alias, detector_id=detector_id, reason="found by a search"
+    )
+    return detector_id
+
+
+def evaluated_rows(category: str, manifest: pa.Table, outcomes: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """EVALUATED rows of the test photos for every detector that was trained."""
+    photos = manifest.select(["uri", "site"]).to_pylist()
+    found = [
+        {
+            "category": category,
+            "variant": one["name"],
+            "seed": one["seed"],
+            "detector_id": one["detector_id"],
+            **tested_photo(photo, one),
+        }
+        for one in outcomes
+        if "failed" not in one
+        for photo in photos
+    ]
+    return pa.Table.from_pylist(found, schema=EVALUATED)

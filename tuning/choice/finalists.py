@@ -1,0 +1,165 @@
+"""Who wins: the best trials and the best preset, trained again with several seeds on the same validation photos.
+
+The best of many trials is partly lucky. Seeds that had no part in the search take out the luck of the training. The
+luck of the photos stays, so a trial has to lead the best preset by a standard error, the rule by which Breiman et al.
+prune trees ("Classification and Regression Trees", 1984, section 3.4.3); only the test set, opened afterwards, tells
+how much luck there was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from jobs import storage
+from jobs.cluster.progress import Progress
+from jobs.cluster.session import cause
+from jobs.cluster.task_pool import few_at_a_time
+from jobs.errors import JobError, MissingObjectError
+from jobs.storage import uris
+from model.config import DetectorConfig, OptimiserConfig
+from tuning.config import SearchConfig
+from tuning.trials.measure import Figures, Job
+from tuning.trials.records import TrialRecord
+from tuning.trials.run import concurrent_trials
+from tuning.trials.trial import Trials, measured
+
+FOLDER = "finalists"
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A trial that was trained again.
+
+    Attributes:
+        record: the trial.
+        values: the objective, seed by seed; empty if one of them failed.
+        reason: why it failed, or None.
+    """
+
+    record: TrialRecord
+    values: Sequence[float]
+    reason: str | None
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds; minus infinity where it failed."""
+        return float(np.mean(self.values)) if self.values else float("-inf")
+
+
+def best_trials(records: Iterable[TrialRecord], *, objective: str, count: int) -> list[TrialRecord]:
+    """The ``count`` best trials that were not stopped and the best preset among those that were not.
+
+    Each configuration once, the best first; ties go to the cheaper one.
+    """
+    found: dict[str, TrialRecord] = {}
+    for record in records:
+        if record.status == "done" and record.figures.get(objective) is not None:
+            found.setdefault(record.key, record)
+    ranked = sorted(found.values(), key=lambda one: (-(one.figures[objective] or 0), one.figures.get("gflop") or 0))
+    best_preset = [record for record in ranked if record.preset][:1]
+    return ranked[:count] + [record for record in best_preset if record not in ranked[:count]]
+
+
+def winner_first(finalists: Sequence[Finalist], *, margin: Callable[[float], float]) -> tuple[list[Finalist], str]:
+    """Puts the best preset before trials that do not lead it by enough.
+
+    Args:
+        finalists: the best mean first.
+        margin: the lead that is needed over a preset of this mean.
+
+    Returns:
+        The finalists, the winner first, and why it is not the best one; empty where it is.
+    """
+    best = finalists[0]
+    preset = next((one for one in finalists if one.record.preset and one.values), None)
+    if best.record.preset or preset is None:
+        return list(finalists), ""
+    lead, needed = best.mean - preset.mean, margin(preset.mean)
+    if lead > needed:
+        return list(finalists), ""
+    said = (
+        f"trial {best.record.number} ({best.record.name}) leads preset {preset.record.name} by {lead:.4f}, which may "
+        f"be luck (standard error times caution: {needed:.4f}): the preset wins. More labelled photos would tell, or "
+        "take --caution 0"
+    )
+    return [preset, *(one for one in finalists if one is not preset)], said
+
+
+def run_finalists(config: SearchConfig, records: Mapping[int, TrialRecord], trials: Trials) -> list[Finalist]:
+    """Trains the best trials again, or finds what they came to before; the best mean first.
+
+    Raises:
+        JobError: no trial was good for anything.
+    """
+    chosen = best_trials(records.values(), objective=trials.objective, count=config.finalists)
+    if not chosen:
+        reasons = sorted({str(record.reason) for record in records.values() if record.reason})
+        raise JobError(f"none of {len(records)} trials gave a detector: {'; '.join(reasons[:3]) or 'all were stopped'}")
+    seeds = range(config.seed + config.seeds_per_trial, config.seed + config.seeds_per_trial + config.finalist_seeds)
+    asked = [(record, seed) for record in chosen for seed in seeds]
+    outcomes = _outcomes(config, asked, trials)
+    found = [_finalist(record, [outcomes[record.key, seed] for seed in seeds], trials.objective) for record in chosen]
+    return sorted(found, key=lambda one: -one.mean)
+
+
+def _finalist(record: TrialRecord, outcomes: Sequence[Mapping[str, Any]], objective: str) -> Finalist:
+    reasons = [str(one["failed"]) for one in outcomes if "failed" in one]
+    if reasons:
+        return Finalist(record, [], reasons[0])
+    return Finalist(record, [float(one["figures"][objective]) for one in outcomes], None)
+
+
+def _outcomes(
+    config: SearchConfig, asked: Sequence[tuple[TrialRecord, int]], trials: Trials
+) -> dict[tuple[str, int], Mapping[str, Any]]:
+    """Key and seed -> ``figures`` or ``failed``, of all that was asked for."""
+    places = {
+        (record.key, seed): uris.join(config.results, FOLDER, f"{record.key}.seed{seed}.json") for record, seed in asked
+    }
+    found = {name: outcome for name, uri in places.items() if (outcome := _known(uri)) is not None}
+    left = [(record, seed) for record, seed in asked if (record.key, seed) not in found]
+    remote = ray.remote(num_cpus=trials.resources["CPU"], num_gpus=trials.resources.get("GPU", 0))(train_finalist)
+
+    def start(one: tuple[TrialRecord, int]) -> Any:
+        return remote.remote(one[0].detector, one[0].optimiser, one[1], trials)
+
+    with Progress(len(left), verb="training finalists", unit="training") as progress:
+        for (record, seed), done in few_at_a_time(left, start, tasks=concurrent_trials(config)):
+            outcome = outcome_of(done)
+            storage.write(places[record.key, seed], json.dumps(outcome).encode())
+            found[record.key, seed] = outcome
+            progress.report({"done": 1}, f"trial {record.number}, seed {seed}")
+    return found
+
+
+def outcome_of(done: Any) -> Mapping[str, Any]:
+    """What a task came to, or ``failed`` with the reason."""
+    try:
+        return dict(ray.get(done))
+    except ray.exceptions.RayError as error:
+        return {"failed": cause(error).removeprefix("JobError: ")}
+
+
+def _known(uri: str) -> Mapping[str, Any] | None:
+    try:
+        return dict(json.loads(storage.read(uri)))
+    except MissingObjectError:
+        return None
+
+
+def train_finalist(
+    detector: Mapping[str, Any], optimiser: Mapping[str, Any], seed: int, trials: Trials
+) -> dict[str, Figures]:
+    """A Ray task: one training of a finalist; gives its ``figures``.
+
+    Raises:
+        JobError: it failed; one line.
+    """
+    job = Job(DetectorConfig.model_validate(detector), OptimiserConfig.model_validate(optimiser), [seed])
+    return {"figures": measured(f"finalist-{seed}", job, trials, lambda epoch, figures: None)}

@@ -1,0 +1,131 @@
+"""The winner as a configuration that `jobs.train` takes, and its way to work: promotion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from jobs import storage
+from jobs.detectors import registry
+from jobs.evaluation.metrics import compare, figure_table, variant_summaries
+from jobs.storage import uris
+from jobs.tables.schema import Status
+from model.artifact import load_artifact
+from model.config import DetectorConfig
+from model.image import ImageError, decode_image
+from tuning.choice.final import TUNED
+from tuning.choice.finalists import Finalist
+from tuning.config import SearchConfig
+
+WINNER = "winner.yaml"
+CURRENT = "current"
+"""Name of the detector behind the alias, in comparisons."""
+
+
+def save_winner(config: SearchConfig, winner: Finalist) -> str:
+    """Writes the winner as YAML that ``python -m jobs.train --config`` takes; returns a line for a person."""
+    record = winner.record
+    uri = uris.join(config.results, WINNER)
+    storage.write(uri, winner_yaml(config, winner).encode())
+    values = ", ".join(f"{value:.4f}" for value in winner.values)
+    said = f"winner: trial {record.number} ({record.name}), validation over new seeds {values}"
+    return f"{said}; python -m jobs.train --config {uri}"
+
+
+def winner_yaml(config: SearchConfig, winner: Finalist) -> str:
+    """The text of the file: a whole TrainConfig."""
+    detector = DetectorConfig.model_validate({**winner.record.detector, "variant": TUNED, "seed": 0})
+    request = {
+        "data": config.data,
+        "category": config.category,
+        "detectors": config.registry,
+        "variant": "differnet",  # all fields stand below, so the preset changes nothing
+        "alias": None,
+        "seeds": config.seeds,
+        "calibration_fraction": config.calibration_fraction,
+        "optimiser": winner.record.optimiser,
+        "detector": detector.model_dump(mode="json"),
+    }
+    head = (
+        f"# Trial {winner.record.number} of the search in {config.results}.\n"
+        "# python -m jobs.train --config FILE; set alias to champion to put it to work.\n"
+    )
+    return head + yaml.safe_dump(request, sort_keys=False)
+
+
+def promoted(config: SearchConfig, outcomes: Sequence[Mapping[str, Any]], rows: pa.Table, manifest: pa.Table) -> str:
+    """Moves the alias to the winner if it is better by more than the interval; says what happened and why.
+
+    The bar is the detector behind the alias, scored on the test photos now, and where there is none the best preset.
+    Of the winner's seeds the one of the best held-out likelihood is taken, never the one of the best test figure.
+
+    Args:
+        config: of the search.
+        outcomes: of the final comparison.
+        rows: EVALUATED rows of it.
+        manifest: MANIFEST rows of the test photos.
+    """
+    current = registry.resolve(config.registry, config.category, alias=config.alias)
+    bar = CURRENT
+    if current is None:
+        bar = _best_preset(rows)
+    else:
+        rows = pa.concat_tables([rows, _scored(config, current.detector_id, manifest, schema=rows.schema)])
+    (found,) = compare(rows, variants=[TUNED], reference=bar)
+    if found.low is None or found.high is None or found.mean is None:
+        return f"{config.alias} of {config.category} stays what it is: nothing to compare the winner with"
+    said = (
+        f"{100 * found.mean:+.2f} points of AUROC against {bar} (95 % {100 * found.low:+.2f}..{100 * found.high:+.2f})"
+    )
+    if found.low <= 0:
+        return (
+            f"{config.alias} of {config.category} stays what it is: the winner has {said}, not more than the interval"
+        )
+    winners = [one for one in outcomes if one["name"] == TUNED and "failed" not in one]
+    chosen = max(winners, key=lambda one: one["figures"]["held_out_gain"])
+    before = registry.set_alias(
+        config.registry,
+        config.category,
+        alias=config.alias,
+        detector_id=chosen["detector_id"],
+        reason=f"search: {said}",
+    )
+    return f"{config.alias} of {config.category}: {before or 'none'} -> {chosen['detector_id']}, {said}"
+
+
+def _best_preset(rows: pa.Table) -> str:
+    """The preset of the highest mean AUROC on the test photos, which flatters it: the bar, not a proposal."""
+    presets = sorted({str(name) for name in rows["variant"].to_pylist()} - {TUNED})
+    return max(variant_summaries(figure_table(rows), variants=presets), key=lambda one: one.mean["auroc"].mean).variant
+
+
+def _scored(config: SearchConfig, detector_id: str, manifest: pa.Table, *, schema: pa.Schema) -> pa.Table:
+    """EVALUATED rows of a registered detector, scored here, in the driver; seed None stands for every seed."""
+    detector = load_artifact(registry.fetch(config.registry, config.category, detector_id=detector_id)).detector
+    found = []
+    for row in manifest.to_pylist():
+        score, error = None, None
+        try:
+            image = decode_image(
+                storage.read(row["uri"]), size=detector.config.image_size, max_pixels=config.max_pixels
+            )
+            score = float(np.asarray(detector.score(image[None]))[0])
+        except ImageError as problem:
+            error = f"{problem.code}: {problem.detail}"
+        found.append(
+            {
+                "category": config.category,
+                "label": row["site"].split("/")[1],
+                "variant": CURRENT,
+                "detector_id": detector_id,
+                "image_uri": row["uri"],
+                "status": Status.UNREADABLE if error else Status.SCORED,
+                "error": error,
+                "score": score,
+            }
+        )
+    return pa.Table.from_pylist(found, schema=schema)

@@ -1,0 +1,126 @@
+"""What the trials of a search teach: which dimension matters, which attention helps where, which guide to trust."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuning.config import GUIDES
+from tuning.space.space import NONE
+from tuning.trials.judge import rank_correlation
+from tuning.trials.records import TrialRecord
+from tuning.trials.study import new_study
+
+FEWEST_TRIALS = 8
+"""Below it nothing is said."""
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much of the objective's variance a dimension explains among the trials that have it (fANOVA), in [0, 1]."""
+
+    dimension: str
+    share: float
+    trials: int
+
+
+@dataclass(frozen=True)
+class Guide:
+    """Rank correlation of a guide with the real AUROC over finished trials, and its 95 % bootstrap interval."""
+
+    name: str
+    correlation: float
+    low: float
+    high: float
+    trials: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Mean objective of the trials with ``kind`` after ``stage``, minus that of trials with nothing there.
+
+    What else differs between the two groups is not taken out: a hint, no proof.
+    """
+
+    stage: str
+    kind: str
+    difference: float
+    trials: int
+
+
+def finished(records: Mapping[int, TrialRecord], *, objective: str) -> list[TrialRecord]:
+    """Trials that ran to the end, each configuration once."""
+    done = [one for one in records.values() if one.status == "done" and one.figures.get(objective) is not None]
+    return [one for one in done if one.copy_of is None]
+
+
+def importances(records: Mapping[int, TrialRecord], *, objective: str) -> list[Importance]:
+    """Optuna's importance of each dimension, the most important first.
+
+    A dimension that not every trial has is evaluated beside those that all have, on the trials that have it.
+    """
+    from optuna.importance import get_param_importances
+
+    done = finished(records, objective=objective)
+    if len(done) < FEWEST_TRIALS:
+        return []
+    numbered = {position: record.model_copy(update={"number": position}) for position, record in enumerate(done)}
+    study = new_study([], numbered, {}, objectives=[objective])
+    everywhere = sorted(set.intersection(*(set(one.parameters) for one in done)))
+    found = []
+    for name in sorted({name for one in done for name in one.parameters}):
+        having = [one for one in done if name in one.parameters]
+        if len(having) < FEWEST_TRIALS or len({str(one.parameters[name]) for one in having}) < 2:
+            continue
+        asked = everywhere if name in everywhere else [*everywhere, name]
+        shares = get_param_importances(study, params=asked)
+        found.append(Importance(name, float(shares[name]), len(having)))
+    return sorted(found, key=lambda one: -one.share)
+
+
+def guides(records: Mapping[int, TrialRecord]) -> list[Guide]:
+    """How each guide ranks the trials, against their AUROC on labelled validation photos; empty without labels."""
+    done = finished(records, objective="auroc")
+    found = []
+    for name in GUIDES:
+        pairs = [(one.figures[name], one.figures["auroc"]) for one in done if one.figures.get(name) is not None]
+        if len(pairs) >= FEWEST_TRIALS:
+            found.append(_guide(name, np.array(pairs, dtype=np.float64)))
+    return found
+
+
+def _guide(name: str, pairs: np.ndarray) -> Guide:
+    rng = np.random.default_rng(0)
+    drawn = [pairs[rng.integers(len(pairs), size=len(pairs))] for _ in range(_RESAMPLES)]
+    low, high = np.quantile([rank_correlation(some[:, 0], some[:, 1]) for some in drawn], [0.025, 0.975])
+    return Guide(name, rank_correlation(pairs[:, 0], pairs[:, 1]), float(low), float(high), len(pairs))
+
+
+def placements(records: Mapping[int, TrialRecord], *, objective: str, stages: Sequence[str]) -> list[Placement]:
+    """What each kind of attention after each stage came to, where there are trials with and without it."""
+    done = finished(records, objective=objective)
+    found = []
+    for stage in stages:
+        groups: dict[str, list[float]] = {}
+        for record in done:
+            block = record.detector["attention"].get(stage)
+            groups.setdefault(block["kind"] if block else NONE, []).append(float(record.figures[objective] or 0))
+        without = groups.pop(NONE, [])
+        found += [
+            Placement(stage, kind, float(np.mean(values) - np.mean(without)), len(values))
+            for kind, values in sorted(groups.items())
+            if without
+        ]
+    return found
+
+
+def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, value) those that no other one beats in both, by cost."""
+    front: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda one: (one[0], -one[1])):
+        if not front or value > front[-1][1]:
+            front.append((cost, value))
+    return front

@@ -1,0 +1,173 @@
+"""A search from photos to winner: split, trials, finalists, the final comparison, results.
+
+Every step keeps what it has come to in the results folder and finds it there again, so the same command goes on after
+its driver, or the head of the cluster, has died.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from torch import Tensor
+
+from jobs.cluster.session import start_ray
+from jobs.detectors.backbone_weights import backbone_weights
+from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError, one_line
+from tuning.choice.final import TUNED, evaluated_rows, final_units, run_final
+from tuning.choice.finalists import run_finalists, winner_first
+from tuning.choice.split import Split, opened, split_data
+from tuning.choice.split_report import luck, split_lines
+from tuning.choice.winner import promoted, save_winner
+from tuning.config import GUIDES, SearchConfig
+from tuning.report.results import Found, save_results
+from tuning.space.known_points import Known, known_points
+from tuning.space.space import check_space
+from tuning.trials.features import FeatureCache
+from tuning.trials.measure import Shared
+from tuning.trials.photos import decode
+from tuning.trials.records import TrialRecord, claim_results, load_records
+from tuning.trials.run import run_trials, rungs
+from tuning.trials.tracking import check_trackers
+from tuning.trials.trial import Trials
+
+FIGURES = ("auroc", *GUIDES, "gflop", "cpu_s")
+LABEL_FREE = "held_out_gain"
+"""The guide that is taken where there are no labels and none was asked for."""
+
+
+def run(config: SearchConfig) -> int:
+    """Searches, compares and writes the results; returns 1 if a detector of the comparison failed, else 0.
+
+    Raises:
+        RequestError: photos, weights, space or results folder do not fit, found before any cluster work.
+        JobError: no trial was good for anything.
+    """
+    split = split_data(config.data, config.category, validation_share=config.validation_share)
+    objective = chosen_objective(config, split)
+    known = _checked(config, split)
+    weights = backbone_weights(config.detector, asked_as=f"--detector.weights {config.detector.weights}")
+    claim_results(config, photos_hash=split.photos_hash)
+    lines = split_lines(split, objective)
+    print("\n".join(lines), flush=True)
+    start_ray()
+    trials = prepared(config, split, known, objective=objective, weights=weights)
+    records = _trials(config, known, trials)
+    finalists, why = winner_first(
+        run_finalists(config, records, trials),
+        margin=lambda auroc: config.caution * luck(split, auroc) if objective == "auroc" else 0.0,
+    )
+    if why:
+        print(why, flush=True)
+        lines.append(why)
+    found = Found(config, objective, records, finalists, lines)
+    print(save_winner(config, finalists[0]), flush=True)
+    code = _final(config, split, known, trials, found) if config.final else EXIT_DONE
+    print(_reuse(trials.shared.cache))
+    save_results(found)
+    return code
+
+
+def prepared(
+    config: SearchConfig, split: Split, known: Sequence[Known], *, objective: str, weights: Mapping[str, Tensor] | None
+) -> Trials:
+    """What trials share: photos that are being decoded, weights, an empty cache; Ray is running.
+
+    Args:
+        config: of the search.
+        split: its photos.
+        known: points that are tried first.
+        objective: what trials are judged by.
+        weights: the backbone's by name; None for random ones.
+    """
+    # It can be started again, empty, if it dies: what is lost is computed again.
+    cache = ray.remote(num_cpus=0, max_restarts=-1)(FeatureCache).remote()
+    sizes = {int(str(size)) for size in config.space.image_size or []}
+    sizes |= {one.point.detector.image_size for one in known}
+    photos = _decoded(config, split.train, split.validation, sizes)
+    return Trials(
+        shared=Shared(photos, split.photos_hash, ray.put(weights), cache),
+        results=config.results,
+        objective=objective,
+        seeds=range(config.seed, config.seed + config.seeds_per_trial),
+        rungs=rungs(config),
+        workers=config.workers,
+        gpus_per_worker=config.gpus_per_worker,
+    )
+
+
+def chosen_objective(config: SearchConfig, split: Split) -> str:
+    """What trials are judged by.
+
+    Raises:
+        RequestError: auroc was asked for, and there is no labelled defect to validate on.
+    """
+    if config.objective == "auto":
+        return "auroc" if split.defects else LABEL_FREE
+    if config.objective == "auroc" and not split.defects:
+        raise RequestError(
+            "objective auroc needs validation photos with defects, got none in validation/ or test/: add a handful, or "
+            f"take objective auto or one of {', '.join(GUIDES)}"
+        )
+    return config.objective
+
+
+def _checked(config: SearchConfig, split: Split) -> list[Known]:
+    check_trackers(config)
+    try:
+        check_space(config.space, config.base)
+        known = known_points(config.space, config.base)
+    except ValueError as error:
+        raise RequestError(one_line(error)) from error
+    counts = split.test.counts
+    if config.final and (not counts["good"] or len(counts) < 2):
+        raise RequestError(
+            f"the final comparison needs test photos of both classes, got {dict(counts)}: add some, or --no-final"
+        )
+    return known
+
+
+def _decoded(config: SearchConfig, train: Any, labelled: Any, sizes: set[int]) -> dict[int, Any]:
+    """Image size -> reference to SearchPhotos, each decoded once, in a task."""
+    remote = ray.remote(num_cpus=1)(decode)
+    return {
+        size: remote.remote(train, labelled, size, config.max_pixels, config.calibration_fraction)
+        for size in sorted(sizes)
+    }
+
+
+def _trials(config: SearchConfig, known: Sequence[Known], trials: Trials) -> Mapping[int, TrialRecord]:
+    """All outcomes; once the test has been opened no trial is added."""
+    records = load_records(config.results)
+    left = config.trials - len(records)
+    if opened(config.results) is not None:
+        if left > 0:
+            print(f"the test photos have been opened: {left} trial(s) that are left are not run")
+        return records
+    print(f"search of {config.trials} trials, {len(records)} of them finished before", flush=True)
+    if left > 0:
+        run_trials(config, known, trials, figures=FIGURES)
+    return load_records(config.results)
+
+
+def _final(config: SearchConfig, split: Split, known: Sequence[Known], trials: Trials, found: Found) -> int:
+    """Opens the test, compares, promotes if that was asked for; 1 if a detector failed, else 0."""
+    winner = found.finalists[0].record
+    manifest = split.test.open(results=config.results, winner=winner.key)
+    points = {TUNED: winner.point, **{one.name: one.point for one in known if one.name in config.presets}}
+    units = final_units(config, points, photos_hash=f"{split.photos_hash}+{split.test.photos_hash}")
+    sizes = {unit.point.detector.image_size for unit in units}
+    outcomes = run_final(config, units, trials, _decoded(config, split.train, manifest, sizes))
+    found.rows = evaluated_rows(config.category, manifest, outcomes)
+    if config.promote:
+        print(promoted(config, outcomes, found.rows, manifest), flush=True)
+    return EXIT_FAILED if any("failed" in one for one in outcomes) else EXIT_DONE
+
+
+def _reuse(cache: Any) -> str:
+    try:
+        counts = ray.get(cache.read_counts.remote())
+    except ray.exceptions.RayError:
+        return "features: the cache died and was started again"
+    return f"features: computed {counts['computed']} times, taken from the cache {counts['found']} times"

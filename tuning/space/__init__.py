@@ -1,0 +1,1 @@
+"""What a search varies, and the points that it begins with."""

@@ -1,0 +1,1 @@
+"""Trials: what one trains, how it is judged, how it is recorded."""

@@ -1,0 +1,209 @@
+"""Frozen features, computed once for all trials whose network is the same up to the flow.
+
+What a flow is trained on and judged by depends on the extractor alone: backbone, attention and how it learns, stage,
+pooling, scales, size, views. Trials that differ in flow, optimiser or feature scaling share it, learnt attention
+included. (Sharing the maps of a common beginning of two extractors would take some 300 KB a view and scale, a hundred
+times the pooled features; it is not done.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+import torch
+from torch import Tensor
+
+from model.config import DetectorConfig
+from model.detector import AttentDifferNet
+from model.network.rotation import scoring_angles
+from model.network.scaling import DEAD_CHANNEL_STD
+from model.training.attention_pretext import prepare_attention
+from model.training.likelihood import trains_jointly
+from model.training.photos import InMemory
+from model.training.views import view_features
+from model.training.workers import summed
+from tuning.trials.photos import SearchPhotos, as_tensor, shifted, with_synthetic_defects
+
+Arrays = dict[str, npt.NDArray[Any]]
+MOST_BYTES = 1_000_000_000
+"""Size of all features that are kept; the least recently used go first."""
+_ATTENTION = "attention."
+_EXTRACTOR = {"backbone", "weights", "image_size", "feature_stage", "scales", "pooling", "views", "rotation_padding"}
+_LEARNT = {"seed", "attention", "attention_training", "pretext", "train_angles", "collapse_guard"}
+
+
+class FeatureCache:
+    """Keeps features in an actor of the cluster, so that they outlive the trial that computed them."""
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        """Starts empty."""
+        self._kept: OrderedDict[str, Arrays] = OrderedDict()
+        self._most_bytes = most_bytes
+        self.counts = {"found": 0, "computed": 0}
+
+    def get(self, key: str) -> Arrays | None:
+        """What was put under ``key``, or None."""
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+            self.counts["found"] += 1
+        return found
+
+    def put(self, key: str, arrays: Arrays) -> None:
+        """Keeps features; drops the least recently used where there are too many."""
+        self.counts["computed"] += 1
+        self._kept[key] = arrays
+        while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > self._most_bytes:
+            self._kept.popitem(last=False)
+
+    def read_counts(self) -> dict[str, int]:
+        """How often features were found and computed."""
+        return dict(self.counts)
+
+
+def _size(arrays: Arrays) -> int:
+    return sum(array.nbytes for array in arrays.values())
+
+
+def features_key(config: DetectorConfig, *, photos_hash: str) -> str:
+    """Names what the features of some photos depend on: 64 hex digits."""
+    names = {*_EXTRACTOR, "precision"}
+    if config.attention or config.weights == "random":
+        names |= _LEARNT
+    asked = [config.model_dump(mode="json", include=names), photos_hash]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Features:
+    """Pooled features, unscaled: (photos, views, D) each.
+
+    Attributes:
+        train: of the photos that train, at all scoring angles.
+        held_out: of flawless photos that do not.
+        shifted: of the same, shifted (`tuning.trials.photos.shifted`).
+        synthetic: of the same with a synthetic defect.
+        labelled: of the validation photos.
+        gaussian_loss: of the held-out photos under a Ledoit-Wolf Gaussian of ``train``, nats per dimension of pooled
+            features, without the constant 0.5 * log(2 pi).
+    """
+
+    train: Tensor
+    held_out: Tensor
+    shifted: Tensor
+    synthetic: Tensor
+    labelled: Tensor
+    gaussian_loss: float
+
+
+@dataclass
+class Extractor:
+    """Makes a detector's attention ready and computes features, or takes both from the cache.
+
+    Attributes:
+        photos: decoded to the detector's size.
+        photos_hash: their name.
+        cache: handle of a FeatureCache.
+    """
+
+    photos: SearchPhotos
+    photos_hash: str
+    cache: Any
+    _parts: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def ready(self, detector: AttentDifferNet) -> Features | None:
+        """Prepares attention in place and gives the features; every worker of a trial must call it.
+
+        Returns:
+            None where attention is trained together with the flow, so that features are not what they will be.
+
+        Raises:
+            TrainingDiverged, ValueError: attention cannot be trained, see `prepare_attention`.
+        """
+        if trains_jointly(detector):
+            return None
+        key = features_key(detector.config, photos_hash=self.photos_hash)
+        kept = self._kept(key)
+        device = next(detector.flow.parameters()).device
+        # Workers compute together or not at all, and between two questions somebody else may have put the answer.
+        found = summed(torch.tensor([kept is not None, 1], dtype=torch.float32, device=device))
+        if kept is not None and found[0] == found[1]:
+            tensors = {name: torch.tensor(array, device=device) for name, array in kept.items()}
+            attention = {name.removeprefix(_ATTENTION): tensors.pop(name) for name in kept if _ATTENTION in name}
+            detector.backbone.attention.load_state_dict(attention)
+            return _as_features(tensors)
+        if detector.config.attention:
+            prepare_attention(detector, InMemory(as_tensor(self.photos.train)), None)
+        tensors = self._computed(detector)
+        state = {_ATTENTION + name: value for name, value in detector.backbone.attention.state_dict().items()}
+        arrays = {name: value.detach().cpu().numpy() for name, value in {**tensors, **state}.items()}
+        with suppress(ray.exceptions.RayError):  # see _kept
+            ray.get(self.cache.put.remote(key, arrays))
+        return _as_features(tensors)
+
+    def _kept(self, key: str) -> Arrays | None:
+        """From the cache; None as well where the cache has died: it is a help, and nothing depends on it."""
+        try:
+            found: Arrays | None = ray.get(self.cache.get.remote(key))
+        except ray.exceptions.RayError:
+            return None
+        return found
+
+    def as_it_is(self, detector: AttentDifferNet) -> Features:
+        """The features of a detector's extractor as it is now; every worker of a trial must call it."""
+        return _as_features(self._computed(detector))
+
+    def _computed(self, detector: AttentDifferNet) -> dict[str, Tensor]:
+        angles = scoring_angles(detector.config.views)
+        found = {
+            name: view_features(detector, InMemory(images), angles=angles) for name, images in self._images().items()
+        }
+        return {**found, "gaussian_loss": gaussian_loss(found["train"].flatten(0, 1), found["held_out"].flatten(0, 1))}
+
+    def _images(self) -> dict[str, Tensor]:
+        if not self._parts:
+            held_out = as_tensor(self.photos.held_out)
+            self._parts = {
+                "train": as_tensor(self.photos.train),
+                "held_out": held_out,
+                "shifted": shifted(held_out),
+                "synthetic": with_synthetic_defects(held_out),
+                "labelled": as_tensor(self.photos.labelled),
+            }
+        return self._parts
+
+
+def _as_features(tensors: dict[str, Tensor]) -> Features:
+    parts = {name: tensors[name] for name in ("train", "held_out", "shifted", "synthetic", "labelled")}
+    return Features(**parts, gaussian_loss=float(tensors["gaussian_loss"]))
+
+
+def gaussian_loss(train: Tensor, held_out: Tensor) -> Tensor:
+    """Mean negative log-likelihood of ``held_out`` (M, D) under a Ledoit-Wolf Gaussian of ``train`` (N, D).
+
+    Returns:
+        A scalar, float64, nats per dimension, without the constant 0.5 * log(2 pi).
+    """
+    from sklearn.covariance import ledoit_wolf
+
+    mean = train.double().mean(0)
+    std = (train.double() - mean).square().mean(0).sqrt()
+    unit = float(std.mean().clamp_min(torch.finfo(torch.float32).tiny))
+    centred = ((train.double() - mean) / unit).cpu().numpy()
+    covariance, _ = ledoit_wolf(centred, assume_centered=True)
+    # Channels that never vary would make it singular where shrinkage is small.
+    covariance[np.diag_indices_from(covariance)] += DEAD_CHANNEL_STD**2 * 1e-2
+    factor = torch.linalg.cholesky(torch.from_numpy(covariance))
+    distances = torch.linalg.solve_triangular(factor, ((held_out.double() - mean) / unit).cpu().T, upper=False)
+    half_log_det = factor.diagonal().log().mean() + math.log(unit)
+    loss: Tensor = 0.5 * distances.square().mean() + half_log_det
+    return loss

@@ -1,0 +1,186 @@
+"""One configuration, trained with one or more seeds and judged: the work of a trial and of a finalist."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from torch import Tensor
+
+from model.config import DetectorConfig, OptimiserConfig
+from model.detector import AttentDifferNet
+from model.flops import scoring_gflop
+from model.training.likelihood import Wrap
+from model.training.loop import Snapshot, train, unwrapped
+from model.training.metrics import EpochMetrics
+from model.training.photos import InMemory
+from tuning.trials.features import Extractor, Features
+from tuning.trials.judge import Judgement, judge, over_seeds
+from tuning.trials.photos import SearchPhotos, as_tensor
+
+Figures = dict[str, float | None]
+Tell = Callable[[int, Figures], None]
+"""Called with an epoch and the figures after it."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all trainings of a search share, as references into Ray's object store.
+
+    Attributes:
+        photos: image size in pixels -> reference to SearchPhotos.
+        photos_hash: their name.
+        weights: reference to the backbone's weights by name, or to None.
+        cache: handle of a `tuning.trials.features.FeatureCache`.
+    """
+
+    photos: Mapping[int, Any]
+    photos_hash: str
+    weights: Any
+    cache: Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one training does; plain data.
+
+    Attributes:
+        detector: its ``seed`` is not used.
+        optimiser: of the flow.
+        seeds: trained one after the other, at least one.
+        rungs: epochs after which the first seed's figures are told; all seeds' are told after the last epoch.
+    """
+
+    detector: DetectorConfig
+    optimiser: OptimiserConfig
+    seeds: Sequence[int]
+    rungs: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Which of several data-parallel workers this is."""
+
+    rank: int = 0
+    world_size: int = 1
+    wrap: Wrap = unwrapped
+    device: str | torch.device = "cpu"
+
+
+ALONE = Worker()
+
+
+def measure(job: Job, shared: Shared, tell: Tell, *, worker: Worker = ALONE) -> Figures:
+    """Trains and judges; on several workers every one gets the same figures.
+
+    Returns:
+        Those of `tuning.trials.judge`; ``gflop``, the cost of scoring a photo; ``cpu_s``, CPU seconds of this process.
+
+    Raises:
+        TrainingDiverged, CollapseDetected, ValueError: it cannot be trained or judged.
+    """
+    began_s, judgements, gflop = time.process_time(), [], 0.0
+    for position, seed in enumerate(job.seeds):
+        config = job.detector.model_copy(update={"seed": seed})
+        photos: SearchPhotos = ray.get(shared.photos[config.image_size])
+        detector = built(config, ray.get(shared.weights)).to(worker.device)
+        gflop = gflop or scoring_gflop(detector)
+        rungs = set(job.rungs) - {job.optimiser.epochs} if position == 0 else set()
+
+        def told(epoch: int, found: Judgement, cost: float = gflop) -> None:
+            tell(epoch, {**found.figures, "gflop": cost, "cpu_s": time.process_time() - began_s})
+
+        extractor = Extractor(photos, shared.photos_hash, shared.cache)
+        found, _ = trained_and_judged(detector, job.optimiser, extractor, rungs=rungs, tell=told, worker=worker)
+        judgements.append(found)
+    figures: Figures = {**over_seeds(judgements), "gflop": gflop, "cpu_s": time.process_time() - began_s}
+    tell(job.optimiser.epochs, figures)
+    return figures
+
+
+def built(config: DetectorConfig, weights: Mapping[str, Tensor] | None) -> AttentDifferNet:
+    """An untrained detector with the backbone's weights."""
+    detector = AttentDifferNet(config).eval()
+    if weights is not None:
+        detector.backbone.load_features(weights)
+    return detector
+
+
+def trained_and_judged(
+    detector: AttentDifferNet,
+    optimiser: OptimiserConfig,
+    extractor: Extractor,
+    *,
+    rungs: set[int] | frozenset[int] = frozenset(),
+    tell: Callable[[int, Judgement], None] | None = None,
+    worker: Worker = ALONE,
+) -> tuple[Judgement, list[EpochMetrics]]:
+    """Trains a detector in place and judges it after its last epoch, and after those of ``rungs``, which are told.
+
+    Raises:
+        TrainingDiverged, CollapseDetected, ValueError: see `measure`.
+    """
+    labels = extractor.photos.labels
+    features = extractor.ready(detector)
+
+    def on_epoch(metrics: EpochMetrics, snapshot: Snapshot) -> None:
+        if tell is not None and metrics.epoch in rungs:
+            tell(metrics.epoch, judge(detector, features or extractor.as_it_is(detector), labels))
+
+    history = trained(detector, optimiser, extractor, features, on_epoch=on_epoch, worker=worker)
+    return judge(detector, features or extractor.as_it_is(detector), labels), history
+
+
+def trained(
+    detector: AttentDifferNet,
+    optimiser: OptimiserConfig,
+    extractor: Extractor,
+    features: Features | None,
+    *,
+    on_epoch: Callable[[EpochMetrics, Snapshot], None],
+    worker: Worker = ALONE,
+) -> list[EpochMetrics]:
+    """Trains a detector in place, on features that are there already where there are any.
+
+    Raises:
+        TrainingDiverged, CollapseDetected, ValueError: see `measure`.
+    """
+    is_kept = features is not None and detector.config.train_angles == "scoring"
+
+    return train(
+        detector,
+        InMemory(as_tensor(extractor.photos.train)),
+        optimiser=optimiser,
+        on_epoch=on_epoch,
+        attention=detector.backbone.attention.state_dict() if features is not None else None,
+        features=features.train if features is not None and is_kept else None,
+        rank=worker.rank,
+        world_size=worker.world_size,
+        wrap=worker.wrap,
+    )
+
+
+EPOCH = "epoch"
+
+
+OBJECTIVE = "objective"
+
+
+COST = "gflop"
+
+
+def reported(objective: str, epoch: int, figures: Figures) -> dict[str, float]:
+    """What Tune gets of the figures after an epoch.
+
+    Raises:
+        ValueError: there is no figure to judge by.
+    """
+    value = figures.get(objective)
+    if value is None:
+        raise ValueError(f"the objective {objective} could not be computed")
+    known = {name: figure for name, figure in figures.items() if figure is not None}
+    return {EPOCH: epoch, OBJECTIVE: value, **known}

@@ -1,0 +1,124 @@
+"""The photos of a search, decoded once for each image size and shared by all trials through Ray's object store."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from jobs.decoding.fetch import FetchDecode, as_images
+from jobs.detectors.lineage import training_photos
+from jobs.errors import JobError
+from jobs.evaluation.metrics import FLAWLESS
+from model.process import prepare_process
+from model.training.splits import split_calibration
+
+_FETCH_CONCURRENCY = 32
+_SYNTHETIC_SEED = 0
+
+
+@dataclass(frozen=True)
+class SearchPhotos:
+    """Decoded photos of one category at one image size.
+
+    Attributes:
+        train: (N, 3, S, S) uint8, flawless, that train.
+        held_out: (M, 3, S, S) uint8, flawless, that do not.
+        labelled: (K, 3, S, S) uint8, validation photos; of the final test where this is its room.
+        labels: (K,) True is defective.
+        labelled_uris: their K URIs.
+        lost: URI -> why it could not be decoded.
+        trained_on: short hashes of the photos that train, see `jobs.detectors.lineage.training_photos`.
+    """
+
+    train: npt.NDArray[np.uint8]
+    held_out: npt.NDArray[np.uint8]
+    labelled: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.bool_]
+    labelled_uris: list[str]
+    lost: Mapping[str, str]
+    trained_on: list[str] | None
+
+
+def decode(train: pa.Table, labelled: pa.Table, size: int, max_pixels: int, fraction: float) -> SearchPhotos:
+    """A Ray task: fetches and decodes photos by the same stage as training and scoring.
+
+    Args:
+        train: MANIFEST rows of flawless photos.
+        labelled: MANIFEST rows whose site is ``<part>/<label>``, maybe none.
+        size: side S in pixels.
+        max_pixels: largest photo decoded.
+        fraction: share of the readable flawless photos that is held out, in (0, 1).
+
+    Raises:
+        JobError: fewer than 4 flawless photos can be read.
+    """
+    prepare_process()
+    flawless, lost = _decoded(train, size, max_pixels)
+    judged, lost_too = _decoded(labelled, size, max_pixels)
+    images = as_images(flawless["pixels"], size=size)
+    if len(images) < 4:
+        raise JobError(f"needed at least 4 readable flawless photos, got {len(images)} of {len(train)}")
+    kept, held_out = split_calibration(len(images), fraction=fraction, seed=0)
+    return SearchPhotos(
+        train=images[kept],
+        held_out=images[held_out],
+        labelled=as_images(judged["pixels"], size=size),
+        labels=np.array([site.split("/")[1] != FLAWLESS for site in judged["site"].to_pylist()], dtype=bool),
+        labelled_uris=judged["uri"].to_pylist(),
+        lost={**lost, **lost_too},
+        trained_on=training_photos(flawless.take(pa.array(kept))),
+    )
+
+
+def _decoded(rows: pa.Table, size: int, max_pixels: int) -> tuple[pa.Table, dict[str, str]]:
+    """Readable DECODED rows, and why the others are not."""
+    categories = set(rows["category"].to_pylist())
+    fetch = FetchDecode(
+        image_sizes=dict.fromkeys(categories, size), max_pixels=max_pixels, concurrency=_FETCH_CONCURRENCY
+    )
+    found = fetch(rows)
+    lost = found.filter(pc.is_valid(found["error"]))
+    reasons = dict(zip(lost["uri"].to_pylist(), lost["error"].to_pylist(), strict=True))
+    return found.filter(pc.is_null(found["error"])), reasons
+
+
+def as_tensor(images: npt.NDArray[np.uint8]) -> Tensor:
+    """The photos without a copy: they lie in shared memory and are only read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch warns that nobody may write to it, and nobody does
+        return torch.from_numpy(images)
+
+
+def shifted(images: Tensor) -> Tensor:
+    """The same photos (N, 3, S, S) moved by a sixteenth of their side, mirrored at the edge, and a little darker.
+
+    Another view of the same asset, which a good score hardly notices.
+    """
+    side = images.shape[-1]
+    step = max(1, side // 16)
+    padded = torch.nn.functional.pad(images.float(), (step, 0, step, 0), mode="reflect")[..., :side, :side]
+    return padded.mul(0.95).round().to(torch.uint8)
+
+
+def with_synthetic_defects(images: Tensor) -> Tensor:
+    """The same photos (N, 3, S, S), each with one synthetic defect, the same ones every time.
+
+    `model.training.synthetic_defects` draws them.
+    """
+    from model.training.synthetic_defects import with_defects
+
+    rng = np.random.default_rng([_SYNTHETIC_SEED, images.shape[-1]])
+    donors = images.roll(1, 0)
+    drawn = [
+        with_defects(photo, donor=donor, rng=rng, defects=1, area=(0.002, 0.06))
+        for photo, donor in zip(images, donors, strict=True)
+    ]
+    return torch.stack(drawn)

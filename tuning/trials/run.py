@@ -1,0 +1,161 @@
+"""Ray Tune over the trials that are left: OptunaSearch on our study, ASHA on epochs, outcomes into our records."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from optuna.storages import InMemoryStorage
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+
+from jobs import storage
+from jobs.cluster.datasets import scoring_actors
+from jobs.cluster.progress import Progress, Report
+from jobs.cluster.session import cause
+from jobs.config import ScoringResources
+from jobs.storage import uris
+from tuning.config import SearchConfig
+from tuning.space.known_points import Known
+from tuning.trials.measure import COST, EPOCH, OBJECTIVE
+from tuning.trials.record_callback import KeepRecords
+from tuning.trials.records import load_records, load_started, lose_started
+from tuning.trials.search import TrialSearch, suggestions
+from tuning.trials.study import NumberedTPE, new_study
+from tuning.trials.tracking import tracking_callbacks
+from tuning.trials.trial import Trials, run_trial
+
+_TUNE = ".tune"
+
+
+def objectives(config: SearchConfig, objective: str) -> list[str]:
+    """The figures that decide: the objective, and the cost of scoring where it is asked for."""
+    return [objective, COST] if config.cost else [objective]
+
+
+def rungs(config: SearchConfig) -> list[int]:
+    """Epochs after which a trial may be stopped, and the last one."""
+    epochs = config.optimiser.epochs
+    found, rung = [], config.grace_epochs
+    while config.early_stopping and not config.cost and rung < epochs:
+        found.append(rung)
+        rung *= config.reduction_factor
+    return [*found, epochs]
+
+
+def concurrent_trials(config: SearchConfig) -> int:
+    """Trials at a time: as asked, else as many as the GPUs, or else the cores, have room for."""
+    if config.concurrent is not None:
+        return config.concurrent
+    if config.gpus_per_worker > 0:
+        gpus = float(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]  # ray ships no types
+        return max(1, int(gpus / (config.gpus_per_worker * config.workers) + 1e-9))
+    return max(1, scoring_actors(ScoringResources()) // config.workers)
+
+
+def run_trials(config: SearchConfig, known: Sequence[Known], trials: Trials, *, figures: Sequence[str]) -> None:
+    """Runs what is left of the trials; every outcome is a record, and no failure ends the others.
+
+    A worker that Ray kills for want of memory ends Ray Tune 2.60 as a whole (its actor manager knows dead actors, but
+    not ``OutOfMemoryError``). Tune is then started again on what is left.
+
+    Args:
+        config: of the search.
+        known: points to try first.
+        trials: what trials share.
+        figures: names of all figures that records keep.
+    """
+    until_s = time.monotonic() + config.time_budget_s if config.time_budget_s else math.inf
+    _quiet()
+    with Progress(config.trials - len(load_records(config.results)), verb="searching", unit="trial") as progress:
+        while (left := config.trials - len(load_records(config.results))) > 0 and time.monotonic() < until_s:
+            try:
+                _run_tune(config, known, trials, progress.report, left=left, until_s=until_s, figures=figures)
+            except (RuntimeError, ray.exceptions.RayError) as error:
+                reason = cause(error)[:300]
+                print(f"warning: Ray Tune ended ({reason}); it is started again on what is left", flush=True)
+                lose_started(config.results, reason)
+            finally:
+                storage.delete_tree(uris.join(config.results, _TUNE))
+
+
+def _run_tune(
+    config: SearchConfig,
+    known: Sequence[Known],
+    trials: Trials,
+    report: Report,
+    *,
+    left: int,
+    until_s: float,
+    figures: Sequence[str],
+) -> None:
+    """One run of Ray Tune over the trials that have no record."""
+    records, started = load_records(config.results), load_started(config.results)
+    concurrent, names = concurrent_trials(config), objectives(config, trials.objective)
+    memory = InMemoryStorage()
+    study = new_study(known, records, started, objectives=names, storage=memory)
+    finished = {record.key: record for record in records.values() if record.status == "done"}
+    search = TrialSearch(
+        suggestions(config, known, finished, started, photos_hash=trials.shared.photos_hash, seeds=trials.seeds),
+        storage=memory,
+        sampler=NumberedTPE(seed=config.seed, startup_trials=config.startup_trials, parallel=concurrent > 1),
+        objective_count=len(names),
+        until_s=until_s,
+    )
+    keeping = KeepRecords(config.results, study, finished, report, figures=figures, epochs=config.optimiser.epochs)
+    filesystem, path = storage.arrow_filesystem(uris.join(config.results, _TUNE))
+    tune.Tuner(
+        tune.with_resources(tune.with_parameters(run_trial, trials=trials), trials.resources),
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            scheduler=_scheduler(config),
+            num_samples=left,
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=str,  # Tune's own name is a list of all parameters, too long for a file
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=tune.FailureConfig(max_failures=0),
+            callbacks=[keeping, *tracking_callbacks(config, figures=figures)],
+            verbose=0,
+        ),
+    ).fit()
+
+
+def _trial_name(trial: Any) -> str:
+    """What trackers show."""
+    started = trial.config["started"]
+    return f"trial-{started['number']:05}" + (f"-{started['preset']}" if started["preset"] else "")
+
+
+def _scheduler(config: SearchConfig) -> ASHAScheduler | None:
+    milestones = rungs(config)
+    if len(milestones) == 1:
+        return None
+    return ASHAScheduler(
+        time_attr=EPOCH,
+        metric=OBJECTIVE,
+        mode="max",
+        max_t=config.optimiser.epochs,
+        grace_period=config.grace_epochs,
+        reduction_factor=config.reduction_factor,
+    )
+
+
+def _quiet() -> None:
+    """Tune's own reports and loggers stay out: records are the outcome, a failed trial's reason among them."""
+    for name in ("analysis.experiment_analysis", "execution.experiment_state", "utils.util"):
+        logging.getLogger(f"ray.tune.{name}").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)  # a traceback for each failure
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")

@@ -1,0 +1,120 @@
+"""What Ray Tune asks for the next trial: OptunaSearch over our own study."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.storages import BaseStorage
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from tuning.config import SearchConfig
+from tuning.space.known_points import Known, sampled_point
+from tuning.space.space import Point
+from tuning.trials.measure import COST, OBJECTIVE
+from tuning.trials.records import Started, TrialRecord
+from tuning.trials.study import PRESET, STUDY, NumberedTPE
+
+
+def point_key(point: Point, *, photos_hash: str, seeds: Sequence[int]) -> str:
+    """Names what a trial trains and on which photos: 16 hex digits."""
+    detector = point.detector.model_dump(mode="json", exclude={"variant", "seed"})
+    asked = [detector, point.optimiser.model_dump(mode="json"), photos_hash, list(seeds)]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class TrialSearch(OptunaSearch):
+    """OptunaSearch over our study, that ends when there are enough trials or the time is over.
+
+    It keeps no state of its own in Tune's snapshots: a search goes on from the records (see `tuning.trials.study`).
+    """
+
+    def __init__(
+        self, space: Any, *, storage: BaseStorage, sampler: NumberedTPE, objective_count: int, until_s: float
+    ) -> None:
+        """Takes the study over.
+
+        Args:
+            space: define-by-run function of an Optuna trial.
+            storage: holds the study with all that is known.
+            sampler: gives new points.
+            objective_count: 1, or 2 with the cost.
+            until_s: monotonic time after which nothing new is tried.
+        """
+        single = objective_count == 1
+        super().__init__(
+            space=space,
+            metric=OBJECTIVE if single else [OBJECTIVE, COST],
+            mode="max" if single else ["max", "min"],
+            sampler=sampler,
+            study_name=STUDY,
+            storage=storage,
+        )
+        self._until_s = until_s
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial; see OptunaSearch."""
+        if time.monotonic() >= self._until_s:
+            return Searcher.FINISHED
+        return super().suggest(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the records are the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the records are the state."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def suggestions(
+    config: SearchConfig,
+    known: Sequence[Known],
+    finished: Mapping[str, TrialRecord],
+    started: Mapping[int, Started],
+    *,
+    photos_hash: str,
+    seeds: Sequence[int],
+) -> Any:
+    """The define-by-run function: asks an Optuna trial for a point and says what the trial's function needs of it.
+
+    Args:
+        config: of the search.
+        known: the points that trials of that user attribute stand for.
+        finished: key -> record of trials that ran to the end; whoever is the same takes their figures.
+        started: of trials that have begun before.
+        photos_hash: names the photos.
+        seeds: of a trial's trainings.
+    """
+    by_name = {one.name: one for one in known}
+
+    def suggest(trial: Any) -> dict[str, Any]:
+        preset = trial.user_attrs.get(PRESET)
+        if preset is None:
+            point = sampled_point(trial, config.space, config.base)
+        else:
+            by_name[preset].told_to(trial)
+            point = by_name[preset].point
+        key = point_key(point, photos_hash=photos_hash, seeds=seeds)
+        twin = finished.get(key)
+        begun = Started(
+            number=trial.number,
+            key=key,
+            preset=preset,
+            parameters=dict(trial.params),
+            detector=point.detector.model_dump(mode="json"),
+            optimiser=point.optimiser.model_dump(mode="json"),
+            lost=started[trial.number].lost if trial.number in started else 0,
+        )
+        return {
+            "started": begun.model_dump(mode="json"),
+            "known": twin.figures if twin else None,
+            "copy_of": twin.number if twin else None,
+        }
+
+    return suggest
