@@ -97,13 +97,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _network(config: BenchmarkConfig, _scratch: Path) -> dict[str, Any]:
-    from jobs.benchmarks.network import network_figures
+    from jobs.benchmarks.network import measure_network
 
-    return network_figures(repeats=config.repeats)
+    return measure_network(repeats=config.repeats)
 
 
 def _fidelity(config: BenchmarkConfig, scratch: Path) -> dict[str, Any]:
-    from jobs.benchmarks.fidelity import FidelityRequest, fidelity_figures
+    from jobs.benchmarks.fidelity import FidelityRequest, measure_fidelity
     from jobs.detectors.backbone_weights import backbone_weights
     from jobs.synthetic.archive import draw_archive
     from model.config import DetectorConfig
@@ -124,7 +124,7 @@ def _fidelity(config: BenchmarkConfig, scratch: Path) -> dict[str, Any]:
     request = FidelityRequest(
         sets, detector, config.train_photos, config.test_photos, config.repeat_photos, config.epochs
     )
-    return fidelity_figures(request, weights=backbone_weights(detector, asked_as=f"--weights {config.weights}"))
+    return measure_fidelity(request, weights=backbone_weights(detector, asked_as=f"--weights {config.weights}"))
 
 
 def _job(config: BenchmarkConfig, scratch: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from jobs.config import JobConfig
 from jobs.detectors.lineage import versions
 from jobs.errors import EXIT_DONE
 from jobs.synthetic.archive import draw_archive
-from model.config import DetectorConfig, OptimiserConfig, preset
+from model.config import DetectorConfig, OptimizerConfig, get_preset
 from model.detector import AttentDifferNet
 from model.image import decode_image
 from model.training.loop import Snapshot, train
@@ -94,7 +94,7 @@ def _repeat(config: TrainingBenchmarkConfig, photos: Sequence[bytes], number: in
 
 
 def _detector(config: TrainingBenchmarkConfig, changes: dict[str, object]) -> AttentDifferNet:
-    base = preset("differnet").model_dump()
+    base = get_preset("differnet").model_dump()
     changes = {"weights": "random", "image_size": config.image_size, "feature_scaling": "global"} | changes
     return AttentDifferNet(DetectorConfig.model_validate(base | changes))
 
@@ -119,7 +119,7 @@ def _ours(config: TrainingBenchmarkConfig, photos: Sequence[bytes], changes: dic
 
     began_s = time.process_time()
     images = torch.stack([decode_image(data, size=config.image_size) for data in photos])
-    optimiser = OptimiserConfig(epochs=epochs, batch_size=config.batch_photos)
+    optimiser = OptimizerConfig(epochs=epochs, batch_size=config.batch_photos)
     train(detector, InMemory(images), optimiser=optimiser, on_epoch=on_epoch)
     # All epochs are alike; what the first one's end has more is decoding, scaling and, where kept, all features.
     epoch_s = (ends_s[-1] - ends_s[0]) / (epochs - 1)

@@ -25,7 +25,7 @@ from jobs.storage import uris
 from jobs.synthetic.archive import CATEGORY, draw_archive
 from jobs.training import run as training
 from jobs.training.config import TrainConfig
-from model.network.weights import WeightsUnavailable, imagenet_weights
+from model.network.weights import WeightsUnavailableError, fetch_imagenet_weights
 from model.statistics.evaluation import auroc
 
 DOWNLOAD_SILENCE_S = 5.0
@@ -97,8 +97,8 @@ def _training(folder: Path, *, seed: int) -> TrainConfig:
 
 def _weights() -> str:
     try:
-        imagenet_weights("alexnet", timeout_s=DOWNLOAD_SILENCE_S, total_s=DOWNLOAD_S)
-    except WeightsUnavailable:
+        fetch_imagenet_weights("alexnet", timeout_s=DOWNLOAD_SILENCE_S, total_s=DOWNLOAD_S)
+    except WeightsUnavailableError:
         print("features: seeded random AlexNet, because ImageNet weights are neither cached nor quickly downloaded")
         return "random"
     print("features: AlexNet trained on ImageNet")

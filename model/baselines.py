@@ -1,4 +1,4 @@
-"""Closed-form anchors: what the flow and its attention have to beat, on the very features that they get.
+"""Closed-form baselines: what the flow and its attention have to beat, on the very features that they get.
 
 None of them trains anything, so they cost seconds. All take a photo upright, as their publications do, where the
 detectors average over rotated views.
@@ -27,7 +27,7 @@ _PHOTOS_PER_CHUNK = 32  # photos in the convolutions at once
 
 
 @dataclass(frozen=True)
-class Anchor:
+class Baseline:
     """How to score photos without a flow.
 
     Attributes:
@@ -41,36 +41,36 @@ class Anchor:
     scores: Callable[[AttentDifferNet, Tensor, Tensor, int], npt.NDArray[np.float64]]
 
 
-def anchor_scores(
+def score_baseline(
     name: str, config: DetectorConfig, *, weights: Mapping[str, Tensor] | None, train: Tensor, test: Tensor, seed: int
 ) -> npt.NDArray[np.float64]:
-    """Scores test photos by the anchor ``name`` of ANCHORS, on the features of ``config`` without its attention.
+    """Scores test photos by the baseline ``name`` of BASELINES, on the features of ``config`` without its attention.
 
     Args:
-        name: key of ANCHORS.
+        name: key of BASELINES.
         config: backbone, image size, scales and precision; attention, pooling, flow and views are not used.
         weights: the backbone's weights by name; None for random ones from ``config.seed``.
         train: (N, 3, S, S) uint8 flawless photos, N >= 3.
         test: (M, 3, S, S) uint8 photos to score, M >= 1.
-        seed: of the anchors in which chance plays a part.
+        seed: of the baselines in which chance plays a part.
 
     Returns:
         (M,) higher is more anomalous.
 
     Raises:
-        KeyError: no such anchor.
+        KeyError: no such baseline.
         ValueError: photos of another type or shape, or weights that do not fit.
     """
-    anchor = ANCHORS[name]
+    baseline = BASELINES[name]
     unused_flow = FlowConfig(blocks=1, hidden_width=1, hidden_layers=1)
-    plain = {"attention": {}, "attention_training": "frozen", "pooling": anchor.pooling, "flow": unused_flow}
+    plain = {"attention": {}, "attention_training": "frozen", "pooling": baseline.pooling, "flow": unused_flow}
     detector = AttentDifferNet(config.model_copy(update=plain)).eval()
     if weights is not None:
         detector.backbone.load_features(weights)
-    return anchor.scores(detector, train, test, seed)
+    return baseline.scores(detector, train, test, seed)
 
 
-def mahalanobis(train: _Floats, test: _Floats) -> npt.NDArray[np.float64]:
+def score_mahalanobis(train: _Floats, test: _Floats) -> npt.NDArray[np.float64]:
     """Squared Mahalanobis distance to the flawless features under a Ledoit-Wolf covariance (scikit-learn).
 
     A single Gaussian on pooled features of a frozen network, as in arXiv 2005.14140, with the shrinkage of Ledoit &
@@ -87,7 +87,7 @@ def mahalanobis(train: _Floats, test: _Floats) -> npt.NDArray[np.float64]:
     return distances
 
 
-def nearest_neighbours(train: _Floats, test: _Floats, *, neighbours: int = 3) -> npt.NDArray[np.float64]:
+def score_nearest_neighbors(train: _Floats, test: _Floats, *, neighbours: int = 3) -> npt.NDArray[np.float64]:
     """Mean Euclidean distance to the nearest flawless features, each channel standardised (scikit-learn).
 
     Deep nearest-neighbour anomaly detection, arXiv 2002.10445.
@@ -106,7 +106,7 @@ def nearest_neighbours(train: _Floats, test: _Floats, *, neighbours: int = 3) ->
     return distances
 
 
-def patch_memory(train: _Floats, test: _Floats, *, seed: int, share: float = 0.1) -> npt.NDArray[np.float64]:
+def score_patch_memory(train: _Floats, test: _Floats, *, seed: int, share: float = 0.1) -> npt.NDArray[np.float64]:
     """Largest distance over a photo's positions to the nearest kept position of the flawless photos.
 
     PatchCore (arXiv 2106.08265) with a random memory in place of its greedy coreset, and without its neighbourhood
@@ -129,36 +129,38 @@ def patch_memory(train: _Floats, test: _Floats, *, seed: int, share: float = 0.1
     return furthest
 
 
-def _on_pooled(
+def _score_pooled(
     score: Callable[[_Floats, _Floats], npt.NDArray[np.float64]],
 ) -> Callable[[AttentDifferNet, Tensor, Tensor, int], npt.NDArray[np.float64]]:
     def scores(detector: AttentDifferNet, train: Tensor, test: Tensor, seed: int) -> npt.NDArray[np.float64]:
-        return score(_chunked(detector.pooled_features, train), _chunked(detector.pooled_features, test))
+        return score(
+            _compute_in_chunks(detector.pooled_features, train), _compute_in_chunks(detector.pooled_features, test)
+        )
 
     return scores
 
 
-def _on_positions(detector: AttentDifferNet, train: Tensor, test: Tensor, seed: int) -> npt.NDArray[np.float64]:
+def _score_positions(detector: AttentDifferNet, train: Tensor, test: Tensor, seed: int) -> npt.NDArray[np.float64]:
     def positions(images: Tensor) -> Tensor:
         normalised = (images.float() / 255 - detector.image_mean) / detector.image_std
         return detector.backbone.feature_map(normalised).flatten(2).transpose(1, 2)
 
-    return patch_memory(_chunked(positions, train), _chunked(positions, test), seed=seed)
+    return score_patch_memory(_compute_in_chunks(positions, train), _compute_in_chunks(positions, test), seed=seed)
 
 
 @torch.inference_mode()
-def _chunked(compute: Callable[[Tensor], Tensor], images: Tensor) -> _Floats:
+def _compute_in_chunks(compute: Callable[[Tensor], Tensor], images: Tensor) -> _Floats:
     parts = [compute(chunk).double().numpy() for chunk in torch.split(images, _PHOTOS_PER_CHUNK)]
     return np.concatenate(parts)
 
 
-ANCHORS: Mapping[str, Anchor] = MappingProxyType(
+BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
-        "mahalanobis": Anchor("average", False, _on_pooled(mahalanobis)),
-        "mahalanobis_average_max": Anchor("average_max", False, _on_pooled(mahalanobis)),
-        "nearest_neighbours": Anchor("average", False, _on_pooled(nearest_neighbours)),
-        "nearest_neighbours_average_max": Anchor("average_max", False, _on_pooled(nearest_neighbours)),
-        "patch_memory": Anchor("average", True, _on_positions),
+        "mahalanobis": Baseline("average", False, _score_pooled(score_mahalanobis)),
+        "mahalanobis_average_max": Baseline("average_max", False, _score_pooled(score_mahalanobis)),
+        "nearest_neighbours": Baseline("average", False, _score_pooled(score_nearest_neighbors)),
+        "nearest_neighbours_average_max": Baseline("average_max", False, _score_pooled(score_nearest_neighbors)),
+        "patch_memory": Baseline("average", True, _score_positions),
     }
 )
-"""Anchor name in tables -> how it scores; ``patch_memory`` looks at positions of the largest scale, unpooled."""
+"""Baseline name in tables -> how it scores; ``patch_memory`` looks at positions of the largest scale, unpooled."""

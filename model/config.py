@@ -16,7 +16,7 @@ BACKBONE_STAGES: dict[str, tuple[str, ...]] = {
 }
 """Named stages of each backbone, in order: the places after which attention can stand."""
 
-BACKBONE_SMALLEST_PX = {"alexnet": 63, "alexnet_caffe": 39, "squeezenet1_0": 21}
+MIN_BACKBONE_PX = {"alexnet": 63, "alexnet_caffe": 39, "squeezenet1_0": 21}
 """Smallest side in pixels that each backbone's pooling leaves something of."""
 
 MAX_PIXELS = 160_000_000
@@ -167,7 +167,7 @@ class DetectorConfig(_Frozen):
 
     @model_validator(mode="after")
     def _smallest_scale_is_large_enough(self) -> Self:
-        shrinking, needed_px = 2 ** (self.scales - 1), BACKBONE_SMALLEST_PX[self.backbone]
+        shrinking, needed_px = 2 ** (self.scales - 1), MIN_BACKBONE_PX[self.backbone]
         if self.image_size % shrinking or self.image_size // shrinking < needed_px:
             raise ValueError(
                 f"{self.backbone} needs at least {needed_px} px at its smallest scale and an image_size that is a "
@@ -193,7 +193,7 @@ class DetectorConfig(_Frozen):
         return self
 
 
-class OptimiserConfig(_Frozen):
+class OptimizerConfig(_Frozen):
     """DifferNet's training procedure: Adam on the flow, a fixed number of epochs, the last one kept."""
 
     epochs: int = Field(192, ge=1, description="passes over the training photos (DifferNet: 24 meta x 8 sub epochs)")
@@ -214,12 +214,12 @@ class OptimiserConfig(_Frozen):
 _PAPER_STAGES = ("pool1", "pool2", "conv5")
 
 
-def _attended(kind: str) -> dict[str, dict[str, str]]:
+def _attend_paper_stages(kind: str) -> dict[str, dict[str, str]]:
     # Plain data, not an AttentionConfig, whose check imports torch: a command line's --help must not wait for that.
     return {stage: {"kind": kind} for stage in _PAPER_STAGES}
 
 
-def preset(name: str) -> DetectorConfig:
+def get_preset(name: str) -> DetectorConfig:
     """Returns the preset ``name``.
 
     Raises:
@@ -232,8 +232,8 @@ def preset(name: str) -> DetectorConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "differnet": {},
-    "attentdiffernet_se": {"attention": _attended("se"), "attention_training": "pretext"},
-    "attentdiffernet_cbam": {"attention": _attended("cbam"), "attention_training": "pretext"},
+    "attentdiffernet_se": {"attention": _attend_paper_stages("se"), "attention_training": "pretext"},
+    "attentdiffernet_cbam": {"attention": _attend_paper_stages("cbam"), "attention_training": "pretext"},
     "attentdiffernet_best": {
         "attention": {stage: {"kind": "se"} for stage in ("pool1", "pool2")},
         "attention_training": "pretext",

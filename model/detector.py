@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from model.config import DetectorConfig
 from model.network.backbone import Backbone
-from model.network.flow import VECTORS_PER_PASS, Flow, mean_squared_latents, negative_log_likelihood
-from model.network.rotation import rotated_views, scoring_angles
+from model.network.flow import VECTORS_PER_PASS, Flow, compute_mean_squared_latents, compute_nll
+from model.network.rotation import list_scoring_angles, rotate_views
 from model.network.scaling import Scaling, fit_scaling
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class AttentDifferNet(nn.Module):
 
     def loss(self, features: Tensor) -> Tensor:
         """Returns the flow's negative log-likelihood of scaled features (N, D), a scalar in nats per dimension."""
-        return negative_log_likelihood(*self.flow(features))
+        return compute_nll(*self.flow(features))
 
     def score(self, images: Tensor, *, conv_batch: int = 16, flow_batch: int = VECTORS_PER_PASS) -> Tensor:
         """Scores images, uint8 (B, 3, S, S) RGB; higher is more anomalous.
@@ -137,9 +137,9 @@ class AttentDifferNet(nn.Module):
             return torch.empty(0, dtype=torch.float64, device=self.image_mean.device)
         if self.config.precision == "bf16":
             return self.packed().score(images.to(self.image_mean.device))
-        with torch.inference_mode(), _evaluating(self):
-            chunks = self._view_chunks(images.to(self.image_mean.device), conv_batch)
-            pooled = torch.cat([self._pooled_padded(chunk, conv_batch) for chunk in chunks])
+        with torch.inference_mode(), _use_evaluation_mode(self):
+            chunks = self._make_view_chunks(images.to(self.image_mean.device), conv_batch)
+            pooled = torch.cat([self._pool_padded(chunk, conv_batch) for chunk in chunks])
             return self.score_pooled(pooled.view(len(images), -1, self.feature_dim), flow_batch=flow_batch)
 
     def score_pooled(self, pooled: Tensor, *, flow_batch: int = VECTORS_PER_PASS) -> Tensor:
@@ -147,9 +147,9 @@ class AttentDifferNet(nn.Module):
 
         For whoever scores the same photos with several flows on one extractor.
         """
-        with torch.inference_mode(), _evaluating(self):
+        with torch.inference_mode(), _use_evaluation_mode(self):
             scaled = self.scale_features(pooled.flatten(0, 1))
-            squared = mean_squared_latents(self.flow.latents, scaled, vectors_per_pass=flow_batch)
+            squared = compute_mean_squared_latents(self.flow.latents, scaled, vectors_per_pass=flow_batch)
             return squared.view(len(pooled), -1).mean(1)
 
     def scorer(self) -> AttentDifferNet | PackedDetector:
@@ -160,22 +160,22 @@ class AttentDifferNet(nn.Module):
         """What scores in bf16, with copies of the weights as they are now; worth keeping for more than one batch."""
         from model.packed.detector import PackedDetector  # training does not need it
 
-        with torch.no_grad(), _evaluating(self):
+        with torch.no_grad(), _use_evaluation_mode(self):
             return PackedDetector(self)
 
-    def _view_chunks(self, images: Tensor, conv_batch: int) -> Iterator[Tensor]:
+    def _make_view_chunks(self, images: Tensor, conv_batch: int) -> Iterator[Tensor]:
         """All views, image by image, in chunks of ``conv_batch``, the last one maybe smaller; few exist at a time."""
-        angles = scoring_angles(self.config.views)
+        angles = list_scoring_angles(self.config.views)
         pending = images.new_empty((0, *images.shape[1:]))
         for group in torch.split(images, max(1, conv_batch // len(angles))):
-            pending = torch.cat([pending, rotated_views(group, angles, padding=self.config.rotation_padding)])
+            pending = torch.cat([pending, rotate_views(group, angles, padding=self.config.rotation_padding)])
             whole = len(pending) // conv_batch * conv_batch
             yield from torch.split(pending[:whole], conv_batch) if whole else ()
             pending = pending[whole:]
         if len(pending):
             yield pending
 
-    def _pooled_padded(self, views: Tensor, conv_batch: int) -> Tensor:
+    def _pool_padded(self, views: Tensor, conv_batch: int) -> Tensor:
         padding = views.new_zeros((conv_batch - len(views), *views.shape[1:]))
         padded = torch.cat([views, padding]) if len(padding) else views
         return self.pooled_features(padded)[: len(views)]
@@ -189,7 +189,7 @@ class AttentDifferNet(nn.Module):
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def _use_evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; each submodule gets its own mode back, as they may differ."""
     were_training = [part for part in module.modules() if part.training]
     module.eval()

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from model.detector import AttentDifferNet
 
 
-def scoring_gflop(detector: AttentDifferNet) -> float:
+def count_scoring_gflop(detector: AttentDifferNet) -> float:
     """Floating-point operations of scoring one photo, in 1e9: convolutions and matrix products, all views.
 
     Counted on one view, a multiplication and an addition as two (torch.utils.flop_counter); what is left out, such as

@@ -16,7 +16,7 @@ from jobs.errors import RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.scoring.config import ScoreConfig
 from jobs.training.config import TrainConfig
-from model.config import DetectorConfig, OptimiserConfig, preset
+from model.config import DetectorConfig, OptimizerConfig, get_preset
 from model.statistics.calibration import smallest_sample
 from tests.support.places import ROOT
 from tuning.config import SearchConfig
@@ -70,8 +70,8 @@ def test_the_training_configuration_needs_nothing_but_a_category() -> None:
 
 def test_the_training_configuration_is_the_papers_procedure_on_the_preset() -> None:
     config = parse_config(TrainConfig, ["--config", TRAIN_YAML, "--category", "insulator"])
-    assert config.detector == preset("attentdiffernet_se")
-    assert config.optimiser == OptimiserConfig()
+    assert config.detector == get_preset("attentdiffernet_se")
+    assert config.optimiser == OptimizerConfig()
 
 
 def test_the_detector_section_names_fields_of_a_detector() -> None:

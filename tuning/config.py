@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from jobs.config import JobConfig, Name, Uri
 from jobs.storage import uris
-from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimiserConfig
+from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimizerConfig
 from tuning.space.config import SpaceConfig
 from tuning.space.space import Point
 
@@ -76,7 +76,7 @@ class SearchConfig(JobConfig):
     )
     trackers: Names = Field(default_factory=list, description="also log trials to mlflow and wandb (extra tracking)")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
-    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig, description="training, where nothing varies it")
+    optimiser: OptimizerConfig = Field(default_factory=OptimizerConfig, description="training, where nothing varies it")
     detector: DetectorConfig = Field(default_factory=DetectorConfig, description="detector, where nothing varies it")
     space: SpaceConfig = Field(default_factory=SpaceConfig, description="what is varied")
 

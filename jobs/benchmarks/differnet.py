@@ -18,7 +18,7 @@ from PIL import Image
 from torchvision.transforms import functional as transforms
 
 from model.detector import AttentDifferNet
-from model.network.rotation import scoring_angles
+from model.network.rotation import list_scoring_angles
 
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -27,7 +27,7 @@ def score_as_differnet(detector: AttentDifferNet, data: bytes) -> float:
     """Scores one photo (a JPEG's bytes) as DifferNet's test loop does; plain variants without attention only."""
     photo = Image.open(io.BytesIO(data)).convert("RGB")
     side = detector.config.image_size
-    views = torch.stack([_view(photo, angle, side) for angle in scoring_angles(detector.config.views)])
+    views = torch.stack([_view(photo, angle, side) for angle in list_scoring_angles(detector.config.views)])
     with torch.no_grad():
         features = detector.scale_features(_features(detector, views))
         latents, _ = detector.flow(features)

@@ -20,7 +20,7 @@ from jobs import storage
 from jobs.archive.manifest import list_archive
 from jobs.benchmarks.differnet import score_as_differnet
 from jobs.errors import RequestError
-from model.config import DetectorConfig, OptimiserConfig, Precision
+from model.config import DetectorConfig, OptimizerConfig, Precision
 from model.detector import AttentDifferNet
 from model.hardware import has_fast_bf16
 from model.image import decode_image
@@ -65,13 +65,13 @@ class FidelityRequest:
     epochs: int
 
 
-def fidelity_figures(request: FidelityRequest, *, weights: dict[str, torch.Tensor] | None) -> dict[str, Any]:
+def measure_fidelity(request: FidelityRequest, *, weights: dict[str, torch.Tensor] | None) -> dict[str, Any]:
     """CPU seconds of DifferNet's procedure over ours (median over turns), Spearman and AUROC difference, worst set.
 
     Raises:
         RequestError: a set without enough photos.
     """
-    by_set = {uri: _compared(request, uri, weights) for uri in request.sets}
+    by_set = {uri: _compare(request, uri, weights) for uri in request.sets}
     chunks = [chunk for found in by_set.values() for chunk in found]
     ratios = [chunk.their_cpu_s / chunk.our_cpu_s for chunk in chunks]
     agreement = {uri.rsplit("/", 1)[-1]: _agreement(found) for uri, found in by_set.items()}
@@ -100,9 +100,9 @@ def _agreement(chunks: Sequence[_Chunk]) -> dict[str, float]:
     }
 
 
-def _compared(request: FidelityRequest, uri: str, weights: dict[str, torch.Tensor] | None) -> list[_Chunk]:
+def _compare(request: FidelityRequest, uri: str, weights: dict[str, torch.Tensor] | None) -> list[_Chunk]:
     train_uris, tests = _photos(request, uri)
-    exact = _trained(request, train_uris, weights)
+    exact = _train_exact(request, train_uris, weights)
     fast = exact
     precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
     if precision == "bf16":
@@ -141,7 +141,9 @@ def _spread(photos: Sequence[str], count: int) -> Sequence[str]:
     return photos[:: max(1, len(photos) // count)][:count]
 
 
-def _trained(request: FidelityRequest, uris: Sequence[str], weights: dict[str, torch.Tensor] | None) -> AttentDifferNet:
+def _train_exact(
+    request: FidelityRequest, uris: Sequence[str], weights: dict[str, torch.Tensor] | None
+) -> AttentDifferNet:
     """The detector in float32, trained on its scoring angles, every eighth of them."""
     images = torch.stack([decode_image(storage.read(uri), size=request.detector.image_size) for uri in uris])
     views = request.detector.views
@@ -149,7 +151,7 @@ def _trained(request: FidelityRequest, uris: Sequence[str], weights: dict[str, t
     teacher = AttentDifferNet(DetectorConfig.model_validate(request.detector.model_dump() | training))
     if weights is not None:
         teacher.backbone.load_features(weights)
-    settings = OptimiserConfig(epochs=request.epochs)
+    settings = OptimizerConfig(epochs=request.epochs)
     train(teacher, InMemory(images), optimiser=settings, on_epoch=lambda *_: None)
     exact = AttentDifferNet(request.detector.model_copy(update={"precision": "fp32"})).eval()
     exact.load_state_dict(teacher.state_dict())

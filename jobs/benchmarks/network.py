@@ -13,7 +13,7 @@ from torch import nn
 from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
 from model.hardware import has_fast_bf16
-from model.network.rotation import scoring_angles
+from model.network.rotation import list_scoring_angles
 from model.packed.detector import PackedDetector
 
 GEMM_SIDES = (1024, 2048, 4096)
@@ -21,7 +21,7 @@ _VIEWS = 64
 _GEMM_SECONDS = 0.3
 
 
-def network_figures(*, repeats: int) -> dict[str, Any]:
+def measure_network(*, repeats: int) -> dict[str, Any]:
     """Network stage (photos to pooled features of views) of AlexNet at 448 px, three scales, against matrix products.
 
     Args:
@@ -77,7 +77,7 @@ def _network_stage(detector: AttentDifferNet, precision: Precision) -> Callable[
 
     @torch.inference_mode()
     def stage() -> torch.Tensor:
-        return backbone.pooled(images, scoring_angles(4))
+        return backbone.pooled(images, list_scoring_angles(4))
 
     stage()
     return stage

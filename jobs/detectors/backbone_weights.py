@@ -9,7 +9,7 @@ from jobs.errors import MissingObjectError, RequestError
 from jobs.storage import uris
 from model.config import DetectorConfig
 from model.network.backbone import Backbone
-from model.network.weights import WeightsUnavailable, resolve_backbone_weights
+from model.network.weights import WeightsUnavailableError, resolve_backbone_weights
 
 
 def backbone_weights(detector: DetectorConfig, *, asked_as: str) -> dict[str, torch.Tensor] | None:
@@ -27,5 +27,5 @@ def backbone_weights(detector: DetectorConfig, *, asked_as: str) -> dict[str, to
         if weights is not None:
             Backbone(detector).load_features(weights)
         return weights
-    except (WeightsUnavailable, ValueError, MissingObjectError) as error:
+    except (WeightsUnavailableError, ValueError, MissingObjectError) as error:
         raise RequestError(f"{asked_as}: {error}") from error

@@ -18,7 +18,7 @@ from jobs.detectors.config import CompareConfig, HistoryConfig, ListConfig, Prom
 from jobs.detectors.report import differences, known, overview, printable, table
 from jobs.errors import EXIT_DONE, RequestError
 from jobs.storage import uris
-from model.artifact.card import detector_card
+from model.artifact.card import render_model_card
 from model.artifact.files import ARTIFACT_FILES
 
 _PROG = "python -m jobs.registry"
@@ -75,7 +75,7 @@ def _show(config: ShowConfig) -> None:
         print(json.dumps(found, indent=1))
         return
     detector = registry.registered(config.detectors, config.category, detector_id=detector_id)
-    card = detector_card(
+    card = render_model_card(
         detector.config, detector_id=detector_id, calibration=detector.calibration, metrics=found["metrics"]
     )
     print(f"{config.category}, aliases: {printable(', '.join(found['aliases'])) or 'none'}")

@@ -25,9 +25,9 @@ from model.artifact.files import (
     METRICS,
     WEIGHTS,
     ArtifactError,
-    content_id,
-    parsed_calibration,
-    parsed_config,
+    hash_content,
+    parse_calibration_json,
+    parse_config_json,
 )
 from model.config import DetectorConfig
 from model.statistics.calibration import Calibration
@@ -65,7 +65,7 @@ def put(detectors: str, category: str, *, folder: Path) -> str:
         ArtifactError: a folder that is no artifact.
     """
     check_category(category)
-    detector_id = content_id(folder)
+    detector_id = hash_content(folder)
     for name in (name for name in ARTIFACT_FILES if (folder / name).exists()):
         storage.write(uris.join(detectors, category, detector_id, name), (folder / name).read_bytes())
     return detector_id
@@ -122,7 +122,7 @@ def registered(detectors: str, category: str, *, detector_id: str) -> Registered
     config = _read(detectors, category, detector_id, name=CONFIG)
     calibration = _read(detectors, category, detector_id, name=CALIBRATION)
     try:
-        return RegisteredDetector(category, detector_id, parsed_config(config), parsed_calibration(calibration))
+        return RegisteredDetector(category, detector_id, parse_config_json(config), parse_calibration_json(calibration))
     except ArtifactError as error:
         raise RequestError(f"detector {detector_id} of {category} is damaged: {error}") from error
 
@@ -193,7 +193,7 @@ def download(detectors: str, category: str, *, detector_id: str, folder: Path) -
         except MissingObjectError:
             if name == WEIGHTS:
                 raise
-    if content_id(folder) != detector_id:
+    if hash_content(folder) != detector_id:
         raise ArtifactError(
             f"{prefix} does not hold the content its id names: it was changed or damaged; register it again"
         )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from jobs.config import JobConfig, Uri, merge
-from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimiserConfig
+from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimizerConfig
 
 _DECIDED = ("variant", "seed", "attention")
 """Detector fields that the comparison sets itself."""
@@ -43,8 +43,8 @@ class ComparisonConfig(JobConfig):
     )
     tasks: int | None = Field(None, ge=1, description="units at a time, one CPU each; default: one per core")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
-    optimiser: OptimiserConfig = Field(
-        default_factory=OptimiserConfig, description="training procedure of all variants"
+    optimiser: OptimizerConfig = Field(
+        default_factory=OptimizerConfig, description="training procedure of all variants"
     )
     detector: DetectorConfig = Field(default_factory=DetectorConfig, description="settings of all variants")
 

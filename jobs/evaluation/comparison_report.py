@@ -18,7 +18,7 @@ from jobs.evaluation.report import percent, write_histograms
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from jobs.tables.schema import EVALUATED
-from model.baselines import ANCHORS
+from model.baselines import BASELINES
 from model.statistics.resampling import Interval
 
 
@@ -48,7 +48,7 @@ def report(
     """
     rows = _rows(outcomes, manifests)
     figures = figure_table(rows)
-    variants = [*config.variants, *(ANCHORS if config.anchors else ())]
+    variants = [*config.variants, *(BASELINES if config.anchors else ())]
     summaries = variant_summaries(figures, variants=variants)
     against = [compare(rows, variants=variants, reference=config.variants[0])]
     if best := best_anchor(summaries, categories=len(manifests)):
@@ -88,7 +88,7 @@ def best_anchor(summaries: Sequence[VariantSummary], *, categories: int) -> str 
 
     Chosen on the test photos, which flatters it: it is the bar, not a proposal.
     """
-    whole = [one for one in summaries if one.variant in ANCHORS and len(one.by_category) == categories]
+    whole = [one for one in summaries if one.variant in BASELINES and len(one.by_category) == categories]
     return max(whole, key=lambda one: one.mean["auroc"].mean).variant if whole else None
 
 
@@ -132,7 +132,7 @@ def _auroc_table(summaries: Sequence[VariantSummary], categories: Sequence[str])
         # A mean over fewer categories than the others' would be read as comparable.
         whole = len(one.by_category) == len(categories)
         means = [_cell(one.mean[metric]) if whole else "-" for metric in ("auroc", "aupr", "recall_at_5_percent")]
-        name = f"anchor `{one.variant}`" if one.variant in ANCHORS else f"`{one.variant}`"
+        name = f"anchor `{one.variant}`" if one.variant in BASELINES else f"`{one.variant}`"
         yield f"| {' | '.join([name, *cells, *means])} |"
 
 

@@ -23,7 +23,7 @@ from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.comparison_report import Failure, report
 from jobs.evaluation.comparison_units import Unit, decode, finished, learn_attention, run_unit
-from model.baselines import ANCHORS
+from model.baselines import BASELINES
 from model.config import DetectorConfig
 
 _LABELLED = r"(?P<category>[^/]+)/(?P<site>train/good|test/[^/]+)/"
@@ -89,12 +89,12 @@ def plan_units(config: ComparisonConfig, manifests: Mapping[str, pa.Table]) -> l
         config: what is asked for.
         manifests: category -> MANIFEST rows.
     """
-    if shared := ANCHORS.keys() & set(config.variants):
+    if shared := BASELINES.keys() & set(config.variants):
         raise RequestError(f"custom: {', '.join(shared)} is the name of an anchor, take another")
     hashes = {category: manifest_hash(manifest) for category, manifest in manifests.items()}
     every_hash = "+".join(hashes[category] for category in sorted(hashes))
     units = []
-    for name, anchor in ANCHORS.items() if config.anchors else ():
+    for name, anchor in BASELINES.items() if config.anchors else ():
         plain = DetectorConfig.model_validate({**config.detector.model_dump(exclude_unset=True), "variant": name})
         seeds = range(config.seeds) if anchor.is_seeded else [None]
         units += [Unit(category, name, seed, plain, None, hashes[category]) for category in manifests for seed in seeds]

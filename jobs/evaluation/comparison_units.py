@@ -27,8 +27,8 @@ from jobs.errors import JobError, MissingObjectError, one_line
 from jobs.evaluation.metrics import Seed
 from jobs.storage import uris
 from jobs.tables.schema import Status
-from model.baselines import anchor_scores
-from model.config import DetectorConfig, OptimiserConfig
+from model.baselines import score_baseline
+from model.config import DetectorConfig, OptimizerConfig
 from model.detector import AttentDifferNet
 from model.process import prepare_process
 from model.training.attention_pretext import pretrained_attention
@@ -55,7 +55,7 @@ class Unit:
     variant: str
     seed: Seed
     detector: DetectorConfig
-    optimiser: OptimiserConfig | None
+    optimiser: OptimizerConfig | None
     photos_hash: str
 
     @property
@@ -201,7 +201,7 @@ def _tested(
             attention=attention,
         )
         return [epoch.as_json() for epoch in epochs], detector.score(test_images).numpy()
-    scores = anchor_scores(
+    scores = score_baseline(
         unit.variant, unit.detector, weights=weights, train=train_images, test=test_images, seed=unit.seed or 0
     )
     return [], scores

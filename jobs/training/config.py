@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from jobs.config import JobConfig, Name, Uri, as_name, merge
-from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimiserConfig, preset
+from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimizerConfig, get_preset
 
 
 class TrainConfig(JobConfig):
@@ -57,7 +57,7 @@ class TrainConfig(JobConfig):
         "after every epoch whatever it takes",
     )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
-    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig, description="training procedure")
+    optimiser: OptimizerConfig = Field(default_factory=OptimizerConfig, description="training procedure")
     detector: DetectorConfig = Field(default_factory=DetectorConfig, description="changes to the preset")
     _changes: object = PrivateAttr(default_factory=dict)
 
@@ -141,6 +141,6 @@ class TrainConfig(JobConfig):
 
 def _preset(name: str) -> dict[str, object]:
     try:
-        return preset(name).model_dump()
+        return get_preset(name).model_dump()
     except KeyError as error:
         raise ValueError(error.args[0]) from error

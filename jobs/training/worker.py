@@ -24,7 +24,7 @@ from jobs.training.photos import BlockPhotos
 from jobs.training.units import Task
 from model.artifact import save_artifact
 from model.detector import AttentDifferNet
-from model.network.rotation import scoring_angles
+from model.network.rotation import list_scoring_angles
 from model.process import prepare_process
 from model.statistics.calibration import Calibration
 from model.training.checkpoint import TrainingState, load_state, save_state
@@ -161,7 +161,7 @@ def _figures(
     if kept.validation_loss is not None:
         step = -(-len(task.training) // _COMPARED_PHOTOS)
         some = task.training.subset(np.arange(0, len(task.training), step))
-        features = view_features(detector, some, angles=scoring_angles(config.detector.train_views))
+        features = view_features(detector, some, angles=list_scoring_angles(config.detector.train_views))
         validation_loss = standardised_loss(detector, kept.validation_loss, pooled=features.flatten(0, 1))
     return {
         "epochs": len(flow_epochs),

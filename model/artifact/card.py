@@ -12,7 +12,7 @@ _RATES = (0.1, 0.05, 0.01, 0.001)  # what people ask for; the calibration holds 
 _CONFIDENCE = 0.9
 
 
-def detector_card(
+def render_model_card(
     config: DetectorConfig, *, detector_id: str, calibration: Calibration | None, metrics: Mapping[str, object]
 ) -> str:
     """Returns the card as Markdown.

@@ -38,7 +38,7 @@ class ArtifactError(ValueError):
         super().__init__(ascii(" ".join(message.split()))[1:-1][:400])
 
 
-def content_id(folder: Path) -> str:
+def hash_content(folder: Path) -> str:
     """The detector's id: 16 hex digits of SHA-256 over names, lengths and bytes of weights, config and calibration.
 
     Raises:
@@ -46,11 +46,11 @@ def content_id(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     for name in (WEIGHTS, CONFIG, CALIBRATION):
-        reading(folder / name, lambda path: _digest_file(digest, path))
+        read_artifact_file(folder / name, lambda path: _digest_file(digest, path))
     return digest.hexdigest()[:16]
 
 
-def parsed_config(content: object) -> DetectorConfig:
+def parse_config_json(content: object) -> DetectorConfig:
     """The content of config.json as a DetectorConfig.
 
     Raises:
@@ -67,7 +67,7 @@ def parsed_config(content: object) -> DetectorConfig:
         raise ArtifactError(f"{CONFIG} holds no detector config: {_first_fault(error)}") from error
 
 
-def parsed_calibration(content: object) -> Calibration | None:
+def parse_calibration_json(content: object) -> Calibration | None:
     """The content of calibration.json; None where the detector has no calibration.
 
     Raises:
@@ -84,7 +84,7 @@ def _first_fault(error: ValidationError) -> str:
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
-def reading(path: Path, read: Callable[[Path], _Content]) -> _Content:
+def read_artifact_file(path: Path, read: Callable[[Path], _Content]) -> _Content:
     """What ``read`` makes of an artifact's file.
 
     Raises:
@@ -99,8 +99,8 @@ def reading(path: Path, read: Callable[[Path], _Content]) -> _Content:
 
 
 def read_json(path: Path) -> object:
-    """The content of a JSON file of at most 64 MiB; raises as ``reading`` does."""
-    return reading(path, _parsed_json)
+    """The content of a JSON file of at most 64 MiB; raises as ``read_artifact_file`` does."""
+    return read_artifact_file(path, _parsed_json)
 
 
 def _parsed_json(path: Path) -> object:
@@ -109,7 +109,7 @@ def _parsed_json(path: Path) -> object:
     return json.loads(path.read_bytes())
 
 
-def json_bytes(content: object) -> bytes:
+def encode_json(content: object) -> bytes:
     """``content`` as a JSON file whose bytes depend on nothing else.
 
     Raises:

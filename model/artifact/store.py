@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from model.artifact.card import detector_card
+from model.artifact.card import render_model_card
 from model.artifact.files import (
     CALIBRATION,
     CARD,
@@ -34,12 +34,12 @@ from model.artifact.files import (
     METRICS,
     WEIGHTS,
     ArtifactError,
-    content_id,
-    json_bytes,
-    parsed_calibration,
-    parsed_config,
+    encode_json,
+    hash_content,
+    parse_calibration_json,
+    parse_config_json,
+    read_artifact_file,
     read_json,
-    reading,
 )
 from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
@@ -70,14 +70,14 @@ def save_artifact(
         metrics: figures and lineage: manifest hash, counts, seed, git commit, ...; versions of the libraries are added.
 
     Returns:
-        The detector's id, see ``content_id``.
+        The detector's id, see ``hash_content``.
 
     Raises:
         ArtifactError: weights that are not finite or do not fit ``detector.config``, or metrics that are no JSON.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
     _check_tensors(tensors, config=detector.config)
-    metrics_bytes = json_bytes(recorded := {"versions": _versions(), **metrics})
+    metrics_bytes = encode_json(recorded := {"versions": _versions(), **metrics})
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS)
     _write_config(folder, detector.config)
@@ -108,8 +108,8 @@ def recalibrate_artifact(
     Raises:
         ArtifactError: a file of ``source`` is missing or damaged, or metrics that are no JSON.
     """
-    config = parsed_config(read_json(source / CONFIG))
-    metrics_bytes = json_bytes(metrics)
+    config = parse_config_json(read_json(source / CONFIG))
+    metrics_bytes = encode_json(metrics)
     folder.mkdir(parents=True)
     for name in (WEIGHTS, CONFIG):
         shutil.copyfile(source / name, folder / name)
@@ -122,16 +122,16 @@ def recalibrate_artifact(
 
 def _write_config(folder: Path, config: DetectorConfig) -> None:
     content = {"format_version": FORMAT_VERSION, "detector": config.model_dump(mode="json")}
-    (folder / CONFIG).write_bytes(json_bytes(content))
+    (folder / CONFIG).write_bytes(encode_json(content))
 
 
 def _finish(
     folder: Path, config: DetectorConfig, *, calibration: Calibration | None, metrics: Mapping[str, JSON]
 ) -> str:
     """Adds the calibration to weights and config, and the card, which names the id that these three give."""
-    (folder / CALIBRATION).write_bytes(json_bytes(calibration.model_dump(mode="json") if calibration else None))
-    detector_id = content_id(folder)
-    card = detector_card(config, detector_id=detector_id, calibration=calibration, metrics=metrics)
+    (folder / CALIBRATION).write_bytes(encode_json(calibration.model_dump(mode="json") if calibration else None))
+    detector_id = hash_content(folder)
+    card = render_model_card(config, detector_id=detector_id, calibration=calibration, metrics=metrics)
     (folder / CARD).write_text(card, encoding="utf-8")
     return detector_id
 
@@ -161,16 +161,16 @@ def load_artifact(
     Raises:
         ArtifactError: a file is missing, damaged, of an unknown format, or does not fit the others or the id.
     """
-    detector_id = folder.name if from_cache else content_id(folder)
+    detector_id = folder.name if from_cache else hash_content(folder)
     if expected_id is not None and detector_id != expected_id:
         raise ArtifactError(f"needed detector {expected_id}, but the content of {folder} has the id {detector_id}")
-    config = parsed_config(read_json(folder / CONFIG))
-    calibration = parsed_calibration(read_json(folder / CALIBRATION))
+    config = parse_config_json(read_json(folder / CONFIG))
+    calibration = parse_calibration_json(read_json(folder / CALIBRATION))
     metrics = read_json(folder / METRICS)
     if not isinstance(metrics, dict):
         raise ArtifactError(f"{METRICS} needs a JSON object, got {type(metrics).__name__}")
     config = config if precision is None else config.model_copy(update={"precision": precision})
-    tensors = reading(folder / WEIGHTS, load_file)
+    tensors = read_artifact_file(folder / WEIGHTS, load_file)
     _check_tensors(tensors, config=config, are_finite=from_cache)
     with _NoRandomWeights():
         detector = AttentDifferNet(config)

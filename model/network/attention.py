@@ -54,7 +54,7 @@ def register_attention(
     return register
 
 
-def attention_settings(kind: str) -> tuple[Setting, ...]:
+def get_attention_settings(kind: str) -> tuple[Setting, ...]:
     """The fields of AttentionConfig that blocks of a registered kind depend on, beside ``gate``."""
     return _SETTINGS[kind]
 
@@ -152,8 +152,8 @@ class CBAM(nn.Module):
 class EfficientChannelAttention(nn.Module):
     """Channel gate of ECA-Net: global average pool, 1-d convolution over channels, sigmoid (arXiv 1910.03151).
 
-    No bottleneck: each gate depends on its channel and its k - 1 neighbours, see `eca_kernel`. As in the paper the
-    convolution has no bias; the identity gate starts with weights of zero.
+    No bottleneck: each gate depends on its channel and its k - 1 neighbours, see `compute_eca_kernel`. As in the paper
+    the convolution has no bias; the identity gate starts with weights of zero.
 
     Attributes:
         average: standardises the averages once fitted; raw activations of tens would saturate the gate.
@@ -164,7 +164,7 @@ class EfficientChannelAttention(nn.Module):
     def __init__(self, channels: int, *, gate: GateStart = "identity") -> None:
         """Builds the block; ``channels`` decides the kernel."""
         super().__init__()
-        kernel = eca_kernel(channels)
+        kernel = compute_eca_kernel(channels)
         self.average = GateInput(channels)
         self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
         self.gate = Gate(2.0 if gate == "identity" else 1.0)
@@ -179,7 +179,7 @@ class EfficientChannelAttention(nn.Module):
         return maps * gate.to(maps.dtype)
 
 
-def eca_kernel(channels: int) -> int:
+def compute_eca_kernel(channels: int) -> int:
     """The kernel of ECA for C channels: t = floor(|log2(C) + 1| / 2), plus one where t is even (arXiv 1910.03151)."""
     kernel = int(abs((math.log2(channels) + 1) / 2))
     return kernel if kernel % 2 else kernel + 1

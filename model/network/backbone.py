@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from model.config import BACKBONE_STAGES, DetectorConfig
 from model.network.attention import build_attention
-from model.network.seeding import seeded
+from model.network.seeding import seed_cpu_generator
 
 
 def _conv(
@@ -124,9 +124,9 @@ class Backbone(nn.Module):
         self._with_maximum = config.pooling == "average_max"
         self.feature_dim = config.scales * architecture.channels[pooled] * (2 if self._with_maximum else 1)
         self._stage_ending_at = dict(zip(architecture.ends, stages, strict=True))
-        with seeded(config.seed):
+        with seed_cpu_generator(config.seed):
             self.layers = architecture.build().requires_grad_(False)
-            _initialise(self.layers)
+            _initialize(self.layers)
             self.attention = nn.ModuleDict(
                 {
                     stage: build_attention(config.attention[stage], channels)
@@ -166,9 +166,9 @@ class Backbone(nn.Module):
         """
         side = images.shape[-1]
         pyramid = [images, *(F.interpolate(images, size=side // 2**k, mode="nearest") for k in range(1, self.scales))]
-        return torch.cat([self._pooled(self.feature_map(scaled, attended=attended)) for scaled in pyramid], dim=1)
+        return torch.cat([self._pool(self.feature_map(scaled, attended=attended)) for scaled in pyramid], dim=1)
 
-    def _pooled(self, maps: Tensor) -> Tensor:
+    def _pool(self, maps: Tensor) -> Tensor:
         average = maps.float().mean((2, 3))
         return torch.cat([average, maps.float().amax((2, 3))], dim=1) if self._with_maximum else average
 
@@ -188,7 +188,7 @@ class Backbone(nn.Module):
         self.layers.load_state_dict(given, strict=True)
 
 
-def _initialise(layers: nn.Module) -> None:
+def _initialize(layers: nn.Module) -> None:
     """He initialisation: with torch's default the signal of a random network fades from layer to layer."""
     for layer in layers.modules():
         if isinstance(layer, nn.Conv2d):

@@ -10,7 +10,7 @@ from FrEIA.modules import GLOWCouplingBlock, PermuteRandom
 from torch import Tensor, nn
 
 from model.config import FlowConfig, Precision
-from model.network.seeding import seeded
+from model.network.seeding import seed_cpu_generator
 
 VECTORS_PER_PASS = 1024
 _NEAR_CLAMP = 0.95
@@ -73,7 +73,7 @@ class Flow(nn.Module):
         self.dim = dim
         self.clamp = AtanClamp(config.clamp)
         self._config, self._precision = config, precision
-        with seeded(seed):
+        with seed_cpu_generator(seed):
             self.inn = self._sequence()
 
     def _sequence(self) -> nn.Module:
@@ -142,7 +142,7 @@ class Flow(nn.Module):
         return float(torch.stack(shares).mean())
 
 
-def mean_squared_latents(
+def compute_mean_squared_latents(
     latents: Callable[[Tensor], Tensor], features: Tensor, *, vectors_per_pass: int = VECTORS_PER_PASS
 ) -> Tensor:
     """Mean z^2 of each scaled feature vector; passes of even size, so that none is a slow small remainder.
@@ -159,7 +159,7 @@ def mean_squared_latents(
     return torch.cat([latents(rows).double().square().mean(1) for rows in passes])
 
 
-def negative_log_likelihood(z: Tensor, log_det: Tensor) -> Tensor:
+def compute_nll(z: Tensor, log_det: Tensor) -> Tensor:
     """Returns DifferNet's loss: mean over N of (0.5 ||z||^2 - log|det J|), divided by D; the constant is left out.
 
     Args:

@@ -66,7 +66,7 @@ class GateInput(nn.Module):
 
 
 @contextmanager
-def fitting_gate_inputs(attention: nn.Module) -> Iterator[None]:
+def collect_gate_statistics(attention: nn.Module) -> Iterator[None]:
     """Fits every gate input below ``attention`` to what passes through it inside the block.
 
     The gates are the identity inside it: one pass serves all stages, and the statistics are those of plain features,
@@ -95,7 +95,7 @@ def fitting_gate_inputs(attention: nn.Module) -> Iterator[None]:
         module.fit(*sums[module])
 
 
-def deviation_from_identity(gates: Sequence[Tensor]) -> Tensor:
+def measure_gate_deviation(gates: Sequence[Tensor]) -> Tensor:
     """Sum over gates of their mean (gate - 1)^2, a scalar: every gate counts the same, however many values it has."""
     return torch.stack([(gate.float() - 1).square().mean() for gate in gates]).sum()
 
@@ -103,14 +103,14 @@ def deviation_from_identity(gates: Sequence[Tensor]) -> Tensor:
 Statistics = list[tuple[Tensor, Tensor]]
 
 
-def gate_statistics(attention: nn.Module) -> Statistics:
+def copy_gate_statistics(attention: nn.Module) -> Statistics:
     """Mean and standard deviation of every gate input below ``attention``; copies."""
     inputs = (module for module in attention.modules() if isinstance(module, GateInput))
     return [(module.mean.clone(), module.std.clone()) for module in inputs]
 
 
-def use_gate_statistics(attention: nn.Module, statistics: Statistics) -> None:
-    """Gives every gate input below ``attention`` what `gate_statistics` took from there."""
+def load_gate_statistics(attention: nn.Module, statistics: Statistics) -> None:
+    """Gives every gate input below ``attention`` what `copy_gate_statistics` took from there."""
     inputs = (module for module in attention.modules() if isinstance(module, GateInput))
     for module, (mean, std) in zip(inputs, statistics, strict=True):
         module.mean.copy_(mean)
@@ -118,7 +118,7 @@ def use_gate_statistics(attention: nn.Module, statistics: Statistics) -> None:
 
 
 @contextmanager
-def recorded_gates(attention: nn.Module) -> Iterator[list[Tensor]]:
+def record_gates(attention: nn.Module) -> Iterator[list[Tensor]]:
     """Gives a list that receives the output of every gate below ``attention``, in the order of the calls."""
     gates: list[Tensor] = []
     handles = [

@@ -16,7 +16,7 @@ from torch import Tensor
 Padding = Literal["black", "reflect"]
 
 
-def scoring_angles(views: int) -> tuple[float, ...]:
+def list_scoring_angles(views: int) -> tuple[float, ...]:
     """Returns ``views`` >= 1 angles in degrees, evenly spread over the circle and starting at 0."""
     if views < 1:
         raise ValueError(f"a photo needs at least 1 view to be scored, got {views}")
@@ -36,30 +36,30 @@ def rotate(images: Tensor, angles: Tensor, *, padding: Padding = "black") -> Ten
     """
     if angles.shape != images.shape[:1]:
         raise ValueError(f"rotate needs one angle per image, got {tuple(angles.shape)} for {tuple(images.shape)}")
-    pixels, size = _with_black_pixel(images), images.shape[-1]
+    pixels, size = _append_black_pixel(images), images.shape[-1]
     turned = [_turn(pixels[i : i + 1], size, angle, padding) for i, angle in enumerate(angles.tolist())]
     return torch.cat(turned) if turned else images.clone()
 
 
-def rotated_views(images: Tensor, angles: Sequence[float], *, padding: Padding = "black") -> Tensor:
+def rotate_views(images: Tensor, angles: Sequence[float], *, padding: Padding = "black") -> Tensor:
     """Rotates every image by every angle, as :func:`rotate` does.
 
     Args:
         images: uint8 (B, 3, S, S), on any device.
-        angles: T degrees, see :func:`scoring_angles`.
+        angles: T degrees, see :func:`list_scoring_angles`.
         padding: as in :func:`rotate`.
 
     Returns:
         uint8 (B*T, 3, S, S), image-major: all views of image 0 come first.
     """
-    pixels, size = _with_black_pixel(images), images.shape[-1]
+    pixels, size = _append_black_pixel(images), images.shape[-1]
     views = images.new_empty(len(images), len(angles), *images.shape[1:])
     for view, angle in enumerate(angles):
         views[:, view] = _turn(pixels, size, angle, padding)
     return views.flatten(0, 1)
 
 
-def _with_black_pixel(images: Tensor) -> Tensor:
+def _append_black_pixel(images: Tensor) -> Tensor:
     """(B, 3, S*S + 1): the pixels in a row, then the black one that stands for everything outside."""
     return torch.cat([images.flatten(2), images.new_zeros(*images.shape[:2], 1)], dim=2)
 
@@ -74,7 +74,7 @@ def _turn(pixels: Tensor, size: int, angle: float, padding: Padding) -> Tensor:
     return pixels.gather(2, index.expand(*pixels.shape[:2], -1)).reshape(shape)
 
 
-def source_index(size: int, angle: float, padding: Padding) -> Tensor:
+def compute_source_index(size: int, angle: float, padding: Padding) -> Tensor:
     """int32 (size*size,): the pixel that each pixel of a rotated view shows, row by row; size*size for black."""
     quarters, rest = divmod(angle % 360.0, 90.0)
     if rest == 0:
@@ -95,19 +95,19 @@ def _source_index(size: int, angle: float, padding: Padding, device: torch.devic
     y_start = -sine * -half + cosine * -half + half - 0.5 * sine + 0.5 * cosine
     column = torch.arange(size, dtype=torch.int32, device=device)
     row = column.unsqueeze(1)
-    x = (_fixed(x_start) + _fixed(cosine) * column + _fixed(sine) * row) >> 16
-    y = (_fixed(y_start) + _fixed(-sine) * column + _fixed(cosine) * row) >> 16
+    x = (_to_fixed_point(x_start) + _to_fixed_point(cosine) * column + _to_fixed_point(sine) * row) >> 16
+    y = (_to_fixed_point(y_start) + _to_fixed_point(-sine) * column + _to_fixed_point(cosine) * row) >> 16
     if padding == "reflect":
-        return (_mirrored(y, size) * size + _mirrored(x, size)).flatten()
+        return (_mirror(y, size) * size + _mirror(x, size)).flatten()
     inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
     return torch.where(inside, y * size + x, size * size).flatten()
 
 
-def _mirrored(position: Tensor, size: int) -> Tensor:
+def _mirror(position: Tensor, size: int) -> Tensor:
     """Positions beyond an edge, mirrored at it, the edge pixel twice: -1 is 0, ``size`` is ``size`` - 1."""
     wrapped = position.remainder(2 * size)
     return torch.minimum(wrapped, 2 * size - 1 - wrapped)
 
 
-def _fixed(value: float) -> int:
+def _to_fixed_point(value: float) -> int:
     return math.floor(value * 65536 + 0.5)

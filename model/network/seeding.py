@@ -11,7 +11,7 @@ import torch
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seed_cpu_generator(seed: int) -> Iterator[None]:
     """Seeds torch's CPU generator inside the block, then restores torch's and numpy's global generators.
 
     Numpy's is restored because FrEIA's ``PermuteRandom`` reseeds it. ``torch.manual_seed`` is avoided: it would reseed
@@ -44,13 +44,13 @@ class Stream(IntEnum):
     GATES = 6
 
 
-def stream(seed: int, purpose: Stream, *numbers: int) -> np.random.Generator:
+def create_stream(seed: int, purpose: Stream, *numbers: int) -> np.random.Generator:
     """The generator of one purpose and, as ``numbers`` say, one epoch or worker."""
     return np.random.default_rng([seed, int(purpose), *numbers])
 
 
 @contextmanager
-def seeded_device(device: torch.device, *, seed: int) -> Iterator[None]:
+def seed_device_generator(device: torch.device, *, seed: int) -> Iterator[None]:
     """Seeds the generator that dropout on ``device`` takes, and gives it its state back; no other is touched."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(seed)

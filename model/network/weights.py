@@ -25,7 +25,7 @@ _WAY_OUT = "set weights to the path or URI of a .safetensors or .pth file, or to
 _CHUNK_BYTES = 1 << 20
 
 
-class WeightsUnavailable(RuntimeError):  # noqa: N818  # the name is part of the public interface
+class WeightsUnavailableError(RuntimeError):  # the name is part of the public interface
     """Pretrained weights cannot be had; the message says what to do instead."""
 
 
@@ -43,11 +43,11 @@ def resolve_backbone_weights(config: DetectorConfig, *, read: Callable[[str], by
     if config.weights == "random":
         return None
     if config.weights == "imagenet":
-        return imagenet_weights(config.backbone)
-    return weights_from_bytes(read(config.weights), name=config.weights)
+        return fetch_imagenet_weights(config.backbone)
+    return parse_weights(read(config.weights), name=config.weights)
 
 
-def imagenet_weights(backbone: str, *, timeout_s: float = 60, total_s: float = 3600) -> dict[str, Tensor]:
+def fetch_imagenet_weights(backbone: str, *, timeout_s: float = 60, total_s: float = 3600) -> dict[str, Tensor]:
     """Returns torchvision's ImageNet weights of ``backbone`` from torch.hub's cache, downloading them at first use.
 
     Args:
@@ -60,7 +60,7 @@ def imagenet_weights(backbone: str, *, timeout_s: float = 60, total_s: float = 3
     """
     urls = _imagenet_urls()
     if backbone not in urls:
-        raise WeightsUnavailable(f"torchvision has no ImageNet weights of {backbone}: {_WAY_OUT}")
+        raise WeightsUnavailableError(f"torchvision has no ImageNet weights of {backbone}: {_WAY_OUT}")
     url = urls[backbone]
     cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     try:
@@ -69,10 +69,10 @@ def imagenet_weights(backbone: str, *, timeout_s: float = 60, total_s: float = 3
         data = cached.read_bytes()
     except (OSError, HTTPException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise WeightsUnavailable(
+        raise WeightsUnavailableError(
             f"ImageNet weights of {backbone} could not be fetched from {url} ({reason}): {_WAY_OUT}"
         ) from error
-    return weights_from_bytes(data, name=str(cached))
+    return parse_weights(data, name=str(cached))
 
 
 def _imagenet_urls() -> dict[str, str]:
@@ -81,7 +81,7 @@ def _imagenet_urls() -> dict[str, str]:
     return {"alexnet": AlexNet_Weights.IMAGENET1K_V1.url, "squeezenet1_0": SqueezeNet1_0_Weights.IMAGENET1K_V1.url}
 
 
-def weights_from_bytes(data: bytes, *, name: str) -> dict[str, Tensor]:
+def parse_weights(data: bytes, *, name: str) -> dict[str, Tensor]:
     """Parses a safetensors or torch file into named tensors on the CPU, executing nothing of it.
 
     Args:

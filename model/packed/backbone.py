@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.config import DetectorConfig
 from model.network.backbone import Backbone
-from model.packed.layers import Layer, PackedConvolution, packed
+from model.packed.layers import Layer, PackedConvolution, pack_layers
 from model.packed.view_layout import PIXEL_CHANNELS, ZERO_POINT, Blocks, ViewLayout
 
 _VIEWS_AT_ONCE = 4
@@ -46,15 +46,15 @@ class PackedBackbone:
             first, image_size=config.image_size, scales=config.scales, padding=config.rotation_padding, mean=grey
         )
         # One geometry serves all scales: kernel, stride and padding, and with them block and taps, are the same.
-        folded = _folded(first, self.layout.blocks[0], mean=mean, std=std, grey=grey)
+        folded = _fold_normalization(first, self.layout.blocks[0], mean=mean, std=std, grey=grey)
         self._layers: list[Layer] = [PackedConvolution(folded, relu=True)]
         self._attention = backbone.attention
         self._stages = [""]
-        for end, layer in packed(rest):
+        for end, layer in pack_layers(rest):
             self._layers.append(layer)
             self._stages.append(backbone.stage_ending_at(end + 1))
         self._with_maximum = config.pooling == "average_max"
-        self._views_at_once = _views_at_once(
+        self._views_at_once = _choose_views_at_once(
             folded.weight.device, map_bytes=self.layout.map_bytes, scales=config.scales
         )
 
@@ -68,14 +68,14 @@ class PackedBackbone:
         most = max(self._views_at_once)
         groups = [angles[start : start + most] for start in range(0, len(angles), most)]
         packed_photos = map(self.layout.pixels, torch.split(images, max(1, most // len(angles))))
-        return torch.cat([self._pooled_views(pixels, group) for pixels in packed_photos for group in groups])
+        return torch.cat([self._pool_views(pixels, group) for pixels in packed_photos for group in groups])
 
-    def _pooled_views(self, pixels: Tensor, angles: Sequence[float]) -> Tensor:
+    def _pool_views(self, pixels: Tensor, angles: Sequence[float]) -> Tensor:
         rotations = [self.layout.rotation(angle, pixels.device) for angle in angles]
         shown = [(photo, rotation) for photo in pixels for rotation in rotations]
-        return torch.cat([self._pooled_scale(shown, scale) for scale in range(len(self._views_at_once))], dim=1)
+        return torch.cat([self._pool_scale(shown, scale) for scale in range(len(self._views_at_once))], dim=1)
 
-    def _pooled_scale(self, shown: Sequence[tuple[Tensor, Sequence[Tensor]]], scale: int) -> Tensor:
+    def _pool_scale(self, shown: Sequence[tuple[Tensor, Sequence[Tensor]]], scale: int) -> Tensor:
         """Passes of one shape, the last one filled up: no score depends on how many views there are.
 
         All passes read their views from the same memory, which stays in a CPU's caches.
@@ -85,7 +85,7 @@ class PackedBackbone:
         passes = []
         for start in range(0, len(shown), at_once):
             self.layout.views(shown[start : start + at_once], scale=scale, into=views)
-            passes.append(self._pooled(self._feature_map(self.layout.input(views, scale))))
+            passes.append(self._pool(self._feature_map(self.layout.input(views, scale))))
         return torch.cat(passes)[: len(shown)]
 
     def _feature_map(self, blocks: Tensor) -> Tensor:
@@ -96,12 +96,12 @@ class PackedBackbone:
                 maps = self._attention[stage](maps)
         return maps
 
-    def _pooled(self, maps: Tensor) -> Tensor:
+    def _pool(self, maps: Tensor) -> Tensor:
         average = maps.mean((2, 3), dtype=torch.float32)
         return torch.cat([average, maps.amax((2, 3)).float()], dim=1) if self._with_maximum else average
 
 
-def _views_at_once(device: torch.device, *, map_bytes: int, scales: int) -> Sequence[int]:
+def _choose_views_at_once(device: torch.device, *, map_bytes: int, scales: int) -> Sequence[int]:
     """Views in one pass, by scale; on a GPU as many as a share of its free memory takes, a power of two up to 256."""
     if device.type != "cuda":
         return [_VIEWS_AT_ONCE * 4**scale for scale in range(scales)]
@@ -111,7 +111,9 @@ def _views_at_once(device: torch.device, *, map_bytes: int, scales: int) -> Sequ
     return [int(2 ** min(8, max(0, fitting.bit_length() - 1)))] * scales
 
 
-def _folded(convolution: nn.Conv2d, blocks: Blocks, *, mean: Tensor, std: Tensor, grey: Sequence[int]) -> nn.Conv2d:
+def _fold_normalization(
+    convolution: nn.Conv2d, blocks: Blocks, *, mean: Tensor, std: Tensor, grey: Sequence[int]
+) -> nn.Conv2d:
     """The first convolution over blocks of raw pixels: what it gave of normalised ones, zero padding included.
 
     The shift of the colours is computed from weights that are rounded already, or their rounding would add up over the

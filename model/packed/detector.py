@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from model.network.flow import mean_squared_latents
-from model.network.rotation import scoring_angles
+from model.network.flow import compute_mean_squared_latents
+from model.network.rotation import list_scoring_angles
 from model.packed.backbone import PackedBackbone
 from model.packed.flow import PackedFlow
 
@@ -39,7 +39,7 @@ class PackedDetector:
             mean=detector.image_mean.flatten(),
             std=detector.image_std.flatten(),
         )
-        self._angles = scoring_angles(detector.config.views)
+        self._angles = list_scoring_angles(detector.config.views)
         self._scaling = detector.feature_scaling()
         self._flow = PackedFlow(detector.flow)
 
@@ -58,5 +58,5 @@ class PackedDetector:
         if len(images) == 0:
             return torch.empty(0, dtype=torch.float64, device=images.device)
         pooled = self.backbone.pooled(images, self._angles)
-        squared = mean_squared_latents(self._flow.latents, self._scaling.apply(pooled))
+        squared = compute_mean_squared_latents(self._flow.latents, self._scaling.apply(pooled))
         return squared.view(len(images), -1).mean(1)

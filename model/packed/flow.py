@@ -40,11 +40,11 @@ class _PackedBlock:
     def __call__(self, x: Tensor, clamp: AtanClamp) -> Tensor:
         """Maps (N, D) to the same."""
         left, right = x[:, self.permutation].tensor_split([self.split], dim=1)
-        left = _transformed(left, self.second(right), clamp)
-        return torch.cat([left, _transformed(right, self.first(left), clamp)], dim=1)
+        left = _couple(left, self.second(right), clamp)
+        return torch.cat([left, _couple(right, self.first(left), clamp)], dim=1)
 
 
-def _transformed(half: Tensor, outcome: Tensor, clamp: AtanClamp) -> Tensor:
+def _couple(half: Tensor, outcome: Tensor, clamp: AtanClamp) -> Tensor:
     scale, shift = outcome.tensor_split(2, dim=1)
     return torch.addcmul(shift, half, (clamp.alpha * clamp(scale)).exp_())
 
@@ -56,7 +56,9 @@ class PackedFlow:
         """Takes bf16 copies of the subnets' weights, on their device."""
         self._clamp = flow.clamp
         self._blocks = [
-            _PackedBlock(permute.perm, _packed(coupling.subnet2), _packed(coupling.subnet1), coupling.split_len1)
+            _PackedBlock(
+                permute.perm, _pack_subnet(coupling.subnet2), _pack_subnet(coupling.subnet1), coupling.split_len1
+            )
             for permute, coupling in flow.blocks()
         ]
 
@@ -73,6 +75,6 @@ class PackedFlow:
         return x
 
 
-def _packed(subnet: nn.Module) -> _PackedSubnet:
+def _pack_subnet(subnet: nn.Module) -> _PackedSubnet:
     linear = [layer for layer in subnet.children() if isinstance(layer, nn.Linear)]
     return _PackedSubnet(tuple((layer.weight.detach().bfloat16(), layer.bias.detach().bfloat16()) for layer in linear))

@@ -114,7 +114,7 @@ class _Branches:
         return torch.cat([expand(squeezed) for expand in self._expansions], dim=1)
 
 
-def packed(layers: Iterable[nn.Module]) -> Iterator[tuple[int, Layer]]:
+def pack_layers(layers: Iterable[nn.Module]) -> Iterator[tuple[int, Layer]]:
     """Packs a feature sequence; yields each layer with the number of the given ones that are done after it.
 
     Args:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.network.rotation import Padding, source_index
+from model.network.rotation import Padding, compute_source_index
 
 ZERO_POINT = 128
 """Subtracted from the colours 0..255."""
@@ -54,7 +54,7 @@ class Blocks:
         return self.block**2 * PIXEL_CHANNELS
 
 
-def blocks_of(convolution: nn.Conv2d, side: int) -> Blocks:
+def compute_blocks(convolution: nn.Conv2d, side: int) -> Blocks:
     """The blocks in which a first convolution, square and without groups or dilation, reads an image of ``side``."""
     kernel, block, padding = convolution.kernel_size[0], convolution.stride[0], int(convolution.padding[0])
     taps = math.ceil(kernel / block)
@@ -71,13 +71,13 @@ class ViewLayout:
         """Computes where pixels go; the map of a rotation is made when it is first asked for.
 
         Args:
-            convolution: see `blocks_of`.
+            convolution: see `compute_blocks`.
             image_size: side S of a photo in pixels.
             scales: scale k shows every 2**k-th pixel.
             padding: what a rotation shows outside the photo.
             mean: the three colours in 0..255 that zero padding shows.
         """
-        self.blocks = [blocks_of(convolution, image_size // 2**scale) for scale in range(scales)]
+        self.blocks = [compute_blocks(convolution, image_size // 2**scale) for scale in range(scales)]
         self._size, self._padding = image_size, padding
         self._places = [
             _places(blocks, every=2**scale, image_size=image_size) for scale, blocks in enumerate(self.blocks)
@@ -124,7 +124,7 @@ class ViewLayout:
         key = (angle, device)
         if key not in self._maps:
             padding = self._size**2 + 1
-            shown = torch.cat([source_index(self._size, angle, self._padding), torch.tensor([padding])])
+            shown = torch.cat([compute_source_index(self._size, angle, self._padding), torch.tensor([padding])])
             found = [shown[places].to(device, torch.int32) for places in self._places]
             size_bytes = sum(part.nbytes for part in found)
             while self._maps and (len(self._maps) + 1) * size_bytes > _KEPT_MAPS_BYTES:

@@ -28,15 +28,15 @@ from torch import Tensor
 from model.detector import AttentDifferNet
 from model.network.gates import (
     Statistics,
-    deviation_from_identity,
-    fitting_gate_inputs,
-    gate_statistics,
-    recorded_gates,
-    use_gate_statistics,
+    collect_gate_statistics,
+    copy_gate_statistics,
+    load_gate_statistics,
+    measure_gate_deviation,
+    record_gates,
 )
-from model.network.rotation import rotate, scoring_angles
+from model.network.rotation import list_scoring_angles, rotate
 from model.network.scaling import Scaling, fit_scaling
-from model.network.seeding import Stream, stream
+from model.network.seeding import Stream, create_stream
 from model.training.metrics import TrainingDiverged
 from model.training.photos import Photos
 from model.training.synthetic_defects import with_defects
@@ -54,7 +54,7 @@ _CHUNK_VIEWS = 32
 def fit_gate_inputs(detector: AttentDifferNet, photos: Photos, *, rng: np.random.Generator) -> None:
     """Fits the standardisation of all gate inputs to plain features of up to 128 photos."""
     chosen = torch.from_numpy(rng.permutation(len(photos))[:_GATE_PHOTOS].copy())
-    with fitting_gate_inputs(detector.backbone.attention):
+    with collect_gate_statistics(detector.backbone.attention):
         _pooled(detector, photos, chosen, rng=rng, attended=True)
 
 
@@ -84,7 +84,7 @@ def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, 
     )
     for step in range(settings.steps):
         subject = subjects[step % len(subjects)]
-        use_gate_statistics(detector.backbone.attention, subject.statistics)
+        load_gate_statistics(detector.backbone.attention, subject.statistics)
         loss = _loss(detector, *_pairs(detector, subject, rng=rng), gaussian=subject.gaussian)
         adam.zero_grad()
         torch.autograd.backward(loss)
@@ -117,7 +117,7 @@ def _learn_pretext(detector: AttentDifferNet, categories: Sequence[Photos]) -> f
     fewest = min(len(photos) for photos in categories)
     if fewest < FEWEST_PHOTOS:
         raise ValueError(f"the attention pretext needs at least {FEWEST_PHOTOS} flawless photos, got {fewest}")
-    loss = train_attention(detector, categories, rng=stream(detector.config.seed, Stream.ATTENTION))
+    loss = train_attention(detector, categories, rng=create_stream(detector.config.seed, Stream.ATTENTION))
     if not math.isfinite(loss):
         raise TrainingDiverged(0, loss, learning_rate=detector.config.pretext.learning_rate)
     return loss
@@ -148,7 +148,7 @@ def prepare_attention(detector: AttentDifferNet, photos: Photos, learnt: Mapping
         loss = _learn_pretext(detector, [photos])
     if kind == "pretext" and learnt is not None:
         detector.backbone.attention.load_state_dict(learnt, strict=True)
-    fit_gate_inputs(detector, photos, rng=stream(detector.config.seed, Stream.GATES))
+    fit_gate_inputs(detector, photos, rng=create_stream(detector.config.seed, Stream.GATES))
     copied_from_first(detector.backbone.attention)
     return loss
 
@@ -168,16 +168,18 @@ def _subject(detector: AttentDifferNet, photos: Photos, *, rng: np.random.Genera
     order = torch.from_numpy(rng.permutation(len(photos)))
     half = len(photos) // 2
     plain = _pooled(detector, photos, order[:half][:_GAUSSIAN_PHOTOS], rng=rng, attended=False)
-    return _Subject(photos, order[half:], fit_scaling("whiten", plain), gate_statistics(detector.backbone.attention))
+    return _Subject(
+        photos, order[half:], fit_scaling("whiten", plain), copy_gate_statistics(detector.backbone.attention)
+    )
 
 
 def _loss(detector: AttentDifferNet, flawless: Tensor, defective: Tensor, *, gaussian: Scaling) -> Tensor:
     settings = detector.config.pretext
-    with recorded_gates(detector.backbone.attention) as gates:
+    with record_gates(detector.backbone.attention) as gates:
         quiet = _log_deviation(detector.pooled_features(flawless), gaussian)
     loud = _log_deviation(detector.pooled_features(defective), gaussian)
     ranking = F.softplus(-settings.sharpness * (loud - quiet)).mean()
-    return ranking + settings.identity_weight * deviation_from_identity(gates) / detector.config.scales
+    return ranking + settings.identity_weight * measure_gate_deviation(gates) / detector.config.scales
 
 
 def _log_deviation(pooled: Tensor, gaussian: Scaling) -> Tensor:
@@ -219,4 +221,4 @@ def _angles(detector: AttentDifferNet, count: int, *, rng: np.random.Generator) 
     """Random angles as training draws them."""
     if detector.config.train_angles == "uniform":
         return torch.from_numpy(rng.uniform(0, 360, count))
-    return torch.from_numpy(rng.choice(scoring_angles(detector.config.views), count))
+    return torch.from_numpy(rng.choice(list_scoring_angles(detector.config.views), count))

@@ -26,7 +26,7 @@ def standardised_loss(detector: AttentDifferNet, loss: float, *, pooled: Tensor)
     Args:
         detector: fitted.
         loss: mean negative log-likelihood in nats per dimension of the detector's scaled features, without the
-            constant 0.5 * log(2 pi), as `model.network.flow.negative_log_likelihood` gives it.
+            constant 0.5 * log(2 pi), as `model.network.flow.compute_nll` gives it.
         pooled: (N, D) unscaled features of training views, N >= 2.
 
     Returns:

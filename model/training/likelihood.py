@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model.detector import AttentDifferNet
-from model.network.flow import negative_log_likelihood
+from model.network.flow import compute_nll
 from model.training.views import ComputedViews, TrainingViews
 
 Wrap = Callable[[nn.Module], nn.Module]
@@ -40,7 +40,7 @@ class FlowLikelihood:
     def loss(self, photos: Tensor, drawn: Tensor) -> Tensor:
         """See `Likelihood.loss`."""
         pooled = self._views.pooled(photos, drawn)
-        return negative_log_likelihood(*self.module(self._detector.scale_features(pooled)))
+        return compute_nll(*self.module(self._detector.scale_features(pooled)))
 
 
 class JointLikelihood:
@@ -64,7 +64,7 @@ class JointLikelihood:
         """See `Likelihood.loss`."""
         views = self._views.images(photos, drawn)
         z, log_det, pooled = self.module(views)
-        loss: Tensor = negative_log_likelihood(z, log_det)
+        loss: Tensor = compute_nll(z, log_det)
         if self._detector.config.feature_scaling != "channel":
             return loss
         with torch.no_grad():

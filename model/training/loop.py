@@ -23,9 +23,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from model.config import OptimiserConfig
+from model.config import OptimizerConfig
 from model.detector import AttentDifferNet
-from model.network.seeding import Stream, seeded_device, stream
+from model.network.seeding import Stream, create_stream, seed_device_generator
 from model.training.attention_pretext import prepare_attention
 from model.training.checkpoint import TrainingState
 from model.training.guard import CollapseDetected
@@ -49,7 +49,7 @@ def train(
     detector: AttentDifferNet,
     photos: Photos,
     *,
-    optimiser: OptimiserConfig,
+    optimiser: OptimizerConfig,
     on_epoch: Callable[[EpochMetrics, Snapshot], None],
     validation: Photos | None = None,
     attention: Mapping[str, Tensor] | None = None,
@@ -116,7 +116,7 @@ class _Training:
         detector: AttentDifferNet,
         photos: Photos,
         validation: Photos | None,
-        optimiser: OptimiserConfig,
+        optimiser: OptimizerConfig,
         features: Tensor | None,
         resume: TrainingState | None,
         *,
@@ -129,8 +129,8 @@ class _Training:
         self._count = len(photos)
         self._views = _views(detector, photos, features)
         if resume is None and detector.config.feature_scaling != "none":
-            detector.fit_feature_scaling(self._views.scaling_sample(stream(seed, Stream.SCALING)))
-        self._watch = Watch(detector, photos, validation=validation, rng=stream(seed, Stream.WATCH))
+            detector.fit_feature_scaling(self._views.scaling_sample(create_stream(seed, Stream.SCALING)))
+        self._watch = Watch(detector, photos, validation=validation, rng=create_stream(seed, Stream.WATCH))
         objective = likelihood(detector, self._views, wrap=wrap)
         self._steps = Optimisation(objective, optimiser, rank=rank, world_size=world_size)
         self._best: dict[str, Tensor] = {}
@@ -154,10 +154,10 @@ class _Training:
     def _epoch(self, epoch: int, on_epoch: Callable[[EpochMetrics, Snapshot], None]) -> None:
         started_s = time.perf_counter()
         seed, device = self._detector.config.seed, self._steps.weights[0].device
-        rng, dropout = stream(seed, Stream.EPOCHS, epoch), stream(seed, Stream.DROPOUT, epoch, self._rank)
+        rng, dropout = create_stream(seed, Stream.EPOCHS, epoch), create_stream(seed, Stream.DROPOUT, epoch, self._rank)
         self._detector.flow.train()
         try:
-            with seeded_device(device, seed=int(dropout.integers(2**63))):
+            with seed_device_generator(device, seed=int(dropout.integers(2**63))):
                 order, drawn = torch.from_numpy(rng.permutation(self._count)), self._views.draw(rng)
                 loss = self._steps.epoch(order, drawn)
         finally:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from model.config import OptimiserConfig
+from model.config import OptimizerConfig
 from model.training.likelihood import Likelihood, without_exchange
 from model.training.workers import rank_share, summed
 
@@ -17,7 +17,7 @@ _PREFIX = "adam."
 class Optimisation:
     """Adam on what a likelihood trains; the same outcome for any number of workers, see model.training."""
 
-    def __init__(self, likelihood: Likelihood, settings: OptimiserConfig, *, rank: int, world_size: int) -> None:
+    def __init__(self, likelihood: Likelihood, settings: OptimizerConfig, *, rank: int, world_size: int) -> None:
         """Keeps the trainable weights of ``likelihood.module``."""
         self._likelihood, self._settings = likelihood, settings
         self._rank, self._world_size = rank, world_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from model.network.seeding import Stream, stream
+from model.network.seeding import Stream, create_stream
 
 
 def split_calibration(count: int, *, fraction: float, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -27,5 +27,5 @@ def split_calibration(count: int, *, fraction: float, seed: int) -> tuple[npt.ND
     if not 0 < fraction < 1:
         raise ValueError(f"the calibration fraction must lie between 0 and 1, both excluded, got {fraction}")
     held_out = min(max(round(count * fraction), 1), count - 1)
-    order = stream(seed, Stream.CALIBRATION).permutation(count)
+    order = create_stream(seed, Stream.CALIBRATION).permutation(count)
     return np.sort(order[held_out:]), np.sort(order[:held_out])

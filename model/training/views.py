@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from model.detector import AttentDifferNet
-from model.network.rotation import rotate, scoring_angles
+from model.network.rotation import list_scoring_angles, rotate
 from model.training.photos import Photos
 from model.training.workers import computed_together
 
@@ -52,7 +52,7 @@ class ComputedViews:
         config = self.detector.config
         if config.train_angles == "uniform":
             return torch.from_numpy(rng.uniform(0, 360, size=(len(self.photos), config.train_views)))
-        angles = torch.tensor(scoring_angles(config.views), dtype=torch.float64)
+        angles = torch.tensor(list_scoring_angles(config.views), dtype=torch.float64)
         return angles[_drawn_without_repeats(rng, len(self.photos), config.views, config.train_views)]
 
     def images(self, photos: Tensor, drawn: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def training_views(detector: AttentDifferNet, photos: Photos) -> TrainingViews:
     """
     if detector.config.train_angles == "uniform":
         return ComputedViews(detector, photos)
-    angles = scoring_angles(detector.config.views)
+    angles = list_scoring_angles(detector.config.views)
     return CachedViews(view_features(detector, photos, angles=angles), detector.config.train_views)
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from model.detector import AttentDifferNet
-from model.network.flow import negative_log_likelihood
-from model.network.gates import recorded_gates
-from model.network.rotation import scoring_angles
+from model.network.flow import compute_nll
+from model.network.gates import record_gates
+from model.network.rotation import list_scoring_angles
 from model.training.guard import FeatureHealth, feature_health
 from model.training.likelihood import trains_jointly
 from model.training.photos import Photos
@@ -55,7 +55,7 @@ class Watch:
         """The attended features of the sample and the mean gate; they stay what they are once attention is frozen."""
         if not self._moves:
             return self._plain, None
-        with recorded_gates(self._detector.backbone.attention) as gates:
+        with record_gates(self._detector.backbone.attention) as gates:
             attended = self._pooled(attended=True)
         return attended, float(torch.stack([gate.double().mean() for gate in gates]).mean()) if gates else None
 
@@ -68,17 +68,15 @@ class Watch:
             self._validation_features = view_features(self._detector, self._validation, angles=self._angles())
         scaled = self._detector.scale_features(self._validation_features.flatten(0, 1))
         self._detector.flow.eval()
-        losses = [
-            negative_log_likelihood(*self._detector.flow(rows)) * len(rows) for rows in torch.split(scaled, _FLOW_BATCH)
-        ]
+        losses = [compute_nll(*self._detector.flow(rows)) * len(rows) for rows in torch.split(scaled, _FLOW_BATCH)]
         return float(torch.stack(losses).sum() / len(scaled))
 
     def _angles(self) -> tuple[float, ...]:
         """``train_views`` angles, evenly spread, that training takes too."""
         config = self._detector.config
         if config.train_angles == "uniform":
-            return scoring_angles(config.train_views)
-        return scoring_angles(config.views)[:: config.views // config.train_views][: config.train_views]
+            return list_scoring_angles(config.train_views)
+        return list_scoring_angles(config.views)[:: config.views // config.train_views][: config.train_views]
 
     @torch.no_grad()
     def _pooled(self, *, attended: bool) -> Tensor:

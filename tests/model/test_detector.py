@@ -9,9 +9,9 @@ import torchvision
 from torch import Tensor, nn
 
 import model.detector
-from model.config import PAPER_PRESETS, AttentionConfig, DetectorConfig, FlowConfig, preset
+from model.config import PAPER_PRESETS, AttentionConfig, DetectorConfig, FlowConfig, get_preset
 from model.detector import AttentDifferNet
-from model.network.rotation import Padding, rotated_views, scoring_angles
+from model.network.rotation import Padding, list_scoring_angles, rotate_views
 
 _SIDE = 64
 
@@ -45,7 +45,7 @@ def test_a_score_is_the_mean_squared_latent_of_a_plain_loop() -> None:
     detector.fit_feature_scaling(detector.pooled_features(_images(8)).detach())
     expected = []
     for image in _images():
-        views = rotated_views(image.unsqueeze(0), scoring_angles(4))
+        views = rotate_views(image.unsqueeze(0), list_scoring_angles(4))
         latents = [detector.flow(detector.features(view.unsqueeze(0)))[0].detach().double() for view in views]
         expected.append(sum(float((z**2).sum()) for z in latents) / (4 * 256))
     # float32 rounding of other batch sizes, amplified where a nearly dead channel is divided by its std
@@ -86,7 +86,7 @@ def test_few_views_exist_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def spy(images: Tensor, angles: tuple[float, ...], *, padding: Padding) -> Tensor:
         rotated.append(len(images) * len(angles))
-        return rotated_views(images, angles, padding=padding)
+        return rotate_views(images, angles, padding=padding)
 
     monkeypatch.setattr(model.detector, "rotated_views", spy)
     AttentDifferNet(_config()).score(_images(9), conv_batch=8)
@@ -245,14 +245,14 @@ def test_building_leaves_the_global_generators_untouched() -> None:
 
 @pytest.mark.parametrize("name", ["attentdiffernet_se", "attentdiffernet_cbam"])
 def test_an_untrained_preset_scores_as_plain_differnet_to_the_bit(name: str) -> None:
-    attended = AttentDifferNet(_config(attention=preset(name).attention))
+    attended = AttentDifferNet(_config(attention=get_preset(name).attention))
     assert torch.equal(attended.score(_images()), AttentDifferNet(_config()).score(_images()))
 
 
 @pytest.mark.parametrize("name", PAPER_PRESETS)
 def test_a_full_size_preset_has_differnets_dimensions(name: str) -> None:
     with torch.device("meta"):
-        detector = AttentDifferNet(preset(name))
+        detector = AttentDifferNet(get_preset(name))
     flow_parameters = sum(p.numel() for p in detector.flow.parameters() if p.requires_grad)
     # 8 blocks x 2 subnets x (384 x 2048 + 2 x 2048 x 2048 + 2048 x 768 weights, 3 x 2048 + 768 biases)
     assert (detector.feature_dim, flow_parameters) == (768, 172_077_056)
@@ -264,6 +264,6 @@ def test_a_full_size_preset_has_differnets_dimensions(name: str) -> None:
 )
 def test_a_preset_attends_to_pool1_pool2_and_conv5(name: str, channels: list[int]) -> None:
     with torch.device("meta"):
-        backbone = AttentDifferNet(preset(name)).backbone
+        backbone = AttentDifferNet(get_preset(name)).backbone
     gates = [block.fc1 for block in backbone.attention.values()]
     assert [gate.in_channels for gate in gates if isinstance(gate, nn.Conv2d)] == channels

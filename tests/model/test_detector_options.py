@@ -12,7 +12,7 @@ from torch import Tensor
 from model.config import FlowConfig
 from model.detector import AttentDifferNet
 from model.network.flow import Flow
-from model.network.rotation import rotate, rotated_views, scoring_angles
+from model.network.rotation import list_scoring_angles, rotate, rotate_views
 from tests.model.test_detector import _config, _images, _pooled
 
 _IDENTITY_FLOW = FlowConfig(blocks=2, hidden_width=16, hidden_layers=1, start="identity")
@@ -29,7 +29,7 @@ def test_whitened_features_have_mahalanobis_lengths() -> None:
 
 def test_an_untrained_flow_that_starts_as_the_identity_scores_the_mahalanobis_distance() -> None:
     detector = AttentDifferNet(_config(feature_scaling="whiten", flow=_IDENTITY_FLOW))
-    views = rotated_views(_images(12), scoring_angles(4))
+    views = rotate_views(_images(12), list_scoring_angles(4))
     with torch.no_grad():
         pooled = detector.pooled_features(views)
     detector.fit_feature_scaling(pooled)
@@ -150,7 +150,7 @@ def test_saturation_is_the_share_of_log_scales_at_their_clamp() -> None:
 
 
 def test_identical_gradients_whether_a_step_is_cut_into_parts_or_not() -> None:
-    from model.config import OptimiserConfig
+    from model.config import OptimizerConfig
     from model.training.loop import train
     from model.training.photos import InMemory
     from tests.model.training.test_training import _config as trained_config
@@ -158,7 +158,7 @@ def test_identical_gradients_whether_a_step_is_cut_into_parts_or_not() -> None:
 
     def gradient(accumulate: int) -> Tensor:
         detector = AttentDifferNet(trained_config(train_angles="scoring"))
-        settings = OptimiserConfig(epochs=1, batch_size=5, accumulate=accumulate, weight_decay=0)
+        settings = OptimizerConfig(epochs=1, batch_size=5, accumulate=accumulate, weight_decay=0)
         train(detector, InMemory(_photos(5)), optimiser=settings, on_epoch=_ignore)
         return torch.cat([weight.grad.flatten() for weight in detector.flow.parameters() if weight.grad is not None])
 

@@ -22,7 +22,7 @@ from PIL import Image, ImageFile
 from torch import Tensor
 
 from model.image import ImageError, decode_image
-from model.network.rotation import rotate, rotated_views, scoring_angles
+from model.network.rotation import list_scoring_angles, rotate, rotate_views
 from tests.support import hostile_files
 from tests.support.bad_objects import ORIENTATIONS, BadObject, bad_objects, encode, jpeg, photo, with_orientation
 from tests.support.places import ROOT, SHARED
@@ -321,13 +321,13 @@ def test_hostile_jpeg_metadata_is_scored_or_refused(body: bytes, marker: bytes) 
 
 
 def test_scoring_angles_are_even_over_the_circle() -> None:
-    assert scoring_angles(1) == (0.0,)
-    assert scoring_angles(8) == (0.0, 45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)
+    assert list_scoring_angles(1) == (0.0,)
+    assert list_scoring_angles(8) == (0.0, 45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)
 
 
 def test_no_view_at_all_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 view"):
-        scoring_angles(0)
+        list_scoring_angles(0)
 
 
 def test_rotation_by_nothing_is_the_identity() -> None:
@@ -362,20 +362,20 @@ def test_corners_are_black_after_an_eighth_turn() -> None:
 
 
 def test_views_come_image_by_image() -> None:
-    images, angles = noise(3), scoring_angles(5)
+    images, angles = noise(3), list_scoring_angles(5)
     expected = [rotate(image[None], torch.tensor([angle], dtype=torch.float64)) for image in images for angle in angles]
-    assert torch.equal(rotated_views(images, angles), torch.cat(expected))
+    assert torch.equal(rotate_views(images, angles), torch.cat(expected))
 
 
 def test_rotating_leaves_the_photos_alone() -> None:
     images = noise(2)
-    rotated_views(images, scoring_angles(4)).zero_()
+    rotate_views(images, list_scoring_angles(4)).zero_()
     assert torch.equal(images, noise(2))
 
 
 def test_no_image_has_no_views() -> None:
     assert rotate(noise(0), torch.zeros(0)).shape == (0, 3, 64, 64)
-    assert rotated_views(noise(0), (0.0, 30.0)).shape == (0, 3, 64, 64)
+    assert rotate_views(noise(0), (0.0, 30.0)).shape == (0, 3, 64, 64)
 
 
 def test_an_angle_too_few_is_refused() -> None:

@@ -10,7 +10,7 @@ import ray
 import torch
 from scipy.stats import spearmanr
 
-from model.config import DetectorConfig, OptimiserConfig
+from model.config import DetectorConfig, OptimizerConfig
 from model.detector import AttentDifferNet
 from model.image import decode_image
 from model.statistics.evaluation import auroc
@@ -62,7 +62,7 @@ def _outcome(
 ) -> tuple[dict[str, float | None], list[float]]:
     detector = AttentDifferNet(config)
     extractor = Extractor(photos, "hash", cache)
-    found, epochs = trained_and_judged(detector, OptimiserConfig(epochs=2), extractor)
+    found, epochs = trained_and_judged(detector, OptimizerConfig(epochs=2), extractor)
     return found.figures, [epoch.loss for epoch in epochs]
 
 
@@ -104,7 +104,7 @@ def test_joint_training_is_judged_by_the_features_it_ends_with(photos: SearchPho
     config = _config(attention={"conv5": {"kind": "se"}}, attention_training="joint", collapse_guard=False)
     detector = AttentDifferNet(config)
     extractor = Extractor(photos, "hash", cache)
-    found, _ = trained_and_judged(detector, OptimiserConfig(epochs=2, learning_rate=1e-2), extractor)
+    found, _ = trained_and_judged(detector, OptimizerConfig(epochs=2, learning_rate=1e-2), extractor)
     assert cache.kept.counts["computed"] == 0
     scores = detector.score(torch.from_numpy(photos.labelled)).numpy()
     assert found.figures["auroc"] == pytest.approx(auroc(photos.labels, scores), abs=1e-6)
@@ -113,7 +113,7 @@ def test_joint_training_is_judged_by_the_features_it_ends_with(photos: SearchPho
 def test_the_figures_are_those_of_the_detectors_own_scores(photos: SearchPhotos, cache: _Cache) -> None:
     detector = AttentDifferNet(_config())
     extractor = Extractor(photos, "hash", cache)
-    found, _ = trained_and_judged(detector, OptimiserConfig(epochs=2), extractor)
+    found, _ = trained_and_judged(detector, OptimizerConfig(epochs=2), extractor)
     held_out = torch.from_numpy(photos.held_out)
     plain = detector.score(held_out).numpy()
     np.testing.assert_allclose(found.held_out, plain, rtol=1e-5)
@@ -196,7 +196,7 @@ def test_agreement_over_seeds_is_the_mean_rank_correlation(photos: SearchPhotos,
     found = []
     for seed in range(3):
         detector = AttentDifferNet(_config(seed=seed))
-        one, _ = trained_and_judged(detector, OptimiserConfig(epochs=1), Extractor(photos, "hash", cache))
+        one, _ = trained_and_judged(detector, OptimizerConfig(epochs=1), Extractor(photos, "hash", cache))
         found.append(one)
     figures = over_seeds(found)
     pairs = [rank_correlation(found[a].held_out, found[b].held_out) for a, b in ((0, 1), (0, 2), (1, 2))]
@@ -217,7 +217,7 @@ def test_figures_at_a_rung_are_told_and_the_last_epoch_s_are_returned(photos: Se
     detector = AttentDifferNet(_config())
     final, epochs = trained_and_judged(
         detector,
-        OptimiserConfig(epochs=4, learning_rate=1e-2),
+        OptimizerConfig(epochs=4, learning_rate=1e-2),
         extractor,
         rungs={1, 3},
         tell=lambda epoch, found: told.append((epoch, found.figures["held_out_gain"])),

@@ -18,7 +18,7 @@ from jobs.cli import parse_config
 from jobs.detectors import registry
 from jobs.errors import RequestError
 from jobs.training.config import TrainConfig
-from model.config import PRESETS, DetectorConfig, OptimiserConfig
+from model.config import PRESETS, DetectorConfig, OptimizerConfig
 from tests.conftest import TINY
 from tuning import run as sweep
 from tuning.choice.split import opened
@@ -137,7 +137,7 @@ def test_the_winner_s_yaml_trains_the_same_detector(searched: Searched) -> None:
     winner = load_records(searched.config.results)[_winner(searched)]
     named = DetectorConfig.model_validate({**winner.detector, "variant": "tuned", "seed": 0})
     assert config.detector == named
-    assert config.optimiser == OptimiserConfig.model_validate(winner.optimiser)
+    assert config.optimiser == OptimizerConfig.model_validate(winner.optimiser)
     assert parse_config(TrainConfig, ["--config", str(path), "--alias", "champion", "--seeds", "1"]).alias == "champion"
 
 

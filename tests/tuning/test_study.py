@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from jobs import storage
 from jobs.errors import JobError, RequestError
-from model.config import DetectorConfig, OptimiserConfig
+from model.config import DetectorConfig, OptimizerConfig
 from tuning.config import SearchConfig
 from tuning.space.config import SpaceConfig
 from tuning.space.known_points import Known, known_points, sampled_point
@@ -31,7 +31,7 @@ from tuning.trials.records import (
 )
 from tuning.trials.study import PRESET, NumberedTPE, new_study
 
-BASE = Point(DetectorConfig(weights="random", train_angles="scoring"), OptimiserConfig())
+BASE = Point(DetectorConfig(weights="random", train_angles="scoring"), OptimizerConfig())
 SPACE = SpaceConfig()
 KNOWN = known_points(SPACE, BASE)
 
@@ -160,7 +160,7 @@ def test_a_results_folder_holds_one_search(tmp_path: Path) -> None:
     config = SearchConfig(data="/d", category="c", results=str(tmp_path))
     claim_results(config, photos_hash="photos")
     claim_results(config.model_copy(update={"trials": 99, "concurrent": 1}), photos_hash="photos")
-    for changed in ({"seed": 1}, {"space": SpaceConfig(pooling="average")}, {"optimiser": OptimiserConfig(epochs=3)}):
+    for changed in ({"seed": 1}, {"space": SpaceConfig(pooling="average")}, {"optimiser": OptimizerConfig(epochs=3)}):
         with pytest.raises(RequestError, match=f"holds a search with another {next(iter(changed))}:"):
             claim_results(config.model_copy(update=changed), photos_hash="photos")
     with pytest.raises(RequestError, match="another photos"):

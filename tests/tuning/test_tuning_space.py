@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from jobs.cli import parse_config
 from jobs.errors import RequestError
-from model.config import BACKBONE_STAGES, PRESETS, DetectorConfig, OptimiserConfig, preset
-from model.network.attention import attention_settings
+from model.config import BACKBONE_STAGES, PRESETS, DetectorConfig, OptimizerConfig, get_preset
+from model.network.attention import get_attention_settings
 from tuning.config import SearchConfig
 from tuning.space.config import SpaceConfig
 from tuning.space.dimensions import Range, choose, contains
@@ -27,7 +27,7 @@ BACKBONES = ("alexnet", "alexnet_caffe", "squeezenet1_0")
 
 def _base(**detector: Any) -> Point:
     fields = {"weights": "random", "train_angles": "scoring", **detector}
-    return Point(DetectorConfig.model_validate(fields), OptimiserConfig())
+    return Point(DetectorConfig.model_validate(fields), OptimizerConfig())
 
 
 def _sampled(space: SpaceConfig, base: Point, *, seed: int) -> tuple[optuna.Trial, Point]:
@@ -71,7 +71,7 @@ def test_every_sample_of_every_space_is_a_detector_that_survives_json(
     check_space(*space)
     _, point = _sampled(*space, seed=seed)
     assert DetectorConfig.model_validate_json(point.detector.model_dump_json()) == point.detector
-    assert OptimiserConfig.model_validate_json(point.optimiser.model_dump_json()) == point.optimiser
+    assert OptimizerConfig.model_validate_json(point.optimiser.model_dump_json()) == point.optimiser
 
 
 @settings(max_examples=60, deadline=None)
@@ -83,7 +83,7 @@ def test_a_parameter_exists_only_where_it_has_an_effect(seed: int) -> None:
         name.split(".")[1] for name in trial.params if name.startswith("attention.") and name.endswith("reduction")
     }
     assert blocks == {
-        stage for stage, block in point.detector.attention.items() if "reduction" in attention_settings(block.kind)
+        stage for stage, block in point.detector.attention.items() if "reduction" in get_attention_settings(block.kind)
     }
     kernels = {name.split(".")[1] for name in trial.params if name.endswith("spatial_kernel")}
     assert kernels == {stage for stage, block in point.detector.attention.items() if block.kind == "cbam"}
@@ -106,7 +106,7 @@ def test_the_presets_are_points_of_the_default_space() -> None:
     known = known_points(SpaceConfig(), _base())
     assert [one.name for one in known] == list(PRESETS)
     for one in known:
-        expected = preset(one.name).model_copy(update={"weights": "random", "train_angles": "scoring"})
+        expected = get_preset(one.name).model_copy(update={"weights": "random", "train_angles": "scoring"})
         assert one.point.detector.attention == expected.attention
         assert one.point.detector.flow == expected.flow
         assert one.point.detector.feature_stage == expected.feature_stage
@@ -120,7 +120,7 @@ def test_the_presets_are_points_of_the_default_space() -> None:
 def test_a_preset_stays_whole_in_a_space_that_was_narrowed_to_leave_it_out() -> None:
     space = SpaceConfig(kinds=["none", "eca"], stages=["conv3"], pooling="average", flow_blocks=[2, 3])
     known = {one.name: one for one in known_points(space, _base())}
-    assert known["attentdiffernet_cbam"].point.detector.attention == preset("attentdiffernet_cbam").attention
+    assert known["attentdiffernet_cbam"].point.detector.attention == get_preset("attentdiffernet_cbam").attention
     assert known["attentdiffernet_best"].point.detector.pooling == "average_max"
     assert {name for name in known["attentdiffernet_cbam"].enqueued if name.startswith("attention.")} == {
         "attention.conv3.kind"

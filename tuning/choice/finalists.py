@@ -22,7 +22,7 @@ from jobs.cluster.session import cause
 from jobs.cluster.task_pool import few_at_a_time
 from jobs.errors import JobError, MissingObjectError
 from jobs.storage import uris
-from model.config import DetectorConfig, OptimiserConfig
+from model.config import DetectorConfig, OptimizerConfig
 from tuning.config import SearchConfig
 from tuning.trials.measure import Figures, Job
 from tuning.trials.records import TrialRecord
@@ -161,5 +161,5 @@ def train_finalist(
     Raises:
         JobError: it failed; one line.
     """
-    job = Job(DetectorConfig.model_validate(detector), OptimiserConfig.model_validate(optimiser), [seed])
+    job = Job(DetectorConfig.model_validate(detector), OptimizerConfig.model_validate(optimiser), [seed])
     return {"figures": measured(f"finalist-{seed}", job, trials, lambda epoch, figures: None)}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from jobs.config import merge
-from model.config import BACKBONE_SMALLEST_PX, BACKBONE_STAGES, DetectorConfig, OptimiserConfig
+from model.config import BACKBONE_STAGES, MIN_BACKBONE_PX, DetectorConfig, OptimizerConfig
 from tuning.space.config import SpaceConfig
 from tuning.space.dimensions import Dimension, Range, Value, is_fixed, values
 
@@ -26,7 +26,7 @@ class Point:
     """One point of a space: a detector and how it is trained."""
 
     detector: DetectorConfig
-    optimiser: OptimiserConfig
+    optimiser: OptimizerConfig
 
 
 class Pick(Protocol):
@@ -64,11 +64,11 @@ def point(pick: Pick, space: SpaceConfig, base: Point) -> Point:
     fields = merge(base.detector.model_dump(mode="json"), detector)
     fields["variant"] = variant_name(fields["attention"])  # type: ignore[arg-type]  # a mapping of blocks
     changed = {**base.optimiser.model_dump(mode="json"), **optimiser, "betas": betas}
-    return Point(DetectorConfig.model_validate(fields), OptimiserConfig.model_validate(changed))
+    return Point(DetectorConfig.model_validate(fields), OptimizerConfig.model_validate(changed))
 
 
 def _attention(pick: Pick, space: SpaceConfig, base: DetectorConfig) -> dict[str, Any]:
-    from model.network.attention import attention_settings  # torch is only needed once a point is asked for
+    from model.network.attention import get_attention_settings  # torch is only needed once a point is asked for
 
     stages = BACKBONE_STAGES[base.backbone]
     pooled = pick("feature_stage", feature_stages(space, base), "detector.feature_stage")
@@ -83,7 +83,7 @@ def _attention(pick: Pick, space: SpaceConfig, base: DetectorConfig) -> dict[str
         if kind != NONE:
             found[stage] = {"kind": kind} | {
                 name: pick(f"{field}.{kind}.{name}", getattr(space, name), f"detector.{field}.{name}")
-                for name in attention_settings(kind)
+                for name in get_attention_settings(kind)
             }
     chosen: dict[str, Any] = {"feature_stage": pooled, "attention": found, "attention_training": "frozen"}
     if found:
@@ -124,7 +124,7 @@ def feature_stages(space: SpaceConfig, base: DetectorConfig) -> Sequence[Value]:
 
 def fitting_scales(space: SpaceConfig, base: DetectorConfig, *, size: int) -> list[Value]:
     """The numbers of scales that leave the backbone enough pixels at an image size."""
-    smallest = BACKBONE_SMALLEST_PX[base.backbone]
+    smallest = MIN_BACKBONE_PX[base.backbone]
     halvings = [(scales, 2 ** (_int(scales) - 1)) for scales in values(space.scales)]
     return [scales for scales, divisor in halvings if size % divisor == 0 and size // divisor >= smallest]
 

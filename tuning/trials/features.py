@@ -24,7 +24,7 @@ from torch import Tensor
 
 from model.config import DetectorConfig
 from model.detector import AttentDifferNet
-from model.network.rotation import scoring_angles
+from model.network.rotation import list_scoring_angles
 from model.network.scaling import DEAD_CHANNEL_STD
 from model.training.attention_pretext import prepare_attention
 from model.training.likelihood import trains_jointly
@@ -163,7 +163,7 @@ class Extractor:
         return _as_features(self._computed(detector))
 
     def _computed(self, detector: AttentDifferNet) -> dict[str, Tensor]:
-        angles = scoring_angles(detector.config.views)
+        angles = list_scoring_angles(detector.config.views)
         found = {
             name: view_features(detector, InMemory(images), angles=angles) for name, images in self._images().items()
         }

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 
 from model.detector import AttentDifferNet
-from model.network.flow import negative_log_likelihood
+from model.network.flow import compute_nll
 from model.statistics.evaluation import auroc
 from model.training.held_out import scaling_log_det
 from tuning.trials.features import Features
@@ -90,7 +90,7 @@ def held_out_loss(detector: AttentDifferNet, features: Features) -> float:
     """Mean negative log-likelihood of the held-out photos, nats per dimension of pooled features; no 0.5 log(2 pi)."""
     detector.flow.eval()
     scaled = detector.scale_features(features.held_out.flatten(0, 1))
-    loss = negative_log_likelihood(*detector.flow(scaled))
+    loss = compute_nll(*detector.flow(scaled))
     return float(loss) - scaling_log_det(detector) / detector.feature_dim
 
 

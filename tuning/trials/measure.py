@@ -11,9 +11,9 @@ import ray
 import torch
 from torch import Tensor
 
-from model.config import DetectorConfig, OptimiserConfig
+from model.config import DetectorConfig, OptimizerConfig
 from model.detector import AttentDifferNet
-from model.flops import scoring_gflop
+from model.flops import count_scoring_gflop
 from model.training.likelihood import Wrap
 from model.training.loop import Snapshot, train, unwrapped
 from model.training.metrics import EpochMetrics
@@ -56,7 +56,7 @@ class Job:
     """
 
     detector: DetectorConfig
-    optimiser: OptimiserConfig
+    optimiser: OptimizerConfig
     seeds: Sequence[int]
     rungs: Sequence[int] = ()
 
@@ -88,7 +88,7 @@ def measure(job: Job, shared: Shared, tell: Tell, *, worker: Worker = ALONE) -> 
         config = job.detector.model_copy(update={"seed": seed})
         photos: SearchPhotos = ray.get(shared.photos[config.image_size])
         detector = built(config, ray.get(shared.weights)).to(worker.device)
-        gflop = gflop or scoring_gflop(detector)
+        gflop = gflop or count_scoring_gflop(detector)
         rungs = set(job.rungs) - {job.optimiser.epochs} if position == 0 else set()
 
         def told(epoch: int, found: Judgement, cost: float = gflop) -> None:
@@ -112,7 +112,7 @@ def built(config: DetectorConfig, weights: Mapping[str, Tensor] | None) -> Atten
 
 def trained_and_judged(
     detector: AttentDifferNet,
-    optimiser: OptimiserConfig,
+    optimiser: OptimizerConfig,
     extractor: Extractor,
     *,
     rungs: set[int] | frozenset[int] = frozenset(),
@@ -137,7 +137,7 @@ def trained_and_judged(
 
 def trained(
     detector: AttentDifferNet,
-    optimiser: OptimiserConfig,
+    optimiser: OptimizerConfig,
     extractor: Extractor,
     features: Features | None,
     *,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from jobs import storage
 from jobs.errors import JobError, MissingObjectError, RequestError
 from jobs.storage import uris
-from model.config import DetectorConfig, OptimiserConfig
+from model.config import DetectorConfig, OptimizerConfig
 from tuning.config import SearchConfig
 from tuning.space.dimensions import Value
 from tuning.space.space import Point
@@ -65,7 +65,7 @@ class TrialRecord(BaseModel):
     @property
     def point(self) -> Point:
         """What was trained."""
-        return Point(DetectorConfig.model_validate(self.detector), OptimiserConfig.model_validate(self.optimiser))
+        return Point(DetectorConfig.model_validate(self.detector), OptimizerConfig.model_validate(self.optimiser))
 
 
 def write_record(results: str, record: TrialRecord) -> None:

@@ -15,7 +15,7 @@ from jobs import storage
 from jobs.cluster.session import cause
 from jobs.errors import JobError
 from jobs.storage import uris
-from model.config import DetectorConfig, OptimiserConfig
+from model.config import DetectorConfig, OptimizerConfig
 from model.process import prepare_process
 from tuning.trials.measure import ALONE, Figures, Job, Shared, Tell, Worker, measure, reported
 from tuning.trials.records import Started, write_started
@@ -68,7 +68,7 @@ def run_trial(config: Mapping[str, Any], trials: Trials) -> None:
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _MOST_S_TO_END)
     started = Started.model_validate(config["started"])
     detector = DetectorConfig.model_validate(started.detector)
-    job = Job(detector, OptimiserConfig.model_validate(started.optimiser), trials.seeds, trials.rungs)
+    job = Job(detector, OptimizerConfig.model_validate(started.optimiser), trials.seeds, trials.rungs)
     if config["known"] is not None:
         tune.report(reported(trials.objective, job.optimiser.epochs, config["known"]))
         return

@@ -19,8 +19,8 @@ from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.comparison_run import plan_units
 from jobs.evaluation.comparison_units import DecodedPhotos, Unit, decode, learn_attention, run_unit
 from jobs.tables.schema import EVALUATED
-from model.baselines import ANCHORS
-from model.config import PRESETS, preset
+from model.baselines import BASELINES
+from model.config import PRESETS, get_preset
 from model.detector import AttentDifferNet
 from model.image import decode_image
 from model.statistics.evaluation import auroc
@@ -91,7 +91,7 @@ def _found(folder: Path) -> dict[str, Any]:
 def test_every_test_photo_has_a_row_per_detector_and_anchor(compared: Path) -> None:
     rows = pq.read_table(compared / "scores.parquet")
     assert rows.schema == EVALUATED
-    detectors = 2 * 2 + len(ANCHORS) + 1  # two variants and one anchor have two seeds
+    detectors = 2 * 2 + len(BASELINES) + 1  # two variants and one anchor have two seeds
     assert len(rows) == detectors * (12 + 13)
     lost = [row for row in rows.to_pylist() if row["image_uri"].endswith("zz.jpg")]
     assert len(lost) == detectors
@@ -140,10 +140,10 @@ def test_the_table_names_variants_anchors_differences_failures_and_settings(comp
     assert table[0].startswith("| | first/insulator | second/insulator | mean |")
     names = [line.split("|")[1].strip() for line in table[2:]]
     assert names[:2] == ["`differnet`", "`attentdiffernet_se`"]
-    assert names[2:7] == [f"anchor `{name}`" for name in ANCHORS]
+    assert names[2:7] == [f"anchor `{name}`" for name in BASELINES]
     assert "Difference of AUROC to `differnet`" in text
     found = _found(compared)
-    anchors = {one["variant"]: one["mean"]["auroc"]["mean"] for one in found["variants"] if one["variant"] in ANCHORS}
+    anchors = {one["variant"]: one["mean"]["auroc"]["mean"] for one in found["variants"] if one["variant"] in BASELINES}
     best = max(anchors.values())
     against = {one["reference"] for one in found["comparisons"]} - {"differnet"}
     assert {anchors[name] for name in against} == {best}
@@ -183,9 +183,9 @@ def _planned(data: Path, **changes: object) -> dict[str, Unit]:
 
 def test_units_of_other_settings_are_other_units_and_unseeded_anchors_stay(data: Path) -> None:
     plain = _planned(data)
-    assert len(plain) == 2 * (2 * 2 + len(ANCHORS) + 1)
+    assert len(plain) == 2 * (2 * 2 + len(BASELINES) + 1)
     longer = _planned(data, optimiser={"epochs": 3})
-    assert {unit.variant for uri, unit in longer.items() if uri in plain} == set(ANCHORS)
+    assert {unit.variant for uri, unit in longer.items() if uri in plain} == set(BASELINES)
     together = _planned(data, pretext_on="all")
     assert {unit.variant for uri, unit in together.items() if uri not in plain} == {"attentdiffernet_se"}
     assert plain.keys() < _planned(data, seeds=3).keys()
@@ -199,7 +199,7 @@ def test_settings_are_equal_for_all_variants_but_for_what_a_preset_is(data: Path
         differing = {name for name in first if first[name] != other[name]}
         assert differing <= {"variant", *PRESETS[variant]}
         for name in PRESETS[variant].keys() - {"flow"}:
-            assert other[name] == preset(variant).model_dump()[name]
+            assert other[name] == get_preset(variant).model_dump()[name]
     assert (others[0]["flow"], others[1]["flow"]) == (first["flow"], first["flow"])
     best = others[-1]["flow"]
     assert (best["start"], best["hidden_width"], best["hidden_layers"]) == (

@@ -17,7 +17,7 @@ from jobs.evaluation.run import passes
 from jobs.evaluation.stage import Candidate
 from jobs.tables.schema import EVALUATED, FIGURES
 from model.artifact import save_artifact
-from model.config import DetectorConfig, preset
+from model.config import DetectorConfig, get_preset
 from model.detector import AttentDifferNet
 from model.image import decode_image
 from model.statistics.calibration import Calibration
@@ -29,7 +29,7 @@ _ONE_ACTOR = ["--scoring.actors", "1"]  # each imports the network, which takes 
 
 def _detector(variant: str, seed: int, *, image_size: int = 128) -> AttentDifferNet:
     changes = TINY | {"seed": seed, "image_size": image_size}
-    return AttentDifferNet(DetectorConfig.model_validate(preset(variant).model_dump() | changes)).eval()
+    return AttentDifferNet(DetectorConfig.model_validate(get_preset(variant).model_dump() | changes)).eval()
 
 
 def _register(detectors: str, folder: Path, detector: AttentDifferNet, *, category: str, alias: str) -> str:

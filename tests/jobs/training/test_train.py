@@ -18,7 +18,7 @@ from jobs.synthetic.archive import draw_photo
 from jobs.training import run as training
 from jobs.training.config import TrainConfig
 from model.artifact import load_artifact
-from model.config import DetectorConfig, OptimiserConfig
+from model.config import DetectorConfig, OptimizerConfig
 from model.detector import AttentDifferNet
 from model.image import decode_image
 from model.statistics.calibration import Calibration
@@ -119,7 +119,7 @@ def test_p_values_of_new_flawless_photos_are_uniform_and_the_false_alarm_rate_ho
     train(
         detector,
         InMemory(photos[:60]),
-        optimiser=OptimiserConfig(epochs=5, learning_rate=1e-3),
+        optimiser=OptimizerConfig(epochs=5, learning_rate=1e-3),
         on_epoch=lambda _metrics, _snapshot: None,
     )
     scores = detector.score(photos[60:]).numpy()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.artifact import load_artifact, recalibrate_artifact, save_artifact
-from model.artifact.files import ARTIFACT_FILES, JSON, ArtifactError, content_id
+from model.artifact.files import ARTIFACT_FILES, JSON, ArtifactError, hash_content
 from model.config import AttentionConfig, DetectorConfig, FlowConfig
 from model.detector import AttentDifferNet
 from model.statistics.calibration import Calibration
@@ -104,7 +104,7 @@ def test_equal_weights_give_equal_bytes_and_the_same_id(tmp_path: Path) -> None:
     ids = {_save(tmp_path / name, _detector()) for name in ("a", "b", "c")}
     assert len(ids) == 1
     assert len({(tmp_path / name / "detector.safetensors").read_bytes() for name in ("a", "b", "c")}) == 1
-    assert ids == {content_id(tmp_path / "a")}
+    assert ids == {hash_content(tmp_path / "a")}
     assert all(len(one) == 16 and int(one, 16) >= 0 for one in ids)
 
 
@@ -143,11 +143,11 @@ def test_what_decides_a_result_changes_the_id(
 
 
 def test_bytes_moved_from_one_file_to_another_change_the_id(folder: Path) -> None:
-    before = content_id(folder)
+    before = hash_content(folder)
     config, calibration = (folder / "config.json").read_bytes(), (folder / "calibration.json").read_bytes()
     (folder / "config.json").write_bytes(config[:-1])
     (folder / "calibration.json").write_bytes(config[-1:] + calibration)
-    assert content_id(folder) != before
+    assert hash_content(folder) != before
 
 
 def test_saving_over_an_older_artifact_leaves_nothing_of_it(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_recalibrated_artifact_has_the_same_weights_another_calibration_and_an
     copy = folder / "copy"
     detector_id = recalibrate_artifact(copy, folder, calibration=calibration, metrics={"auroc": 0.5})
     loaded = load_artifact(copy, expected_id=detector_id)
-    assert detector_id != content_id(folder)
+    assert detector_id != hash_content(folder)
     assert (loaded.calibration, loaded.metrics) == (calibration, {"auroc": 0.5})
     for name in ("detector.safetensors", "config.json"):
         assert (copy / name).read_bytes() == (folder / name).read_bytes()
@@ -215,7 +215,7 @@ def test_a_recalibrated_artifact_has_the_same_weights_another_calibration_and_an
 
 
 def test_recalibrating_with_the_same_scores_gives_the_same_id(folder: Path) -> None:
-    assert recalibrate_artifact(folder / "copy", folder, calibration=_CALIBRATION, metrics={}) == content_id(folder)
+    assert recalibrate_artifact(folder / "copy", folder, calibration=_CALIBRATION, metrics={}) == hash_content(folder)
 
 
 def test_an_artifact_with_the_first_calibration_format_loads(folder: Path) -> None:

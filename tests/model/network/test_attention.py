@@ -14,9 +14,9 @@ from model.network.attention import (
     EfficientChannelAttention,
     SqueezeExcitation,
     attention_kinds,
-    attention_settings,
     build_attention,
-    eca_kernel,
+    compute_eca_kernel,
+    get_attention_settings,
     register_attention,
 )
 
@@ -96,7 +96,7 @@ def test_cbam_equals_its_papers_formula(gate: str, scale: float, kernel: int) ->
 @pytest.mark.parametrize(("channels", "kernel"), [(16, 3), (64, 3), (96, 3), (192, 5), (256, 5), (384, 5), (512, 5)])
 def test_eca_s_kernel_is_the_papers(channels: int, kernel: int) -> None:
     """Its public code: t = int(abs((log(C, 2) + 1) / 2)), k = t if t is odd, else t + 1."""
-    assert eca_kernel(channels) == kernel
+    assert compute_eca_kernel(channels) == kernel
     assert EfficientChannelAttention(channels).conv.weight.shape == (1, 1, kernel)
 
 
@@ -149,7 +149,7 @@ def test_a_kind_depends_on_the_settings_that_it_names_and_on_no_other(kind: str)
     changed = {
         name for name, value in {"reduction": 4, "spatial_kernel": 3}.items() if shapes(**{name: value}) != plain
     }
-    assert changed == set(attention_settings(kind))
+    assert changed == set(get_attention_settings(kind))
 
 
 @pytest.mark.parametrize("block", [SqueezeExcitation(8, reduction=16), CBAM(8, reduction=16)])

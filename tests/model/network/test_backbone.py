@@ -19,7 +19,12 @@ from torch import Tensor
 from model.config import BACKBONE_STAGES, AttentionConfig, DetectorConfig
 from model.network.attention import attention_kinds
 from model.network.backbone import Backbone
-from model.network.weights import WeightsUnavailable, imagenet_weights, resolve_backbone_weights, weights_from_bytes
+from model.network.weights import (
+    WeightsUnavailableError,
+    fetch_imagenet_weights,
+    parse_weights,
+    resolve_backbone_weights,
+)
 from tests.support.places import SHARED
 
 _WEIGHTS = SHARED / "weights"
@@ -56,7 +61,7 @@ def test_a_backbone_equals_torchvisions_features_module(backbone: str) -> None:
 @_needs_weights
 @pytest.mark.parametrize("backbone", _FILES)
 def test_real_weights_load_strictly(backbone: str) -> None:
-    state = weights_from_bytes((_WEIGHTS / _FILES[backbone]).read_bytes(), name=_FILES[backbone])
+    state = parse_weights((_WEIGHTS / _FILES[backbone]).read_bytes(), name=_FILES[backbone])
     ours = Backbone(_config(backbone))
     ours.load_features(state)
     assert torch.equal(ours.layers[0].weight, state.get("0.weight", state.get("features.0.weight")))
@@ -217,7 +222,7 @@ _STATE = {"0.weight": torch.arange(6.0).view(2, 3)}
     ids=["safetensors", "by-content", "zip", "legacy"],
 )
 def test_weight_files_are_read_by_content_and_extension(data: bytes, name: str) -> None:
-    assert torch.equal(weights_from_bytes(data, name=name)["0.weight"], _STATE["0.weight"])
+    assert torch.equal(parse_weights(data, name=name)["0.weight"], _STATE["0.weight"])
 
 
 class _Malicious:
@@ -236,7 +241,7 @@ def test_code_in_a_weight_file_is_refused_and_never_run(form: str, tmp_path: Pat
     payload = {"0.weight": _Malicious(target)}
     data = pickle.dumps(payload) if form == "bare" else _saved(payload, _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(ValueError, match="holds no readable weights"):
-        weights_from_bytes(data, name="w.pth")
+        parse_weights(data, name="w.pth")
     assert not target.exists()
 
 
@@ -258,13 +263,13 @@ def test_code_in_a_weight_file_is_refused_and_never_run(form: str, tmp_path: Pat
 )
 def test_hostile_weight_bytes_are_a_one_line_value_error(data: bytes, name: str) -> None:
     with pytest.raises(ValueError, match=name) as refusal:
-        weights_from_bytes(data, name=name)
+        parse_weights(data, name=name)
     assert "\n" not in str(refusal.value)
 
 
 def test_the_caffe_alexnet_has_no_download() -> None:
-    with pytest.raises(WeightsUnavailable, match=r"no ImageNet weights of alexnet_caffe: set weights to the path"):
-        imagenet_weights("alexnet_caffe")
+    with pytest.raises(WeightsUnavailableError, match=r"no ImageNet weights of alexnet_caffe: set weights to the path"):
+        fetch_imagenet_weights("alexnet_caffe")
 
 
 @pytest.fixture
@@ -285,8 +290,8 @@ def test_a_network_that_hangs_is_given_up_in_time(
     hub: Path, silent_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("model.network.weights._imagenet_urls", lambda: {"alexnet": silent_server})
-    with pytest.raises(WeightsUnavailable, match=r"timed out.*or to random"):
-        imagenet_weights("alexnet", timeout_s=0.2)
+    with pytest.raises(WeightsUnavailableError, match=r"timed out.*or to random"):
+        fetch_imagenet_weights("alexnet", timeout_s=0.2)
     assert list(hub.iterdir()) == []
 
 
@@ -296,15 +301,15 @@ def test_a_download_of_other_content_is_refused_and_not_kept(
     served = tmp_path / "alexnet-owt-7be5be79.pth"
     served.write_bytes(_saved(_STATE))
     monkeypatch.setattr("model.network.weights._imagenet_urls", lambda: {"alexnet": served.as_uri()})
-    with pytest.raises(WeightsUnavailable, match="expected 7be5be79"):
-        imagenet_weights("alexnet")
+    with pytest.raises(WeightsUnavailableError, match="expected 7be5be79"):
+        fetch_imagenet_weights("alexnet")
     assert list(hub.iterdir()) == []
 
 
 def test_imagenet_weights_come_from_torch_hubs_cache_without_a_network(hub: Path) -> None:
     hub.mkdir()
     (hub / "alexnet-owt-7be5be79.pth").write_bytes(_saved(_STATE))
-    assert torch.equal(imagenet_weights("alexnet")["0.weight"], _STATE["0.weight"])
+    assert torch.equal(fetch_imagenet_weights("alexnet")["0.weight"], _STATE["0.weight"])
 
 
 def test_random_weights_need_no_file() -> None:
@@ -325,6 +330,6 @@ def test_a_download_that_takes_too_long_in_all_is_given_up(
     served = tmp_path / "alexnet-owt-7be5be79.pth"
     served.write_bytes(_saved(_STATE))
     monkeypatch.setattr("model.network.weights._imagenet_urls", lambda: {"alexnet": served.as_uri()})
-    with pytest.raises(WeightsUnavailable, match="not done after 0 s"):
-        imagenet_weights("alexnet", total_s=0)
+    with pytest.raises(WeightsUnavailableError, match="not done after 0 s"):
+        fetch_imagenet_weights("alexnet", total_s=0)
     assert list(hub.iterdir()) == []

@@ -13,12 +13,12 @@ from model.detector import AttentDifferNet
 from model.network.attention import attention_kinds
 from model.network.backbone import Backbone
 from model.network.flow import Flow
-from model.network.rotation import Padding, rotated_views, scoring_angles, source_index
+from model.network.rotation import Padding, compute_source_index, list_scoring_angles, rotate_views
 from model.packed import view_layout
-from model.packed.backbone import PackedBackbone, _views_at_once
+from model.packed.backbone import PackedBackbone, _choose_views_at_once
 from model.packed.detector import PackedDetector
 from model.packed.flow import PackedFlow
-from model.packed.layers import PackedConvolution, PackedMaxPool, packed
+from model.packed.layers import PackedConvolution, PackedMaxPool, pack_layers
 from model.packed.view_layout import PIXEL_CHANNELS, ZERO_POINT, ViewLayout
 from tests.conftest import GPU
 from tests.model.test_detector import _config, _images
@@ -50,7 +50,7 @@ def _in_float32(detector: AttentDifferNet) -> AttentDifferNet:
 def _packed_features(detector: AttentDifferNet, photos: Tensor, *, views: int, device: str = "cpu") -> Tensor:
     backbone = PackedDetector(detector.to(device)).backbone
     with torch.inference_mode():
-        return backbone.pooled(photos.to(device), scoring_angles(views)).cpu()
+        return backbone.pooled(photos.to(device), list_scoring_angles(views)).cpu()
 
 
 def _first_convolution(backbone: PackedBackbone, photo: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def test_packed_features_are_float32s_up_to_bf16(device: str, backbone: str, kin
     attention = {stage: {"kind": kind} for stage in (stages[0], stages[-1])} if kind else {}
     detector = _detector(backbone=backbone, attention=attention)
     with torch.inference_mode():
-        expected = _in_float32(detector).pooled_features(rotated_views(_photos(), scoring_angles(5)))
+        expected = _in_float32(detector).pooled_features(rotate_views(_photos(), list_scoring_angles(5)))
     got = _packed_features(detector, _photos(), views=5, device=device)
     # bf16 keeps 8 bits: 0.4 % a rounding, and some ten layers of sums in which it partly averages out
     assert float((got - expected).norm() / expected.norm()) < 0.02
@@ -87,8 +87,10 @@ def test_packed_features_are_float32s_up_to_bf16(device: str, backbone: str, kin
 def test_options_of_the_backbone_reach_packed_features(parts: dict[str, object], padding: Padding) -> None:
     detector = _detector(**parts)
     with torch.inference_mode():
-        expected = _in_float32(detector).pooled_features(rotated_views(_photos(), scoring_angles(5), padding=padding))
-        other = _in_float32(_detector()).pooled_features(rotated_views(_photos(), scoring_angles(5)))
+        expected = _in_float32(detector).pooled_features(
+            rotate_views(_photos(), list_scoring_angles(5), padding=padding)
+        )
+        other = _in_float32(_detector()).pooled_features(rotate_views(_photos(), list_scoring_angles(5)))
     got = _packed_features(detector, _photos(), views=5)
     assert float((got - expected).norm() / expected.norm()) < 0.02
     assert other.shape != expected.shape or float((got - other).norm() / other.norm()) > 0.02
@@ -109,7 +111,7 @@ def test_blocks_hold_what_a_convolution_of_the_rotated_view_reads(
     convolution = nn.Conv2d(3, 2, kernel, stride=stride, padding=zeros)
     layout = ViewLayout(convolution, image_size=size, scales=2, padding=padding, mean=(7, 8, 9))
     images = _images(1, side=size)
-    turned = rotated_views(images, [angle], padding=padding)
+    turned = rotate_views(images, [angle], padding=padding)
     for scale, blocks in enumerate(layout.blocks):
         views = torch.empty(1, blocks.pixels, dtype=torch.int32)
         layout.views([(layout.pixels(images)[0], layout.rotation(angle, images.device))], scale=scale, into=views)
@@ -178,7 +180,7 @@ def test_a_packed_convolution_is_torchs_in_bf16(groups: int, *, relu: bool) -> N
 
 def test_a_layer_that_nobody_knows_is_refused() -> None:
     with pytest.raises(ValueError, match="can be packed"):
-        list(packed([nn.Sigmoid()]))
+        list(pack_layers([nn.Sigmoid()]))
 
 
 def test_a_packed_flow_keeps_its_stream_in_float32() -> None:
@@ -222,9 +224,9 @@ def test_a_packed_score_does_not_depend_on_the_photos_beside_it(device: str, vie
 def test_packed_features_do_not_depend_on_the_views_of_a_pass(at_once: list[int], views: int) -> None:
     backbone = PackedDetector(_detector()).backbone
     with torch.inference_mode():
-        expected = backbone.pooled(_photos(7), scoring_angles(views))
+        expected = backbone.pooled(_photos(7), list_scoring_angles(views))
         backbone._views_at_once = at_once
-        got = backbone.pooled(_photos(7), scoring_angles(views))
+        got = backbone.pooled(_photos(7), list_scoring_angles(views))
     torch.testing.assert_close(got, expected, rtol=0.01, atol=1e-3)  # a convolution of another shape rounds otherwise
 
 
@@ -233,24 +235,24 @@ def test_a_rotation_is_computed_once_for_all_scales_even_where_few_are_kept(monk
 
     def counted(size: int, angle: float, padding: Padding) -> Tensor:
         computed.append(angle)
-        return source_index(size, angle, padding)
+        return compute_source_index(size, angle, padding)
 
     monkeypatch.setattr(view_layout, "source_index", counted)
     monkeypatch.setattr(view_layout, "_KEPT_MAPS_BYTES", 1)
     _packed_features(_detector(), _photos(1), views=20)
-    assert computed == list(scoring_angles(20))
+    assert computed == list(list_scoring_angles(20))
 
 
 def test_a_gpus_passes_are_filled_up_with_fewer_views_than_one_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (2**36, 2**37))
-    at_once = _views_at_once(torch.device("cuda"), map_bytes=6_000_000, scales=3)
+    at_once = _choose_views_at_once(torch.device("cuda"), map_bytes=6_000_000, scales=3)
     assert at_once == [256, 256, 256]  # 256 latent vectors are a batch on a GPU: each scale is one pass of them
 
 
 def test_a_small_gpus_passes_fit_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (2**30, 2**32))
     # a quarter of 1 GiB holds 11 views of four maps of 6 MB
-    assert _views_at_once(torch.device("cuda"), map_bytes=6_000_000, scales=2) == [8, 8]
+    assert _choose_views_at_once(torch.device("cuda"), map_bytes=6_000_000, scales=2) == [8, 8]
 
 
 def test_dropout_plays_no_part_in_packed_scores() -> None:

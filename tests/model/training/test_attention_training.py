@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.config import OptimiserConfig
+from model.config import OptimizerConfig
 from model.detector import AttentDifferNet
-from model.network.gates import Gate, GateInput, deviation_from_identity, fitting_gate_inputs, recorded_gates
+from model.network.gates import Gate, GateInput, collect_gate_statistics, measure_gate_deviation, record_gates
 from model.network.scaling import fit_scaling
 from model.training.attention_pretext import fit_gate_inputs, pretrained_attention, train_attention
 from model.training.loop import train
@@ -20,7 +20,7 @@ from tests.model.training.test_training import _config, _ignore, _photos
 
 _PHOTOS = InMemory(_photos(24))
 _PRETEXT = {"steps": 12, "pairs": 6, "learning_rate": 1e-2, "identity_weight": 0.3}
-_ONE_EPOCH = OptimiserConfig(epochs=1, batch_size=20)
+_ONE_EPOCH = OptimizerConfig(epochs=1, batch_size=20)
 
 
 def _detector(kind: str = "se", **changes: object) -> AttentDifferNet:
@@ -113,9 +113,9 @@ def test_a_strong_identity_term_keeps_the_gates_at_one() -> None:
     deviations = []
     for detector in (free, held):
         train_attention(detector, [_PHOTOS], rng=_rng())
-        with recorded_gates(detector.backbone.attention) as gates, torch.no_grad():
+        with record_gates(detector.backbone.attention) as gates, torch.no_grad():
             detector.pooled_features(_PHOTOS.images)
-        deviations.append(float(deviation_from_identity(gates)))
+        deviations.append(float(measure_gate_deviation(gates)))
     assert deviations[1] < deviations[0] / 10
 
 
@@ -138,7 +138,7 @@ def test_gate_inputs_are_standardised_over_the_photos_and_change_no_gate_that_is
 def test_fitted_gate_inputs_have_mean_0_and_std_1_over_all_that_passed() -> None:
     inputs = GateInput(3)
     batches = torch.randn(4, 5, 3, 2, 2, generator=torch.Generator().manual_seed(0)) * 7 + 40
-    with fitting_gate_inputs(nn.ModuleList([inputs])):
+    with collect_gate_statistics(nn.ModuleList([inputs])):
         for batch in batches:
             inputs(batch)
     standardised = inputs(batches.flatten(0, 1))
@@ -148,13 +148,13 @@ def test_fitted_gate_inputs_have_mean_0_and_std_1_over_all_that_passed() -> None
 
 def test_a_dead_gate_input_stays_finite() -> None:
     inputs = GateInput(2)
-    with fitting_gate_inputs(nn.ModuleList([inputs])):
+    with collect_gate_statistics(nn.ModuleList([inputs])):
         inputs(torch.stack([torch.zeros(6), torch.arange(6.0)], dim=1).view(6, 2, 1, 1))
     assert float(inputs(torch.full((1, 2, 1, 1), 0.01)).abs().max()) < 2
 
 
 def test_every_gate_counts_the_same_in_the_deviation() -> None:
-    assert float(deviation_from_identity([torch.zeros(2, 100), torch.zeros(2, 1), torch.ones(2, 1)])) == 2.0
+    assert float(measure_gate_deviation([torch.zeros(2, 100), torch.zeros(2, 1), torch.ones(2, 1)])) == 2.0
     assert torch.equal(Gate(2.0)(torch.zeros(3)), torch.ones(3))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.config import OptimiserConfig
+from model.config import OptimizerConfig
 from model.detector import AttentDifferNet
 from model.training.guard import CollapseDetected, FeatureHealth, effective_rank, feature_health
 from model.training.loop import train
@@ -16,7 +16,7 @@ from model.training.metrics import EpochMetrics
 from model.training.photos import InMemory
 from tests.model.training.test_training import _config, _ignore, _photos
 
-_JOINT = OptimiserConfig(epochs=24, batch_size=12, learning_rate=1e-2)
+_JOINT = OptimizerConfig(epochs=24, batch_size=12, learning_rate=1e-2)
 
 
 def _features(rows: int = 200, columns: int = 12, *, seed: int = 0) -> Tensor:

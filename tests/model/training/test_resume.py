@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.config import OptimiserConfig
+from model.config import OptimizerConfig
 from model.detector import AttentDifferNet
 from model.training.checkpoint import CheckpointError, TrainingState, load_state, save_state
 from model.training.loop import Snapshot, train
@@ -16,14 +16,14 @@ from model.training.photos import InMemory
 from tests.model.training.test_training import _config, _ignore, _photos, _same_weights
 
 _PHOTOS = InMemory(_photos(8))
-_SETTINGS = OptimiserConfig(epochs=6, batch_size=4, learning_rate=1e-3)
+_SETTINGS = OptimizerConfig(epochs=6, batch_size=4, learning_rate=1e-3)
 
 
 class _Interrupted(Exception):  # noqa: N818
     pass
 
 
-def _interrupted_at(epoch: int, detector: AttentDifferNet, optimiser: OptimiserConfig) -> TrainingState:
+def _interrupted_at(epoch: int, detector: AttentDifferNet, optimiser: OptimizerConfig) -> TrainingState:
     states: list[TrainingState] = []
 
     def stop(metrics: EpochMetrics, snapshot: Snapshot) -> None:
@@ -68,7 +68,7 @@ def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(training: s
 
 def test_training_stops_when_held_out_photos_stop_getting_likelier_and_keeps_the_best_epoch() -> None:
     # 4 photos, a fast flow: it learns them by heart within a few epochs, and held-out photos get unlikelier.
-    settings = OptimiserConfig(epochs=200, batch_size=4, learning_rate=1e-2, patience=3)
+    settings = OptimizerConfig(epochs=200, batch_size=4, learning_rate=1e-2, patience=3)
     detector, photos, held_out = AttentDifferNet(_config()), InMemory(_photos(4)), InMemory(_photos(4, seed=5))
     snapshots: dict[int, TrainingState] = {}
 
@@ -87,7 +87,7 @@ def test_training_stops_when_held_out_photos_stop_getting_likelier_and_keeps_the
 
 
 def test_patience_survives_an_interruption() -> None:
-    settings = OptimiserConfig(epochs=60, batch_size=4, learning_rate=1e-2, patience=3)
+    settings = OptimizerConfig(epochs=60, batch_size=4, learning_rate=1e-2, patience=3)
     held_out = InMemory(_photos(4, seed=5))
     whole, resumed = AttentDifferNet(_config()), AttentDifferNet(_config())
     expected = train(whole, _PHOTOS, optimiser=settings, on_epoch=_ignore, validation=held_out)

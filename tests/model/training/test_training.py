@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from model.config import AttentionConfig, DetectorConfig, FlowConfig, OptimiserConfig
+from model.config import AttentionConfig, DetectorConfig, FlowConfig, OptimizerConfig
 from model.detector import AttentDifferNet
-from model.network.rotation import rotated_views, scoring_angles
+from model.network.rotation import list_scoring_angles, rotate_views
 from model.training.loop import Snapshot, train
 from model.training.metrics import EpochMetrics, TrainingDiverged
 from model.training.photos import InMemory
@@ -19,7 +19,7 @@ from model.training.splits import split_calibration
 from model.training.views import CachedViews, ComputedViews, training_views
 from model.training.workers import rank_share
 
-_SETTINGS = OptimiserConfig(epochs=3, batch_size=4, learning_rate=1e-3)
+_SETTINGS = OptimizerConfig(epochs=3, batch_size=4, learning_rate=1e-3)
 _FLOW = FlowConfig(blocks=2, hidden_width=16, hidden_layers=1)
 
 
@@ -48,7 +48,7 @@ def _ignore(_: EpochMetrics, _snapshot: Snapshot) -> None:
     pass
 
 
-def _trained(photos: Tensor, *, optimiser: OptimiserConfig = _SETTINGS, **changes: object) -> AttentDifferNet:
+def _trained(photos: Tensor, *, optimiser: OptimizerConfig = _SETTINGS, **changes: object) -> AttentDifferNet:
     detector = AttentDifferNet(_config(**changes))
     train(detector, InMemory(photos), optimiser=optimiser, on_epoch=_ignore)
     return detector
@@ -86,9 +86,9 @@ def test_training_changes_the_flow_and_leaves_backbone_and_attention_alone() -> 
 
 def test_training_is_adam_on_the_mean_negative_log_likelihood() -> None:
     # All photos in one step and all scoring views drawn, so that every step sees the same set and a plain loop can too.
-    settings, photos = OptimiserConfig(epochs=3, batch_size=6), _photos()
+    settings, photos = OptimizerConfig(epochs=3, batch_size=6), _photos()
     expected = AttentDifferNet(_config()).eval()
-    pooled = expected.pooled_features(rotated_views(photos, scoring_angles(4))).detach()
+    pooled = expected.pooled_features(rotate_views(photos, list_scoring_angles(4))).detach()
     expected.fit_feature_scaling(pooled)
     adam = torch.optim.Adam(expected.flow.parameters(), lr=2e-4, betas=(0.8, 0.8), eps=1e-4, weight_decay=1e-5)
     for _ in range(3):
@@ -145,7 +145,7 @@ def test_precomputed_features_are_those_of_the_same_view_computed_on_the_fly() -
     cached = training_views(detector, InMemory(photos))
     drawn = cached.draw(np.random.default_rng(0))
     chosen = torch.tensor([5, 0, 3])
-    angles = torch.tensor(scoring_angles(4))[drawn[chosen]]
+    angles = torch.tensor(list_scoring_angles(4))[drawn[chosen]]
 
     on_the_fly = ComputedViews(detector, InMemory(photos)).pooled(chosen, angles)
 
@@ -158,7 +158,7 @@ def test_precomputed_features_are_those_that_scoring_computes() -> None:
     cached = training_views(detector, InMemory(photos))
     assert isinstance(cached, CachedViews)
     with torch.no_grad():
-        scored = detector.pooled_features(rotated_views(photos, scoring_angles(7)))
+        scored = detector.pooled_features(rotate_views(photos, list_scoring_angles(7)))
     torch.testing.assert_close(cached.features.flatten(0, 1), scored, rtol=1e-5, atol=1e-6)  # rounding, as above
 
 
@@ -194,7 +194,7 @@ def test_the_shares_of_all_workers_are_the_global_batch(count: int, world_size: 
 @pytest.mark.parametrize("world_size", [2, 5])
 def test_the_mean_gradient_over_workers_is_that_of_one_worker(angles: str, world_size: int) -> None:
     # 3 photos in one step: 2 workers get 2 + 1, and of 5 workers two get none. The step leaves its gradients behind.
-    one_step = OptimiserConfig(epochs=1, batch_size=3, weight_decay=0)
+    one_step = OptimizerConfig(epochs=1, batch_size=3, weight_decay=0)
 
     def gradient(rank: int, world_size: int) -> Tensor:
         detector = AttentDifferNet(_config(train_angles=angles))
@@ -244,7 +244,7 @@ class _FiniteLossNanGradient(nn.Module):
 
 
 def test_weights_ruined_by_the_last_step_are_reported_although_the_loss_was_finite() -> None:
-    one_step = OptimiserConfig(epochs=1, batch_size=6)
+    one_step = OptimizerConfig(epochs=1, batch_size=6)
     with pytest.raises(TrainingDiverged, match="a weight is not finite") as report:
         train(
             AttentDifferNet(_config()),
