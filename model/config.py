@@ -5,7 +5,7 @@ The papers are AttentDifferNet (arXiv 2401.08686, arXiv 2311.02747) and DifferNe
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -26,6 +26,11 @@ Precision = Literal["fp32", "bf16"]
 
 BackboneName = Literal["alexnet", "alexnet_caffe", "squeezenet1_0"]
 
+AttentionKind = Literal["se", "cbam", "eca"]
+
+ATTENTION_KINDS: tuple[AttentionKind, ...] = get_args(AttentionKind)
+"""Kinds of attention; `model.network.attention` builds each."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,7 +39,7 @@ class _Frozen(BaseModel):
 class AttentionConfig(_Frozen):
     """One attention block after one stage."""
 
-    kind: str = Field(description="a registered attention kind: se, cbam, eca")
+    kind: AttentionKind = Field(description="which attention")
     reduction: int = Field(16, ge=1, description="channel reduction ratio r of the gate's bottleneck (C/r units, >= 1)")
     gate: Literal["identity", "sigmoid"] = Field(
         "identity",
@@ -42,15 +47,6 @@ class AttentionConfig(_Frozen):
         "sigmoid: the published gate at seeded random initialisation",
     )
     spatial_kernel: int = Field(7, ge=1, le=31, description="side in pixels of CBAM's spatial convolution, odd")
-
-    @field_validator("kind")
-    @classmethod
-    def _kind_is_registered(cls, kind: str) -> str:
-        from model.network.attention import attention_kinds  # torch is only needed once a kind is named
-
-        if kind not in attention_kinds():
-            raise ValueError(f"unknown attention kind {kind!r}, expected one of {', '.join(attention_kinds())}")
-        return kind
 
     @field_validator("spatial_kernel")
     @classmethod

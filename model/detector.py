@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,6 @@ from model.network.backbone import Backbone
 from model.network.flow import VECTORS_PER_PASS, Flow, compute_mean_squared_latents, compute_nll
 from model.network.rotation import list_scoring_angles, rotate_views
 from model.network.scaling import Scaling, fit_scaling
-
-if TYPE_CHECKING:
-    from model.packed.detector import PackedDetector
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -69,7 +65,7 @@ class AttentDifferNet(nn.Module):
         Raises:
             ValueError: images of another type or shape.
         """
-        self._check_images(images)
+        check_images(images, side_px=self.config.image_size)
         device = self.image_mean.device
         pixels = images.to(device, torch.float32, memory_format=torch.channels_last)
         normalised = (pixels / 255).sub_(self.image_mean).div_(self.image_std)
@@ -113,7 +109,9 @@ class AttentDifferNet(nn.Module):
         return compute_nll(*self.flow(features))
 
     def score(self, images: Tensor, *, conv_batch: int = 16, flow_batch: int = VECTORS_PER_PASS) -> Tensor:
-        """Scores images, uint8 (B, 3, S, S) RGB; higher is more anomalous.
+        """Scores images, uint8 (B, 3, S, S) RGB, in float32; higher is more anomalous.
+
+        `model.packed.detector.build_scorer` gives what scores in either precision, and faster in bf16.
 
         The backbone sees chunks of exactly ``conv_batch`` views, the last one padded, so that neither a score nor the
         choice of a convolution algorithm depends on the size of the batch. Features are buffered: the flow is memory
@@ -128,16 +126,19 @@ class AttentDifferNet(nn.Module):
             float64 (B,), the mean of z^2 over views and dimensions; without the Jacobian, as in DifferNet.
 
         Raises:
-            ValueError: images of another type or shape, or a batch size below 1.
+            ValueError: a bf16 detector, images of another type or shape, or a batch size below 1.
         """
-        self._check_images(images)
+        if self.config.precision != "fp32":
+            raise ValueError(
+                f"score computes in fp32, this detector is {self.config.precision}: take "
+                "model.packed.detector.build_scorer(detector).score(images), for p-values hold for one arithmetic alone"
+            )
+        check_images(images, side_px=self.config.image_size)
         if min(conv_batch, flow_batch) < 1:
             raise ValueError(f"conv_batch and flow_batch must be >= 1, got {conv_batch} and {flow_batch}")
         if len(images) == 0:
             return torch.empty(0, dtype=torch.float64, device=self.image_mean.device)
-        if self.config.precision == "bf16":
-            return self.packed().score(images.to(self.image_mean.device))
-        with torch.inference_mode(), _use_evaluation_mode(self):
+        with torch.inference_mode(), use_evaluation_mode(self):
             chunks = self._make_view_chunks(images.to(self.image_mean.device), conv_batch)
             pooled = torch.cat([self._pool_padded(chunk, conv_batch) for chunk in chunks])
             return self.score_pooled(pooled.view(len(images), -1, self.feature_dim), flow_batch=flow_batch)
@@ -147,21 +148,10 @@ class AttentDifferNet(nn.Module):
 
         For whoever scores the same photos with several flows on one extractor.
         """
-        with torch.inference_mode(), _use_evaluation_mode(self):
+        with torch.inference_mode(), use_evaluation_mode(self):
             scaled = self.scale_features(pooled.flatten(0, 1))
             squared = compute_mean_squared_latents(self.flow.latents, scaled, vectors_per_pass=flow_batch)
             return squared.view(len(pooled), -1).mean(1)
-
-    def scorer(self) -> AttentDifferNet | PackedDetector:
-        """What scores batch after batch with the weights as they are now: the detector, or with bf16 what it packs."""
-        return self.packed() if self.config.precision == "bf16" else self
-
-    def packed(self) -> PackedDetector:
-        """What scores in bf16, with copies of the weights as they are now; worth keeping for more than one batch."""
-        from model.packed.detector import PackedDetector  # training does not need it
-
-        with torch.no_grad(), _use_evaluation_mode(self):
-            return PackedDetector(self)
 
     def _make_view_chunks(self, images: Tensor, conv_batch: int) -> Iterator[Tensor]:
         """All views, image by image, in chunks of ``conv_batch``, the last one maybe smaller; few exist at a time."""
@@ -180,17 +170,18 @@ class AttentDifferNet(nn.Module):
         padded = torch.cat([views, padding]) if len(padding) else views
         return self.pooled_features(padded)[: len(views)]
 
-    def _check_images(self, images: Tensor) -> None:
-        side = self.config.image_size
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, side, side):
-            raise ValueError(
-                f"needed uint8 images of shape (N, 3, {side}, {side}), got {images.dtype} {tuple(images.shape)}"
-            )
+
+def check_images(images: Tensor, *, side_px: int) -> None:
+    """Raises ValueError unless ``images`` are uint8 (N, 3, side_px, side_px)."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, side_px, side_px):
+        raise ValueError(
+            f"needed uint8 images of shape (N, 3, {side_px}, {side_px}), got {images.dtype} {tuple(images.shape)}"
+        )
 
 
 @contextmanager
-def _use_evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; each submodule gets its own mode back, as they may differ."""
+def use_evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Sets evaluation mode inside the block; each submodule gets its own mode back, as they may differ."""
     were_training = [part for part in module.modules() if part.training]
     module.eval()
     try:

@@ -118,7 +118,7 @@ def cluster(s3_environment: str | None) -> Iterator[str]:
     """The session's one Ray; its address. More CPU slots than cores, or the stages would starve each other."""
     import ray
 
-    from jobs.storage.objects import worker_environment
+    from jobs import storage
 
     os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -129,7 +129,7 @@ def cluster(s3_environment: str | None) -> Iterator[str]:
             context = ray.init(
                 num_cpus=8,
                 num_gpus=2,  # logical ones, for tests of how they are shared
-                runtime_env={"env_vars": worker_environment()},
+                runtime_env={"env_vars": storage.worker_environment()},
                 object_store_memory=600_000_000,
                 include_dashboard=False,
                 log_to_driver=False,

@@ -24,6 +24,7 @@ from model.config import DetectorConfig, OptimizerConfig, Precision
 from model.detector import AttentDifferNet
 from model.hardware import has_fast_bf16
 from model.image import decode_image
+from model.packed.detector import build_scorer
 from model.statistics.evaluation import auroc
 from model.training.loop import train
 from model.training.photos import InMemory
@@ -108,7 +109,7 @@ def _compare(request: FidelityRequest, uri: str, weights: dict[str, torch.Tensor
     if precision == "bf16":
         fast = AttentDifferNet(exact.config.model_copy(update={"precision": precision})).eval()
         fast.load_state_dict(exact.state_dict())
-    scorer = fast.scorer()
+    scorer = build_scorer(fast)
     chunks = []
     for start in range(0, len(tests), request.repeat_photos):
         some = tests[start : start + request.repeat_photos]

@@ -22,6 +22,7 @@ from jobs import storage
 from jobs.errors import JobError
 from model.artifact import load_artifact
 from model.image import decode_image
+from model.packed.detector import build_scorer
 from model.process import keep_freed_memory, prepare_process
 
 _VECTORS_PER_BATCH = 256
@@ -71,7 +72,7 @@ def _work(share: _Share, barrier: Barrier, rates: Queue[float]) -> None:
     prepare_process()
     keep_freed_memory()
     detector = load_artifact(share.folder).detector
-    scorer = detector.scorer()
+    scorer = build_scorer(detector)
     size, batch = detector.config.image_size, max(4, _VECTORS_PER_BATCH // detector.config.views)
 
     def score(uris: Sequence[str]) -> None:

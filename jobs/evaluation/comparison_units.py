@@ -30,6 +30,7 @@ from jobs.tables.schema import Status
 from model.baselines import score_baseline
 from model.config import DetectorConfig, OptimizerConfig
 from model.detector import AttentDifferNet
+from model.packed.detector import build_scorer
 from model.process import prepare_process
 from model.training.attention_pretext import pretrained_attention
 from model.training.loop import train
@@ -200,7 +201,7 @@ def _tested(
             on_epoch=lambda metrics, snapshot: None,
             attention=attention,
         )
-        return [epoch.as_json() for epoch in epochs], detector.score(test_images).numpy()
+        return [epoch.as_json() for epoch in epochs], build_scorer(detector).score(test_images).numpy()
     scores = score_baseline(
         unit.variant, unit.detector, weights=weights, train=train_images, test=test_images, seed=unit.seed or 0
     )

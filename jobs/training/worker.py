@@ -25,6 +25,7 @@ from jobs.training.units import Task
 from model.artifact import save_artifact
 from model.detector import AttentDifferNet
 from model.network.rotation import list_scoring_angles
+from model.packed.detector import build_scorer
 from model.process import prepare_process
 from model.statistics.calibration import Calibration
 from model.training.checkpoint import TrainingState, load_state, save_state
@@ -187,7 +188,7 @@ def _scores(detector: AttentDifferNet, photos: BlockPhotos, *, rank: int, world_
     """Scores of every ``world_size``-th photo; as many at a time as the flow likes at least."""
     mine = torch.arange(len(photos))[rank::world_size]
     batches = torch.split(mine, max(1, _SCORED_VECTORS // detector.config.views)) if len(mine) else ()
-    scorer = detector.scorer()
+    scorer = build_scorer(detector)
     return [float(score) for batch in batches for score in scorer.score(photos.take(batch))]
 
 

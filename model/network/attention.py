@@ -1,4 +1,4 @@
-"""Attention blocks for convolutional feature maps, and the registry that builds them by name.
+"""Attention blocks for convolutional feature maps, and what builds them by name.
 
 Squeeze-and-Excitation (arXiv 1709.01507), CBAM (arXiv 1807.06521) and ECA (arXiv 1910.03151). The published gate is
 sigmoid(u) at random initialisation. On a frozen backbone, where no classification loss ever trains the gates, that
@@ -9,64 +9,18 @@ exactly 1, an untrained block changes nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from model.config import AttentionConfig
+from model.config import AttentionConfig, AttentionKind
 from model.network.gates import Gate, GateInput
 
 GateStart = Literal["identity", "sigmoid"]
-AttentionBuilder = Callable[[AttentionConfig, int], nn.Module]
 Setting = Literal["reduction", "spatial_kernel"]
-
-_BUILDERS: dict[str, AttentionBuilder] = {}
-_SETTINGS: dict[str, tuple[Setting, ...]] = {}
-
-
-def register_attention(
-    kind: str, *, settings: tuple[Setting, ...] = ()
-) -> Callable[[AttentionBuilder], AttentionBuilder]:
-    """Decorates a builder ``(config, channels) -> module`` of the attention kind ``kind``.
-
-    The module maps (N, channels, H, W) to the same shape and type, for every H, W >= 1: scoring gives it bf16 maps, its
-    own weights stay float32. What it makes with
-    :class:`model.network.gates.Gate` and :class:`model.network.gates.GateInput` takes part in attention training and
-    is watched by
-    the collapse guard.
-
-    Args:
-        kind: its name in configurations.
-        settings: the fields of AttentionConfig that the builder reads beside ``gate``: a search varies no others.
-
-    Raises:
-        ValueError: the kind is taken.
-    """
-
-    def register(builder: AttentionBuilder) -> AttentionBuilder:
-        if kind in _BUILDERS:
-            raise ValueError(f"attention kind {kind!r} is registered already, choose another name")
-        _BUILDERS[kind], _SETTINGS[kind] = builder, settings
-        return builder
-
-    return register
-
-
-def get_attention_settings(kind: str) -> tuple[Setting, ...]:
-    """The fields of AttentionConfig that blocks of a registered kind depend on, beside ``gate``."""
-    return _SETTINGS[kind]
-
-
-def attention_kinds() -> tuple[str, ...]:
-    """Returns the registered kinds, in order of registration."""
-    return tuple(_BUILDERS)
-
-
-def build_attention(config: AttentionConfig, channels: int) -> nn.Module:
-    """Builds the block ``config`` for feature maps of ``channels`` channels, initialised from torch's generator."""
-    return _BUILDERS[config.kind](config, channels)
 
 
 def _zero(layer: nn.Conv2d) -> None:
@@ -185,16 +139,22 @@ def compute_eca_kernel(channels: int) -> int:
     return kernel if kernel % 2 else kernel + 1
 
 
-@register_attention("se", settings=("reduction",))
-def _build_squeeze_excitation(config: AttentionConfig, channels: int) -> nn.Module:
-    return SqueezeExcitation(channels, reduction=config.reduction, gate=config.gate)
+ATTENTION: Mapping[AttentionKind, tuple[Callable[..., nn.Module], tuple[Setting, ...]]] = MappingProxyType(
+    {
+        "se": (SqueezeExcitation, ("reduction",)),
+        "cbam": (CBAM, ("reduction", "spatial_kernel")),
+        "eca": (EfficientChannelAttention, ()),
+    }
+)
+"""Kind -> its block, and the fields of AttentionConfig that it reads beside ``gate``: a search varies no others.
+
+A block maps (N, channels, H, W) to the same shape and type, for every H, W >= 1: scoring gives it bf16 maps, its own
+weights stay float32. It is made of `model.network.gates.Gate` and `model.network.gates.GateInput`, so that it can be
+trained and watched.
+"""
 
 
-@register_attention("cbam", settings=("reduction", "spatial_kernel"))
-def _build_cbam(config: AttentionConfig, channels: int) -> nn.Module:
-    return CBAM(channels, reduction=config.reduction, spatial_kernel=config.spatial_kernel, gate=config.gate)
-
-
-@register_attention("eca")
-def _build_eca(config: AttentionConfig, channels: int) -> nn.Module:
-    return EfficientChannelAttention(channels, gate=config.gate)
+def build_attention(config: AttentionConfig, channels: int) -> nn.Module:
+    """Builds the block ``config`` for feature maps of ``channels`` channels, initialised from torch's generator."""
+    block, settings = ATTENTION[config.kind]
+    return block(channels, gate=config.gate, **{name: getattr(config, name) for name in settings})

@@ -5,18 +5,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from model.detector import AttentDifferNet, check_images, use_evaluation_mode
 from model.network.flow import compute_mean_squared_latents
 from model.network.rotation import list_scoring_angles
 from model.packed.backbone import PackedBackbone
 from model.packed.flow import PackedFlow
-
-if TYPE_CHECKING:
-    from model.detector import AttentDifferNet
 
 
 class PackedDetector:
@@ -39,6 +35,7 @@ class PackedDetector:
             mean=detector.image_mean.flatten(),
             std=detector.image_std.flatten(),
         )
+        self._image_size, self._device = detector.config.image_size, detector.image_mean.device
         self._angles = list_scoring_angles(detector.config.views)
         self._scaling = detector.feature_scaling()
         self._flow = PackedFlow(detector.flow)
@@ -50,13 +47,31 @@ class PackedDetector:
 
     @torch.inference_mode()
     def score(self, images: Tensor) -> Tensor:
-        """Scores images, uint8 (B, 3, S, S) RGB on the detector's device; as `AttentDifferNet.score` does.
+        """Scores images, uint8 (B, 3, S, S) RGB; as `AttentDifferNet.score` does.
+
+        Args:
+            images: on any device; they are moved to the detector's.
 
         Returns:
             float64 (B,), the mean of z^2 over views and dimensions.
+
+        Raises:
+            ValueError: images of another type or shape.
         """
+        check_images(images, side_px=self._image_size)
         if len(images) == 0:
-            return torch.empty(0, dtype=torch.float64, device=images.device)
-        pooled = self.backbone.pooled(images, self._angles)
+            return torch.empty(0, dtype=torch.float64, device=self._device)
+        pooled = self.backbone.pooled(images.to(self._device), self._angles)
         squared = compute_mean_squared_latents(self._flow.latents, self._scaling.apply(pooled))
         return squared.view(len(images), -1).mean(1)
+
+
+def build_scorer(detector: AttentDifferNet) -> AttentDifferNet | PackedDetector:
+    """Builds what scores batch after batch in the detector's precision, with the weights as they are now.
+
+    With fp32 that is the detector itself, with bf16 a `PackedDetector`, which is worth keeping for more than one batch.
+    """
+    if detector.config.precision == "fp32":
+        return detector
+    with torch.no_grad(), use_evaluation_mode(detector):
+        return PackedDetector(detector)

@@ -16,7 +16,6 @@ import pytest
 
 from jobs import storage
 from jobs.scoring.record import published_rows, read_record, staging
-from jobs.storage.objects import worker_environment
 from tests.faults.test_faults import PHOTOS, _assert_every_image_once, _staged_files, _wait_for, archive
 
 __all__ = ["archive"]  # a fixture
@@ -33,7 +32,7 @@ def nodes(bucket: str, detectors: str) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in worker_environment().items():
+        for name, value in storage.worker_environment().items():
             patch.setenv(name, value)
         running = Cluster(
             initialize_head=True,

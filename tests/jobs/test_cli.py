@@ -83,7 +83,7 @@ def test_a_wrong_score_request_names_the_field(argv: list[str], said: str) -> No
     [
         ([*TRAIN, "--variant", "attentdiffernet_xx"], "differnet, attentdiffernet_se, attentdiffernet_cbam"),
         ([*TRAIN, "--detector.attention", '{"pool9": {"kind": "se"}}'], "no stage 'pool9'"),
-        ([*TRAIN, "--detector.attention", '{"pool1": {"kind": "xx"}}'], "unknown attention kind 'xx'"),
+        ([*TRAIN, "--detector.attention", '{"pool1": {"kind": "xx"}}'], "'se', 'cbam' or 'eca'"),
         ([*TRAIN, "--detector.image-size", "100", "--detector.scales", "4"], "image_size"),
         ([*TRAIN, "--workers", "30"], "batch_size"),
     ],

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from jobs.cli import parse_config
 from jobs.errors import RequestError
 from model.config import BACKBONE_STAGES, PRESETS, DetectorConfig, OptimizerConfig, get_preset
-from model.network.attention import get_attention_settings
+from model.network.attention import ATTENTION
 from tuning.config import SearchConfig
 from tuning.space.config import SpaceConfig
 from tuning.space.dimensions import Range, choose, contains
@@ -83,7 +83,7 @@ def test_a_parameter_exists_only_where_it_has_an_effect(seed: int) -> None:
         name.split(".")[1] for name in trial.params if name.startswith("attention.") and name.endswith("reduction")
     }
     assert blocks == {
-        stage for stage, block in point.detector.attention.items() if "reduction" in get_attention_settings(block.kind)
+        stage for stage, block in point.detector.attention.items() if "reduction" in ATTENTION[block.kind][1]
     }
     kernels = {name.split(".")[1] for name in trial.params if name.endswith("spatial_kernel")}
     assert kernels == {stage for stage, block in point.detector.attention.items() if block.kind == "cbam"}

@@ -29,6 +29,7 @@ from jobs.storage import uris
 from jobs.tables.schema import EVALUATED
 from model.artifact import save_artifact
 from model.detector import AttentDifferNet
+from model.packed.detector import build_scorer
 from model.process import prepare_process
 from model.statistics.calibration import Calibration
 from tuning.choice.finalists import outcome_of
@@ -163,7 +164,7 @@ def _trained(unit: FinalUnit, share: FinalTask, trials: Trials, test: SearchPhot
     detector = built(config, ray.get(trials.shared.weights)).to("cuda" if has_gpu else "cpu")
     extractor = Extractor(photos, trials.shared.photos_hash, trials.shared.cache)
     judgement, history = trained_and_judged(detector, unit.point.optimiser, extractor)
-    scores = detector.score(as_tensor(test.labelled)).cpu()
+    scores = build_scorer(detector).score(as_tensor(test.labelled)).cpu()
     metrics = {
         "category": share.category,
         "lineage": {**share.origin, "seed": config.seed},

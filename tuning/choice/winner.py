@@ -17,6 +17,7 @@ from jobs.tables.schema import Status
 from model.artifact import load_artifact
 from model.config import DetectorConfig
 from model.image import ImageError, decode_image
+from model.packed.detector import build_scorer
 from tuning.choice.final import TUNED
 from tuning.choice.finalists import Finalist
 from tuning.config import SearchConfig
@@ -106,6 +107,7 @@ def _best_preset(rows: pa.Table) -> str:
 def _scored(config: SearchConfig, detector_id: str, manifest: pa.Table, *, schema: pa.Schema) -> pa.Table:
     """EVALUATED rows of a registered detector, scored here, in the driver; seed None stands for every seed."""
     detector = load_artifact(registry.fetch(config.registry, config.category, detector_id=detector_id)).detector
+    scorer = build_scorer(detector)
     found = []
     for row in manifest.to_pylist():
         score, error = None, None
@@ -113,7 +115,7 @@ def _scored(config: SearchConfig, detector_id: str, manifest: pa.Table, *, schem
             image = decode_image(
                 storage.read(row["uri"]), size=detector.config.image_size, max_pixels=config.max_pixels
             )
-            score = float(np.asarray(detector.score(image[None]))[0])
+            score = float(np.asarray(scorer.score(image[None]))[0])
         except ImageError as problem:
             error = f"{problem.code}: {problem.detail}"
         found.append(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from jobs.config import merge
-from model.config import BACKBONE_STAGES, MIN_BACKBONE_PX, DetectorConfig, OptimizerConfig
+from model.config import ATTENTION_KINDS, BACKBONE_STAGES, MIN_BACKBONE_PX, DetectorConfig, OptimizerConfig
 from tuning.space.config import SpaceConfig
 from tuning.space.dimensions import Dimension, Range, Value, is_fixed, values
 
@@ -68,7 +68,7 @@ def point(pick: Pick, space: SpaceConfig, base: Point) -> Point:
 
 
 def _attention(pick: Pick, space: SpaceConfig, base: DetectorConfig) -> dict[str, Any]:
-    from model.network.attention import get_attention_settings  # torch is only needed once a point is asked for
+    from model.network.attention import ATTENTION  # torch is only needed once a point is asked for
 
     stages = BACKBONE_STAGES[base.backbone]
     pooled = pick("feature_stage", feature_stages(space, base), "detector.feature_stage")
@@ -83,7 +83,7 @@ def _attention(pick: Pick, space: SpaceConfig, base: DetectorConfig) -> dict[str
         if kind != NONE:
             found[stage] = {"kind": kind} | {
                 name: pick(f"{field}.{kind}.{name}", getattr(space, name), f"detector.{field}.{name}")
-                for name in get_attention_settings(kind)
+                for name in ATTENTION[kind][1]
             }
     chosen: dict[str, Any] = {"feature_stage": pooled, "attention": found, "attention_training": "frozen"}
     if found:
@@ -112,9 +112,7 @@ def _pixels(pick: Pick, space: SpaceConfig, base: DetectorConfig) -> dict[str, A
 
 def kinds(space: SpaceConfig) -> Sequence[str]:
     """The kinds of attention to choose from, `NONE` among them by default."""
-    from model.network.attention import attention_kinds
-
-    return [str(kind) for kind in space.kinds] if space.kinds is not None else [NONE, *attention_kinds()]
+    return [str(kind) for kind in space.kinds] if space.kinds is not None else [NONE, *ATTENTION_KINDS]
 
 
 def feature_stages(space: SpaceConfig, base: DetectorConfig) -> Sequence[Value]:
@@ -144,10 +142,8 @@ def check_space(space: SpaceConfig, base: Point) -> None:
     Raises:
         ValueError: one line: which values do not go together.
     """
-    from model.network.attention import attention_kinds
-
     known = {
-        "kinds": (kinds(space), [NONE, *attention_kinds()]),
+        "kinds": (kinds(space), [NONE, *ATTENTION_KINDS]),
         "stages": (space.stages or [], BACKBONE_STAGES[base.detector.backbone]),
         "feature_stage": (feature_stages(space, base.detector), [None, *BACKBONE_STAGES[base.detector.backbone]]),
         "attention_training": (space.attention_training or [], ["pretext", "joint", "frozen"]),

@@ -18,6 +18,7 @@ from jobs.evaluation.comparison_config import ComparisonConfig
 from model.config import DetectorConfig
 from model.detector import AttentDifferNet
 from model.image import ImageError, decode_image
+from model.packed.detector import build_scorer
 from model.training.attention_pretext import pretrained_attention
 from model.training.guard import CollapseDetected
 from model.training.loop import Snapshot, train
@@ -130,7 +131,7 @@ def _decoded(files: Sequence[Path], *, size: int) -> Tensor:
 def _scoring(detector: AttentDifferNet, *, batch_photos: int) -> Score:
     """Decode and score, batch by batch, without Ray: one process, as `Engine.predict` is."""
     size = detector.config.image_size
-    scorer = detector.packed() if detector.config.precision == "bf16" else detector
+    scorer = build_scorer(detector)
 
     def score(folder: Path) -> npt.NDArray[np.float64]:
         files = sorted(folder.iterdir())

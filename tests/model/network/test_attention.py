@@ -6,18 +6,17 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 import torchvision
+from pydantic import ValidationError
 from torch import Tensor
 
-from model.config import AttentionConfig
+from model.config import ATTENTION_KINDS, AttentionConfig, AttentionKind
 from model.network.attention import (
+    ATTENTION,
     CBAM,
     EfficientChannelAttention,
     SqueezeExcitation,
-    attention_kinds,
     build_attention,
     compute_eca_kernel,
-    get_attention_settings,
-    register_attention,
 )
 
 
@@ -149,7 +148,7 @@ def test_a_kind_depends_on_the_settings_that_it_names_and_on_no_other(kind: str)
     changed = {
         name for name, value in {"reduction": 4, "spatial_kernel": 3}.items() if shapes(**{name: value}) != plain
     }
-    assert changed == set(get_attention_settings(kind))
+    assert changed == set(ATTENTION[kind][1])
 
 
 @pytest.mark.parametrize("block", [SqueezeExcitation(8, reduction=16), CBAM(8, reduction=16)])
@@ -161,17 +160,15 @@ def test_the_bottleneck_has_channels_over_reduction_units() -> None:
     assert SqueezeExcitation(256, reduction=16).fc1.out_channels == 16
 
 
-def test_the_papers_kinds_are_registered() -> None:
-    assert {"se", "cbam", "eca"} <= set(attention_kinds())
+@pytest.mark.parametrize("kind", ATTENTION_KINDS)
+def test_every_kind_of_a_configuration_is_built(kind: AttentionKind) -> None:
+    assert isinstance(build_attention(AttentionConfig(kind=kind), 4), ATTENTION[kind][0])
 
 
-def test_a_new_kind_is_built_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.network.attention._BUILDERS", {})
-    monkeypatch.setattr("model.network.attention._SETTINGS", {})
-    register_attention("none")(lambda config, channels: torch.nn.Identity())
-    assert isinstance(build_attention(AttentionConfig(kind="none"), 4), torch.nn.Identity)
+def test_nothing_is_built_that_no_configuration_can_name() -> None:
+    assert tuple(ATTENTION) == ATTENTION_KINDS
 
 
-def test_a_kind_is_registered_once_only() -> None:
-    with pytest.raises(ValueError, match="'se' is registered already"):
-        register_attention("se")(lambda config, channels: torch.nn.Identity())
+def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValidationError, match="'se', 'cbam' or 'eca'"):
+        AttentionConfig.model_validate({"kind": "none"})

@@ -16,8 +16,7 @@ import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 import torchvision
 from torch import Tensor
 
-from model.config import BACKBONE_STAGES, AttentionConfig, DetectorConfig
-from model.network.attention import attention_kinds
+from model.config import ATTENTION_KINDS, BACKBONE_STAGES, AttentionConfig, DetectorConfig
 from model.network.backbone import Backbone
 from model.network.weights import (
     WeightsUnavailableError,
@@ -113,7 +112,7 @@ def test_feature_dim_is_scales_times_channels(backbone: str, scales: int, dim: i
     assert (ours.feature_dim, ours(_images(256, count=1)).shape) == (dim, (1, dim))
 
 
-@pytest.mark.parametrize("kind", attention_kinds())
+@pytest.mark.parametrize("kind", ATTENTION_KINDS)
 @pytest.mark.parametrize(("backbone", "stage"), [(b, s) for b, stages in BACKBONE_STAGES.items() for s in stages])
 def test_every_attention_kind_acts_after_every_stage(backbone: str, stage: str, kind: str) -> None:
     attention = {stage: AttentionConfig(kind=kind, gate="sigmoid")}
@@ -123,7 +122,7 @@ def test_every_attention_kind_acts_after_every_stage(backbone: str, stage: str, 
 
 
 @pytest.mark.parametrize("backbone", BACKBONE_STAGES)
-@pytest.mark.parametrize("kind", attention_kinds())
+@pytest.mark.parametrize("kind", ATTENTION_KINDS)
 def test_identity_gates_after_all_stages_change_no_bit(backbone: str, kind: str) -> None:
     attention = {stage: AttentionConfig(kind=kind) for stage in BACKBONE_STAGES[backbone]}
     attended = Backbone(_config(backbone, attention=attention))

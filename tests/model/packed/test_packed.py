@@ -8,15 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from model.config import BACKBONE_STAGES, DetectorConfig
+from model.config import ATTENTION_KINDS, BACKBONE_STAGES, DetectorConfig
 from model.detector import AttentDifferNet
-from model.network.attention import attention_kinds
 from model.network.backbone import Backbone
 from model.network.flow import Flow
 from model.network.rotation import Padding, compute_source_index, list_scoring_angles, rotate_views
 from model.packed import view_layout
 from model.packed.backbone import PackedBackbone, _choose_views_at_once
-from model.packed.detector import PackedDetector
+from model.packed.detector import PackedDetector, build_scorer
 from model.packed.flow import PackedFlow
 from model.packed.layers import PackedConvolution, PackedMaxPool, pack_layers
 from model.packed.view_layout import PIXEL_CHANNELS, ZERO_POINT, ViewLayout
@@ -62,7 +61,7 @@ def _first_convolution(backbone: PackedBackbone, photo: Tensor) -> Tensor:
         return backbone._layers[0](backbone.layout.input(views, 0)).float()
 
 
-@pytest.mark.parametrize("kind", [None, *attention_kinds()])
+@pytest.mark.parametrize("kind", [None, *ATTENTION_KINDS])
 @pytest.mark.parametrize("backbone", ["alexnet", "alexnet_caffe", "squeezenet1_0"])
 @pytest.mark.parametrize("device", ["cpu", GPU])
 def test_packed_features_are_float32s_up_to_bf16(device: str, backbone: str, kind: str | None) -> None:
@@ -199,20 +198,19 @@ def test_packed_latents_are_the_flows_up_to_bf16_subnets() -> None:
     assert float((got - expected).norm() / expected.norm()) < 5e-3
 
 
-def test_a_bf16_detector_scores_as_its_packed_self_and_close_to_float32() -> None:
+def test_a_bf16_detectors_scores_are_float32s_up_to_its_rounding() -> None:
     detector = _detector(feature_scaling="channel")
     detector.fit_feature_scaling(_packed_features(detector, _photos(30), views=4))
     photos = _photos(12)
-    scores = detector.score(photos)
+    scores = build_scorer(detector).score(photos)
     assert scores.dtype == torch.float64
-    assert torch.equal(scores, detector.packed().score(photos))
     torch.testing.assert_close(scores, _in_float32(detector).score(photos), rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("views", [1, 4, 70])
 @pytest.mark.parametrize("device", ["cpu", GPU])
 def test_a_packed_score_does_not_depend_on_the_photos_beside_it(device: str, views: int) -> None:
-    packed_detector = _detector(views=views, flow={"blocks": 2, "hidden_width": 16}).to(device).packed()
+    packed_detector = build_scorer(_detector(views=views, flow={"blocks": 2, "hidden_width": 16}).to(device))
     photos = _photos(5).to(device)
     together = packed_detector.score(photos)
     alone = torch.cat([packed_detector.score(photo.unsqueeze(0)) for photo in photos])
@@ -237,7 +235,7 @@ def test_a_rotation_is_computed_once_for_all_scales_even_where_few_are_kept(monk
         computed.append(angle)
         return compute_source_index(size, angle, padding)
 
-    monkeypatch.setattr(view_layout, "source_index", counted)
+    monkeypatch.setattr(view_layout, "compute_source_index", counted)
     monkeypatch.setattr(view_layout, "_KEPT_MAPS_BYTES", 1)
     _packed_features(_detector(), _photos(1), views=20)
     assert computed == list(list_scoring_angles(20))
@@ -257,12 +255,27 @@ def test_a_small_gpus_passes_fit_its_memory(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_dropout_plays_no_part_in_packed_scores() -> None:
     detector = _detector(flow={"blocks": 2, "hidden_width": 16, "dropout": 0.9}).train()
-    assert torch.equal(detector.score(_photos()), detector.score(_photos()))
+    assert torch.equal(build_scorer(detector).score(_photos()), build_scorer(detector).score(_photos()))
     assert detector.training
 
 
+def test_a_detector_itself_scores_in_float32_alone() -> None:
+    with pytest.raises(ValueError, match=r"fp32, this detector is bf16: take model\.packed\.detector\.build_scorer"):
+        _detector().score(_photos())
+
+
+def test_a_float32_detector_is_its_own_scorer() -> None:
+    detector = _in_float32(_detector())
+    assert build_scorer(detector) is detector
+
+
+def test_packed_scores_are_refused_to_photos_of_another_size() -> None:
+    with pytest.raises(ValueError, match="needed uint8 images of shape"):
+        build_scorer(_detector()).score(_photos()[..., :64, :64])
+
+
 def test_nothing_has_no_packed_scores() -> None:
-    assert _detector().packed().score(_photos()[:0]).shape == (0,)
+    assert build_scorer(_detector()).score(_photos()[:0]).shape == (0,)
 
 
 def test_detectors_may_share_a_packed_backbone() -> None:
@@ -276,7 +289,7 @@ def test_detectors_may_share_a_packed_backbone() -> None:
 def test_the_size_of_a_packed_detector_is_its_flows_in_two_bytes() -> None:
     detector = _detector()
     weights = sum(part.numel() for part in detector.flow.parameters() if part.is_floating_point())
-    assert detector.packed().size_bytes == 2 * weights + 2 * 4 * detector.feature_dim
+    assert build_scorer(detector).size_bytes == 2 * weights + 2 * 4 * detector.feature_dim
 
 
 def test_flow_blocks_come_in_the_order_in_which_they_act() -> None:
