@@ -141,7 +141,7 @@ def test_a_bomb_is_refused_before_its_pixels_are_allocated(name: str) -> None:
 
 def test_no_bomb_takes_memory() -> None:
     check = (
-        "import sys; sys.path.insert(0, 'tests'); from bad_objects import *; import resource, hostile_files\n"
+        "import resource; from tests.support import hostile_files; from tests.support.bad_objects import *\n"
         "from model.image import ImageError, decode_image\n"
         "keys = {'bomb.png', 'bomb.jpg', 'bomb.webp', *hostile_files.bombs(photo(), encode)}\n"
         "bombs = [item for item in bad_objects('') if item.key in keys]\n"

@@ -19,6 +19,6 @@ def test_the_seeds_themselves_are_decoded() -> None:
 
 
 def test_the_fuzzer_notices_a_broken_promise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fuzzing.decode_image", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("tests.support.fuzzing.decode_image", lambda *_, **__: 1 / 0)
     with pytest.raises(PromiseBrokenError, match="ZeroDivisionError"):
         outcome(b"")
