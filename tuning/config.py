@@ -10,18 +10,19 @@ from jobs.config import JobConfig, Name, Uri
 from jobs.storage import uris
 from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimizerConfig
 from tuning.space.config import SpaceConfig
-from tuning.space.space import Point
+from tuning.space.space import Configuration
 
-GUIDES = ("held_out_gain", "shift_agreement", "seed_agreement", "synthetic_auroc")
+LABEL_FREE_METRICS = ("held_out_gain", "shift_agreement", "seed_agreement", "synthetic_auroc")
 """Figures that need no labelled defect, see `tuning.trials.judge`."""
 Objective = Literal["auto", "auroc", "held_out_gain", "shift_agreement", "seed_agreement", "synthetic_auroc"]
 
 
-def _split_at_commas(given: object) -> object:
+def split_at_commas(given: object) -> object:
+    """Splits a flag's text at commas; other values stay as they are."""
     return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
 
 
-Names = Annotated[list[str], BeforeValidator(_split_at_commas)]
+Names = Annotated[list[str], BeforeValidator(split_at_commas)]
 
 
 class SearchConfig(JobConfig):
@@ -40,7 +41,7 @@ class SearchConfig(JobConfig):
     objective: Objective = Field(
         "auto",
         description="what trials are judged by: auroc on labelled validation photos, or without labels one of "
-        f"{', '.join(GUIDES)}; auto: auroc where there are validation defects",
+        f"{', '.join(LABEL_FREE_METRICS)}; auto: auroc where there are validation defects",
     )
     cost: bool = Field(False, description="minimise the cost of scoring as a second objective; ends early stopping")
     validation_share: float = Field(
@@ -50,7 +51,7 @@ class SearchConfig(JobConfig):
         0.2, gt=0, lt=1, description="share of the flawless training photos held out, in trials and to calibrate"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler and of the trials' detectors")
-    seeds_per_trial: int = Field(1, ge=1, le=10, description="trainings of a trial, whose figures are averaged")
+    seeds_per_trial: int = Field(1, ge=1, le=10, description="trainings of a trial, whose metrics are averaged")
     startup_trials: int = Field(16, ge=1, description="trials before the sampler (TPE) follows what it has seen")
     early_stopping: bool = Field(True, description="stop the worst trials at a few epochs (ASHA)")
     grace_epochs: int = Field(3, ge=1, description="epochs before the first trial may be stopped")
@@ -99,9 +100,9 @@ class SearchConfig(JobConfig):
         return self
 
     @property
-    def base(self) -> Point:
+    def base(self) -> Configuration:
         """What no dimension varies."""
-        return Point(self.detector.model_copy(update={"seed": self.seed}), self.optimiser)
+        return Configuration(self.detector.model_copy(update={"seed": self.seed}), self.optimiser)
 
     @property
     def registry(self) -> str:
@@ -109,7 +110,7 @@ class SearchConfig(JobConfig):
         return self.detectors or uris.join(self.results, "detectors")
 
     @property
-    def decisive(self) -> dict[str, object]:
+    def identity(self) -> dict[str, object]:
         """What two runs must have in common to be one search: everything that decides a trial or the photos."""
         names = ("data", "category", "objective", "cost", "validation_share", "calibration_fraction", "seed")
         more = ("seeds_per_trial", "startup_trials", "max_pixels", "optimiser", "detector", "space")

@@ -15,25 +15,25 @@ from torch import Tensor
 from jobs.cluster.session import start_ray
 from jobs.detectors.backbone_weights import backbone_weights
 from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError, one_line
-from tuning.choice.final import TUNED, evaluated_rows, final_units, run_final
-from tuning.choice.finalists import run_finalists, winner_first
-from tuning.choice.split import Split, opened, split_data
-from tuning.choice.split_report import luck, split_lines
-from tuning.choice.winner import promoted, save_winner
-from tuning.config import GUIDES, SearchConfig
-from tuning.report.results import Found, save_results
+from tuning.choice.final import TUNED, build_final_rows, plan_final, run_final
+from tuning.choice.finalists import put_winner_first, run_finalists
+from tuning.choice.split import Split, read_mark, split_data
+from tuning.choice.split_report import describe_split, estimate_standard_error
+from tuning.choice.winner import promote_winner, save_winner
+from tuning.config import LABEL_FREE_METRICS, SearchConfig
+from tuning.report.results import SearchResults, save_results
 from tuning.space.known_points import Known, known_points
 from tuning.space.space import check_space
 from tuning.trials.features import FeatureCache
-from tuning.trials.measure import Shared
-from tuning.trials.photos import decode
+from tuning.trials.measure import SearchResources
+from tuning.trials.photos import decode_search_photos
 from tuning.trials.records import TrialRecord, claim_results, load_records
-from tuning.trials.run import run_trials, rungs
+from tuning.trials.run import plan_rungs, run_trials
 from tuning.trials.tracking import check_trackers
-from tuning.trials.trial import Trials
+from tuning.trials.trial import TrialSettings
 
-FIGURES = ("auroc", *GUIDES, "gflop", "cpu_s")
-LABEL_FREE = "held_out_gain"
+METRICS = ("auroc", *LABEL_FREE_METRICS, "gflop", "cpu_s")
+DEFAULT_LABEL_FREE = "held_out_gain"
 """The guide that is taken where there are no labels and none was asked for."""
 
 
@@ -45,33 +45,33 @@ def run(config: SearchConfig) -> int:
         JobError: no trial was good for anything.
     """
     split = split_data(config.data, config.category, validation_share=config.validation_share)
-    objective = chosen_objective(config, split)
-    known = _checked(config, split)
+    objective = choose_objective(config, split)
+    known = check_request(config, split)
     weights = backbone_weights(config.detector, asked_as=f"--detector.weights {config.detector.weights}")
     claim_results(config, photos_hash=split.photos_hash)
-    lines = split_lines(split, objective)
+    lines = describe_split(split, objective)
     print("\n".join(lines), flush=True)
     start_ray()
-    trials = prepared(config, split, known, objective=objective, weights=weights)
-    records = _trials(config, known, trials)
-    finalists, why = winner_first(
+    trials = prepare_trials(config, split, known, objective=objective, weights=weights)
+    records = complete_trials(config, known, trials)
+    finalists, why = put_winner_first(
         run_finalists(config, records, trials),
-        margin=lambda auroc: config.caution * luck(split, auroc) if objective == "auroc" else 0.0,
+        margin=lambda auroc: config.caution * estimate_standard_error(split, auroc) if objective == "auroc" else 0.0,
     )
     if why:
         print(why, flush=True)
         lines.append(why)
-    found = Found(config, objective, records, finalists, lines)
+    found = SearchResults(config, objective, records, finalists, lines)
     print(save_winner(config, finalists[0]), flush=True)
-    code = _final(config, split, known, trials, found) if config.final else EXIT_DONE
-    print(_reuse(trials.shared.cache))
+    code = compare_on_test(config, split, known, trials, found) if config.final else EXIT_DONE
+    print(describe_cache(trials.shared.cache))
     save_results(found)
     return code
 
 
-def prepared(
+def prepare_trials(
     config: SearchConfig, split: Split, known: Sequence[Known], *, objective: str, weights: Mapping[str, Tensor] | None
-) -> Trials:
+) -> TrialSettings:
     """What trials share: photos that are being decoded, weights, an empty cache; Ray is running.
 
     Args:
@@ -85,35 +85,36 @@ def prepared(
     cache = ray.remote(num_cpus=0, max_restarts=-1)(FeatureCache).remote()
     sizes = {int(str(size)) for size in config.space.image_size or []}
     sizes |= {one.point.detector.image_size for one in known}
-    photos = _decoded(config, split.train, split.validation, sizes)
-    return Trials(
-        shared=Shared(photos, split.photos_hash, ray.put(weights), cache),
+    photos = decode_by_size(config, split.train, split.validation, sizes)
+    return TrialSettings(
+        shared=SearchResources(photos, split.photos_hash, ray.put(weights), cache),
         results=config.results,
         objective=objective,
         seeds=range(config.seed, config.seed + config.seeds_per_trial),
-        rungs=rungs(config),
+        rungs=plan_rungs(config),
         workers=config.workers,
         gpus_per_worker=config.gpus_per_worker,
     )
 
 
-def chosen_objective(config: SearchConfig, split: Split) -> str:
+def choose_objective(config: SearchConfig, split: Split) -> str:
     """What trials are judged by.
 
     Raises:
         RequestError: auroc was asked for, and there is no labelled defect to validate on.
     """
     if config.objective == "auto":
-        return "auroc" if split.defects else LABEL_FREE
+        return "auroc" if split.defects else DEFAULT_LABEL_FREE
     if config.objective == "auroc" and not split.defects:
         raise RequestError(
             "objective auroc needs validation photos with defects, got none in validation/ or test/: add a handful, or "
-            f"take objective auto or one of {', '.join(GUIDES)}"
+            f"take objective auto or one of {', '.join(LABEL_FREE_METRICS)}"
         )
     return config.objective
 
 
-def _checked(config: SearchConfig, split: Split) -> list[Known]:
+def check_request(config: SearchConfig, split: Split) -> list[Known]:
+    """Checks trackers, space and test photos; returns the points to try first."""
     check_trackers(config)
     try:
         check_space(config.space, config.base)
@@ -128,44 +129,47 @@ def _checked(config: SearchConfig, split: Split) -> list[Known]:
     return known
 
 
-def _decoded(config: SearchConfig, train: Any, labelled: Any, sizes: set[int]) -> dict[int, Any]:
+def decode_by_size(config: SearchConfig, train: Any, labelled: Any, sizes: set[int]) -> dict[int, Any]:
     """Image size -> reference to SearchPhotos, each decoded once, in a task."""
-    remote = ray.remote(num_cpus=1)(decode)
+    remote = ray.remote(num_cpus=1)(decode_search_photos)
     return {
         size: remote.remote(train, labelled, size, config.max_pixels, config.calibration_fraction)
         for size in sorted(sizes)
     }
 
 
-def _trials(config: SearchConfig, known: Sequence[Known], trials: Trials) -> Mapping[int, TrialRecord]:
+def complete_trials(config: SearchConfig, known: Sequence[Known], trials: TrialSettings) -> Mapping[int, TrialRecord]:
     """All outcomes; once the test has been opened no trial is added."""
     records = load_records(config.results)
     left = config.trials - len(records)
-    if opened(config.results) is not None:
+    if read_mark(config.results) is not None:
         if left > 0:
             print(f"the test photos have been opened: {left} trial(s) that are left are not run")
         return records
     print(f"search of {config.trials} trials, {len(records)} of them finished before", flush=True)
     if left > 0:
-        run_trials(config, known, trials, figures=FIGURES)
+        run_trials(config, known, trials, metrics=METRICS)
     return load_records(config.results)
 
 
-def _final(config: SearchConfig, split: Split, known: Sequence[Known], trials: Trials, found: Found) -> int:
+def compare_on_test(
+    config: SearchConfig, split: Split, known: Sequence[Known], trials: TrialSettings, found: SearchResults
+) -> int:
     """Opens the test, compares, promotes if that was asked for; 1 if a detector failed, else 0."""
     winner = found.finalists[0].record
     manifest = split.test.open(results=config.results, winner=winner.key)
     points = {TUNED: winner.point, **{one.name: one.point for one in known if one.name in config.presets}}
-    units = final_units(config, points, photos_hash=f"{split.photos_hash}+{split.test.photos_hash}")
+    units = plan_final(config, points, photos_hash=f"{split.photos_hash}+{split.test.photos_hash}")
     sizes = {unit.point.detector.image_size for unit in units}
-    outcomes = run_final(config, units, trials, _decoded(config, split.train, manifest, sizes))
-    found.rows = evaluated_rows(config.category, manifest, outcomes)
+    outcomes = run_final(config, units, trials, decode_by_size(config, split.train, manifest, sizes))
+    found.rows = build_final_rows(config.category, manifest, outcomes)
     if config.promote:
-        print(promoted(config, outcomes, found.rows, manifest), flush=True)
+        print(promote_winner(config, outcomes, found.rows, manifest), flush=True)
     return EXIT_FAILED if any("failed" in one for one in outcomes) else EXIT_DONE
 
 
-def _reuse(cache: Any) -> str:
+def describe_cache(cache: Any) -> str:
+    """Describes how often features came from the cache."""
     try:
         counts = ray.get(cache.read_counts.remote())
     except ray.exceptions.RayError:

@@ -20,8 +20,8 @@ from tuning import run as sweep
 from tuning.config import SearchConfig
 from tuning.space.known_points import known_points
 from tuning.trials import run as tune_run
-from tuning.trials.records import Started, load_records, load_started, write_started
-from tuning.trials.trial import Trials
+from tuning.trials.records import TrialStart, load_records, load_starts, write_start
+from tuning.trials.trial import TrialSettings
 
 
 def _wait_for(look: Callable[[], object], ended: Callable[[], object], *, timeout_s: float = 240) -> None:
@@ -50,13 +50,13 @@ def test_a_search_whose_driver_is_killed_goes_on_and_has_every_trial_once(
         )
         try:
             _wait_for(
-                lambda: len(load_records(results)) >= 2 and set(load_started(results)) - set(load_records(results)),
+                lambda: len(load_records(results)) >= 2 and set(load_starts(results)) - set(load_records(results)),
                 lambda: driver.poll() is not None,
             )
         finally:
             driver.send_signal(signal.SIGKILL)
             driver.wait()
-    before, begun = load_records(results), load_started(results)
+    before, begun = load_records(results), load_starts(results)
     assert 2 <= len(before) < 7
 
     assert sweep.run(SearchConfig.model_validate(request)) == 0
@@ -70,27 +70,27 @@ def test_a_search_whose_driver_is_killed_goes_on_and_has_every_trial_once(
 
 
 @pytest.fixture
-def fake(cluster: str, drawn: Path, tmp_path: Path) -> Callable[..., tuple[SearchConfig, Trials]]:
+def fake(cluster: str, drawn: Path, tmp_path: Path) -> Callable[..., tuple[SearchConfig, TrialSettings]]:
     """A search whose trials do what a test says instead of training."""
 
-    def make(**more: Any) -> tuple[SearchConfig, Trials]:
+    def make(**more: Any) -> tuple[SearchConfig, TrialSettings]:
         config = SearchConfig.model_validate(search_request(drawn, tmp_path / "results", **more))
         shared: Any = type("NoPhotos", (), {"photos_hash": "none"})()
-        return config, Trials(shared, config.results, "auroc", [0], [4], config.workers, config.gpus_per_worker)
+        return config, TrialSettings(shared, config.results, "auroc", [0], [4], config.workers, config.gpus_per_worker)
 
     return make
 
 
-def _run(config: SearchConfig, trials: Trials) -> None:
-    tune_run.run_trials(config, known_points(config.space, config.base), trials, figures=["auroc", "gflop"])
+def _run(config: SearchConfig, trials: TrialSettings) -> None:
+    tune_run.run_trials(config, known_points(config.space, config.base), trials, metrics=["auroc", "gflop"])
 
 
 def test_a_trial_whose_process_is_killed_is_recorded_and_the_others_go_on(
-    fake: Callable[..., tuple[SearchConfig, Trials]], monkeypatch: pytest.MonkeyPatch
+    fake: Callable[..., tuple[SearchConfig, TrialSettings]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, trials = fake(trials=4)
 
-    def dying(config: dict[str, Any], trials: Trials) -> None:
+    def dying(config: dict[str, Any], trials: TrialSettings) -> None:
         import os
         import signal
 
@@ -108,7 +108,7 @@ def test_a_trial_whose_process_is_killed_is_recorded_and_the_others_go_on(
 
 
 def test_ray_tune_that_ends_for_want_of_memory_is_started_again(
-    fake: Callable[..., tuple[SearchConfig, Trials]],
+    fake: Callable[..., tuple[SearchConfig, TrialSettings]],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -119,7 +119,7 @@ def test_ray_tune_that_ends_for_want_of_memory_is_started_again(
     def ending(*arguments: Any, **keywords: Any) -> None:
         calls.append(set(load_records(config.results)))
         point = known_points(config.space, config.base)[1].point
-        started = Started(
+        started = TrialStart(
             number=1,
             key="k",
             preset=None,
@@ -128,18 +128,18 @@ def test_ray_tune_that_ends_for_want_of_memory_is_started_again(
             optimiser=point.optimiser.model_dump(mode="json"),
             lost=len(calls) - 1,
         )
-        write_started(config.results, started)
+        write_start(config.results, started)
         if len(calls) <= 2:
             raise ray.exceptions.OutOfMemoryError("Memory on the node was 23 GB of 23 GB")
         original(*arguments, **keywords)
 
-    def quick(config: dict[str, Any], trials: Trials) -> None:
+    def quick(config: dict[str, Any], trials: TrialSettings) -> None:
         from ray import tune
 
         tune.report({"epoch": 4, "objective": 0.5, "auroc": 0.5, "gflop": 1.0})
 
-    original = tune_run._run_tune
-    monkeypatch.setattr(tune_run, "_run_tune", ending)
+    original = tune_run.run_tune
+    monkeypatch.setattr(tune_run, "run_tune", ending)
     monkeypatch.setattr(tune_run, "run_trial", quick)
     _run(config, trials)
     assert calls == [set(), set(), {1}]
@@ -150,11 +150,11 @@ def test_ray_tune_that_ends_for_want_of_memory_is_started_again(
 
 
 def test_when_the_time_is_over_no_trial_starts_and_the_next_run_goes_on(
-    fake: Callable[..., tuple[SearchConfig, Trials]], monkeypatch: pytest.MonkeyPatch
+    fake: Callable[..., tuple[SearchConfig, TrialSettings]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, trials = fake(trials=3)
 
-    def quick(config: dict[str, Any], trials: Trials) -> None:
+    def quick(config: dict[str, Any], trials: TrialSettings) -> None:
         from ray import tune
 
         tune.report({"epoch": 4, "objective": 0.5, "auroc": 0.5, "gflop": 1.0})
@@ -168,16 +168,16 @@ def test_when_the_time_is_over_no_trial_starts_and_the_next_run_goes_on(
 
 @pytest.mark.timeout(240)
 def test_a_stopped_trial_that_is_slow_to_end_holds_nothing_up(
-    fake: Callable[..., tuple[SearchConfig, Trials]], monkeypatch: pytest.MonkeyPatch
+    fake: Callable[..., tuple[SearchConfig, TrialSettings]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process is kept for the next trial; Ray Tune waits 2 s for its end by default, and then for ever."""
 
-    def slow_to_end(config: dict[str, Any], trials: Trials) -> None:
+    def slow_to_end(config: dict[str, Any], trials: TrialSettings) -> None:
         import time
 
         from tuning.trials import trial
 
-        def measured(name: str, job: Any, trials: Any, tell: Any) -> None:
+        def run_training(name: str, job: Any, trials: Any, tell: Any) -> None:
             number = config["started"]["number"]
             try:
                 for epoch in (1, 2, 4):
@@ -185,7 +185,7 @@ def test_a_stopped_trial_that_is_slow_to_end_holds_nothing_up(
             finally:
                 time.sleep(4)  # stands for a detector of gigabytes that is let go on a busy machine
 
-        trial.measured = measured
+        trial.run_training = run_training
         trial.run_trial(config, trials)
 
     config, trials = fake(trials=4, concurrent=1, early_stopping=True, grace_epochs=1, reduction_factor=2)
@@ -231,16 +231,16 @@ def _turnstile(expected: int) -> Any:
     ids=["as many as two GPUs have halves", "as many as the cap says"],
 )
 def test_trials_share_two_gpus_and_keep_to_the_cap(
-    fake: Callable[..., tuple[SearchConfig, Trials]],
+    fake: Callable[..., tuple[SearchConfig, TrialSettings]],
     monkeypatch: pytest.MonkeyPatch,
     more: dict[str, Any],
     at_once: int,
 ) -> None:
     config, trials = fake(trials=4, **more)
-    assert tune_run.concurrent_trials(config) == at_once
+    assert tune_run.count_concurrent_trials(config) == at_once
     turnstile = _turnstile(at_once)
 
-    def passing(config: dict[str, Any], trials: Trials, turnstile: Any = turnstile) -> None:
+    def passing(config: dict[str, Any], trials: TrialSettings, turnstile: Any = turnstile) -> None:
         import ray
         from ray import tune
 
@@ -257,13 +257,13 @@ def test_trials_share_two_gpus_and_keep_to_the_cap(
     assert sorted(number for number, _ in gpus) == [0, 1, 2, 3]
 
 
-def _on_logical_gpus(turnstile: Any) -> Callable[[dict[str, Any], Trials], None]:
+def _on_logical_gpus(turnstile: Any) -> Callable[[dict[str, Any], TrialSettings], None]:
     """A trial as it is, but its workers find a CPU behind their GPU; each trial's show at the turnstile what they got.
 
     For a worker with a share of a GPU, Ray Train asks CUDA's driver for the device, and there is none here.
     """
 
-    def run(config: dict[str, Any], trials: Trials) -> None:
+    def run(config: dict[str, Any], trials: TrialSettings) -> None:
         import ray
         from ray.train.torch import config as train_config
 
@@ -309,11 +309,11 @@ def test_trials_of_two_workers_share_two_gpus_and_come_to_what_one_worker_does(
         config = SearchConfig.model_validate(search_request(drawn, tmp_path / name, trials=2, **more))
         known = known_points(config.space, config.base)
         split = sweep.split_data(config.data, config.category, validation_share=0.5)
-        trials = sweep.prepared(config, split, known, objective="auroc", weights=None)
+        trials = sweep.prepare_trials(config, split, known, objective="auroc", weights=None)
         if config.workers > 1:
-            assert tune_run.concurrent_trials(config) == 2
+            assert tune_run.count_concurrent_trials(config) == 2
             monkeypatch.setattr(tune_run, "run_trial", _on_logical_gpus(turnstile))
-        tune_run.run_trials(config, known, trials, figures=sweep.FIGURES)
+        tune_run.run_trials(config, known, trials, metrics=sweep.METRICS)
         found.append(load_records(config.results))
     most, gpus = ray.get(turnstile.read.remote())
     assert most == 2
@@ -321,6 +321,6 @@ def test_trials_of_two_workers_share_two_gpus_and_come_to_what_one_worker_does(
     for alone, together in zip(found[0].values(), found[1].values(), strict=True):
         assert (alone.status, together.status, together.reason) == ("done", "done", None)
         assert together.epochs == 4
-        # The same gradients up to the rounding of a sum; one worker's figures are those of the plain training.
+        # The same gradients up to the rounding of a sum; one worker's metrics are those of the plain training.
         for name in ("held_out_gain", "auroc", "synthetic_auroc"):
-            assert together.figures[name] == pytest.approx(alone.figures[name], abs=2e-3)
+            assert together.metrics[name] == pytest.approx(alone.metrics[name], abs=2e-3)

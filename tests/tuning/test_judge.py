@@ -1,4 +1,4 @@
-"""What detectors are judged by: the figures mean what they say, and shared features change nothing."""
+"""What detectors are judged by: the metrics mean what they say, and shared features change nothing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from model.image import decode_image
 from model.statistics.evaluation import auroc
 from model.training.metrics import EpochMetrics
 from tests.conftest import TINY
-from tuning.trials.features import Extractor, FeatureCache, Features, features_key, gaussian_loss
-from tuning.trials.judge import held_out_loss, judge, over_seeds, rank_correlation
-from tuning.trials.measure import trained_and_judged
-from tuning.trials.photos import SearchPhotos, shifted, with_synthetic_defects
+from tuning.trials.features import Extractor, FeatureCache, Features, compute_gaussian_loss, hash_extractor
+from tuning.trials.judge import average_seeds, compute_held_out_loss, correlate_ranks, judge
+from tuning.trials.measure import train_and_judge
+from tuning.trials.photos import SearchPhotos, add_synthetic_defects, shift_photos
 
 
 class _Cache:
@@ -62,8 +62,8 @@ def _outcome(
 ) -> tuple[dict[str, float | None], list[float]]:
     detector = AttentDifferNet(config)
     extractor = Extractor(photos, "hash", cache)
-    found, epochs = trained_and_judged(detector, OptimizerConfig(epochs=2), extractor)
-    return found.figures, [epoch.loss for epoch in epochs]
+    found, epochs = train_and_judge(detector, OptimizerConfig(epochs=2), extractor)
+    return found.metrics, [epoch.loss for epoch in epochs]
 
 
 SE = {"attention": {"conv5": {"kind": "se"}}, "attention_training": "pretext"}
@@ -84,7 +84,7 @@ def test_features_from_the_cache_give_the_very_same_training(
 
 def test_a_key_names_the_extractor_and_nothing_that_comes_after_it() -> None:
     def key(**more: object) -> str:
-        return features_key(DetectorConfig.model_validate({"weights": "imagenet", **more}), photos_hash="p")
+        return hash_extractor(DetectorConfig.model_validate({"weights": "imagenet", **more}), photos_hash="p")
 
     assert key() == key(flow={"blocks": 2}) == key(feature_scaling="whiten") == key(seed=3) == key(train_views=2)
     assert len({key(), key(pooling="average_max"), key(views=4), key(image_size=512), key(**SE), key(scales=2)}) == 6
@@ -93,7 +93,7 @@ def test_a_key_names_the_extractor_and_nothing_that_comes_after_it() -> None:
 
 
 def test_the_oldest_features_go_when_there_are_too_many() -> None:
-    kept = FeatureCache(most_bytes=2500)
+    kept = FeatureCache(max_bytes=2500)
     for name in "abc":
         kept.put(name, {"train": np.zeros(125)})  # 1000 bytes each
     assert kept.get("a") is None
@@ -104,26 +104,26 @@ def test_joint_training_is_judged_by_the_features_it_ends_with(photos: SearchPho
     config = _config(attention={"conv5": {"kind": "se"}}, attention_training="joint", collapse_guard=False)
     detector = AttentDifferNet(config)
     extractor = Extractor(photos, "hash", cache)
-    found, _ = trained_and_judged(detector, OptimizerConfig(epochs=2, learning_rate=1e-2), extractor)
+    found, _ = train_and_judge(detector, OptimizerConfig(epochs=2, learning_rate=1e-2), extractor)
     assert cache.kept.counts["computed"] == 0
     scores = detector.score(torch.from_numpy(photos.labelled)).numpy()
-    assert found.figures["auroc"] == pytest.approx(auroc(photos.labels, scores), abs=1e-6)
+    assert found.metrics["auroc"] == pytest.approx(auroc(photos.labels, scores), abs=1e-6)
 
 
-def test_the_figures_are_those_of_the_detectors_own_scores(photos: SearchPhotos, cache: _Cache) -> None:
+def test_the_metrics_are_those_of_the_detectors_own_scores(photos: SearchPhotos, cache: _Cache) -> None:
     detector = AttentDifferNet(_config())
     extractor = Extractor(photos, "hash", cache)
-    found, _ = trained_and_judged(detector, OptimizerConfig(epochs=2), extractor)
+    found, _ = train_and_judge(detector, OptimizerConfig(epochs=2), extractor)
     held_out = torch.from_numpy(photos.held_out)
     plain = detector.score(held_out).numpy()
     np.testing.assert_allclose(found.held_out, plain, rtol=1e-5)
     labelled = detector.score(torch.from_numpy(photos.labelled)).numpy()
-    assert found.figures["auroc"] == pytest.approx(auroc(photos.labels, labelled))
-    agreement = spearmanr(plain, detector.score(shifted(held_out)).numpy()).statistic
-    assert found.figures["shift_agreement"] == pytest.approx(agreement, abs=1e-6)
-    synthetic = detector.score(with_synthetic_defects(held_out)).numpy()
+    assert found.metrics["auroc"] == pytest.approx(auroc(photos.labels, labelled))
+    agreement = spearmanr(plain, detector.score(shift_photos(held_out)).numpy()).statistic
+    assert found.metrics["shift_agreement"] == pytest.approx(agreement, abs=1e-6)
+    synthetic = detector.score(add_synthetic_defects(held_out)).numpy()
     expected = auroc(np.repeat([False, True], len(plain)), np.concatenate([plain, synthetic]))
-    assert found.figures["synthetic_auroc"] == pytest.approx(expected)
+    assert found.metrics["synthetic_auroc"] == pytest.approx(expected)
 
 
 def test_the_gaussian_s_loss_is_torch_s() -> None:
@@ -136,7 +136,7 @@ def test_the_gaussian_s_loss_is_torch_s() -> None:
     covariance = torch.from_numpy(fitted.covariance_) * unit**2
     gaussian = torch.distributions.MultivariateNormal(train.double().mean(0), covariance)
     expected = -gaussian.log_prob(held_out.double()).mean() / 6 - 0.5 * np.log(2 * np.pi)
-    assert float(gaussian_loss(train, held_out)) == pytest.approx(float(expected), abs=1e-3)
+    assert float(compute_gaussian_loss(train, held_out)) == pytest.approx(float(expected), abs=1e-3)
 
 
 @pytest.mark.parametrize("scaling", ["none", "global", "channel", "whiten"])
@@ -152,7 +152,7 @@ def test_gain_over_the_gaussian_does_not_depend_on_the_unit_of_features(scaling:
 
     def gain(shrink: float) -> float:
         shrunk = {name: value * shrink for name, value in parts.items()}
-        loss = float(gaussian_loss(shrunk["train"].flatten(0, 1), shrunk["held_out"].flatten(0, 1)))
+        loss = float(compute_gaussian_loss(shrunk["train"].flatten(0, 1), shrunk["held_out"].flatten(0, 1)))
         if scaling != "none":
             detector.fit_feature_scaling(shrunk["train"].flatten(0, 1))
         features = Features(
@@ -162,7 +162,7 @@ def test_gain_over_the_gaussian_does_not_depend_on_the_unit_of_features(scaling:
             labelled=shrunk["train"],
             gaussian_loss=loss,
         )
-        return loss - held_out_loss(detector, features)
+        return loss - compute_held_out_loss(detector, features)
 
     if scaling == "none":  # such a flow has to find the unit by itself: there the untrained one does gain
         assert abs(gain(1.0) - gain(0.01)) > 1
@@ -176,11 +176,11 @@ def test_without_flawless_validation_photos_held_out_ones_stand_for_them(photos:
     only_defects = SearchPhotos(
         photos.train, photos.held_out, photos.labelled[8:], photos.labels[8:], photos.labelled_uris[8:], {}, []
     )
-    figures, _ = _outcome(_config(), only_defects, cache)
-    assert figures["auroc"] is not None
+    metrics, _ = _outcome(_config(), only_defects, cache)
+    assert metrics["auroc"] is not None
     none = SearchPhotos(photos.train, photos.held_out, photos.labelled[:0], photos.labels[:0], [], {}, [])
-    figures, _ = _outcome(_config(pooling="average_max"), none, cache)
-    assert figures["auroc"] is None
+    metrics, _ = _outcome(_config(pooling="average_max"), none, cache)
+    assert metrics["auroc"] is None
 
 
 def test_scores_that_are_not_finite_fail_the_trial(photos: SearchPhotos, cache: _Cache) -> None:
@@ -196,32 +196,32 @@ def test_agreement_over_seeds_is_the_mean_rank_correlation(photos: SearchPhotos,
     found = []
     for seed in range(3):
         detector = AttentDifferNet(_config(seed=seed))
-        one, _ = trained_and_judged(detector, OptimizerConfig(epochs=1), Extractor(photos, "hash", cache))
+        one, _ = train_and_judge(detector, OptimizerConfig(epochs=1), Extractor(photos, "hash", cache))
         found.append(one)
-    figures = over_seeds(found)
-    pairs = [rank_correlation(found[a].held_out, found[b].held_out) for a, b in ((0, 1), (0, 2), (1, 2))]
-    assert figures["seed_agreement"] == pytest.approx(np.mean(pairs))
-    assert figures["auroc"] == pytest.approx(np.mean([one.figures["auroc"] for one in found]))
-    assert over_seeds(found[:1])["seed_agreement"] is None
+    metrics = average_seeds(found)
+    pairs = [correlate_ranks(found[a].held_out, found[b].held_out) for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert metrics["seed_agreement"] == pytest.approx(np.mean(pairs))
+    assert metrics["auroc"] == pytest.approx(np.mean([one.metrics["auroc"] for one in found]))
+    assert average_seeds(found[:1])["seed_agreement"] is None
 
 
 def test_rank_correlation_is_spearman_s_with_ties() -> None:
     first, second = [1.0, 2.0, 2.0, 5.0, 3.0], [0.1, 0.5, 0.2, 0.2, 9.0]
-    assert rank_correlation(first, second) == pytest.approx(spearmanr(first, second).statistic)
-    assert rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) == 0.0
+    assert correlate_ranks(first, second) == pytest.approx(spearmanr(first, second).statistic)
+    assert correlate_ranks([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) == 0.0
 
 
-def test_figures_at_a_rung_are_told_and_the_last_epoch_s_are_returned(photos: SearchPhotos, cache: _Cache) -> None:
+def test_metrics_at_a_rung_are_told_and_the_last_epoch_s_are_returned(photos: SearchPhotos, cache: _Cache) -> None:
     told: list[tuple[int, float | None]] = []
     extractor = Extractor(photos, "hash", cache)
     detector = AttentDifferNet(_config())
-    final, epochs = trained_and_judged(
+    final, epochs = train_and_judge(
         detector,
         OptimizerConfig(epochs=4, learning_rate=1e-2),
         extractor,
         rungs={1, 3},
-        tell=lambda epoch, found: told.append((epoch, found.figures["held_out_gain"])),
+        tell=lambda epoch, found: told.append((epoch, found.metrics["held_out_gain"])),
     )
     assert [epoch for epoch, _ in told] == [1, 3]
     assert isinstance(epochs[-1], EpochMetrics)
-    assert final.figures["held_out_gain"] not in [gain for _, gain in told]
+    assert final.metrics["held_out_gain"] not in [gain for _, gain in told]

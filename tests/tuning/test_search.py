@@ -21,7 +21,7 @@ from jobs.training.config import TrainConfig
 from model.config import PRESETS, DetectorConfig, OptimizerConfig
 from tests.conftest import TINY
 from tuning import run as sweep
-from tuning.choice.split import opened
+from tuning.choice.split import read_mark
 from tuning.config import SearchConfig
 from tuning.report.trials_table import TRIALS
 from tuning.search import main
@@ -105,7 +105,7 @@ def test_a_trial_that_diverges_is_recorded_with_its_reason_and_ends_nothing(sear
     assert "failed: trial" in searched.said
 
 
-def test_the_table_of_trials_is_parquet_with_every_figure(searched: Searched) -> None:
+def test_the_table_of_trials_is_parquet_with_every_metric(searched: Searched) -> None:
     rows = pq.read_table(searched.path("trials.parquet"))
     assert rows.schema.equals(TRIALS)
     done = [row for row in rows.to_pylist() if row["status"] == "done"]
@@ -126,7 +126,7 @@ def test_the_winner_is_the_best_finalist_over_new_seeds_unless_a_preset_is_as_go
     assert winner >= others[0] or records[finalists[0]["trial"]].preset
     seeds = {path.name.split(".")[1] for path in searched.path("finalists").iterdir()}
     assert seeds == {"seed1", "seed2"}  # the trials' own is 0
-    mark = opened(searched.config.results)
+    mark = read_mark(searched.config.results)
     assert mark is not None
     assert mark["winner"] == records[finalists[0]["trial"]].key
 
@@ -154,9 +154,9 @@ def test_the_winner_s_detectors_are_registered_and_calibrated(searched: Searched
         assert (found.config.variant, found.config.seed) == ("tuned", seed)
         assert found.calibration is not None
         assert len(found.calibration.scores) == 12  # a fifth of 60
-        metrics = registry.metrics(searched.config.registry, "insulator", detector_id=found.detector_id)
-        assert len(metrics["training_photos"]) >= 48
-        assert metrics["lineage"]["config"]["space"]["pooling"] == ["average", "average_max"]
+        card = registry.metrics(searched.config.registry, "insulator", detector_id=found.detector_id)
+        assert len(card["training_photos"]) >= 48
+        assert card["lineage"]["config"]["space"]["pooling"] == ["average", "average_max"]
 
 
 def test_the_final_comparison_has_every_preset_on_photos_that_no_trial_saw(searched: Searched) -> None:
@@ -196,7 +196,7 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(
     def nothing(*_: object, **__: object) -> None:
         raise AssertionError("something was trained again")
 
-    for name in ("tuning.run.run_trials", "tuning.choice.finalists.measured", "tuning.choice.final.train_final"):
+    for name in ("tuning.run.run_trials", "tuning.choice.finalists.run_training", "tuning.choice.final.train_final"):
         monkeypatch.setattr(name, nothing)
     before = searched.path("results.json").read_text()
     assert sweep.run(searched.config) == 0
@@ -213,7 +213,7 @@ def test_once_the_test_is_open_no_trial_is_added(searched: Searched, capsys: pyt
 def test_the_same_seed_gives_the_same_trials_and_the_same_metrics(
     searched: Searched, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Another results folder and its own cache; every figure to the last bit, on one worker."""
+    """Another results folder and its own cache; every metric to the last bit, on one worker."""
     (tmp_path / "search.yaml").write_text(yaml.safe_dump(search_request(drawn, tmp_path / "again", trials=6)))
     assert (
         main(["--config", str(tmp_path / "search.yaml"), "--no-final", "--finalists", "1", "--finalist-seeds", "1"])
@@ -222,15 +222,15 @@ def test_the_same_seed_gives_the_same_trials_and_the_same_metrics(
     first = list(load_records(searched.config.results).values())[:6]
     again = list(load_records(f"file://{tmp_path / 'again'}").values())
     assert [one.parameters for one in again] == [one.parameters for one in first]
-    assert [_but_time(one.figures) for one in again] == [_but_time(one.figures) for one in first]
+    assert [_but_time(one.metrics) for one in again] == [_but_time(one.metrics) for one in first]
     assert [one.status for one in again] == [one.status for one in first]
-    assert opened(f"file://{tmp_path / 'again'}") is None
+    assert read_mark(f"file://{tmp_path / 'again'}") is None
     assert "tuned against" not in capsys.readouterr().out
     assert "The test photos are still sealed" in (tmp_path / "again" / "index.html").read_text()
 
 
-def _but_time(figures: dict[str, float | None]) -> dict[str, float | None]:
-    return {name: value for name, value in figures.items() if name != "cpu_s"}
+def _but_time(metrics: dict[str, float | None]) -> dict[str, float | None]:
+    return {name: value for name, value in metrics.items() if name != "cpu_s"}
 
 
 # Requests that are refused before any cluster work

@@ -17,28 +17,28 @@ from model.config import DetectorConfig, OptimizerConfig
 from tuning.config import SearchConfig
 from tuning.space.config import SpaceConfig
 from tuning.space.known_points import Known, known_points, sampled_point
-from tuning.space.space import Point
+from tuning.space.space import Configuration
 from tuning.trials.records import (
-    MOST_LOST,
-    Started,
+    MAX_LOSSES,
     TrialRecord,
+    TrialStart,
     claim_results,
+    count_losses,
     load_records,
-    load_started,
-    lose_started,
+    load_starts,
     write_record,
-    write_started,
+    write_start,
 )
-from tuning.trials.study import PRESET, NumberedTPE, new_study
+from tuning.trials.study import PRESET, NumberedTPE, rebuild_study
 
-BASE = Point(DetectorConfig(weights="random", train_angles="scoring"), OptimizerConfig())
+BASE = Configuration(DetectorConfig(weights="random", train_angles="scoring"), OptimizerConfig())
 SPACE = SpaceConfig()
 KNOWN = known_points(SPACE, BASE)
 
 
-def _started(number: int, *, parameters: dict[str, Any] | None = None, preset: str | None = None) -> Started:
+def _started(number: int, *, parameters: dict[str, Any] | None = None, preset: str | None = None) -> TrialStart:
     point = KNOWN[0].point
-    return Started(
+    return TrialStart(
         number=number,
         key=f"key{number}",
         preset=preset,
@@ -56,16 +56,16 @@ def _record(trial: optuna.Trial, value: float | None, *, preset: str | None = No
         status="failed" if value is None else "done",
         reason="r" if value is None else None,
         epochs=1,
-        figures={} if value is None else {"auroc": value, "gflop": 2.0},
+        metrics={} if value is None else {"auroc": value, "gflop": 2.0},
         seconds=1.0,
         copy_of=None,
     )
 
 
 def _search(count: int, records: dict[int, TrialRecord], *, known: list[Known]) -> dict[int, TrialRecord]:
-    """Goes on with a search up to ``count`` trials, one after the other, as Tune would; a made-up figure each."""
+    """Goes on with a search up to ``count`` trials, one after the other, as Tune would; a made-up metric each."""
     memory = InMemoryStorage()
-    study = new_study(known, records, {}, objectives=["auroc"], storage=memory)
+    study = rebuild_study(known, records, {}, objectives=["auroc"], storage=memory)
     study.sampler = NumberedTPE(seed=3, startup_trials=6, parallel=False)
     found = dict(records)
     while len(found) < count:
@@ -104,7 +104,7 @@ def test_a_trial_without_record_is_tried_again_at_its_place_as_it_was() -> None:
     whole = _search(9, {}, known=KNOWN)
     left = {number: record for number, record in whole.items() if number not in (1, 6)}
     begun = {6: _started(6, parameters=whole[6].parameters)}
-    study = new_study(KNOWN, left, begun, objectives=["auroc"])
+    study = rebuild_study(KNOWN, left, begun, objectives=["auroc"])
     waiting = [trial.number for trial in study.get_trials() if trial.state == TrialState.WAITING]
     assert waiting == [1, 6]
     assert study.ask().number == 1
@@ -118,9 +118,9 @@ def test_a_trial_without_record_is_tried_again_at_its_place_as_it_was() -> None:
 def test_failed_trials_teach_nothing_and_keep_their_place() -> None:
     whole = _search(6, {}, known=KNOWN)
     assert whole[4].status == "failed"
-    study = new_study(KNOWN, whole, {}, objectives=["auroc", "gflop"])
+    study = rebuild_study(KNOWN, whole, {}, objectives=["auroc", "gflop"])
     assert [trial.state.name for trial in study.get_trials()].count("FAIL") == 1
-    assert study.get_trials()[0].values == [whole[0].figures["auroc"], 2.0]
+    assert study.get_trials()[0].values == [whole[0].metrics["auroc"], 2.0]
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
 
 
@@ -144,16 +144,16 @@ def test_a_trial_that_takes_ray_tune_down_again_and_again_is_given_up(tmp_path: 
     trial = _search(1, {}, known=KNOWN)[0]
     write_record(results, trial)
     for number in (0, 1):
-        write_started(results, _started(number))
-    for loss in range(MOST_LOST):
+        write_start(results, _started(number))
+    for loss in range(MAX_LOSSES):
         assert set(load_records(results)) == {0}
-        assert load_started(results)[1].lost == loss
-        lose_started(results, "OutOfMemoryError: killed")
+        assert load_starts(results)[1].lost == loss
+        count_losses(results, "OutOfMemoryError: killed")
     given_up = load_records(results)[1]
     assert (given_up.status, given_up.epochs) == ("failed", 0)
     assert given_up.reason == "Ray Tune ended 2 times while it was under way, at last by OutOfMemoryError: killed"
     assert load_records(results)[0] == trial  # a finished trial is none of it
-    new_study(KNOWN, load_records(results), {}, objectives=["auroc"])
+    rebuild_study(KNOWN, load_records(results), {}, objectives=["auroc"])
 
 
 def test_a_results_folder_holds_one_search(tmp_path: Path) -> None:

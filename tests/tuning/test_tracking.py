@@ -45,9 +45,9 @@ def test_every_trial_is_a_run_of_mlflow_and_of_wandb(
         run = runs[name]
         assert run.info.status == {"done": "FINISHED", "failed": "FAILED"}[record.status]
         assert run.data.params["started/key"] == record.key
-        figures = {figure: value for figure, value in record.figures.items() if value is not None}
-        logged = {figure: value for figure, value in run.data.metrics.items() if figure != "training_iteration"}
-        assert logged == pytest.approx(figures)
+        metrics = {metric: value for metric, value in record.metrics.items() if value is not None}
+        logged = {metric: value for metric, value in run.data.metrics.items() if metric != "training_iteration"}
+        assert logged == pytest.approx(metrics)
 
     kept = [path.read_bytes() for path in tmp_path.glob("wandb/offline-run-*/*.wandb")]
     for name, record in zip(names, records.values(), strict=True):
@@ -82,7 +82,7 @@ def test_wandb_s_runs_go_where_the_variables_of_its_client_say(tmp_path: Path, m
     for name, value in (("BASE_URL", "https://wandb.example"), ("ENTITY", "grid"), ("MODE", "online")):
         monkeypatch.setenv(f"WANDB_{name}", value)
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    (callback,) = tracking.tracking_callbacks(_request(tmp_path, "wandb"), figures=["auroc"])
+    (callback,) = tracking.make_tracking_callbacks(_request(tmp_path, "wandb"), metrics=["auroc"])
     assert callback.kwargs == {
         "dir": str(tmp_path),
         "entity": "grid",

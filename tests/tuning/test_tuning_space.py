@@ -20,23 +20,23 @@ from tuning.config import SearchConfig
 from tuning.space.config import SpaceConfig
 from tuning.space.dimensions import Range, choose, contains
 from tuning.space.known_points import known_points, sampled_point
-from tuning.space.space import Point, check_space
+from tuning.space.space import Configuration, check_space
 
 BACKBONES = ("alexnet", "alexnet_caffe", "squeezenet1_0")
 
 
-def _base(**detector: Any) -> Point:
+def _base(**detector: Any) -> Configuration:
     fields = {"weights": "random", "train_angles": "scoring", **detector}
-    return Point(DetectorConfig.model_validate(fields), OptimizerConfig())
+    return Configuration(DetectorConfig.model_validate(fields), OptimizerConfig())
 
 
-def _sampled(space: SpaceConfig, base: Point, *, seed: int) -> tuple[optuna.Trial, Point]:
+def _sampled(space: SpaceConfig, base: Configuration, *, seed: int) -> tuple[optuna.Trial, Configuration]:
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
     return trial, sampled_point(trial, space, base)
 
 
 @st.composite
-def spaces(draw: st.DrawFn) -> tuple[SpaceConfig, Point]:
+def spaces(draw: st.DrawFn) -> tuple[SpaceConfig, Configuration]:
     """A space narrowed at random, on any backbone."""
     backbone = draw(st.sampled_from(BACKBONES))
     stages = list(BACKBONE_STAGES[backbone])
@@ -66,7 +66,7 @@ def spaces(draw: st.DrawFn) -> tuple[SpaceConfig, Point]:
 @settings(max_examples=150, deadline=None)
 @given(spaces(), st.integers(0, 2**31))
 def test_every_sample_of_every_space_is_a_detector_that_survives_json(
-    space: tuple[SpaceConfig, Point], seed: int
+    space: tuple[SpaceConfig, Configuration], seed: int
 ) -> None:
     check_space(*space)
     _, point = _sampled(*space, seed=seed)

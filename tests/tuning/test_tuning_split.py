@@ -9,10 +9,10 @@ import pytest
 
 from jobs import storage
 from jobs.errors import JobError, RequestError
-from tuning.choice.split import Split, opened, split_data
-from tuning.choice.split_report import split_lines
+from tuning.choice.split import Split, read_mark, split_data
+from tuning.choice.split_report import describe_split
 from tuning.config import SearchConfig
-from tuning.run import chosen_objective
+from tuning.run import choose_objective
 
 
 def _split(data: Path, *, share: float = 0.4) -> Split:
@@ -53,15 +53,15 @@ def test_a_folder_of_validation_photos_is_taken_as_it_is(drawn: Path, tmp_path: 
     shutil.move(folder / "test" / "rust", folder / "validation" / "rust")
     split = _split(tmp_path / "data")
     validation, test = _names(split, tmp_path)
-    assert (split.is_carved, split.defects, len(validation), len(test)) == (False, 8, 8, 28)
+    assert (split.is_share_of_test, split.defects, len(validation), len(test)) == (False, 8, 8, 28)
     assert dict(split.test.counts) == {"good": 20, "missing_cap": 8}
 
 
 def test_the_test_is_opened_for_one_winner_only(drawn: Path, tmp_path: Path) -> None:
     results, split = f"file://{tmp_path}", _split(drawn / "data")
-    assert opened(results) is None
+    assert read_mark(results) is None
     first = split.test.open(results=results, winner="one")
-    mark = opened(results)
+    mark = read_mark(results)
     assert mark is not None
     assert mark["winner"] == "one"
     assert split.test.open(results=results, winner="one").equals(first)
@@ -85,21 +85,21 @@ def test_too_few_flawless_photos_are_refused(drawn: Path, tmp_path: Path) -> Non
 
 def test_auto_takes_labels_where_there_are_any_and_a_guide_else(drawn: Path, tmp_path: Path) -> None:
     config = SearchConfig(data=str(drawn / "data"), category="insulator", results=str(tmp_path))
-    assert chosen_objective(config, _split(drawn / "data")) == "auroc"
+    assert choose_objective(config, _split(drawn / "data")) == "auroc"
     shutil.copytree(drawn / "data" / "insulator" / "train", tmp_path / "insulator" / "train")
     bare = _split(tmp_path)
-    assert chosen_objective(config, bare) in ("held_out_gain", "shift_agreement")
+    assert choose_objective(config, bare) in ("held_out_gain", "shift_agreement")
     with pytest.raises(RequestError, match="objective auroc needs validation photos with defects"):
-        chosen_objective(config.model_copy(update={"objective": "auroc"}), bare)
-    said = "\n".join(split_lines(bare, "held_out_gain"))
+        choose_objective(config.model_copy(update={"objective": "auroc"}), bare)
+    said = "\n".join(describe_split(bare, "held_out_gain"))
     assert "A handful would do: 5 defects: +-" in said
     assert "held_out_gain is a guess" in said
 
 
 def test_synthetic_defects_are_taken_with_a_warning(drawn: Path) -> None:
-    said = split_lines(_split(drawn / "data"), "synthetic_auroc")
+    said = describe_split(_split(drawn / "data"), "synthetic_auroc")
     assert any("rank correlation with the real gain was 0.22" in line for line in said)
-    assert not any("0.22" in line for line in split_lines(_split(drawn / "data"), "auroc"))
+    assert not any("0.22" in line for line in describe_split(_split(drawn / "data"), "auroc"))
 
 
 def test_a_damaged_mark_does_not_open_anything(drawn: Path, tmp_path: Path) -> None:

@@ -32,16 +32,16 @@ from model.detector import AttentDifferNet
 from model.packed.detector import build_scorer
 from model.process import prepare_process
 from model.statistics.calibration import Calibration
-from tuning.choice.finalists import outcome_of
+from tuning.choice.finalists import collect_outcome
 from tuning.config import SearchConfig
-from tuning.space.space import Point
+from tuning.space.space import Configuration
 from tuning.trials.features import Extractor
 from tuning.trials.judge import Scores
-from tuning.trials.measure import built, trained_and_judged
-from tuning.trials.photos import SearchPhotos, as_tensor
-from tuning.trials.run import concurrent_trials
-from tuning.trials.search import point_key
-from tuning.trials.trial import Trials
+from tuning.trials.measure import build_detector, train_and_judge
+from tuning.trials.photos import SearchPhotos, to_tensor
+from tuning.trials.run import count_concurrent_trials
+from tuning.trials.search import hash_configuration
+from tuning.trials.trial import TrialSettings
 
 TUNED = "tuned"
 """The winner's name, in tables and aliases."""
@@ -49,7 +49,7 @@ _FOLDER = "final"
 
 
 @dataclass(frozen=True)
-class FinalUnit:
+class FinalTraining:
     """One detector of the final comparison.
 
     Attributes:
@@ -59,7 +59,7 @@ class FinalUnit:
     """
 
     name: str
-    point: Point
+    point: Configuration
     where: str
 
     @property
@@ -74,7 +74,7 @@ class FinalUnit:
 
 
 @dataclass(frozen=True)
-class FinalTask:
+class FinalSettings:
     """What all final units share, for the way to their tasks."""
 
     category: str
@@ -82,7 +82,7 @@ class FinalTask:
     origin: Mapping[str, Any]
 
 
-def final_units(config: SearchConfig, points: Mapping[str, Point], *, photos_hash: str) -> list[FinalUnit]:
+def plan_final(config: SearchConfig, points: Mapping[str, Configuration], *, photos_hash: str) -> list[FinalTraining]:
     """All detectors, seed by seed.
 
     Args:
@@ -94,14 +94,14 @@ def final_units(config: SearchConfig, points: Mapping[str, Point], *, photos_has
     for seed in range(config.seeds):
         for name, point in points.items():
             detector = point.detector.model_copy(update={"seed": seed, "variant": name})
-            key = point_key(point, photos_hash=photos_hash, seeds=[seed])
+            key = hash_configuration(point, photos_hash=photos_hash, seeds=[seed])
             where = uris.join(config.results, _FOLDER, f"{name}.seed{seed}.{key}.json")
-            found.append(FinalUnit(name, Point(detector, point.optimiser), where))
+            found.append(FinalTraining(name, Configuration(detector, point.optimiser), where))
     return found
 
 
 def run_final(
-    config: SearchConfig, units: Sequence[FinalUnit], trials: Trials, test: Mapping[int, Any]
+    config: SearchConfig, units: Sequence[FinalTraining], trials: TrialSettings, test: Mapping[int, Any]
 ) -> list[Mapping[str, Any]]:
     """Trains and tests what is left; the outcomes of all units, those that failed with their reason.
 
@@ -113,17 +113,17 @@ def run_final(
     """
     found = {unit.where: outcome for unit in units if (outcome := _known(unit.where)) is not None}
     left = [unit for unit in units if unit.where not in found]
-    share = FinalTask(
-        config.category, config.registry, lineage(config.decisive, manifest_hash=trials.shared.photos_hash)
+    share = FinalSettings(
+        config.category, config.registry, lineage(config.identity, manifest_hash=trials.shared.photos_hash)
     )
     remote = ray.remote(num_cpus=1, num_gpus=trials.gpus_per_worker)(train_final)
 
-    def start(unit: FinalUnit) -> Any:
+    def start(unit: FinalTraining) -> Any:
         return remote.remote(unit, share, trials, test[unit.point.detector.image_size])
 
     with Progress(len(left), verb="final comparison", unit="detector") as progress:
-        for unit, done in few_at_a_time(left, start, tasks=concurrent_trials(config)):
-            outcome = outcome_of(done)
+        for unit, done in few_at_a_time(left, start, tasks=count_concurrent_trials(config)):
+            outcome = collect_outcome(done)
             if "failed" in outcome:
                 print(f"failed: {unit.alias}: {outcome['failed']}", flush=True)
             found[unit.where] = {"name": unit.name, "seed": unit.seed, **outcome}
@@ -141,31 +141,34 @@ def _known(uri: str) -> Mapping[str, Any] | None:
     return None if "failed" in found else found
 
 
-def train_final(unit: FinalUnit, share: FinalTask, trials: Trials, test: SearchPhotos) -> dict[str, Any]:
+def train_final(unit: FinalTraining, share: FinalSettings, trials: TrialSettings, test: SearchPhotos) -> dict[str, Any]:
     """A Ray task: trains, calibrates, registers and tests one detector.
 
     Returns:
-        ``detector_id``, ``figures`` on validation photos and ``scores``, test URI -> score.
+        ``detector_id``, ``metrics`` on validation photos and ``scores``, test URI -> score.
 
     Raises:
         JobError: it failed; one line.
     """
     prepare_process()
     try:
-        return _trained(unit, share, trials, test)
+        return train_and_test(unit, share, trials, test)
     except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
         raise JobError(one_line(error)) from None
 
 
-def _trained(unit: FinalUnit, share: FinalTask, trials: Trials, test: SearchPhotos) -> dict[str, Any]:
+def train_and_test(
+    unit: FinalTraining, share: FinalSettings, trials: TrialSettings, test: SearchPhotos
+) -> dict[str, Any]:
+    """Trains one detector, scores the test photos and registers it if it is the winner's."""
     began_s, config = time.process_time(), unit.point.detector
     photos: SearchPhotos = ray.get(trials.shared.photos[config.image_size])
     has_gpu = trials.gpus_per_worker > 0 and torch.cuda.is_available()
-    detector = built(config, ray.get(trials.shared.weights)).to("cuda" if has_gpu else "cpu")
+    detector = build_detector(config, ray.get(trials.shared.weights)).to("cuda" if has_gpu else "cpu")
     extractor = Extractor(photos, trials.shared.photos_hash, trials.shared.cache)
-    judgement, history = trained_and_judged(detector, unit.point.optimiser, extractor)
-    scores = build_scorer(detector).score(as_tensor(test.labelled)).cpu()
-    metrics = {
+    judgement, history = train_and_judge(detector, unit.point.optimiser, extractor)
+    scores = build_scorer(detector).score(to_tensor(test.labelled)).cpu()
+    card = {
         "category": share.category,
         "lineage": {**share.origin, "seed": config.seed},
         "photos": {"train": len(photos.train), "validation": 0, "calibration": len(photos.held_out)},
@@ -173,26 +176,26 @@ def _trained(unit: FinalUnit, share: FinalTask, trials: Trials, test: SearchPhot
         "loss_by_epoch": [epoch.loss for epoch in history if epoch.epoch > 0],
         "health": history[-1].as_json()["health"],
         "problems": history[-1].health.problems(),
-        "search_figures": judgement.figures,
+        "search_metrics": judgement.metrics,
     }
     is_winner = unit.name == TUNED
     return {
-        "detector_id": _registered(unit, share, detector, judgement.held_out, metrics) if is_winner else None,
-        "figures": judgement.figures,
+        "detector_id": register_winner(unit, share, detector, judgement.held_out, card) if is_winner else None,
+        "metrics": judgement.metrics,
         "cpu_s": time.process_time() - began_s,
         "scores": dict(zip(test.labelled_uris, scores.tolist(), strict=True)),
         "lost": {uri: why for uri, why in test.lost.items() if "/test/" in uri},
     }
 
 
-def _registered(
-    unit: FinalUnit, share: FinalTask, detector: AttentDifferNet, scores: Scores, metrics: Mapping[str, Any]
+def register_winner(
+    unit: FinalTraining, share: FinalSettings, detector: AttentDifferNet, scores: Scores, card: Mapping[str, Any]
 ) -> str:
     """Saves the artifact, calibrated by the scores of held-out photos, and puts it into the registry; its id."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "artifact"
         calibration = Calibration(scores=tuple(float(score) for score in scores))
-        save_artifact(folder, detector.cpu(), calibration=calibration, metrics=metrics)
+        save_artifact(folder, detector.cpu(), calibration=calibration, metrics=card)
         detector_id = registry.put(share.registry, share.category, folder=folder)
     registry.set_alias(
         share.registry, share.category, alias=unit.alias, detector_id=detector_id, reason="found by a search"
@@ -200,7 +203,7 @@ def _registered(
     return detector_id
 
 
-def evaluated_rows(category: str, manifest: pa.Table, outcomes: Sequence[Mapping[str, Any]]) -> pa.Table:
+def build_final_rows(category: str, manifest: pa.Table, outcomes: Sequence[Mapping[str, Any]]) -> pa.Table:
     """EVALUATED rows of the test photos for every detector that was trained."""
     photos = manifest.select(["uri", "site"]).to_pylist()
     found = [

@@ -24,10 +24,10 @@ from jobs.errors import JobError, MissingObjectError
 from jobs.storage import uris
 from model.config import DetectorConfig, OptimizerConfig
 from tuning.config import SearchConfig
-from tuning.trials.measure import Figures, Job
+from tuning.trials.measure import Metrics, TrainingJob
 from tuning.trials.records import TrialRecord
-from tuning.trials.run import concurrent_trials
-from tuning.trials.trial import Trials, measured
+from tuning.trials.run import count_concurrent_trials
+from tuning.trials.trial import TrialSettings, run_training
 
 FOLDER = "finalists"
 
@@ -52,21 +52,21 @@ class Finalist:
         return float(np.mean(self.values)) if self.values else float("-inf")
 
 
-def best_trials(records: Iterable[TrialRecord], *, objective: str, count: int) -> list[TrialRecord]:
+def choose_finalists(records: Iterable[TrialRecord], *, objective: str, count: int) -> list[TrialRecord]:
     """The ``count`` best trials that were not stopped and the best preset among those that were not.
 
     Each configuration once, the best first; ties go to the cheaper one.
     """
     found: dict[str, TrialRecord] = {}
     for record in records:
-        if record.status == "done" and record.figures.get(objective) is not None:
+        if record.status == "done" and record.metrics.get(objective) is not None:
             found.setdefault(record.key, record)
-    ranked = sorted(found.values(), key=lambda one: (-(one.figures[objective] or 0), one.figures.get("gflop") or 0))
+    ranked = sorted(found.values(), key=lambda one: (-(one.metrics[objective] or 0), one.metrics.get("gflop") or 0))
     best_preset = [record for record in ranked if record.preset][:1]
     return ranked[:count] + [record for record in best_preset if record not in ranked[:count]]
 
 
-def winner_first(finalists: Sequence[Finalist], *, margin: Callable[[float], float]) -> tuple[list[Finalist], str]:
+def put_winner_first(finalists: Sequence[Finalist], *, margin: Callable[[float], float]) -> tuple[list[Finalist], str]:
     """Puts the best preset before trials that do not lead it by enough.
 
     Args:
@@ -91,38 +91,41 @@ def winner_first(finalists: Sequence[Finalist], *, margin: Callable[[float], flo
     return [preset, *(one for one in finalists if one is not preset)], said
 
 
-def run_finalists(config: SearchConfig, records: Mapping[int, TrialRecord], trials: Trials) -> list[Finalist]:
+def run_finalists(config: SearchConfig, records: Mapping[int, TrialRecord], trials: TrialSettings) -> list[Finalist]:
     """Trains the best trials again, or finds what they came to before; the best mean first.
 
     Raises:
         JobError: no trial was good for anything.
     """
-    chosen = best_trials(records.values(), objective=trials.objective, count=config.finalists)
+    chosen = choose_finalists(records.values(), objective=trials.objective, count=config.finalists)
     if not chosen:
         reasons = sorted({str(record.reason) for record in records.values() if record.reason})
         raise JobError(f"none of {len(records)} trials gave a detector: {'; '.join(reasons[:3]) or 'all were stopped'}")
     seeds = range(config.seed + config.seeds_per_trial, config.seed + config.seeds_per_trial + config.finalist_seeds)
     asked = [(record, seed) for record in chosen for seed in seeds]
-    outcomes = _outcomes(config, asked, trials)
-    found = [_finalist(record, [outcomes[record.key, seed] for seed in seeds], trials.objective) for record in chosen]
+    outcomes = train_all(config, asked, trials)
+    found = [
+        gather_finalist(record, [outcomes[record.key, seed] for seed in seeds], trials.objective) for record in chosen
+    ]
     return sorted(found, key=lambda one: -one.mean)
 
 
-def _finalist(record: TrialRecord, outcomes: Sequence[Mapping[str, Any]], objective: str) -> Finalist:
+def gather_finalist(record: TrialRecord, outcomes: Sequence[Mapping[str, Any]], objective: str) -> Finalist:
+    """Joins what the seeds of one trial came to; one failed seed fails the finalist."""
     reasons = [str(one["failed"]) for one in outcomes if "failed" in one]
     if reasons:
         return Finalist(record, [], reasons[0])
-    return Finalist(record, [float(one["figures"][objective]) for one in outcomes], None)
+    return Finalist(record, [float(one["metrics"][objective]) for one in outcomes], None)
 
 
-def _outcomes(
-    config: SearchConfig, asked: Sequence[tuple[TrialRecord, int]], trials: Trials
+def train_all(
+    config: SearchConfig, asked: Sequence[tuple[TrialRecord, int]], trials: TrialSettings
 ) -> dict[tuple[str, int], Mapping[str, Any]]:
-    """Key and seed -> ``figures`` or ``failed``, of all that was asked for."""
+    """Key and seed -> ``metrics`` or ``failed``, of all that was asked for."""
     places = {
         (record.key, seed): uris.join(config.results, FOLDER, f"{record.key}.seed{seed}.json") for record, seed in asked
     }
-    found = {name: outcome for name, uri in places.items() if (outcome := _known(uri)) is not None}
+    found = {name: outcome for name, uri in places.items() if (outcome := load_outcome(uri)) is not None}
     left = [(record, seed) for record, seed in asked if (record.key, seed) not in found]
     remote = ray.remote(num_cpus=trials.resources["CPU"], num_gpus=trials.resources.get("GPU", 0))(train_finalist)
 
@@ -130,15 +133,15 @@ def _outcomes(
         return remote.remote(one[0].detector, one[0].optimiser, one[1], trials)
 
     with Progress(len(left), verb="training finalists", unit="training") as progress:
-        for (record, seed), done in few_at_a_time(left, start, tasks=concurrent_trials(config)):
-            outcome = outcome_of(done)
+        for (record, seed), done in few_at_a_time(left, start, tasks=count_concurrent_trials(config)):
+            outcome = collect_outcome(done)
             storage.write(places[record.key, seed], json.dumps(outcome).encode())
             found[record.key, seed] = outcome
             progress.report({"done": 1}, f"trial {record.number}, seed {seed}")
     return found
 
 
-def outcome_of(done: Any) -> Mapping[str, Any]:
+def collect_outcome(done: Any) -> Mapping[str, Any]:
     """What a task came to, or ``failed`` with the reason."""
     try:
         return dict(ray.get(done))
@@ -146,7 +149,8 @@ def outcome_of(done: Any) -> Mapping[str, Any]:
         return {"failed": cause(error).removeprefix("JobError: ")}
 
 
-def _known(uri: str) -> Mapping[str, Any] | None:
+def load_outcome(uri: str) -> Mapping[str, Any] | None:
+    """Reads a stored outcome; None where there is none."""
     try:
         return dict(json.loads(storage.read(uri)))
     except MissingObjectError:
@@ -154,12 +158,12 @@ def _known(uri: str) -> Mapping[str, Any] | None:
 
 
 def train_finalist(
-    detector: Mapping[str, Any], optimiser: Mapping[str, Any], seed: int, trials: Trials
-) -> dict[str, Figures]:
-    """A Ray task: one training of a finalist; gives its ``figures``.
+    detector: Mapping[str, Any], optimiser: Mapping[str, Any], seed: int, trials: TrialSettings
+) -> dict[str, Metrics]:
+    """A Ray task: one training of a finalist; gives its ``metrics``.
 
     Raises:
         JobError: it failed; one line.
     """
-    job = Job(DetectorConfig.model_validate(detector), OptimizerConfig.model_validate(optimiser), [seed])
-    return {"figures": measured(f"finalist-{seed}", job, trials, lambda epoch, figures: None)}
+    job = TrainingJob(DetectorConfig.model_validate(detector), OptimizerConfig.model_validate(optimiser), [seed])
+    return {"metrics": run_training(f"finalist-{seed}", job, trials, lambda epoch, metrics: None)}

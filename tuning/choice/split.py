@@ -29,7 +29,7 @@ from jobs.evaluation.metrics import FLAWLESS
 from jobs.storage import uris
 
 _LABELLED = r"(?P<category>)(?P<site>train/good|(?:validation|test)/[^/]+)/"
-FEWEST_TRAINING_PHOTOS = 8
+MIN_TRAINING_PHOTOS = 8
 _MARK = "test-opened.json"
 
 
@@ -56,7 +56,7 @@ class SealedTest:
         try:
             storage.write(uris.join(results, _MARK), json.dumps(mark, indent=1).encode(), if_absent=True)
         except ConflictError:
-            before = opened(results) or {}
+            before = read_mark(results) or {}
             if before.get("winner") != winner or before.get("photos") != self.photos_hash:
                 raise JobError(
                     f"the test photos were opened on {before.get('opened_at')} for winner {before.get('winner')}: to "
@@ -65,7 +65,7 @@ class SealedTest:
         return self.__manifest
 
 
-def opened(results: str) -> dict[str, Any] | None:
+def read_mark(results: str) -> dict[str, Any] | None:
     """The mark that opening the test left; None while it is sealed."""
     try:
         return dict(json.loads(storage.read(uris.join(results, _MARK))))
@@ -87,7 +87,7 @@ class Split:
     train: pa.Table
     validation: pa.Table
     test: SealedTest
-    is_carved: bool
+    is_share_of_test: bool
 
     @property
     def validation_counts(self) -> Counter[str]:
@@ -119,28 +119,28 @@ def split_data(data: str, category: str, *, validation_share: float) -> Split:
     folder = uris.join(data, category)
     rows = list_archive(folder, key_pattern=_LABELLED)
     parts = [str(site).split("/")[0] for site in rows["site"].to_pylist()]
-    if parts.count("train") < FEWEST_TRAINING_PHOTOS:
+    if parts.count("train") < MIN_TRAINING_PHOTOS:
         raise RequestError(
-            f"a search needs at least {FEWEST_TRAINING_PHOTOS} photos in {folder}/train/good, got "
-            f"{parts.count('train')}"
+            f"a search needs at least {MIN_TRAINING_PHOTOS} photos in {folder}/train/good, got {parts.count('train')}"
         )
     is_carved = "validation" not in parts
     if is_carved:
         keys = [uri.removeprefix(folder + "/") for uri in rows["uri"].to_pylist()]
-        parts = [_carved(part, key, share=validation_share) for part, key in zip(parts, keys, strict=True)]
+        parts = [assign_part(part, key, share=validation_share) for part, key in zip(parts, keys, strict=True)]
     train, validation, test = (
         rows.filter(pa.array([part == name for part in parts])) for name in ("train", "validation", "test")
     )
-    return Split(train, _as_validation(validation), SealedTest(test), is_carved)
+    return Split(train, label_as_validation(validation), SealedTest(test), is_carved)
 
 
-def _carved(part: str, key: str, *, share: float) -> str:
+def assign_part(part: str, key: str, *, share: float) -> str:
     """Where a photo of ``test/`` belongs, by its key alone."""
     if part != "test":
         return part
     return "validation" if int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) < share * 2**32 else "test"
 
 
-def _as_validation(rows: pa.Table) -> pa.Table:
+def label_as_validation(rows: pa.Table) -> pa.Table:
+    """Renames the part of every site from ``test`` to ``validation``."""
     sites = pc.replace_substring_regex(rows["site"], "^test/", "validation/")
     return rows.set_column(rows.schema.get_field_index("site"), rows.schema.field("site"), sites)

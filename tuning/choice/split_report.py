@@ -15,7 +15,7 @@ _SYNTHETIC_WARNING = (
 _HANDFULS = (5, 10, 20, 50)
 
 
-def split_lines(split: Split, objective: str) -> list[str]:
+def describe_split(split: Split, objective: str) -> list[str]:
     """Several lines for a person.
 
     Args:
@@ -25,38 +25,41 @@ def split_lines(split: Split, objective: str) -> list[str]:
     warnings = [_SYNTHETIC_WARNING] if objective == "synthetic_auroc" else []
     if not warnings and objective != "auroc":
         warnings = [f"warning: {objective} is a guess: no guide without labels has been shown to follow AUROC"]
-    return [*_lines(split), *warnings]
+    return [*describe_photos(split), *warnings]
 
 
-def _lines(split: Split) -> Iterator[str]:
+def describe_photos(split: Split) -> Iterator[str]:
+    """Yields how many photos there are and how well an AUROC on them is known."""
     counts = split.validation_counts
-    where = "a share of test/, by the hash of the key" if split.is_carved else "validation/"
+    where = "a share of test/, by the hash of the key" if split.is_share_of_test else "validation/"
     yield (
         f"{len(split.train)} flawless training photos; {sum(counts.values())} validation photos ({where}), "
         f"{split.defects} of them defective; {sum(split.test.counts.values())} test photos, sealed "
         "until the winner stands"
     )
-    flawless = _flawless(split)
+    flawless = count_flawless(split)
     if split.defects:
-        yield f"AUROC on these validation photos is known to {_widths(flawless, split.defects)} (95 %, one detector)"
+        widths = format_widths(flawless, split.defects)
+        yield f"AUROC on these validation photos is known to {widths} (95 %, one detector)"
     else:
-        handfuls = "; ".join(f"{count} defects: {_widths(flawless, count)}" for count in _HANDFULS)
+        handfuls = "; ".join(f"{count} defects: {format_widths(flawless, count)}" for count in _HANDFULS)
         yield f"no validation defects: trials are judged without labels. A handful would do: {handfuls}"
 
 
-def luck(split: Split, auroc: float) -> float:
+def estimate_standard_error(split: Split, auroc: float) -> float:
     """Standard error of a measured validation AUROC; one of 1 or 0 is taken for half a pair of photos less, or more."""
-    flawless = _flawless(split)
+    flawless = count_flawless(split)
     half_pair = 0.5 / (flawless * split.defects)
     return auroc_standard_error(min(max(auroc, half_pair), 1 - half_pair), flawless=flawless, defective=split.defects)
 
 
-def _flawless(split: Split) -> int:
+def count_flawless(split: Split) -> int:
     """Flawless validation photos; if there are none, held-out ones, about a fifth of training's, stand for them."""
     return split.validation_counts[FLAWLESS] or max(1, len(split.train) // 5)
 
 
-def _widths(flawless: int, defective: int) -> str:
+def format_widths(flawless: int, defective: int) -> str:
+    """Formats the half-widths of 95 % intervals at a low and at a high AUROC, in points."""
     return ", ".join(
         f"+-{100 * auroc_half_width(auroc, flawless=flawless, defective=defective):.0f} points at {auroc:.1f}"
         for auroc in _EXPECTED

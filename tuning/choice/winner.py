@@ -31,13 +31,13 @@ def save_winner(config: SearchConfig, winner: Finalist) -> str:
     """Writes the winner as YAML that ``python -m jobs.train --config`` takes; returns a line for a person."""
     record = winner.record
     uri = uris.join(config.results, WINNER)
-    storage.write(uri, winner_yaml(config, winner).encode())
+    storage.write(uri, format_winner(config, winner).encode())
     values = ", ".join(f"{value:.4f}" for value in winner.values)
     said = f"winner: trial {record.number} ({record.name}), validation over new seeds {values}"
     return f"{said}; python -m jobs.train --config {uri}"
 
 
-def winner_yaml(config: SearchConfig, winner: Finalist) -> str:
+def format_winner(config: SearchConfig, winner: Finalist) -> str:
     """The text of the file: a whole TrainConfig."""
     detector = DetectorConfig.model_validate({**winner.record.detector, "variant": TUNED, "seed": 0})
     request = {
@@ -58,11 +58,13 @@ def winner_yaml(config: SearchConfig, winner: Finalist) -> str:
     return head + yaml.safe_dump(request, sort_keys=False)
 
 
-def promoted(config: SearchConfig, outcomes: Sequence[Mapping[str, Any]], rows: pa.Table, manifest: pa.Table) -> str:
+def promote_winner(
+    config: SearchConfig, outcomes: Sequence[Mapping[str, Any]], rows: pa.Table, manifest: pa.Table
+) -> str:
     """Moves the alias to the winner if it is better by more than the interval; says what happened and why.
 
     The bar is the detector behind the alias, scored on the test photos now, and where there is none the best preset.
-    Of the winner's seeds the one of the best held-out likelihood is taken, never the one of the best test figure.
+    Of the winner's seeds the one of the best held-out likelihood is taken, never the one of the best test metric.
 
     Args:
         config: of the search.
@@ -73,9 +75,9 @@ def promoted(config: SearchConfig, outcomes: Sequence[Mapping[str, Any]], rows: 
     current = registry.resolve(config.registry, config.category, alias=config.alias)
     bar = CURRENT
     if current is None:
-        bar = _best_preset(rows)
+        bar = find_best_preset(rows)
     else:
-        rows = pa.concat_tables([rows, _scored(config, current.detector_id, manifest, schema=rows.schema)])
+        rows = pa.concat_tables([rows, score_current(config, current.detector_id, manifest, schema=rows.schema)])
     (found,) = compare(rows, variants=[TUNED], reference=bar)
     if found.low is None or found.high is None or found.mean is None:
         return f"{config.alias} of {config.category} stays what it is: nothing to compare the winner with"
@@ -87,7 +89,7 @@ def promoted(config: SearchConfig, outcomes: Sequence[Mapping[str, Any]], rows: 
             f"{config.alias} of {config.category} stays what it is: the winner has {said}, not more than the interval"
         )
     winners = [one for one in outcomes if one["name"] == TUNED and "failed" not in one]
-    chosen = max(winners, key=lambda one: one["figures"]["held_out_gain"])
+    chosen = max(winners, key=lambda one: one["metrics"]["held_out_gain"])
     before = registry.set_alias(
         config.registry,
         config.category,
@@ -98,13 +100,13 @@ def promoted(config: SearchConfig, outcomes: Sequence[Mapping[str, Any]], rows: 
     return f"{config.alias} of {config.category}: {before or 'none'} -> {chosen['detector_id']}, {said}"
 
 
-def _best_preset(rows: pa.Table) -> str:
+def find_best_preset(rows: pa.Table) -> str:
     """The preset of the highest mean AUROC on the test photos, which flatters it: the bar, not a proposal."""
     presets = sorted({str(name) for name in rows["variant"].to_pylist()} - {TUNED})
     return max(variant_summaries(figure_table(rows), variants=presets), key=lambda one: one.mean["auroc"].mean).variant
 
 
-def _scored(config: SearchConfig, detector_id: str, manifest: pa.Table, *, schema: pa.Schema) -> pa.Table:
+def score_current(config: SearchConfig, detector_id: str, manifest: pa.Table, *, schema: pa.Schema) -> pa.Table:
     """EVALUATED rows of a registered detector, scored here, in the driver; seed None stands for every seed."""
     detector = load_artifact(registry.fetch(config.registry, config.category, detector_id=detector_id)).detector
     scorer = build_scorer(detector)

@@ -39,7 +39,7 @@ Table = dict[str, Sequence[Any]]
 """``head``, the names of the columns, and ``rows``."""
 
 
-def page(content: Mapping[str, Any], *, pictures: Mapping[str, bytes]) -> str:
+def render_page(content: Mapping[str, Any], *, pictures: Mapping[str, bytes]) -> str:
     """The page as HTML; every text in it is escaped, for names of photos and reasons come from outside.
 
     Args:
@@ -56,13 +56,14 @@ def page(content: Mapping[str, Any], *, pictures: Mapping[str, bytes]) -> str:
     rows = environment.from_string(_TABLE)
 
     def table(head: Sequence[str], rows_: Sequence[Sequence[object]]) -> Markup:
-        return Markup(rows.render(head=head, rows=rows_, show=_shown))  # noqa: S704  # rendered with escaping
+        return Markup(rows.render(head=head, rows=rows_, show=format_cell))  # noqa: S704  # rendered with escaping
 
     encoded = [{"name": name, "data": base64.b64encode(png).decode()} for name, png in pictures.items()]
     return environment.from_string(_TEMPLATE).render({**content, "pictures": encoded, "table": table})
 
 
-def _shown(cell: object) -> str:
+def format_cell(cell: object) -> str:
+    """Formats a cell for a reader: four digits for a float, ``-`` for None."""
     if cell is None:
         return "-"
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell)

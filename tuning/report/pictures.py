@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from tuning.report.lessons import Placement, finished, pareto_front
+from tuning.report.analysis import Placement, find_pareto_front, select_finished
 from tuning.trials.records import TrialRecord
 
 
-def placement_map(placements: Sequence[Placement], *, stages: Sequence[str], objective: str) -> bytes:
+def draw_placements(placements: Sequence[Placement], *, stages: Sequence[str], objective: str) -> bytes:
     """PNG: stages along the network against kinds of attention, coloured by the difference they made.
 
     Raises:
         ImportError: matplotlib, the extra ``report``, is not installed.
     """
-    figure = _figure(7.2, 3.4)
+    figure = new_figure(7.2, 3.4)
     kinds = sorted({one.kind for one in placements}) or ["none tried"]
     cells = np.full((len(kinds), len(stages)), np.nan)
     panel = figure.subplots()
@@ -32,37 +32,39 @@ def placement_map(placements: Sequence[Placement], *, stages: Sequence[str], obj
     panel.set_xticklabels(stages)
     panel.set_yticklabels(kinds)
     figure.colorbar(image, label=f"difference of mean {objective}, x 100")
-    return _png(figure)
+    return encode_png(figure)
 
 
-def cost_front(records: Mapping[int, TrialRecord], *, objective: str) -> bytes:
+def draw_cost_front(records: Mapping[int, TrialRecord], *, objective: str) -> bytes:
     """PNG: the objective of every finished trial against its cost of scoring, presets by name, the Pareto front.
 
     Raises:
         ImportError: matplotlib, the extra ``report``, is not installed.
     """
-    figure = _figure(7.2, 4.4)
+    figure = new_figure(7.2, 4.4)
     panel = figure.subplots()
-    done = finished(records, objective=objective)
-    points = [(float(one.figures["gflop"] or 0), float(one.figures[objective] or 0)) for one in done]
+    done = select_finished(records, objective=objective)
+    points = [(float(one.metrics["gflop"] or 0), float(one.metrics[objective] or 0)) for one in done]
     panel.scatter(*zip(*points, strict=True), s=16, color="tab:blue", alpha=0.6, label="trials")
-    front = pareto_front(points)
+    front = find_pareto_front(points)
     panel.step(*zip(*front, strict=True), where="post", color="tab:red", label="Pareto front")
     for record, (cost, value) in zip(done, points, strict=True):
         if record.preset:
             panel.annotate(record.preset, (cost, value), size=7, xytext=(4, 4), textcoords="offset points")
     panel.set(xscale="log", xlabel="GFLOP per photo scored", ylabel=objective, title="What a better detector costs")
     panel.legend(fontsize="small")
-    return _png(figure)
+    return encode_png(figure)
 
 
-def _figure(width_inch: float, height_inch: float) -> Any:
+def new_figure(width_inch: float, height_inch: float) -> Any:
+    """Makes an empty figure."""
     from matplotlib.figure import Figure  # not pyplot, which keeps figures and looks for a display
 
     return Figure(figsize=(width_inch, height_inch), dpi=120, layout="constrained")
 
 
-def _png(figure: Any) -> bytes:
+def encode_png(figure: Any) -> bytes:
+    """Encodes a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -18,19 +18,19 @@ from jobs.tables.parquet import write_parquet
 from model.config import BACKBONE_STAGES
 from tuning.choice.final import TUNED
 from tuning.choice.finalists import Finalist
-from tuning.choice.winner import winner_yaml
+from tuning.choice.winner import format_winner
 from tuning.config import SearchConfig
-from tuning.report.lessons import guides, importances, placements
-from tuning.report.page import page
-from tuning.report.pictures import cost_front, placement_map
-from tuning.report.trials_table import failures, ranked, ranked_lines, trials_table
+from tuning.report.analysis import compare_placements, compute_importances, correlate_label_free
+from tuning.report.page import render_page
+from tuning.report.pictures import draw_cost_front, draw_placements
+from tuning.report.trials_table import build_trials_table, count_failures, format_ranking, rank_trials
 from tuning.trials.records import TrialRecord
 
 _TOP = 15
 
 
 @dataclass
-class Found:
+class SearchResults:
     """Everything that a search found.
 
     Attributes:
@@ -62,15 +62,15 @@ class Found:
         return [one for name in presets for one in compare(self.rows, variants=[TUNED], reference=name)]
 
 
-def save_results(found: Found) -> None:
+def save_results(found: SearchResults) -> None:
     """Writes all of it into the results folder and prints what a person wants to know first."""
     results = found.config.results
     lessons = {
-        "importances": [asdict(one) for one in importances(found.records, objective=found.objective)],
-        "placements": [asdict(one) for one in _placements(found)],
-        "guides": [asdict(one) for one in guides(found.records)],
+        "importances": [asdict(one) for one in compute_importances(found.records, objective=found.objective)],
+        "placements": [asdict(one) for one in compare_result_placements(found)],
+        "guides": [asdict(one) for one in correlate_label_free(found.records)],
     }
-    write_parquet(trials_table(found.records, objective=found.objective), uris.join(results, "trials.parquet"))
+    write_parquet(build_trials_table(found.records, objective=found.objective), uris.join(results, "trials.parquet"))
     if found.rows is not None:
         write_parquet(found.rows, uris.join(results, "final.parquet"))
     summary = {
@@ -87,18 +87,20 @@ def save_results(found: Found) -> None:
         "versions": versions(),
     }
     storage.write(uris.join(results, "results.json"), json.dumps(summary, indent=1).encode())
-    print("\n".join([*ranked_lines(found.records, objective=found.objective, top=_TOP), *_lesson_lines(lessons)]))
-    print("\n".join(final_lines(found)))
-    _write_page(found, lessons)
+    print("\n".join([*format_ranking(found.records, objective=found.objective, top=_TOP), *format_analysis(lessons)]))
+    print("\n".join(format_comparison(found)))
+    write_page(found, lessons)
     print(f"written to {results}")
 
 
-def _placements(found: Found) -> Any:
+def compare_result_placements(found: SearchResults) -> Any:
+    """Compares the placements of attention over the trials of a search."""
     stages = BACKBONE_STAGES[found.config.detector.backbone]
-    return placements(found.records, objective=found.objective, stages=stages)
+    return compare_placements(found.records, objective=found.objective, stages=stages)
 
 
-def _lesson_lines(lessons: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def format_analysis(lessons: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Formats what the trials teach as two lines for a terminal."""
     most = [f"{one['dimension']} {one['share']:.2f}" for one in lessons["importances"][:6]]
     trusted = [
         f"{one['name']} {one['correlation']:+.2f} ({one['low']:+.2f}..{one['high']:+.2f})" for one in lessons["guides"]
@@ -110,31 +112,35 @@ def _lesson_lines(lessons: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[st
     ]
 
 
-def final_lines(found: Found) -> list[str]:
+def format_comparison(found: SearchResults) -> list[str]:
     """The final comparison for a person; empty while the test is sealed."""
     summaries = [f"{one.variant:24} test AUROC {percent_cell(one.mean['auroc'])}" for one in found.summaries()]
     return [*summaries, *map(comparison_line, found.comparisons())]
 
 
-def _write_page(found: Found, lessons: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def write_page(found: SearchResults, lessons: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Writes pictures and the page; warns where the extra ``report`` is not installed."""
     results = found.config.results
     try:
         stages = BACKBONE_STAGES[found.config.detector.backbone]
         pictures = {
-            "placements.png": placement_map(_placements(found), stages=stages, objective=found.objective),
-            "cost.png": cost_front(found.records, objective=found.objective),
+            "placements.png": draw_placements(
+                compare_result_placements(found), stages=stages, objective=found.objective
+            ),
+            "cost.png": draw_cost_front(found.records, objective=found.objective),
         }
         for name, png in pictures.items():
             storage.write(uris.join(results, name), png)
-        html = page(_content(found, lessons), pictures=pictures)
+        html = render_page(collect_page_content(found, lessons), pictures=pictures)
     except ImportError as error:
         print(f"warning: no pictures and no page, {error}: install attentdiffernet-ray[report]")
         return
     storage.write(uris.join(results, "index.html"), html.encode())
 
 
-def _content(found: Found, lessons: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    rows = ranked(found.records, objective=found.objective)
+def collect_page_content(found: SearchResults, lessons: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Collects what the page's template asks for."""
+    rows = rank_trials(found.records, objective=found.objective)
     columns = ["objective", "auroc", "gflop", "epochs", "seconds", "status"]
     best = found.finalists[0]
     return {
@@ -142,8 +148,8 @@ def _content(found: Found, lessons: Mapping[str, Sequence[Mapping[str, Any]]]) -
         "records": len(found.records),
         "split": found.split,
         "winner": f"Trial {best.record.number}, {best.record.name}: {found.objective} {best.mean:.4f} over new seeds.",
-        "winner_yaml": winner_yaml(found.config, best),
-        "final": _final_table(found) if found.rows is not None else None,
+        "winner_yaml": format_winner(found.config, best),
+        "final": to_final_table(found) if found.rows is not None else None,
         "finalists": {
             "head": ["trial", "name", f"mean {found.objective}", "seeds", "reason"],
             "rows": [
@@ -154,26 +160,29 @@ def _content(found: Found, lessons: Mapping[str, Sequence[Mapping[str, Any]]]) -
         "trials": {
             "head": ["trial", "name", "preset", *columns],
             "rows": [
-                [one.number, one.name, one.preset, *(_cell(one, name, found) for name in columns)] for one in rows
+                [one.number, one.name, one.preset, *(read_cell(one, name, found) for name in columns)] for one in rows
             ],
         },
-        "failures": failures(rows),
-        "importances": _table(lessons["importances"], ["dimension", "share", "trials"]),
-        "guides": _table(lessons["guides"], ["name", "correlation", "low", "high", "trials"]),
+        "failures": count_failures(rows),
+        "importances": to_page_table(lessons["importances"], ["dimension", "share", "trials"]),
+        "guides": to_page_table(lessons["guides"], ["name", "correlation", "low", "high", "trials"]),
     }
 
 
-def _cell(record: TrialRecord, name: str, found: Found) -> object:
+def read_cell(record: TrialRecord, name: str, found: SearchResults) -> object:
+    """Reads one column of the page's table of trials."""
     if name == "objective":
-        return record.figures.get(found.objective)
-    return record.figures.get(name) if name in ("auroc", "gflop") else getattr(record, name)
+        return record.metrics.get(found.objective)
+    return record.metrics.get(name) if name in ("auroc", "gflop") else getattr(record, name)
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
+def to_page_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
+    """Selects columns of some rows for the page."""
     return {"head": columns, "rows": [[row[name] for name in columns] for row in rows]}
 
 
-def _final_table(found: Found) -> dict[str, Any]:
+def to_final_table(found: SearchResults) -> dict[str, Any]:
+    """Builds the page's table of the final comparison."""
     metrics = ("auroc", "aupr", "recall_at_1_percent", "recall_at_5_percent")
     return {
         "head": ["", *(f"{name} in %" for name in metrics)],

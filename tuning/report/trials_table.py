@@ -33,52 +33,53 @@ TRIALS = pa.schema(
         pa.field("optimiser", pa.string(), nullable=False),
     ]
 )
-"""One row per trial; figures are those of validation photos (tuning.trials.judge), the last three columns JSON
+"""One row per trial; metrics are those of validation photos (tuning.trials.judge), the last three columns JSON
 objects, gflop
 1e9 operations per photo scored, cpu_s and seconds CPU and wall time."""
 
 
-def trials_table(records: Mapping[int, TrialRecord], *, objective: str) -> pa.Table:
+def build_trials_table(records: Mapping[int, TrialRecord], *, objective: str) -> pa.Table:
     """TRIALS rows, by number."""
     rows = []
     for record in records.values():
         fields = record.model_dump(include=set(TRIALS.names))
         objects = {name: json.dumps(getattr(record, name)) for name in ("parameters", "detector", "optimiser")}
-        rows.append({**fields, **record.figures, **objects, "objective": record.figures.get(objective)})
+        rows.append({**fields, **record.metrics, **objects, "objective": record.metrics.get(objective)})
     return pa.Table.from_pylist(rows, schema=TRIALS)
 
 
-def ranked(records: Mapping[int, TrialRecord], *, objective: str) -> list[TrialRecord]:
+def rank_trials(records: Mapping[int, TrialRecord], *, objective: str) -> list[TrialRecord]:
     """Finished trials from best to worst, then those that were stopped, then those that failed."""
     order = {"done": 0, "stopped": 1, "failed": 2}
 
     def rank(record: TrialRecord) -> tuple[int, float, int]:
-        return order[record.status], -(record.figures.get(objective) or 0.0), record.number
+        return order[record.status], -(record.metrics.get(objective) or 0.0), record.number
 
     return sorted(records.values(), key=rank)
 
 
-def ranked_lines(records: Mapping[int, TrialRecord], *, objective: str, top: int) -> Iterator[str]:
+def format_ranking(records: Mapping[int, TrialRecord], *, objective: str, top: int) -> Iterator[str]:
     """The best trials and every preset, for a terminal, and the reasons of failures, each with its count."""
-    rows = ranked(records, objective=objective)
+    rows = rank_trials(records, objective=objective)
     yield f"{'rank':>4} {'trial':>5} {'name':44} {objective:>15} {'GFLOP':>8} {'seconds':>7}"
     for place, record in enumerate(rows, start=1):
         if (place <= top or record.preset) and record.status != "failed":
-            yield _line(place, record, objective)
+            yield format_trial(place, record, objective)
     counts = {status: sum(record.status == status for record in rows) for status in ("done", "stopped", "failed")}
     yield ", ".join(f"{count} {status}" for status, count in counts.items())
-    yield from (f"  failed {count} x: {reason}" for reason, count in failures(rows).items())
+    yield from (f"  failed {count} x: {reason}" for reason, count in count_failures(rows).items())
 
 
-def _line(place: int, record: TrialRecord, objective: str) -> str:
-    value, cost = record.figures.get(objective), record.figures.get("gflop")
+def format_trial(place: int, record: TrialRecord, objective: str) -> str:
+    """Formats one trial as a line of the ranking."""
+    value, cost = record.metrics.get(objective), record.metrics.get("gflop")
     shown = f"{value:.4f}" if value is not None else "-"
     stopped = " (stopped)" if record.status == "stopped" else ""
     name = f"{record.name}{stopped}"[:44]
     return f"{place:>4} {record.number:>5} {name:44} {shown:>15} {cost or 0:>8.2f} {record.seconds:>7.1f}"
 
 
-def failures(records: Sequence[TrialRecord]) -> dict[str, int]:
+def count_failures(records: Sequence[TrialRecord]) -> dict[str, int]:
     """Reason -> how many trials failed for it, the most frequent first."""
     reasons = [str(record.reason) for record in records if record.status == "failed"]
     return {reason: reasons.count(reason) for reason in sorted(set(reasons), key=lambda one: -reasons.count(one))}

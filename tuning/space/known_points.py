@@ -11,7 +11,7 @@ from jobs.config import merge
 from model.config import PRESETS, AttentionConfig, DetectorConfig
 from tuning.space.config import SpaceConfig
 from tuning.space.dimensions import Chooser, Dimension, Value, choose, contains, is_fixed, values
-from tuning.space.space import NONE, Point, kinds, point
+from tuning.space.space import NONE, Configuration, kinds, point
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Known:
     """
 
     name: str
-    point: Point
+    point: Configuration
     told: Mapping[str, tuple[Dimension, Value]]
 
     def told_to(self, chooser: Chooser) -> None:
@@ -39,7 +39,7 @@ class Known:
         return {name: value for name, (_, value) in self.told.items()}
 
 
-def known_points(space: SpaceConfig, base: Point) -> list[Known]:
+def known_points(space: SpaceConfig, base: Configuration) -> list[Known]:
     """Every preset laid on ``base``: what it sets itself holds, whether or not the space was narrowed to leave it out.
 
     Where a preset sets nothing, a fixed dimension's value holds, else the base's.
@@ -47,7 +47,7 @@ def known_points(space: SpaceConfig, base: Point) -> list[Known]:
     return [_known(name, space, base) for name in PRESETS]
 
 
-def _known(preset: str, space: SpaceConfig, base: Point) -> Known:
+def _known(preset: str, space: SpaceConfig, base: Configuration) -> Known:
     given = DetectorConfig.model_validate(PRESETS[preset]).model_dump(mode="json", exclude_unset=True)
     own = {"detector": {**given, "attended": "attention" in given}}
     common = base.detector.model_dump(mode="json") | {"attention": {}, "attention_training": "frozen"}
@@ -70,7 +70,7 @@ def _known(preset: str, space: SpaceConfig, base: Point) -> Known:
     }
     return Known(
         preset,
-        Point(found.detector.model_copy(update={"variant": preset}), found.optimiser),
+        Configuration(found.detector.model_copy(update={"variant": preset}), found.optimiser),
         {key: (of, value) for key, (of, value) in told.items() if not is_fixed(of) and contains(of, value)},
     )
 
@@ -102,7 +102,7 @@ def _found(tree: Mapping[str, Any], field: str) -> Any:
     return found
 
 
-def sampled_point(chooser: Chooser, space: SpaceConfig, base: Point) -> Point:
+def sampled_point(chooser: Chooser, space: SpaceConfig, base: Configuration) -> Configuration:
     """The point that a sampler chooses."""
 
     def pick(name: str, dimension: Dimension, field: str) -> Any:

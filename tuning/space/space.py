@@ -22,7 +22,7 @@ NONE = "none"
 
 
 @dataclass(frozen=True)
-class Point:
+class Configuration:
     """One point of a space: a detector and how it is trained."""
 
     detector: DetectorConfig
@@ -36,7 +36,7 @@ class Pick(Protocol):
         """A value for the parameter ``name``, which sets ``field`` of ``{"detector": ..., "optimiser": ...}``."""
 
 
-def point(pick: Pick, space: SpaceConfig, base: Point) -> Point:
+def point(pick: Pick, space: SpaceConfig, base: Configuration) -> Configuration:
     """Goes through the dimensions, those that depend on others after them, and builds the point that ``pick`` chose.
 
     Args:
@@ -62,9 +62,9 @@ def point(pick: Pick, space: SpaceConfig, base: Point) -> Point:
     }
     betas = tuple(pick(f"beta{n}", getattr(space, f"beta{n}"), f"optimiser.betas.{n - 1}") for n in (1, 2))
     fields = merge(base.detector.model_dump(mode="json"), detector)
-    fields["variant"] = variant_name(fields["attention"])  # type: ignore[arg-type]  # a mapping of blocks
+    fields["variant"] = name_variant(fields["attention"])  # type: ignore[arg-type]  # a mapping of blocks
     changed = {**base.optimiser.model_dump(mode="json"), **optimiser, "betas": betas}
-    return Point(DetectorConfig.model_validate(fields), OptimizerConfig.model_validate(changed))
+    return Configuration(DetectorConfig.model_validate(fields), OptimizerConfig.model_validate(changed))
 
 
 def _attention(pick: Pick, space: SpaceConfig, base: DetectorConfig) -> dict[str, Any]:
@@ -131,12 +131,12 @@ def _int(value: Value) -> int:
     return int(str(value))
 
 
-def variant_name(attention: Mapping[str, Mapping[str, Any]]) -> str:
+def name_variant(attention: Mapping[str, Mapping[str, Any]]) -> str:
     """Names a placement, such as ``se-pool1.cbam-conv5``; without attention ``plain``. It can be part of an alias."""
     return ".".join(f"{block['kind']}-{stage}" for stage, block in attention.items()) or "plain"
 
 
-def check_space(space: SpaceConfig, base: Point) -> None:
+def check_space(space: SpaceConfig, base: Configuration) -> None:
     """Refuses a space with a point that is no detector.
 
     Raises:
@@ -162,7 +162,7 @@ def check_space(space: SpaceConfig, base: Point) -> None:
     _check_extremes(space, base)
 
 
-def _check_extremes(space: SpaceConfig, base: Point) -> None:
+def _check_extremes(space: SpaceConfig, base: Configuration) -> None:
     """Builds the points of all first and of all last values: what a field refuses is refused here, not in a trial."""
     for end in (0, -1):
 

@@ -10,12 +10,12 @@ from typing import Any
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from tuning.trials.measure import Figures, Job, Shared
+from tuning.trials.measure import Metrics, SearchResources, TrainingJob
 
 
 def measure_with_workers(
-    job: Job,
-    shared: Shared,
+    job: TrainingJob,
+    shared: SearchResources,
     *,
     workers: int,
     gpus_per_worker: float,
@@ -23,7 +23,7 @@ def measure_with_workers(
     name: str,
     storage_path: str,
     storage: Any,
-) -> Figures:
+) -> Metrics:
     """`tuning.trials.measure.measure` on several workers; inside a Tune trial each telling is reported to Tune.
 
     Args:
@@ -31,7 +31,7 @@ def measure_with_workers(
         shared: references.
         workers: at least 2.
         gpus_per_worker: below 1 several workers share a GPU, and exchange by gloo, for NCCL refuses that.
-        objective: the figure that Tune is told as such.
+        objective: the metric that Tune is told as such.
         name: of the run.
         storage_path: where Ray Train keeps the run's state, a path within ``storage``.
         storage: pyarrow filesystem.
@@ -40,7 +40,7 @@ def measure_with_workers(
         ray.train.TrainingFailedError: a worker failed; `jobs.cluster.session.cause` has the reason.
     """
     trainer = TorchTrainer(
-        _working(job, shared, objective),
+        make_train_loop(job, shared, objective),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
             use_gpu=gpus_per_worker > 0,
@@ -52,15 +52,16 @@ def measure_with_workers(
             storage_path=storage_path,
             storage_filesystem=storage,
             failure_config=ray.train.FailureConfig(max_failures=0),
-            callbacks=_callbacks(),
+            callbacks=make_callbacks(),
         ),
     )
     result: Any = trainer.fit()  # typed as Train V1's Result, which has no return_value
-    figures: Figures = result.return_value
-    return figures
+    metrics: Metrics = result.return_value
+    return metrics
 
 
-def _callbacks() -> list[Any]:
+def make_callbacks() -> list[Any]:
+    """Makes the callback that reports to Ray Tune; none outside a trial."""
     from ray.tune.integration.ray_train import TuneReportCallback
     from ray.tune.trainable.trainable_fn_utils import _in_tune_session  # the callback itself asks this, and raises
 
@@ -69,18 +70,18 @@ def _callbacks() -> list[Any]:
     return [TuneReportCallback()]  # type: ignore[no-untyped-call]  # ray ships no types
 
 
-def _working(job: Job, shared: Shared, objective: str) -> Any:
+def make_train_loop(job: TrainingJob, shared: SearchResources, objective: str) -> Any:
     """What each worker runs; it travels by value, so that Ray Train's controller need not import the network."""
 
-    def work() -> Figures:
-        from tuning.trials.distributed import work
+    def work() -> Metrics:
+        from tuning.trials.distributed import train_on_worker
 
-        return work(job, shared, objective)
+        return train_on_worker(job, shared, objective)
 
-    return work
+    return train_on_worker
 
 
-def work(job: Job, shared: Shared, objective: str) -> Figures:
+def train_on_worker(job: TrainingJob, shared: SearchResources, objective: str) -> Metrics:
     """One worker's part.
 
     Raises:
@@ -90,14 +91,14 @@ def work(job: Job, shared: Shared, objective: str) -> Figures:
 
     from jobs.errors import JobError, one_line
     from model.process import prepare_process
-    from tuning.trials.measure import Worker, measure, reported
+    from tuning.trials.measure import TrainingWorker, measure, to_tune_report
 
     prepare_process()
     context = ray.train.get_context()
-    worker = Worker(context.get_world_rank(), context.get_world_size(), prepare_model, get_device())
+    worker = TrainingWorker(context.get_world_rank(), context.get_world_size(), prepare_model, get_device())
 
-    def tell(epoch: int, figures: Figures) -> None:
-        ray.train.report(reported(objective, epoch, figures))
+    def tell(epoch: int, metrics: Metrics) -> None:
+        ray.train.report(to_tune_report(objective, epoch, metrics))
 
     try:
         return measure(job, shared, tell, worker=worker)

@@ -31,10 +31,10 @@ from model.training.likelihood import trains_jointly
 from model.training.photos import InMemory
 from model.training.views import view_features
 from model.training.workers import summed
-from tuning.trials.photos import SearchPhotos, as_tensor, shifted, with_synthetic_defects
+from tuning.trials.photos import SearchPhotos, add_synthetic_defects, shift_photos, to_tensor
 
 Arrays = dict[str, npt.NDArray[Any]]
-MOST_BYTES = 1_000_000_000
+MAX_BYTES = 1_000_000_000
 """Size of all features that are kept; the least recently used go first."""
 _ATTENTION = "attention."
 _EXTRACTOR = {"backbone", "weights", "image_size", "feature_stage", "scales", "pooling", "views", "rotation_padding"}
@@ -44,10 +44,10 @@ _LEARNT = {"seed", "attention", "attention_training", "pretext", "train_angles",
 class FeatureCache:
     """Keeps features in an actor of the cluster, so that they outlive the trial that computed them."""
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         """Starts empty."""
         self._kept: OrderedDict[str, Arrays] = OrderedDict()
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self.counts = {"found": 0, "computed": 0}
 
     def get(self, key: str) -> Arrays | None:
@@ -62,7 +62,7 @@ class FeatureCache:
         """Keeps features; drops the least recently used where there are too many."""
         self.counts["computed"] += 1
         self._kept[key] = arrays
-        while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > self._most_bytes:
+        while len(self._kept) > 1 and sum(map(count_bytes, self._kept.values())) > self._max_bytes:
             self._kept.popitem(last=False)
 
     def read_counts(self) -> dict[str, int]:
@@ -70,11 +70,12 @@ class FeatureCache:
         return dict(self.counts)
 
 
-def _size(arrays: Arrays) -> int:
+def count_bytes(arrays: Arrays) -> int:
+    """Counts the bytes of all arrays."""
     return sum(array.nbytes for array in arrays.values())
 
 
-def features_key(config: DetectorConfig, *, photos_hash: str) -> str:
+def hash_extractor(config: DetectorConfig, *, photos_hash: str) -> str:
     """Names what the features of some photos depend on: 64 hex digits."""
     names = {*_EXTRACTOR, "precision"}
     if config.attention or config.weights == "random":
@@ -90,7 +91,7 @@ class Features:
     Attributes:
         train: of the photos that train, at all scoring angles.
         held_out: of flawless photos that do not.
-        shifted: of the same, shifted (`tuning.trials.photos.shifted`).
+        shifted: of the same, shifted (`tuning.trials.photos.shift_photos`).
         synthetic: of the same with a synthetic defect.
         labelled: of the validation photos.
         gaussian_loss: of the held-out photos under a Ledoit-Wolf Gaussian of ``train``, nats per dimension of pooled
@@ -131,7 +132,7 @@ class Extractor:
         """
         if trains_jointly(detector):
             return None
-        key = features_key(detector.config, photos_hash=self.photos_hash)
+        key = hash_extractor(detector.config, photos_hash=self.photos_hash)
         kept = self._kept(key)
         device = next(detector.flow.parameters()).device
         # Workers compute together or not at all, and between two questions somebody else may have put the answer.
@@ -140,15 +141,15 @@ class Extractor:
             tensors = {name: torch.tensor(array, device=device) for name, array in kept.items()}
             attention = {name.removeprefix(_ATTENTION): tensors.pop(name) for name in kept if _ATTENTION in name}
             detector.backbone.attention.load_state_dict(attention)
-            return _as_features(tensors)
+            return to_features(tensors)
         if detector.config.attention:
-            prepare_attention(detector, InMemory(as_tensor(self.photos.train)), None)
+            prepare_attention(detector, InMemory(to_tensor(self.photos.train)), None)
         tensors = self._computed(detector)
         state = {_ATTENTION + name: value for name, value in detector.backbone.attention.state_dict().items()}
         arrays = {name: value.detach().cpu().numpy() for name, value in {**tensors, **state}.items()}
         with suppress(ray.exceptions.RayError):  # see _kept
             ray.get(self.cache.put.remote(key, arrays))
-        return _as_features(tensors)
+        return to_features(tensors)
 
     def _kept(self, key: str) -> Arrays | None:
         """From the cache; None as well where the cache has died: it is a help, and nothing depends on it."""
@@ -160,34 +161,38 @@ class Extractor:
 
     def as_it_is(self, detector: AttentDifferNet) -> Features:
         """The features of a detector's extractor as it is now; every worker of a trial must call it."""
-        return _as_features(self._computed(detector))
+        return to_features(self._computed(detector))
 
     def _computed(self, detector: AttentDifferNet) -> dict[str, Tensor]:
         angles = list_scoring_angles(detector.config.views)
         found = {
             name: view_features(detector, InMemory(images), angles=angles) for name, images in self._images().items()
         }
-        return {**found, "gaussian_loss": gaussian_loss(found["train"].flatten(0, 1), found["held_out"].flatten(0, 1))}
+        return {
+            **found,
+            "gaussian_loss": compute_gaussian_loss(found["train"].flatten(0, 1), found["held_out"].flatten(0, 1)),
+        }
 
     def _images(self) -> dict[str, Tensor]:
         if not self._parts:
-            held_out = as_tensor(self.photos.held_out)
+            held_out = to_tensor(self.photos.held_out)
             self._parts = {
-                "train": as_tensor(self.photos.train),
+                "train": to_tensor(self.photos.train),
                 "held_out": held_out,
-                "shifted": shifted(held_out),
-                "synthetic": with_synthetic_defects(held_out),
-                "labelled": as_tensor(self.photos.labelled),
+                "shifted": shift_photos(held_out),
+                "synthetic": add_synthetic_defects(held_out),
+                "labelled": to_tensor(self.photos.labelled),
             }
         return self._parts
 
 
-def _as_features(tensors: dict[str, Tensor]) -> Features:
+def to_features(tensors: dict[str, Tensor]) -> Features:
+    """Converts tensors by name to Features."""
     parts = {name: tensors[name] for name in ("train", "held_out", "shifted", "synthetic", "labelled")}
     return Features(**parts, gaussian_loss=float(tensors["gaussian_loss"]))
 
 
-def gaussian_loss(train: Tensor, held_out: Tensor) -> Tensor:
+def compute_gaussian_loss(train: Tensor, held_out: Tensor) -> Tensor:
     """Mean negative log-likelihood of ``held_out`` (M, D) under a Ledoit-Wolf Gaussian of ``train`` (N, D).
 
     Returns:

@@ -35,14 +35,14 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Judgement:
-    """Figures of one training after some epochs.
+    """Metrics of one training after some epochs.
 
     Attributes:
-        figures: name -> figure, None where there are no labels.
+        metrics: name -> metric, None where there are no labels.
         held_out: (M,) scores of the held-out photos.
     """
 
-    figures: dict[str, float | None]
+    metrics: dict[str, float | None]
     held_out: Scores
 
 
@@ -60,24 +60,30 @@ def judge(detector: AttentDifferNet, features: Features, labels: npt.NDArray[np.
     """
     names = ("held_out", "shifted", "synthetic", *(["labelled"] if len(labels) else []))
     named = {name: getattr(features, name) for name in names}
-    scores = {name: _finite(name, detector.score_pooled(some).cpu().numpy()) for name, some in named.items()}
+    scores = {name: check_finite(name, detector.score_pooled(some).cpu().numpy()) for name, some in named.items()}
     plain = scores["held_out"]
-    figures = {
-        "auroc": _labelled_auroc(scores["labelled"], labels, held_out=plain) if len(labels) else None,
-        "held_out_gain": features.gaussian_loss - held_out_loss(detector, features),
-        "shift_agreement": rank_correlation(plain, scores["shifted"]),
+    metrics = {
+        "auroc": compute_labelled_auroc(scores["labelled"], labels, held_out=plain) if len(labels) else None,
+        "held_out_gain": features.gaussian_loss - compute_held_out_loss(detector, features),
+        "shift_agreement": correlate_ranks(plain, scores["shifted"]),
         "synthetic_auroc": auroc(np.repeat([False, True], len(plain)), np.concatenate([plain, scores["synthetic"]])),
     }
-    return Judgement(figures, plain)
+    return Judgement(metrics, plain)
 
 
-def _finite(name: str, scores: Scores) -> Scores:
+def check_finite(name: str, scores: Scores) -> Scores:
+    """Returns the scores.
+
+    Raises:
+        ValueError: some are not finite.
+    """
     if bad := int((~np.isfinite(scores)).sum()):
         raise ValueError(f"{bad} of {len(scores)} scores of {name} photos are not finite")
     return scores
 
 
-def _labelled_auroc(scores: Scores, labels: npt.NDArray[np.bool_], *, held_out: Scores) -> float | None:
+def compute_labelled_auroc(scores: Scores, labels: npt.NDArray[np.bool_], *, held_out: Scores) -> float | None:
+    """Computes the AUROC of labelled photos; None without defects."""
     if not labels.any():
         return None
     if labels.all():
@@ -86,7 +92,7 @@ def _labelled_auroc(scores: Scores, labels: npt.NDArray[np.bool_], *, held_out: 
 
 
 @torch.no_grad()
-def held_out_loss(detector: AttentDifferNet, features: Features) -> float:
+def compute_held_out_loss(detector: AttentDifferNet, features: Features) -> float:
     """Mean negative log-likelihood of the held-out photos, nats per dimension of pooled features; no 0.5 log(2 pi)."""
     detector.flow.eval()
     scaled = detector.scale_features(features.held_out.flatten(0, 1))
@@ -94,7 +100,7 @@ def held_out_loss(detector: AttentDifferNet, features: Features) -> float:
     return float(loss) - scaling_log_det(detector) / detector.feature_dim
 
 
-def rank_correlation(first: Sequence[float] | Scores, second: Sequence[float] | Scores) -> float:
+def correlate_ranks(first: Sequence[float] | Scores, second: Sequence[float] | Scores) -> float:
     """Spearman's, in [-1, 1]; 0 where one of them never varies, which says nothing."""
     from scipy.stats import rankdata
 
@@ -104,11 +110,11 @@ def rank_correlation(first: Sequence[float] | Scores, second: Sequence[float] | 
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def over_seeds(judgements: Sequence[Judgement]) -> dict[str, float | None]:
-    """The figures of a trial: means over its trainings, and ``seed_agreement`` where there are several."""
-    figures: dict[str, float | None] = {}
-    for name in judgements[0].figures:
-        found = [value for one in judgements if (value := one.figures[name]) is not None]
-        figures[name] = float(np.mean(found)) if found else None
-    pairs = [rank_correlation(one.held_out, other.held_out) for one, other in combinations(judgements, 2)]
-    return {**figures, "seed_agreement": float(np.mean(pairs)) if pairs else None}
+def average_seeds(judgements: Sequence[Judgement]) -> dict[str, float | None]:
+    """The metrics of a trial: means over its trainings, and ``seed_agreement`` where there are several."""
+    metrics: dict[str, float | None] = {}
+    for name in judgements[0].metrics:
+        found = [value for one in judgements if (value := one.metrics[name]) is not None]
+        metrics[name] = float(np.mean(found)) if found else None
+    pairs = [correlate_ranks(one.held_out, other.held_out) for one, other in combinations(judgements, 2)]
+    return {**metrics, "seed_agreement": float(np.mean(pairs)) if pairs else None}

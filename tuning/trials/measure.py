@@ -19,16 +19,16 @@ from model.training.loop import Snapshot, train, unwrapped
 from model.training.metrics import EpochMetrics
 from model.training.photos import InMemory
 from tuning.trials.features import Extractor, Features
-from tuning.trials.judge import Judgement, judge, over_seeds
-from tuning.trials.photos import SearchPhotos, as_tensor
+from tuning.trials.judge import Judgement, average_seeds, judge
+from tuning.trials.photos import SearchPhotos, to_tensor
 
-Figures = dict[str, float | None]
-Tell = Callable[[int, Figures], None]
-"""Called with an epoch and the figures after it."""
+Metrics = dict[str, float | None]
+ReportMetrics = Callable[[int, Metrics], None]
+"""Called with an epoch and the metrics after it."""
 
 
 @dataclass(frozen=True)
-class Shared:
+class SearchResources:
     """What all trainings of a search share, as references into Ray's object store.
 
     Attributes:
@@ -45,14 +45,14 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What one training does; plain data.
 
     Attributes:
         detector: its ``seed`` is not used.
         optimiser: of the flow.
         seeds: trained one after the other, at least one.
-        rungs: epochs after which the first seed's figures are told; all seeds' are told after the last epoch.
+        rungs: epochs after which the first seed's metrics are told; all seeds' are told after the last epoch.
     """
 
     detector: DetectorConfig
@@ -62,7 +62,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Worker:
+class TrainingWorker:
     """Which of several data-parallel workers this is."""
 
     rank: int = 0
@@ -71,11 +71,13 @@ class Worker:
     device: str | torch.device = "cpu"
 
 
-ALONE = Worker()
+SINGLE_WORKER = TrainingWorker()
 
 
-def measure(job: Job, shared: Shared, tell: Tell, *, worker: Worker = ALONE) -> Figures:
-    """Trains and judges; on several workers every one gets the same figures.
+def measure(
+    job: TrainingJob, shared: SearchResources, tell: ReportMetrics, *, worker: TrainingWorker = SINGLE_WORKER
+) -> Metrics:
+    """Trains and judges; on several workers every one gets the same metrics.
 
     Returns:
         Those of `tuning.trials.judge`; ``gflop``, the cost of scoring a photo; ``cpu_s``, CPU seconds of this process.
@@ -87,22 +89,22 @@ def measure(job: Job, shared: Shared, tell: Tell, *, worker: Worker = ALONE) -> 
     for position, seed in enumerate(job.seeds):
         config = job.detector.model_copy(update={"seed": seed})
         photos: SearchPhotos = ray.get(shared.photos[config.image_size])
-        detector = built(config, ray.get(shared.weights)).to(worker.device)
+        detector = build_detector(config, ray.get(shared.weights)).to(worker.device)
         gflop = gflop or count_scoring_gflop(detector)
         rungs = set(job.rungs) - {job.optimiser.epochs} if position == 0 else set()
 
         def told(epoch: int, found: Judgement, cost: float = gflop) -> None:
-            tell(epoch, {**found.figures, "gflop": cost, "cpu_s": time.process_time() - began_s})
+            tell(epoch, {**found.metrics, "gflop": cost, "cpu_s": time.process_time() - began_s})
 
         extractor = Extractor(photos, shared.photos_hash, shared.cache)
-        found, _ = trained_and_judged(detector, job.optimiser, extractor, rungs=rungs, tell=told, worker=worker)
+        found, _ = train_and_judge(detector, job.optimiser, extractor, rungs=rungs, tell=told, worker=worker)
         judgements.append(found)
-    figures: Figures = {**over_seeds(judgements), "gflop": gflop, "cpu_s": time.process_time() - began_s}
-    tell(job.optimiser.epochs, figures)
-    return figures
+    metrics: Metrics = {**average_seeds(judgements), "gflop": gflop, "cpu_s": time.process_time() - began_s}
+    tell(job.optimiser.epochs, metrics)
+    return metrics
 
 
-def built(config: DetectorConfig, weights: Mapping[str, Tensor] | None) -> AttentDifferNet:
+def build_detector(config: DetectorConfig, weights: Mapping[str, Tensor] | None) -> AttentDifferNet:
     """An untrained detector with the backbone's weights."""
     detector = AttentDifferNet(config).eval()
     if weights is not None:
@@ -110,14 +112,14 @@ def built(config: DetectorConfig, weights: Mapping[str, Tensor] | None) -> Atten
     return detector
 
 
-def trained_and_judged(
+def train_and_judge(
     detector: AttentDifferNet,
     optimiser: OptimizerConfig,
     extractor: Extractor,
     *,
     rungs: set[int] | frozenset[int] = frozenset(),
     tell: Callable[[int, Judgement], None] | None = None,
-    worker: Worker = ALONE,
+    worker: TrainingWorker = SINGLE_WORKER,
 ) -> tuple[Judgement, list[EpochMetrics]]:
     """Trains a detector in place and judges it after its last epoch, and after those of ``rungs``, which are told.
 
@@ -127,22 +129,22 @@ def trained_and_judged(
     labels = extractor.photos.labels
     features = extractor.ready(detector)
 
-    def on_epoch(metrics: EpochMetrics, snapshot: Snapshot) -> None:
-        if tell is not None and metrics.epoch in rungs:
-            tell(metrics.epoch, judge(detector, features or extractor.as_it_is(detector), labels))
+    def on_epoch(epoch: EpochMetrics, snapshot: Snapshot) -> None:
+        if tell is not None and epoch.epoch in rungs:
+            tell(epoch.epoch, judge(detector, features or extractor.as_it_is(detector), labels))
 
-    history = trained(detector, optimiser, extractor, features, on_epoch=on_epoch, worker=worker)
+    history = train_flow(detector, optimiser, extractor, features, on_epoch=on_epoch, worker=worker)
     return judge(detector, features or extractor.as_it_is(detector), labels), history
 
 
-def trained(
+def train_flow(
     detector: AttentDifferNet,
     optimiser: OptimizerConfig,
     extractor: Extractor,
     features: Features | None,
     *,
     on_epoch: Callable[[EpochMetrics, Snapshot], None],
-    worker: Worker = ALONE,
+    worker: TrainingWorker = SINGLE_WORKER,
 ) -> list[EpochMetrics]:
     """Trains a detector in place, on features that are there already where there are any.
 
@@ -153,7 +155,7 @@ def trained(
 
     return train(
         detector,
-        InMemory(as_tensor(extractor.photos.train)),
+        InMemory(to_tensor(extractor.photos.train)),
         optimiser=optimiser,
         on_epoch=on_epoch,
         attention=detector.backbone.attention.state_dict() if features is not None else None,
@@ -173,14 +175,14 @@ OBJECTIVE = "objective"
 COST = "gflop"
 
 
-def reported(objective: str, epoch: int, figures: Figures) -> dict[str, float]:
-    """What Tune gets of the figures after an epoch.
+def to_tune_report(objective: str, epoch: int, metrics: Metrics) -> dict[str, float]:
+    """What Tune gets of the metrics after an epoch.
 
     Raises:
-        ValueError: there is no figure to judge by.
+        ValueError: there is no metric to judge by.
     """
-    value = figures.get(objective)
+    value = metrics.get(objective)
     if value is None:
         raise ValueError(f"the objective {objective} could not be computed")
-    known = {name: figure for name, figure in figures.items() if figure is not None}
+    known = {name: metric for name, metric in metrics.items() if metric is not None}
     return {EPOCH: epoch, OBJECTIVE: value, **known}

@@ -9,17 +9,17 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 
 class MLflowRuns(MLflowLoggerCallback):
-    """Ray's callback, which logs all of the configuration with every report, as metrics: here only figures are."""
+    """Ray's callback, which logs all of the configuration with every report, as metrics: here only metrics are."""
 
-    def __init__(self, figures: Sequence[str], **named: Any) -> None:
+    def __init__(self, metrics: Sequence[str], **named: Any) -> None:
         """Logs to where MLflow's own variables say.
 
         Args:
-            figures: names of what is logged of a trial.
+            metrics: names of what is logged of a trial.
             named: arguments of Ray's.
         """
         super().__init__(**named)
-        self._kept = {*figures, "training_iteration"}  # the latter is the step
+        self._kept = {*metrics, "training_iteration"}  # the latter is the step
 
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
         """See Ray's."""

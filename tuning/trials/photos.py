@@ -47,7 +47,9 @@ class SearchPhotos:
     trained_on: list[str] | None
 
 
-def decode(train: pa.Table, labelled: pa.Table, size: int, max_pixels: int, fraction: float) -> SearchPhotos:
+def decode_search_photos(
+    train: pa.Table, labelled: pa.Table, size: int, max_pixels: int, fraction: float
+) -> SearchPhotos:
     """A Ray task: fetches and decodes photos by the same stage as training and scoring.
 
     Args:
@@ -61,8 +63,8 @@ def decode(train: pa.Table, labelled: pa.Table, size: int, max_pixels: int, frac
         JobError: fewer than 4 flawless photos can be read.
     """
     prepare_process()
-    flawless, lost = _decoded(train, size, max_pixels)
-    judged, lost_too = _decoded(labelled, size, max_pixels)
+    flawless, lost = decode_rows(train, size, max_pixels)
+    judged, lost_too = decode_rows(labelled, size, max_pixels)
     images = as_images(flawless["pixels"], size=size)
     if len(images) < 4:
         raise JobError(f"needed at least 4 readable flawless photos, got {len(images)} of {len(train)}")
@@ -78,7 +80,7 @@ def decode(train: pa.Table, labelled: pa.Table, size: int, max_pixels: int, frac
     )
 
 
-def _decoded(rows: pa.Table, size: int, max_pixels: int) -> tuple[pa.Table, dict[str, str]]:
+def decode_rows(rows: pa.Table, size: int, max_pixels: int) -> tuple[pa.Table, dict[str, str]]:
     """Readable DECODED rows, and why the others are not."""
     categories = set(rows["category"].to_pylist())
     fetch = FetchDecode(
@@ -90,14 +92,14 @@ def _decoded(rows: pa.Table, size: int, max_pixels: int) -> tuple[pa.Table, dict
     return found.filter(pc.is_null(found["error"])), reasons
 
 
-def as_tensor(images: npt.NDArray[np.uint8]) -> Tensor:
+def to_tensor(images: npt.NDArray[np.uint8]) -> Tensor:
     """The photos without a copy: they lie in shared memory and are only read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch warns that nobody may write to it, and nobody does
         return torch.from_numpy(images)
 
 
-def shifted(images: Tensor) -> Tensor:
+def shift_photos(images: Tensor) -> Tensor:
     """The same photos (N, 3, S, S) moved by a sixteenth of their side, mirrored at the edge, and a little darker.
 
     Another view of the same asset, which a good score hardly notices.
@@ -108,7 +110,7 @@ def shifted(images: Tensor) -> Tensor:
     return padded.mul(0.95).round().to(torch.uint8)
 
 
-def with_synthetic_defects(images: Tensor) -> Tensor:
+def add_synthetic_defects(images: Tensor) -> Tensor:
     """The same photos (N, 3, S, S), each with one synthetic defect, the same ones every time.
 
     `model.training.synthetic_defects` draws them.

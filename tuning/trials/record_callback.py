@@ -13,10 +13,10 @@ from ray import tune
 
 from jobs.cluster.progress import Report
 from tuning.trials.measure import EPOCH, OBJECTIVE
-from tuning.trials.records import Started, Status, TrialRecord, write_record
+from tuning.trials.records import Status, TrialRecord, TrialStart, write_record
 
 
-class KeepRecords(tune.Callback):
+class RecordCallback(tune.Callback):
     """Writes the outcome of each trial and tells how far the search is.
 
     Attributes:
@@ -30,7 +30,7 @@ class KeepRecords(tune.Callback):
         finished: dict[str, TrialRecord],
         report: Report,
         *,
-        figures: Sequence[str],
+        metrics: Sequence[str],
         epochs: int,
     ) -> None:
         """Keeps the arguments.
@@ -40,18 +40,18 @@ class KeepRecords(tune.Callback):
             study: of the sampler, which knows what it chose from.
             finished: added to.
             report: of a running Progress.
-            figures: names of those that records keep.
+            metrics: names of those that records keep.
             epochs: of a trial that is not stopped.
         """
         self.finished = finished
-        self._results, self._study, self._report, self._figures, self._epochs = results, study, report, figures, epochs
+        self._results, self._study, self._report, self._metrics, self._epochs = results, study, report, metrics, epochs
         self._best = float("-inf")
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Called by Tune once a trial has ended or was stopped."""
         result = trial.last_result
-        figures = {name: result.get(name) for name in self._figures}
-        record = self._record(trial, epochs=result[EPOCH], figures=figures)
+        metrics = {name: result.get(name) for name in self._metrics}
+        record = self._record(trial, epochs=result[EPOCH], metrics=metrics)
         write_record(self._results, record)
         if record.status == "done":
             self.finished.setdefault(record.key, record)
@@ -60,16 +60,16 @@ class KeepRecords(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Called by Tune once a trial has failed, whatever the reason."""
-        reason = _reason(trial.error_file)
-        record = self._record(trial, epochs=(trial.last_result or {}).get(EPOCH, 0), figures={}, reason=reason)
+        reason = read_failure_reason(trial.error_file)
+        record = self._record(trial, epochs=(trial.last_result or {}).get(EPOCH, 0), metrics={}, reason=reason)
         write_record(self._results, record)
         print(f"failed: trial {record.number} ({record.name}): {reason}", flush=True)
         self._report({"failed": 1})
 
     def _record(
-        self, trial: Any, *, epochs: int, figures: dict[str, float | None], reason: str | None = None
+        self, trial: Any, *, epochs: int, metrics: dict[str, float | None], reason: str | None = None
     ) -> TrialRecord:
-        started = Started.model_validate(trial.config["started"])
+        started = TrialStart.model_validate(trial.config["started"])
         sampled = self._study.get_trials(deepcopy=False)[started.number]
         ended: Status = "done" if epochs >= self._epochs else "stopped"
         return TrialRecord(
@@ -79,7 +79,7 @@ class KeepRecords(tune.Callback):
             status=ended if reason is None else "failed",
             reason=reason,
             epochs=epochs,
-            figures=figures,
+            metrics=metrics,
             seconds=float((trial.last_result or {}).get("time_total_s", 0.0)),
             copy_of=trial.config["copy_of"],
         )
@@ -89,7 +89,7 @@ _RAISED = re.compile(r"^(?:[a-z_]\w*\.)*([A-Z]\w*): (.+)$")
 """The line of a traceback that names the exception, its module left out."""
 
 
-def _reason(error_file: str | None) -> str:
+def read_failure_reason(error_file: str | None) -> str:
     """What a trial failed of, one line, from the traceback that Tune keeps in a file of the driver's node.
 
     Tune has the exception itself in its storage, but only some time after it has told of the failure.

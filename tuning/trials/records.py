@@ -18,10 +18,10 @@ from jobs.storage import uris
 from model.config import DetectorConfig, OptimizerConfig
 from tuning.config import SearchConfig
 from tuning.space.dimensions import Value
-from tuning.space.space import Point
+from tuning.space.space import Configuration
 
 Status = Literal["done", "stopped", "failed"]
-MOST_LOST = 2
+MAX_LOSSES = 2
 _TRIALS, _STARTED, _SEARCH = "trials", "started", "search.json"
 
 
@@ -36,13 +36,13 @@ class TrialRecord(BaseModel):
         parameters: what the sampler chose, by name.
         distributions: what it chose from, Optuna's JSON by name.
         detector: DetectorConfig.
-        optimiser: OptimiserConfig.
+        optimiser: OptimizerConfig.
         status: ``done``, ``stopped`` after a few epochs, or ``failed``.
         reason: why it failed, one line.
         epochs: that it was trained for.
-        figures: name -> figure, see `tuning.trials.judge`; ``gflop`` is the cost of scoring.
+        metrics: name -> metric, see `tuning.trials.judge`; ``gflop`` is the cost of scoring.
         seconds: wall time.
-        copy_of: trial of the same key whose figures these are, or None.
+        copy_of: trial of the same key whose metrics these are, or None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,14 +58,16 @@ class TrialRecord(BaseModel):
     status: Status
     reason: str | None
     epochs: int
-    figures: dict[str, float | None]
+    metrics: dict[str, float | None]
     seconds: float
     copy_of: int | None
 
     @property
-    def point(self) -> Point:
+    def point(self) -> Configuration:
         """What was trained."""
-        return Point(DetectorConfig.model_validate(self.detector), OptimizerConfig.model_validate(self.optimiser))
+        return Configuration(
+            DetectorConfig.model_validate(self.detector), OptimizerConfig.model_validate(self.optimiser)
+        )
 
 
 def write_record(results: str, record: TrialRecord) -> None:
@@ -73,7 +75,7 @@ def write_record(results: str, record: TrialRecord) -> None:
     storage.write(uris.join(results, _TRIALS, f"{record.number:05}.json"), record.model_dump_json(indent=1).encode())
 
 
-class Started(BaseModel):
+class TrialStart(BaseModel):
     """What a trial tries, once it has begun; the fields are those of its record.
 
     Attributes:
@@ -91,25 +93,26 @@ class Started(BaseModel):
     lost: int = 0
 
 
-def write_started(results: str, started: Started) -> None:
+def write_start(results: str, started: TrialStart) -> None:
     """Says what a trial that begins tries."""
     uri = uris.join(results, _STARTED, f"{started.number:05}.json")
     storage.write(uri, started.model_dump_json().encode())
 
 
-def lose_started(results: str, reason: str) -> None:
-    """Counts a loss for every trial that was under way; one that was lost `MOST_LOST` times is recorded as failed."""
+def count_losses(results: str, reason: str) -> None:
+    """Counts a loss for every trial that was under way; one that was lost `MAX_LOSSES` times is recorded as failed."""
     finished = load_records(results)
-    for number, started in load_started(results).items():
+    for number, started in load_starts(results).items():
         if number in finished:
             continue
         lost = started.model_copy(update={"lost": started.lost + 1})
-        write_started(results, lost)
-        if lost.lost >= MOST_LOST:
-            write_record(results, _given_up(lost, reason))
+        write_start(results, lost)
+        if lost.lost >= MAX_LOSSES:
+            write_record(results, give_up(lost, reason))
 
 
-def _given_up(started: Started, reason: str) -> TrialRecord:
+def give_up(started: TrialStart, reason: str) -> TrialRecord:
+    """Makes the record of a trial that is not tried again."""
     return TrialRecord(
         **started.model_dump(exclude={"lost"}),
         name=started.detector["variant"],
@@ -117,7 +120,7 @@ def _given_up(started: Started, reason: str) -> TrialRecord:
         status="failed",
         reason=f"Ray Tune ended {started.lost} times while it was under way, at last by {reason}",
         epochs=0,
-        figures={},
+        metrics={},
         seconds=0.0,
         copy_of=None,
     )
@@ -130,7 +133,7 @@ def load_records(results: str) -> dict[int, TrialRecord]:
         JobError: one is damaged.
     """
     found = {}
-    for uri, data in _objects(uris.join(results, _TRIALS)):
+    for uri, data in read_json_objects(uris.join(results, _TRIALS)):
         try:
             record = TrialRecord.model_validate_json(data)
         except ValidationError as error:
@@ -141,19 +144,20 @@ def load_records(results: str) -> dict[int, TrialRecord]:
     return dict(sorted(found.items()))
 
 
-def load_started(results: str) -> dict[int, Started]:
+def load_starts(results: str) -> dict[int, TrialStart]:
     """What the trials that have begun try, by number; one whose file is damaged counts as not begun."""
     found = {}
-    for _, data in _objects(uris.join(results, _STARTED)):
+    for _, data in read_json_objects(uris.join(results, _STARTED)):
         try:
-            started = Started.model_validate_json(data)
+            started = TrialStart.model_validate_json(data)
         except ValidationError:
             continue
         found[started.number] = started
     return found
 
 
-def _objects(folder: str) -> list[tuple[str, bytes]]:
+def read_json_objects(folder: str) -> list[tuple[str, bytes]]:
+    """Reads the JSON objects below a folder, as URI and content."""
     found = [info.uri for info in storage.list_objects(folder) if info.uri.endswith(".json")]
     return [(uri, storage.read(uri)) for uri in found]
 
@@ -165,7 +169,7 @@ def claim_results(config: SearchConfig, *, photos_hash: str) -> None:
         RequestError: the folder holds another search.
     """
     uri = uris.join(config.results, _SEARCH)
-    mine = json.loads(json.dumps({**config.decisive, "photos": photos_hash}))
+    mine = json.loads(json.dumps({**config.identity, "photos": photos_hash}))
     try:
         before = json.loads(storage.read(uri))
     except MissingObjectError:

@@ -23,22 +23,22 @@ from jobs.storage import uris
 from tuning.config import SearchConfig
 from tuning.space.known_points import Known
 from tuning.trials.measure import COST, EPOCH, OBJECTIVE
-from tuning.trials.record_callback import KeepRecords
-from tuning.trials.records import load_records, load_started, lose_started
-from tuning.trials.search import TrialSearch, suggestions
-from tuning.trials.study import NumberedTPE, new_study
-from tuning.trials.tracking import tracking_callbacks
-from tuning.trials.trial import Trials, run_trial
+from tuning.trials.record_callback import RecordCallback
+from tuning.trials.records import count_losses, load_records, load_starts
+from tuning.trials.search import TrialSearch, make_suggester
+from tuning.trials.study import NumberedTPE, rebuild_study
+from tuning.trials.tracking import make_tracking_callbacks
+from tuning.trials.trial import TrialSettings, run_trial
 
 _TUNE = ".tune"
 
 
-def objectives(config: SearchConfig, objective: str) -> list[str]:
-    """The figures that decide: the objective, and the cost of scoring where it is asked for."""
+def name_objectives(config: SearchConfig, objective: str) -> list[str]:
+    """The metrics that decide: the objective, and the cost of scoring where it is asked for."""
     return [objective, COST] if config.cost else [objective]
 
 
-def rungs(config: SearchConfig) -> list[int]:
+def plan_rungs(config: SearchConfig) -> list[int]:
     """Epochs after which a trial may be stopped, and the last one."""
     epochs = config.optimiser.epochs
     found, rung = [], config.grace_epochs
@@ -48,7 +48,7 @@ def rungs(config: SearchConfig) -> list[int]:
     return [*found, epochs]
 
 
-def concurrent_trials(config: SearchConfig) -> int:
+def count_concurrent_trials(config: SearchConfig) -> int:
     """Trials at a time: as asked, else as many as the GPUs, or else the cores, have room for."""
     if config.concurrent is not None:
         return config.concurrent
@@ -58,7 +58,7 @@ def concurrent_trials(config: SearchConfig) -> int:
     return max(1, scoring_actors(ScoringResources()) // config.workers)
 
 
-def run_trials(config: SearchConfig, known: Sequence[Known], trials: Trials, *, figures: Sequence[str]) -> None:
+def run_trials(config: SearchConfig, known: Sequence[Known], trials: TrialSettings, *, metrics: Sequence[str]) -> None:
     """Runs what is left of the trials; every outcome is a record, and no failure ends the others.
 
     A worker that Ray kills for want of memory ends Ray Tune 2.60 as a whole (its actor manager knows dead actors, but
@@ -68,56 +68,56 @@ def run_trials(config: SearchConfig, known: Sequence[Known], trials: Trials, *, 
         config: of the search.
         known: points to try first.
         trials: what trials share.
-        figures: names of all figures that records keep.
+        metrics: names of all metrics that records keep.
     """
     until_s = time.monotonic() + config.time_budget_s if config.time_budget_s else math.inf
-    _quiet()
+    silence_tune()
     with Progress(config.trials - len(load_records(config.results)), verb="searching", unit="trial") as progress:
         while (left := config.trials - len(load_records(config.results))) > 0 and time.monotonic() < until_s:
             try:
-                _run_tune(config, known, trials, progress.report, left=left, until_s=until_s, figures=figures)
+                run_tune(config, known, trials, progress.report, left=left, until_s=until_s, metrics=metrics)
             except (RuntimeError, ray.exceptions.RayError) as error:
                 reason = cause(error)[:300]
                 print(f"warning: Ray Tune ended ({reason}); it is started again on what is left", flush=True)
-                lose_started(config.results, reason)
+                count_losses(config.results, reason)
             finally:
                 storage.delete_tree(uris.join(config.results, _TUNE))
 
 
-def _run_tune(
+def run_tune(
     config: SearchConfig,
     known: Sequence[Known],
-    trials: Trials,
+    trials: TrialSettings,
     report: Report,
     *,
     left: int,
     until_s: float,
-    figures: Sequence[str],
+    metrics: Sequence[str],
 ) -> None:
     """One run of Ray Tune over the trials that have no record."""
-    records, started = load_records(config.results), load_started(config.results)
-    concurrent, names = concurrent_trials(config), objectives(config, trials.objective)
+    records, started = load_records(config.results), load_starts(config.results)
+    concurrent, names = count_concurrent_trials(config), name_objectives(config, trials.objective)
     memory = InMemoryStorage()
-    study = new_study(known, records, started, objectives=names, storage=memory)
+    study = rebuild_study(known, records, started, objectives=names, storage=memory)
     finished = {record.key: record for record in records.values() if record.status == "done"}
     search = TrialSearch(
-        suggestions(config, known, finished, started, photos_hash=trials.shared.photos_hash, seeds=trials.seeds),
+        make_suggester(config, known, finished, started, photos_hash=trials.shared.photos_hash, seeds=trials.seeds),
         storage=memory,
         sampler=NumberedTPE(seed=config.seed, startup_trials=config.startup_trials, parallel=concurrent > 1),
         objective_count=len(names),
         until_s=until_s,
     )
-    keeping = KeepRecords(config.results, study, finished, report, figures=figures, epochs=config.optimiser.epochs)
+    keeping = RecordCallback(config.results, study, finished, report, metrics=metrics, epochs=config.optimiser.epochs)
     filesystem, path = storage.arrow_filesystem(uris.join(config.results, _TUNE))
     tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, trials=trials), trials.resources),
         tune_config=tune.TuneConfig(
             search_alg=search,
-            scheduler=_scheduler(config),
+            scheduler=make_scheduler(config),
             num_samples=left,
             max_concurrent_trials=concurrent,
             reuse_actors=True,
-            trial_name_creator=_trial_name,
+            trial_name_creator=name_trial,
             trial_dirname_creator=str,  # Tune's own name is a list of all parameters, too long for a file
         ),
         run_config=tune.RunConfig(
@@ -125,20 +125,21 @@ def _run_tune(
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=0),
-            callbacks=[keeping, *tracking_callbacks(config, figures=figures)],
+            callbacks=[keeping, *make_tracking_callbacks(config, metrics=metrics)],
             verbose=0,
         ),
     ).fit()
 
 
-def _trial_name(trial: Any) -> str:
+def name_trial(trial: Any) -> str:
     """What trackers show."""
     started = trial.config["started"]
     return f"trial-{started['number']:05}" + (f"-{started['preset']}" if started["preset"] else "")
 
 
-def _scheduler(config: SearchConfig) -> ASHAScheduler | None:
-    milestones = rungs(config)
+def make_scheduler(config: SearchConfig) -> ASHAScheduler | None:
+    """Makes ASHA; None where no trial can be stopped early."""
+    milestones = plan_rungs(config)
     if len(milestones) == 1:
         return None
     return ASHAScheduler(
@@ -151,7 +152,7 @@ def _scheduler(config: SearchConfig) -> ASHAScheduler | None:
     )
 
 
-def _quiet() -> None:
+def silence_tune() -> None:
     """Tune's own reports and loggers stay out: records are the outcome, a failed trial's reason among them."""
     for name in ("analysis.experiment_analysis", "execution.experiment_state", "utils.util"):
         logging.getLogger(f"ray.tune.{name}").setLevel(logging.ERROR)

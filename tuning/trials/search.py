@@ -14,13 +14,13 @@ from ray.tune.search.optuna import OptunaSearch
 
 from tuning.config import SearchConfig
 from tuning.space.known_points import Known, sampled_point
-from tuning.space.space import Point
+from tuning.space.space import Configuration
 from tuning.trials.measure import COST, OBJECTIVE
-from tuning.trials.records import Started, TrialRecord
+from tuning.trials.records import TrialRecord, TrialStart
 from tuning.trials.study import PRESET, STUDY, NumberedTPE
 
 
-def point_key(point: Point, *, photos_hash: str, seeds: Sequence[int]) -> str:
+def hash_configuration(point: Configuration, *, photos_hash: str, seeds: Sequence[int]) -> str:
     """Names what a trial trains and on which photos: 16 hex digits."""
     detector = point.detector.model_dump(mode="json", exclude={"variant", "seed"})
     asked = [detector, point.optimiser.model_dump(mode="json"), photos_hash, list(seeds)]
@@ -72,11 +72,11 @@ class TrialSearch(OptunaSearch):
         return {}
 
 
-def suggestions(
+def make_suggester(
     config: SearchConfig,
     known: Sequence[Known],
     finished: Mapping[str, TrialRecord],
-    started: Mapping[int, Started],
+    started: Mapping[int, TrialStart],
     *,
     photos_hash: str,
     seeds: Sequence[int],
@@ -86,7 +86,7 @@ def suggestions(
     Args:
         config: of the search.
         known: the points that trials of that user attribute stand for.
-        finished: key -> record of trials that ran to the end; whoever is the same takes their figures.
+        finished: key -> record of trials that ran to the end; whoever is the same takes their metrics.
         started: of trials that have begun before.
         photos_hash: names the photos.
         seeds: of a trial's trainings.
@@ -100,9 +100,9 @@ def suggestions(
         else:
             by_name[preset].told_to(trial)
             point = by_name[preset].point
-        key = point_key(point, photos_hash=photos_hash, seeds=seeds)
+        key = hash_configuration(point, photos_hash=photos_hash, seeds=seeds)
         twin = finished.get(key)
-        begun = Started(
+        begun = TrialStart(
             number=trial.number,
             key=key,
             preset=preset,
@@ -113,7 +113,7 @@ def suggestions(
         )
         return {
             "started": begun.model_dump(mode="json"),
-            "known": twin.figures if twin else None,
+            "known": twin.metrics if twin else None,
             "copy_of": twin.number if twin else None,
         }
 

@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from tuning.space.known_points import Known
-from tuning.trials.records import Started, TrialRecord
+from tuning.trials.records import TrialRecord, TrialStart
 
 STUDY = "attentdiffernet"
 _DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
@@ -77,10 +77,10 @@ class NumberedTPE(BaseSampler):
         return self._tpe.sample_independent(study, trial, param_name, param_distribution)
 
 
-def new_study(
+def rebuild_study(
     known: Sequence[Known],
     records: Mapping[int, TrialRecord],
-    started: Mapping[int, Started],
+    started: Mapping[int, TrialStart],
     *,
     objectives: Sequence[str],
     storage: BaseStorage | None = None,
@@ -91,7 +91,7 @@ def new_study(
         known: points to try before all others; trial k is the k-th of them.
         records: outcomes by number.
         started: trials that have begun, by number.
-        objectives: figures of the records; the first is maximised, a second one, the cost, minimised.
+        objectives: metrics of the records; the first is maximised, a second one, the cost, minimised.
         storage: where the study is put; default: in memory.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -103,7 +103,7 @@ def new_study(
     numbers = range(max([len(known) - 1, *records, *started]) + 1)
     for number in numbers:
         if number in records:
-            study.add_trial(_as_trial(records[number], objectives))
+            study.add_trial(to_frozen_trial(records[number], objectives))
             continue
         is_known = number < len(known)
         begun = started[number].parameters if number in started else {}
@@ -113,8 +113,9 @@ def new_study(
     return study
 
 
-def _as_trial(record: TrialRecord, objectives: Sequence[str]) -> optuna.trial.FrozenTrial:
-    values = [value for name in objectives if (value := record.figures.get(name)) is not None]
+def to_frozen_trial(record: TrialRecord, objectives: Sequence[str]) -> optuna.trial.FrozenTrial:
+    """Converts a record to a finished trial of Optuna."""
+    values = [value for name in objectives if (value := record.metrics.get(name)) is not None]
     is_known = record.status != "failed" and len(values) == len(objectives)
     return create_trial(
         state=TrialState.COMPLETE if is_known else TrialState.FAIL,

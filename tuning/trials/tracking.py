@@ -35,27 +35,27 @@ def check_trackers(config: SearchConfig) -> None:
             )
 
 
-def tracking_callbacks(config: SearchConfig, *, figures: Sequence[str]) -> list[Any]:
+def make_tracking_callbacks(config: SearchConfig, *, metrics: Sequence[str]) -> list[Any]:
     """Ray Tune's own callbacks; where they log to is said by the clients' own variables, MLFLOW_* and WANDB_*.
 
     Args:
         config: of the search.
-        figures: names of what is logged of a trial.
+        metrics: names of what is logged of a trial.
     """
     project = f"attentdiffernet-{config.category}"
     found: list[Any] = []
     if "mlflow" in config.trackers:
         from tuning.trials.mlflow_runs import MLflowRuns
 
-        found.append(MLflowRuns(figures, experiment_name=project))
+        found.append(MLflowRuns(metrics, experiment_name=project))
     if "wandb" in config.trackers:
         from ray.air.integrations.wandb import WandbLoggerCallback
 
-        found.append(WandbLoggerCallback(project=project, **_wandb_settings()))
+        found.append(WandbLoggerCallback(project=project, **read_wandb_settings()))
     return found
 
 
-def _wandb_settings() -> dict[str, Any]:
+def read_wandb_settings() -> dict[str, Any]:
     """For ``wandb.init``, which runs in an actor that knows nothing of this process's environment but the key."""
     found: dict[str, Any] = {"dir": str(Path(os.environ.get("WANDB_DIR", ".")).resolve())}
     for name in ("mode", "entity"):

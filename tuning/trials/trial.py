@@ -17,28 +17,37 @@ from jobs.errors import JobError
 from jobs.storage import uris
 from model.config import DetectorConfig, OptimizerConfig
 from model.process import prepare_process
-from tuning.trials.measure import ALONE, Figures, Job, Shared, Tell, Worker, measure, reported
-from tuning.trials.records import Started, write_started
+from tuning.trials.measure import (
+    SINGLE_WORKER,
+    Metrics,
+    ReportMetrics,
+    SearchResources,
+    TrainingJob,
+    TrainingWorker,
+    measure,
+    to_tune_report,
+)
+from tuning.trials.records import TrialStart, write_start
 
 _MOST_S_TO_END = "600"
 """Seconds for a stopped trial to let go of what it holds, before its process takes the next one."""
 
 
 @dataclass(frozen=True)
-class Trials:
+class TrialSettings:
     """What all trials of a search have in common.
 
     Attributes:
         shared: photos, weights and features.
         results: folder of the search.
-        objective: the figure that is maximised.
+        objective: the metric that is maximised.
         seeds: of each trial's trainings.
-        rungs: epochs after which figures are reported.
+        rungs: epochs after which metrics are reported.
         workers: data-parallel workers of a trial.
         gpus_per_worker: GPUs of each.
     """
 
-    shared: Shared
+    shared: SearchResources
     results: str
     objective: str
     seeds: Sequence[int]
@@ -54,11 +63,11 @@ class Trials:
         return {"CPU": 1, "GPU": self.gpus_per_worker} if self.gpus_per_worker else {"CPU": 1}
 
 
-def run_trial(config: Mapping[str, Any], trials: Trials) -> None:
+def run_trial(config: Mapping[str, Any], trials: TrialSettings) -> None:
     """Trains and reports one trial.
 
     Args:
-        config: ``started``, what is tried, and ``known``, the figures of an earlier trial that was the same, or None.
+        config: ``started``, what is tried, and ``known``, the metrics of an earlier trial that was the same, or None.
         trials: what it shares with the others.
 
     Raises:
@@ -66,29 +75,29 @@ def run_trial(config: Mapping[str, Any], trials: Trials) -> None:
     """
     # Ray Tune reads it in this process. After its own 2 s it gives the next trial up, and then waits for it for ever.
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _MOST_S_TO_END)
-    started = Started.model_validate(config["started"])
+    started = TrialStart.model_validate(config["started"])
     detector = DetectorConfig.model_validate(started.detector)
-    job = Job(detector, OptimizerConfig.model_validate(started.optimiser), trials.seeds, trials.rungs)
+    job = TrainingJob(detector, OptimizerConfig.model_validate(started.optimiser), trials.seeds, trials.rungs)
     if config["known"] is not None:
-        tune.report(reported(trials.objective, job.optimiser.epochs, config["known"]))
+        tune.report(to_tune_report(trials.objective, job.optimiser.epochs, config["known"]))
         return
-    write_started(trials.results, started)
-    measured(
+    write_start(trials.results, started)
+    run_training(
         f"trial-{started.number:05}",
         job,
         trials,
-        lambda epoch, figures: tune.report(reported(trials.objective, epoch, figures)),
+        lambda epoch, metrics: tune.report(to_tune_report(trials.objective, epoch, metrics)),
     )
 
 
-def measured(name: str, job: Job, trials: Trials, tell: Tell) -> Figures:
+def run_training(name: str, job: TrainingJob, trials: TrialSettings, tell: ReportMetrics) -> Metrics:
     """Trains and judges here, or on several workers, which tell Tune themselves.
 
     Args:
         name: of the training.
         job: what to do.
         trials: how.
-        tell: called with epoch and figures.
+        tell: called with epoch and metrics.
 
     Raises:
         JobError: it failed; one line says why.
@@ -96,19 +105,21 @@ def measured(name: str, job: Job, trials: Trials, tell: Tell) -> Figures:
     prepare_process()
     try:
         if trials.workers == 1:
-            return measure(job, trials.shared, tell, worker=_alone(trials))
-        return _with_workers(name, job, trials)
+            return measure(job, trials.shared, tell, worker=choose_device(trials))
+        return train_with_workers(name, job, trials)
     except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
-        raise JobError(_reason(error)) from None
+        raise JobError(read_reason(error)) from None
     finally:
         gc.collect()  # a detector holds itself in cycles, and this process goes on with the next trial
 
 
-def _reason(error: Exception) -> str:
+def read_reason(error: Exception) -> str:
+    """Reads the reason of an error, one line."""
     return " ".join(cause(error).removeprefix("JobError: ").split())
 
 
-def _with_workers(name: str, job: Job, trials: Trials) -> Figures:
+def train_with_workers(name: str, job: TrainingJob, trials: TrialSettings) -> Metrics:
+    """Trains and judges with several workers of Ray Train."""
     from tuning.trials.distributed import measure_with_workers
 
     filesystem, path = storage.arrow_filesystem(uris.join(trials.results, ".train"))
@@ -124,7 +135,7 @@ def _with_workers(name: str, job: Job, trials: Trials) -> Figures:
     )
 
 
-def _alone(trials: Trials) -> Worker:
+def choose_device(trials: TrialSettings) -> TrainingWorker:
     """On the GPU that Ray gave it, if it gave one and there is one."""
     has_gpu = trials.gpus_per_worker > 0 and torch.cuda.is_available()
-    return Worker(device="cuda") if has_gpu else ALONE
+    return TrainingWorker(device="cuda") if has_gpu else SINGLE_WORKER

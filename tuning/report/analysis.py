@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuning.config import GUIDES
+from tuning.config import LABEL_FREE_METRICS
 from tuning.space.space import NONE
-from tuning.trials.judge import rank_correlation
+from tuning.trials.judge import correlate_ranks
 from tuning.trials.records import TrialRecord
-from tuning.trials.study import new_study
+from tuning.trials.study import rebuild_study
 
-FEWEST_TRIALS = 8
+MIN_TRIALS = 8
 """Below it nothing is said."""
 _RESAMPLES = 1000
 
@@ -28,7 +28,7 @@ class Importance:
 
 
 @dataclass(frozen=True)
-class Guide:
+class MetricCorrelation:
     """Rank correlation of a guide with the real AUROC over finished trials, and its 95 % bootstrap interval."""
 
     name: str
@@ -51,29 +51,29 @@ class Placement:
     trials: int
 
 
-def finished(records: Mapping[int, TrialRecord], *, objective: str) -> list[TrialRecord]:
+def select_finished(records: Mapping[int, TrialRecord], *, objective: str) -> list[TrialRecord]:
     """Trials that ran to the end, each configuration once."""
-    done = [one for one in records.values() if one.status == "done" and one.figures.get(objective) is not None]
+    done = [one for one in records.values() if one.status == "done" and one.metrics.get(objective) is not None]
     return [one for one in done if one.copy_of is None]
 
 
-def importances(records: Mapping[int, TrialRecord], *, objective: str) -> list[Importance]:
+def compute_importances(records: Mapping[int, TrialRecord], *, objective: str) -> list[Importance]:
     """Optuna's importance of each dimension, the most important first.
 
     A dimension that not every trial has is evaluated beside those that all have, on the trials that have it.
     """
     from optuna.importance import get_param_importances
 
-    done = finished(records, objective=objective)
-    if len(done) < FEWEST_TRIALS:
+    done = select_finished(records, objective=objective)
+    if len(done) < MIN_TRIALS:
         return []
     numbered = {position: record.model_copy(update={"number": position}) for position, record in enumerate(done)}
-    study = new_study([], numbered, {}, objectives=[objective])
+    study = rebuild_study([], numbered, {}, objectives=[objective])
     everywhere = sorted(set.intersection(*(set(one.parameters) for one in done)))
     found = []
     for name in sorted({name for one in done for name in one.parameters}):
         having = [one for one in done if name in one.parameters]
-        if len(having) < FEWEST_TRIALS or len({str(one.parameters[name]) for one in having}) < 2:
+        if len(having) < MIN_TRIALS or len({str(one.parameters[name]) for one in having}) < 2:
             continue
         asked = everywhere if name in everywhere else [*everywhere, name]
         shares = get_param_importances(study, params=asked)
@@ -81,33 +81,34 @@ def importances(records: Mapping[int, TrialRecord], *, objective: str) -> list[I
     return sorted(found, key=lambda one: -one.share)
 
 
-def guides(records: Mapping[int, TrialRecord]) -> list[Guide]:
+def correlate_label_free(records: Mapping[int, TrialRecord]) -> list[MetricCorrelation]:
     """How each guide ranks the trials, against their AUROC on labelled validation photos; empty without labels."""
-    done = finished(records, objective="auroc")
+    done = select_finished(records, objective="auroc")
     found = []
-    for name in GUIDES:
-        pairs = [(one.figures[name], one.figures["auroc"]) for one in done if one.figures.get(name) is not None]
-        if len(pairs) >= FEWEST_TRIALS:
-            found.append(_guide(name, np.array(pairs, dtype=np.float64)))
+    for name in LABEL_FREE_METRICS:
+        pairs = [(one.metrics[name], one.metrics["auroc"]) for one in done if one.metrics.get(name) is not None]
+        if len(pairs) >= MIN_TRIALS:
+            found.append(correlate_metric(name, np.array(pairs, dtype=np.float64)))
     return found
 
 
-def _guide(name: str, pairs: np.ndarray) -> Guide:
+def correlate_metric(name: str, pairs: np.ndarray) -> MetricCorrelation:
+    """Correlates the pairs (N, 2) of a metric and the AUROC, with a bootstrap interval."""
     rng = np.random.default_rng(0)
     drawn = [pairs[rng.integers(len(pairs), size=len(pairs))] for _ in range(_RESAMPLES)]
-    low, high = np.quantile([rank_correlation(some[:, 0], some[:, 1]) for some in drawn], [0.025, 0.975])
-    return Guide(name, rank_correlation(pairs[:, 0], pairs[:, 1]), float(low), float(high), len(pairs))
+    low, high = np.quantile([correlate_ranks(some[:, 0], some[:, 1]) for some in drawn], [0.025, 0.975])
+    return MetricCorrelation(name, correlate_ranks(pairs[:, 0], pairs[:, 1]), float(low), float(high), len(pairs))
 
 
-def placements(records: Mapping[int, TrialRecord], *, objective: str, stages: Sequence[str]) -> list[Placement]:
+def compare_placements(records: Mapping[int, TrialRecord], *, objective: str, stages: Sequence[str]) -> list[Placement]:
     """What each kind of attention after each stage came to, where there are trials with and without it."""
-    done = finished(records, objective=objective)
+    done = select_finished(records, objective=objective)
     found = []
     for stage in stages:
         groups: dict[str, list[float]] = {}
         for record in done:
             block = record.detector["attention"].get(stage)
-            groups.setdefault(block["kind"] if block else NONE, []).append(float(record.figures[objective] or 0))
+            groups.setdefault(block["kind"] if block else NONE, []).append(float(record.metrics[objective] or 0))
         without = groups.pop(NONE, [])
         found += [
             Placement(stage, kind, float(np.mean(values) - np.mean(without)), len(values))
@@ -117,7 +118,7 @@ def placements(records: Mapping[int, TrialRecord], *, objective: str, stages: Se
     return found
 
 
-def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+def find_pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """Of (cost, value) those that no other one beats in both, by cost."""
     front: list[tuple[float, float]] = []
     for cost, value in sorted(points, key=lambda one: (one[0], -one[1])):
