@@ -1,39 +1,30 @@
-"""Everything a newcomer would paste from the README is run here, against small drawn photos on the real S3 server."""
+"""What one pastes from the README and infra/docs is run here, against small drawn photos on the real S3 server.
+
+tests/test_docs.py checks the rest: commands that take hours, flags in the text, links.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-import shlex
 import shutil
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from jobs import benchmark, evaluate, manifest, recalibrate, score, storage, train
+from jobs import evaluate, manifest, recalibrate, score, storage, train
 from jobs.detectors import registry
+from jobs.tables.schema import SCORES
 from tests.conftest import TINY
-from tests.support.places import ROOT
+from tests.support.pages import PAGES, blocks, find_command, names
 from tuning import search
-
-README = (ROOT / "README.md").read_text()
-MAKEFILE = (ROOT / "Makefile").read_text()
-
-
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-def _command(beginning: str) -> list[str]:
-    """The arguments of the first command that begins so, over continuation lines."""
-    found = [
-        line.strip()
-        for block in _blocks("sh")
-        for line in block.replace("\\\n", " ").splitlines()
-        if line.startswith(beginning)
-    ]
-    return shlex.split(found[0].removeprefix(beginning))
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +48,13 @@ def test_the_main_job_s_commands_run_as_they_stand(
     inspection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = tmp_path / "small.yaml"
-    small.write_text(yaml.safe_dump({"detector": TINY, "optimiser": {"epochs": 5}}))
-    assert train.main(["--config", str(small), *_command("python -m jobs.train ")]) == 0
-    arguments = _command("python -m jobs.score ")
+    small.write_text(yaml.safe_dump({"detector": TINY, "optimizer": {"epochs": 5}}))
+    assert train.main(["--config", str(small), *find_command("python -m jobs.train ")]) == 0
+    arguments = find_command("python -m jobs.score ")
     assert score.main(arguments) == 3  # 5 broken files among 41 are more than the 5 % that --max-error-rate allows
     assert score.main(arguments) == 3
     assert "already published" in capsys.readouterr().out
-    shown = ["--data", f"{inspection}/training", "--detectors", f"{inspection}/detectors"]
-    assert evaluate.main(shown) == 0
+    assert evaluate.main(find_command("python -m jobs.evaluate ")) == 0
     assert manifest.main(["--archive", f"{inspection}/archive", "--output", str(tmp_path / "m.parquet")]) == 0
 
     _download(f"{inspection}/results", tmp_path / "results")
@@ -75,8 +65,9 @@ def test_the_main_job_s_commands_run_as_they_stand(
     (tmp_path / "photo.jpg").write_bytes(storage.read(some))
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
-    for block in _blocks("python"):
-        exec(compile(block, "README.md", "exec"), {})
+    for page in PAGES:
+        for block in blocks(page, "python"):
+            exec(compile(block, page.name, "exec"), {})
     said = capsys.readouterr().out
     assert re.search(r"\[[01]\.\d*\]", said)  # the p-value of one photo
     assert "image_uri" in said  # DuckDB's table
@@ -89,8 +80,8 @@ def test_the_fleet_s_commands_run_as_they_stand(
     inspection: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = tmp_path / "small.yaml"
-    small.write_text(yaml.safe_dump({"detector": TINY, "optimiser": {"epochs": 5}}))
-    fleet = _command("python -m jobs.train --data s3://inspection/training --category all ")
+    small.write_text(yaml.safe_dump({"detector": TINY, "optimizer": {"epochs": 5}}))
+    fleet = find_command("python -m jobs.train --data s3://inspection/training --category all ")
     beginning = ["--data", f"{inspection}/training", "--category", "all"]
     assert train.main(["--config", str(small), *beginning, *fleet]) == 0
     detectors = f"{inspection}/detectors"
@@ -98,17 +89,17 @@ def test_the_fleet_s_commands_run_as_they_stand(
     assert names <= set(registry.aliases(detectors, "insulator"))
     before = registry.aliases(detectors, "insulator")["champion"]
 
-    assert registry.main(["list", *_command("python -m jobs.registry list ")]) == 0
-    assert registry.main(["promote", *_command("python -m jobs.registry promote ")]) == 0
+    assert registry.main(["list", *find_command("python -m jobs.registry list ")]) == 0
+    assert registry.main(["promote", *find_command("python -m jobs.registry promote ")]) == 0
     promoted = registry.aliases(detectors, "insulator")
     assert promoted["champion"] == promoted["attentdiffernet_se.seed0"] != before
-    assert registry.main(["rollback", *_command("python -m jobs.registry rollback ")]) == 0
+    assert registry.main(["rollback", *find_command("python -m jobs.registry rollback ")]) == 0
     assert registry.aliases(detectors, "insulator")["champion"] == before
 
     for info in storage.list_objects(f"{inspection}/training/insulator/test/good"):
         name = info.uri.rsplit("/", 1)[-1]
         storage.write(f"{inspection}/new-season/insulator/train/good/{name}", storage.read(info.uri))
-    assert recalibrate.main(_command("python -m jobs.recalibrate ")) == 0
+    assert recalibrate.main(find_command("python -m jobs.recalibrate ")) == 0
     assert registry.aliases(detectors, "insulator")["champion"] != before
     assert "champion" in capsys.readouterr().out
 
@@ -124,14 +115,14 @@ def test_the_search_s_command_runs_as_it_stands_and_its_winner_can_be_trained(
         yaml.safe_dump(
             {
                 "detector": {**TINY, "collapse_guard": False},
-                "optimiser": {"epochs": 2},
+                "optimizer": {"epochs": 2},
                 "space": space,
                 "validation_share": 0.5,
                 "finalists": 1,
             }
         )
     )
-    asked = _command("python -m tuning.search ")
+    asked = find_command("python -m tuning.search ")
     smaller = [*asked[: asked.index("--trials")], "--trials", "5", "--seeds", "1", "--finalist-seeds", "1"]
     assert search.main(["--config", str(small), *smaller]) == 0
     results = f"{inspection}/search/insulator"
@@ -150,29 +141,44 @@ def _download(uri: str, folder: Path) -> None:
         place.write_bytes(storage.read(info.uri))
 
 
-def test_every_make_target_that_the_readme_names_exists() -> None:
-    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE))
-    assert {"demo", "test", "bench"} <= named
-    assert named <= set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+QUERYING = [page for page in PAGES if page.name in ("README.md", "analysts.md")]
 
 
-def test_every_file_and_verb_that_the_readme_names_exists() -> None:
-    root = ROOT
-    paths = re.findall(r"`((?:infra|model|jobs|tuning)/[\w./-]*)`", README)
-    assert len(paths) > 10
-    assert [path for path in paths if not (root / path).exists()] == []
-    verbs = re.findall(r"python -m ((?:jobs|tuning)\.\w+)", README)
-    assert [verb for verb in verbs if not (root / (verb.replace(".", "/") + ".py")).exists()] == []
+@pytest.mark.parametrize("page", QUERYING, ids=names)
+@pytest.mark.parametrize("number", [0, 1], ids=["duckdb", "pandas"])
+def test_a_query_gives_each_photo_of_published_runs_once(
+    page: Path, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    publish(results, "first", day=1, rows={"a": 0.011, "b": 0.012})
+    publish(results, "second", day=2, rows={"a": 0.013, "c": 0.014})
+    publish(results, "dead", day=3, rows={"a": 0.015, "d": 0.016})
+    (results / "runs" / "dead.json").unlink()
+    publish(results, "second", day=3, rows={"a": 0.017}, listed=False)  # left by a publication that was done again
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(compile(blocks(page, "python")[number], page.name, "exec"), found)
+    assert capsys.readouterr().out
+    photos = found["photos"] if "photos" in found else found["rows"].drop_duplicates("image_uri", keep="last")
+    columns = ["image_uri", "p_value"]
+    rows = photos[columns].values.tolist() if isinstance(photos, pd.DataFrame) else photos.select(*columns).fetchall()
+    assert sorted(map(tuple, rows)) == [("a", 0.013), ("b", 0.012), ("c", 0.014)]
 
 
-def test_every_flag_of_the_readme_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in (score, train, search, benchmark):
-        with pytest.raises(SystemExit):
-            verb.main(["--help"])
-    text = capsys.readouterr().out
-    flags = set(re.findall(r"`(--[a-z.-]+)", README))
-    assert flags >= {"--key-pattern", "--max-error-rate"}
-    assert [flag for flag in flags if flag not in text and flag not in ("--config", "--help")] == []
+def publish(results: Path, run_id: str, *, day: int, rows: dict[str, float], listed: bool = True) -> None:
+    """Writes a run's file of scored photos and its record; without the latter's mention if it is not ``listed``."""
+    at = datetime(2026, 3, day, tzinfo=UTC)
+    name = f"scores/run_date=2026-03-0{day}/{run_id}-00000.parquet"
+    table = [
+        {"image_uri": uri, "category": "insulator", "status": "scored", "p_value": p, "score": 1 / p, "scored_at": at}
+        for uri, p in rows.items()
+    ]
+    (results / name).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(table, schema=SCORES), results / name)
+    (results / "runs").mkdir(exist_ok=True)
+    if listed:
+        record = {"run_id": run_id, "published_at": at.isoformat(), "files": [name], "config": {run_id: 1}}
+        (results / "runs" / f"{run_id}.json").write_text(json.dumps(record))
 
 
 @pytest.mark.docs

@@ -1,0 +1,225 @@
+"""What the README and infra/docs say is checked here without running it: commands, flags, links and names of files."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from jobs import cli
+from jobs.errors import RequestError
+from tests.support.pages import PAGES, README, blocks, inline_code, names, shell_lines
+from tests.support.places import ROOT
+from tuning.config import SearchConfig
+
+DECISIONS = sorted((ROOT / "infra" / "decisions").glob("*.md"))
+LINKING = [*PAGES, *DECISIONS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+MAKEFILE = (ROOT / "Makefile").read_text()
+INSTALLING = ("python3.11 -m venv ", ".venv/bin/pip install .", ". .venv/bin/activate")
+COMMAND = re.compile(r"(?:python -m ((?:jobs|tuning)\.\w+)|attentdiffernet ([a-z-]+))(?: (.*))?$")
+PHOTOS = "--data /d --category c"
+MINIMAL = {
+    "jobs.train": f"{PHOTOS} --detectors /r",
+    "jobs.score": "--archive /a --detectors /r --results /o --run-id night",
+    "jobs.evaluate": "--data /d --detectors /r",
+    "jobs.recalibrate": f"{PHOTOS} --detectors /r",
+    "jobs.comparison": "--data /d --output /o",
+    "jobs.benchmark": "peers",
+    "tuning.search": f"{PHOTOS} --results /o",
+}
+"""The shortest complete request of each command whose flags the pages show apart from a command."""
+
+
+class Parsed(Exception):  # noqa: N818  # not an error: a command line was accepted, and its command stops here
+    """Carries the configuration that a command line gave."""
+
+    def __init__(self, config: BaseModel) -> None:
+        super().__init__(type(config).__name__)
+        self.config = config
+
+
+@pytest.fixture(autouse=True)
+def _stop_at_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command ends where it has read its command line; files are found as from the checkout."""
+    real = cli.parse_config
+
+    def parse_and_stop(config_class: type[BaseModel], argv: Sequence[str], **settings: Any) -> BaseModel:
+        raise Parsed(real(config_class, argv, **settings))
+
+    for command in (*MINIMAL, "jobs.detectors.commands"):
+        importlib.import_module(command)
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("jobs", "tuning")) and getattr(module, "parse_config", None) is real:
+            monkeypatch.setattr(module, "parse_config", parse_and_stop)
+    monkeypatch.chdir(ROOT)
+
+
+def parse(module: str, argv: Sequence[str]) -> BaseModel:
+    """The configuration that a command makes of its arguments.
+
+    Raises:
+        RequestError: it refuses them.
+    """
+    try:
+        importlib.import_module(module).main(list(argv))
+    except Parsed as parsed:
+        check(parsed.config)
+        return parsed.config
+    raise AssertionError(f"{module} ended without reading {argv}")
+
+
+def check(config: BaseModel) -> None:
+    """Looks at what a command checks after it has read its command line."""
+    if isinstance(config, SearchConfig):
+        from tuning.space.known_points import known_points
+        from tuning.space.space import check_space
+
+        check_space(config.space, config.base)
+        assert known_points(config.space, config.base)
+
+
+def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """Module and arguments of every command of ours on a page, in blocks and, if it has flags, in the text."""
+    shown = [line.split(" -- ", 1)[-1] if line.startswith("ray job submit") else line for line in shell_lines(page)]
+    for line in [*shown, *(code for code in inline_code(page) if " --" in code)]:
+        if found := COMMAND.match(line):
+            module, installed, arguments = found.groups()
+            module = module or ("tuning.search" if installed == "search" else f"jobs.{installed.replace('-', '_')}")
+            yield module, shlex.split(arguments or "")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_every_command_of_a_page_is_accepted(page: Path) -> None:
+    for module, arguments in commands(page):
+        assert parse(module, arguments)
+
+
+def test_the_pages_show_every_command_that_people_need() -> None:
+    shown = {module for page in PAGES for module, _ in commands(page)}
+    assert shown >= {f"jobs.{name}" for name in ("train", "score", "evaluate", "registry", "recalibrate", "comparison")}
+    assert shown >= {"jobs.benchmark", "tuning.search"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_every_line_of_a_page_is_a_command_that_is_known(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+    for line in shell_lines(page):
+        made = re.match(r"make ([a-z-]+)", line)
+        assert (
+            COMMAND.match(line) or line.startswith((*INSTALLING, "ray job submit ")) or (made and made[1] in targets)
+        ), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_every_make_target_of_a_page_exists(page: Path) -> None:
+    named = {code.split()[1] for code in inline_code(page) if code.startswith("make ")}
+    assert named <= set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+
+
+def test_the_arguments_of_bench_peers_are_accepted() -> None:
+    given = re.findall(r'PEERS_ARGS="([^"]*)"', "".join(page.read_text() for page in PAGES))
+    assert len(given) >= 3
+    for arguments in given:
+        assert parse("jobs.benchmark", ["peers", *shlex.split(arguments)])
+
+
+def fragments(page: Path) -> list[str]:
+    """Flags that stand in the text apart from any command, such as ``--detector.image-size 224 --detector.views 4``."""
+    return [code for code in inline_code(page) if code.startswith("--") and "*" not in code]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_flags_in_the_text_are_accepted_by_a_command(page: Path) -> None:
+    for fragment in fragments(page):
+        words = shlex.split(fragment)
+        if len(words) == 1:
+            assert words[0] in ("--config", "--help") or words[0] in all_flags(), fragment
+        else:
+            said = refusals(words)
+            assert None in said, f"{fragment}: {said}"
+
+
+def refusals(words: Sequence[str]) -> list[str | None]:
+    """What each command says to these flags; None where it takes them."""
+    said: list[str | None] = []
+    for module, minimal in MINIMAL.items():
+        try:
+            parse(module, [*minimal.split(), *words])
+            said.append(None)
+        except (RequestError, ValueError) as error:
+            said.append(str(error))
+    return said
+
+
+def all_flags() -> set[str]:
+    """Every flag of the commands, at every level."""
+    found: set[str] = set()
+    for module, minimal in MINIMAL.items():
+        found |= set(_flags(type(parse(module, minimal.split())), prefix="--"))
+    return found
+
+
+def _flags(model: type[BaseModel], *, prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        flag = prefix + name.replace("_", "-")
+        yield flag
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _flags(field.annotation, prefix=f"{flag}.")
+
+
+@pytest.mark.parametrize("variant", ["differnet", "attentdiffernet_se", "attentdiffernet_cbam", "attentdiffernet_best"])
+def test_the_cpu_advice_fits_every_preset(variant: str) -> None:
+    (advice,) = [fragment for fragment in fragments(README) if "--detector.image-size" in fragment]
+    assert parse("jobs.train", [*MINIMAL["jobs.train"].split(), "--variant", variant, *shlex.split(advice)])
+
+
+def test_a_wrong_flag_in_the_text_would_be_found() -> None:
+    advice = shlex.split(
+        "--detector.image-size 224 --detector.views 4"
+    )  # three scales of 224 px end below AlexNet's 63
+    assert None not in refusals(advice)
+
+
+@pytest.mark.parametrize("page", LINKING, ids=names)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
+    assert [t for t in targets if "://" not in t and not (page.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("page", LINKING, ids=names)
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    named = [code for code in inline_code(page) if re.fullmatch(r"(?:infra|model|jobs|tuning|tests)/[\w./-]*", code)]
+    assert [code for code in named if not (ROOT / code).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_every_module_that_a_page_names_exists(page: Path) -> None:
+    for module in set(re.findall(r"python -m ((?:jobs|tuning)\.\w+)", page.read_text())):
+        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 120
+
+
+def test_python_of_the_pages_compiles_and_imports_what_exists() -> None:
+    found = [block for page in PAGES for block in blocks(page, "python")]
+    assert len(found) >= 5
+    for block in found:
+        compile(block, "page", "exec")
+        for module, imported in re.findall(r"^from ((?:jobs|model|tuning)[\w.]*) import (\w+)", block, re.MULTILINE):
+            assert hasattr(importlib.import_module(module), imported), f"{module}.{imported}"
+
+
+def test_the_index_lists_every_decision_once() -> None:
+    index = (ROOT / "infra" / "decisions" / "README.md").read_text()
+    listed = re.findall(r"^\| \[\d{4} .*?\]\((\S+?)\) \|", index, re.MULTILINE)
+    assert sorted(listed) == [page.name for page in DECISIONS if page.name != "README.md"]
