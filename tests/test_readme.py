@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from jobs import evaluate, manifest, recalibrate, score, storage, train
-from jobs.detectors import registry
+from jobs import evaluate, manifest, recalibrate, registry, score, storage, train
+from jobs.detectors.aliases import read_aliases
 from jobs.tables.schema import SCORES
 from tests.conftest import TINY
 from tests.support.pages import PAGES, blocks, find_command, names
@@ -58,7 +58,7 @@ def test_the_main_job_s_commands_run_as_they_stand(
     assert manifest.main(["--archive", f"{inspection}/archive", "--output", str(tmp_path / "m.parquet")]) == 0
 
     _download(f"{inspection}/results", tmp_path / "results")
-    champion = registry.aliases(f"{inspection}/detectors", "insulator")["champion"]
+    champion = read_aliases(f"{inspection}/detectors", "insulator")["champion"]
     _download(f"{inspection}/detectors", tmp_path / "detectors")
     (tmp_path / "detectors" / "insulator" / champion).rename(tmp_path / "detectors" / "insulator" / "0123456789abcdef")
     some = next(info.uri for info in storage.list_objects(f"{inspection}/training"))
@@ -86,21 +86,21 @@ def test_the_fleet_s_commands_run_as_they_stand(
     assert train.main(["--config", str(small), *beginning, *fleet]) == 0
     detectors = f"{inspection}/detectors"
     names = {f"{variant}.seed{seed}" for variant in ("differnet", "attentdiffernet_se") for seed in range(3)}
-    assert names <= set(registry.aliases(detectors, "insulator"))
-    before = registry.aliases(detectors, "insulator")["champion"]
+    assert names <= set(read_aliases(detectors, "insulator"))
+    before = read_aliases(detectors, "insulator")["champion"]
 
     assert registry.main(["list", *find_command("python -m jobs.registry list ")]) == 0
     assert registry.main(["promote", *find_command("python -m jobs.registry promote ")]) == 0
-    promoted = registry.aliases(detectors, "insulator")
+    promoted = read_aliases(detectors, "insulator")
     assert promoted["champion"] == promoted["attentdiffernet_se.seed0"] != before
     assert registry.main(["rollback", *find_command("python -m jobs.registry rollback ")]) == 0
-    assert registry.aliases(detectors, "insulator")["champion"] == before
+    assert read_aliases(detectors, "insulator")["champion"] == before
 
     for info in storage.list_objects(f"{inspection}/training/insulator/test/good"):
         name = info.uri.rsplit("/", 1)[-1]
         storage.write(f"{inspection}/new-season/insulator/train/good/{name}", storage.read(info.uri))
     assert recalibrate.main(find_command("python -m jobs.recalibrate ")) == 0
-    assert registry.aliases(detectors, "insulator")["champion"] != before
+    assert read_aliases(detectors, "insulator")["champion"] != before
     assert "champion" in capsys.readouterr().out
 
 
