@@ -16,10 +16,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from jobs.cli import parse_config, run_verb
+from jobs.cli import parse_config, run_command
 from jobs.config import JobConfig, Uri
 from jobs.errors import EXIT_DONE, RequestError
-from jobs.storage.uris import normalise
+from jobs.storage.uris import normalize
 from model.config import BackboneName
 
 _SHOWN = (
@@ -34,7 +34,7 @@ _SHOWN = (
 
 
 def _as_uris(sets: list[str]) -> list[str]:
-    return [normalise(uri) for uri in sets]
+    return [normalize(uri) for uri in sets]
 
 
 class BenchmarkConfig(JobConfig):
@@ -76,7 +76,7 @@ class BenchmarkConfig(JobConfig):
 def main(argv: Sequence[str]) -> int:
     """Measures what was asked for and writes the figures."""
     config = parse_config(BenchmarkConfig, argv, prog="python -m jobs.benchmark")
-    from jobs.detectors.lineage import versions
+    from jobs.detectors.lineage import read_versions
     from model.process import keep_freed_memory, prepare_process
 
     prepare_process()
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="attentdiffernet-bench-") as scratch:
         for part in config.parts:
             figures |= _MEASURED[part](config, Path(scratch))
-    figures |= {"cores": os.cpu_count(), "versions": versions()}
+    figures |= {"cores": os.cpu_count(), "versions": read_versions()}
     figures["config"] = figures.get("config", {}) | dict.fromkeys(config.parts, config.model_dump(mode="json"))
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(figures, indent=2))
@@ -104,7 +104,7 @@ def _network(config: BenchmarkConfig, _scratch: Path) -> dict[str, Any]:
 
 def _fidelity(config: BenchmarkConfig, scratch: Path) -> dict[str, Any]:
     from jobs.benchmarks.fidelity import FidelityRequest, measure_fidelity
-    from jobs.detectors.backbone_weights import backbone_weights
+    from jobs.detectors.backbone_weights import load_backbone_weights
     from jobs.synthetic.archive import draw_archive
     from model.config import DetectorConfig
 
@@ -112,7 +112,7 @@ def _fidelity(config: BenchmarkConfig, scratch: Path) -> dict[str, Any]:
     if not sets:
         half = config.test_photos // 2
         draw_archive(scratch, size_px=448, train_good=config.train_photos, test_good=half, missing_cap=half, rust=0)
-        sets = [normalise(str(scratch / "data"))]
+        sets = [normalize(str(scratch / "data"))]
     detector = DetectorConfig(
         variant="differnet",
         backbone=config.backbone,
@@ -124,7 +124,7 @@ def _fidelity(config: BenchmarkConfig, scratch: Path) -> dict[str, Any]:
     request = FidelityRequest(
         sets, detector, config.train_photos, config.test_photos, config.repeat_photos, config.epochs
     )
-    return measure_fidelity(request, weights=backbone_weights(detector, asked_as=f"--weights {config.weights}"))
+    return measure_fidelity(request, weights=load_backbone_weights(detector, asked_as=f"--weights {config.weights}"))
 
 
 def _job(config: BenchmarkConfig, scratch: Path) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _job(config: BenchmarkConfig, scratch: Path) -> dict[str, Any]:
     return job_figures(
         JobRequest(
             photos=_photos(config, scratch),
-            scratch=config.scratch or normalise(str(scratch / "job")),
+            scratch=config.scratch or normalize(str(scratch / "job")),
             folder=scratch,
             job_photos=config.job_photos,
             detector=detector,
@@ -172,4 +172,4 @@ _MEASURED: dict[str, Callable[[BenchmarkConfig, Path], dict[str, Any]]] = {
 
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_command(main)

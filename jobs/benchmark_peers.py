@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from jobs.benchmarks.peers.config import PeersConfig
-from jobs.cli import parse_config, run_verb
+from jobs.cli import parse_config, run_command
 from jobs.errors import RequestError
 
 
@@ -31,4 +31,4 @@ def require_anomalib() -> None:
 
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_command(main)

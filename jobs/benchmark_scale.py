@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import Field
 
 from jobs.benchmarks.scale_run import PARTS
-from jobs.cli import parse_config, run_verb
+from jobs.cli import parse_config, run_command
 from jobs.config import JobConfig
 from jobs.errors import EXIT_DONE, JobError
 
@@ -94,4 +94,4 @@ def _per_row(rows: int, fixed: Mapping[str, Any], measured: Mapping[str, Any]) -
 
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_command(main)

@@ -19,9 +19,9 @@ import torch
 from pydantic import Field
 
 from jobs.benchmarks.differnet import differnet_optimiser, train_step_as_differnet
-from jobs.cli import parse_config, run_verb
+from jobs.cli import parse_config, run_command
 from jobs.config import JobConfig
-from jobs.detectors.lineage import versions
+from jobs.detectors.lineage import read_versions
 from jobs.errors import EXIT_DONE
 from jobs.synthetic.archive import draw_archive
 from model.config import DetectorConfig, OptimizerConfig, get_preset
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _write(config: TrainingBenchmarkConfig, found: dict[str, Any]) -> None:
-    about = {"config": config.model_dump(mode="json"), "cores": os.cpu_count(), "versions": versions()}
+    about = {"config": config.model_dump(mode="json"), "cores": os.cpu_count(), "versions": read_versions()}
     Path(config.output).parent.mkdir(parents=True, exist_ok=True)
     Path(config.output).write_text(json.dumps(found | about, indent=2))
     print(f"written to {config.output}")
@@ -129,4 +129,4 @@ def _ours(config: TrainingBenchmarkConfig, photos: Sequence[bytes], changes: dic
 
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_command(main)

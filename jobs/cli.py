@@ -86,8 +86,8 @@ def _explain(problem: object) -> str:
     return f"{field}: {message[:1].lower()}{message[1:]}, got {details['input']!r}"
 
 
-def run_verb(main: Callable[[Sequence[str]], int]) -> None:
-    """Runs a verb and exits with its code; an expected error becomes one line on stderr, without a traceback."""
+def run_command(main: Callable[[Sequence[str]], int]) -> None:
+    """Runs a command and exits with its code; an expected error becomes one line on stderr, without a traceback."""
     os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(signal.SIGTERM))  # jobs.cluster keeps it, whatever Ray sets

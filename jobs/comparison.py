@@ -1,4 +1,4 @@
-"""Verb: train all variants with several seeds on labelled data sets, test them and compare them with anchors.
+"""Command: train all variants with several seeds on labelled data sets, test them and compare them with anchors.
 
 ``python -m jobs.comparison --data URI,URI --output URI``
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.cli import parse_config, run_verb
+from jobs.cli import parse_config, run_command
 from jobs.evaluation.comparison_config import ComparisonConfig
 
 
@@ -20,4 +20,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Configuration of the verbs: one pydantic model each is the YAML file, the flags and the --help text.
+"""Configuration of the commands: one pydantic model each is the YAML file, the flags and the --help text.
 
 A training's is in jobs.training.config, the registry's in jobs.detectors.config, a comparison's in
 jobs.evaluation.comparison_config.
@@ -23,7 +23,7 @@ from model.config import MAX_PIXELS
 
 def _as_uri(value: str) -> str:
     try:
-        return uris.normalise(value)
+        return uris.normalize(value)
     except RequestError as error:
         raise ValueError(str(error)) from error
 
@@ -52,7 +52,7 @@ DEFAULT_KEY_PATTERN = r"(?P<category>[^/]+)/"
 
 
 class JobConfig(BaseModel):
-    """Base of all verbs: unknown fields are refused, so a typo never passes silently."""
+    """Base of all commands: unknown fields are refused, so a typo never passes silently."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Verb: the whole product on this machine with nothing to configure.
+"""Command: the whole product on this machine with nothing to configure.
 
 ``python -m jobs.demo`` draws a small archive of power-line photos, trains a detector on its flawless part, scores the
 archive and queries the result table.
@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from jobs.cli import parse_config, run_verb
+from jobs.cli import parse_config, run_command
 from jobs.config import JobConfig
 from jobs.errors import EXIT_DONE
 from jobs.scoring import run as scoring
 from jobs.scoring.config import ScoreConfig
-from jobs.scoring.record import published_rows
+from jobs.scoring.record import read_published
 from jobs.storage import uris
 from jobs.synthetic.archive import CATEGORY, draw_archive
 from jobs.training import run as training
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     counts = draw_archive(folder, seed=config.seed)
     print(f"drew {counts.train_good} flawless photos to train on and an archive to score, in {folder}\n")
     training.run(_training(folder, seed=config.seed))
-    scoring.run(
+    scoring.score_archive(
         ScoreConfig(
             archive=str(folder / "archive"),
             detectors=str(folder / "detectors"),
@@ -108,11 +108,11 @@ def _weights() -> str:
 def _auroc(folder: Path) -> float:
     """AUROC over the archive's readable photos, by the labels that the drawing kept aside."""
     with (folder / "archive_labels.csv").open() as file:
-        labels = {uris.normalise(str(folder / "archive" / row["path"])): row["label"] for row in csv.DictReader(file)}
-    rows = published_rows(uris.normalise(str(folder / "results")), ["image_uri", "score"]).drop_null()
+        labels = {uris.normalize(str(folder / "archive" / row["path"])): row["label"] for row in csv.DictReader(file)}
+    rows = read_published(uris.normalize(str(folder / "results")), ["image_uri", "score"]).drop_null()
     truth = np.array([labels[uri] != "good" for uri in rows["image_uri"].to_pylist()])
     return auroc(truth, rows["score"].to_numpy())
 
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_command(main)

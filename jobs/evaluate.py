@@ -1,4 +1,4 @@
-"""Verb: score labelled photos (MVTec layout) with registered detectors; AUROC per category and their mean.
+"""Command: score labelled photos (MVTec layout) with registered detectors; AUROC per category and their mean.
 
 ``python -m jobs.evaluate --data URI --detectors URI``
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.cli import parse_config, run_verb
+from jobs.cli import parse_config, run_command
 from jobs.evaluation.config import EvaluateConfig
 
 
@@ -20,4 +20,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_command(main)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from jobs.archive.manifest import fill
 from jobs.archive.ordering import Ordering
-from jobs.cli import parse_config, run_verb
+from jobs.cli import parse_config, run_command
 from jobs.config import ARCHIVE_HELP, DEFAULT_KEY_PATTERN, JobConfig, Uri
 from jobs.errors import EXIT_DONE
 from jobs.tables.files import write_files
@@ -46,4 +46,4 @@ def _file_name(output: str, number: int) -> str:
 
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Verb: a contact sheet of the synthetic defects that attention learns from, on drawn photos or on yours.
+"""Command: a contact sheet of the synthetic defects that attention learns from, on drawn photos or on yours.
 
 ``python -m jobs.pretext_sheet --photos URI --output sheet.png``: look at it before a training with
 ``attention_training: pretext``. Defects that could never happen to the asset teach attention little about it.
@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from pydantic import Field
 
 from jobs import storage
-from jobs.cli import parse_config, run_verb
+from jobs.cli import parse_config, run_command
 from jobs.config import JobConfig, Uri
 from jobs.errors import EXIT_DONE, RequestError
 from jobs.synthetic.photo import draw_photo
@@ -85,4 +85,4 @@ def _images(config: PretextSheetConfig) -> list[torch.Tensor]:
 
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Verb: calibrate a registered detector again on flawless photos that it was not trained on, without retraining.
+"""Command: calibrate a registered detector again on flawless photos that it was not trained on, without retraining.
 
 ``python -m jobs.recalibrate --data URI --category NAME --detectors URI --alias champion [--promote]``
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.cli import parse_config, run_verb
+from jobs.cli import parse_config, run_command
 from jobs.detectors.config import RecalibrateConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reads the command line, runs `jobs.scoring.recalibration.run` and returns the exit code."""
+    """Reads the command line, runs `jobs.scoring.recalibration.recalibrate_detector` and returns the exit code."""
     config = parse_config(RecalibrateConfig, argv, prog="python -m jobs.recalibrate")
-    from jobs.scoring.recalibration import run
+    from jobs.scoring.recalibration import recalibrate_detector
 
-    return run(config)
+    return recalibrate_detector(config)
 
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_command(main)

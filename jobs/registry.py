@@ -1,4 +1,4 @@
-"""Verb: list, show, compare, promote and roll back registered detectors.
+"""Command: list, show, compare, promote and roll back registered detectors.
 
 ``python -m jobs.registry list --detectors URI``
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.cli import run_verb
+from jobs.cli import run_command
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs one of the registry's commands and returns the exit code."""
-    from jobs.detectors.commands import run
+    from jobs.detectors.commands import run_registry_command
 
-    return run(argv)
+    return run_registry_command(argv)
 
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_command(main)

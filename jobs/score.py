@@ -1,4 +1,4 @@
-"""Verb: score an archive of inspection photos into a Parquet result table (the main job).
+"""Command: score an archive of inspection photos into a Parquet result table (the main job).
 
 ``python -m jobs.score --archive URI --detectors URI --results URI --run-id ID``
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.cli import parse_config, run_verb
+from jobs.cli import parse_config, run_command
 from jobs.scoring.config import ScoreConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reads the command line, runs `jobs.scoring.run.run` and returns the exit code."""
+    """Reads the command line, runs `jobs.scoring.run.score_archive` and returns the exit code."""
     config = parse_config(ScoreConfig, argv, prog="python -m jobs.score")
-    from jobs.scoring.run import run
+    from jobs.scoring.run import score_archive
 
-    return run(config)
+    return score_archive(config)
 
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Verb: train a detector of one category with Ray Train, calibrate it on held-out flawless photos and register it.
+"""Command: train a detector of one category with Ray Train, calibrate it on held-out flawless photos and register it.
 
 ``python -m jobs.train --data URI --category NAME --variant NAME --detectors URI``
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.cli import parse_config, run_verb
+from jobs.cli import parse_config, run_command
 from jobs.training.config import TrainConfig
 
 
@@ -20,4 +20,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_command(main)

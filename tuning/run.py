@@ -13,7 +13,7 @@ import ray
 from torch import Tensor
 
 from jobs.cluster.session import start_ray
-from jobs.detectors.backbone_weights import backbone_weights
+from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError, one_line
 from tuning.choice.final import TUNED, build_final_rows, plan_final, run_final
 from tuning.choice.finalists import put_winner_first, run_finalists
@@ -47,7 +47,7 @@ def run(config: SearchConfig) -> int:
     split = split_data(config.data, config.category, validation_share=config.validation_share)
     objective = choose_objective(config, split)
     known = check_request(config, split)
-    weights = backbone_weights(config.detector, asked_as=f"--detector.weights {config.detector.weights}")
+    weights = load_backbone_weights(config.detector, asked_as=f"--detector.weights {config.detector.weights}")
     claim_results(config, photos_hash=split.photos_hash)
     lines = describe_split(split, objective)
     print("\n".join(lines), flush=True)

@@ -1,4 +1,4 @@
-"""Verb: search attention placement and flow hyperparameters, compare the winner with the paper's models.
+"""Command: search attention placement and flow hyperparameters, compare the winner with the paper's models.
 
 ``python -m tuning.search --data URI --category NAME --results URI``
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.cli import parse_config, run_verb
+from jobs.cli import parse_config, run_command
 from tuning.config import SearchConfig
 
 
@@ -20,4 +20,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_command(main)

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from jobs.archive.kinds import Kind, kind_of, listed
 from jobs.archive.ordering import Ordering
-from jobs.cluster.progress import counted
+from jobs.cluster.progress import follow_rows
 from jobs.config import DEFAULT_KEY_PATTERN
 from jobs.errors import RequestError
 from jobs.tables.schema import MANIFEST
@@ -37,7 +37,7 @@ def fill(ordering: Ordering, archive: str, *, key_pattern: str) -> int:
         RequestError: the archive holds nothing, or is not what its name says.
         MissingBucketError: its bucket does not exist.
     """
-    ordering.add(counted(listed(archive, key_pattern=key_pattern), verb="listing"))
+    ordering.add(follow_rows(listed(archive, key_pattern=key_pattern), activity="listing"))
     if kind_of(archive) is not Kind.PREFIX:
         ordering.drop_duplicates()
     count = ordering.count()

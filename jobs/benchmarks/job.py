@@ -29,6 +29,7 @@ from jobs.cluster.session import start_own_ray
 from jobs.detectors import registry
 from jobs.errors import JobError, RequestError
 from jobs.scoring.record import read_record
+from jobs.scoring.run_folder import RunFolder
 from jobs.storage import uris
 from model.artifact import save_artifact
 from model.config import DetectorConfig
@@ -134,7 +135,7 @@ def _submitted(request: JobRequest, address: str, *, archive: str, run_id: str) 
         for kind, size_mib in _memory_by_kind(driver=job.pid).items():
             peaks[kind] = max(peaks[kind], size_mib)
         time.sleep(_SAMPLE_S)
-    record = read_record(places["results"], run_id)
+    record = read_record(RunFolder(places["results"], run_id))
     if record is None:
         raise JobError(f"the job to measure ended with {job.returncode}: {job.communicate()[0][-500:]}")
     started, first = (datetime.fromisoformat(record[name]).timestamp() for name in ("started_at", "first_scored_at"))

@@ -8,20 +8,20 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from jobs.cluster.datasets import decoded, in_scoring_actors, scoring_actors
+from jobs.cluster.datasets import count_scoring_actors, decode_manifest, map_in_scoring_actors
 from jobs.cluster.progress import Report
 from jobs.config import ScoringResources
 from jobs.decoding.fetch import DECODED
-from jobs.scoring.pipeline import batch_photos
+from jobs.scoring.pipeline import choose_batch_photos
 from jobs.scoring.plan import ScoringPlan
-from jobs.scoring.staged_rows import staged_rows
+from jobs.scoring.staged_rows import assemble_staged
 from jobs.tables.schema import MANIFEST, Status
 
 
 def null_scored(
     manifest: ray.data.Dataset, *, rows: int, plan: ScoringPlan, resources: ScoringResources, report: Report
 ) -> ray.data.Dataset:
-    """What `jobs.scoring.pipeline.scored` gives, with scores made up from the row numbers.
+    """What `jobs.scoring.pipeline.score_photos` gives, with scores made up from the row numbers.
 
     Args:
         manifest: MANIFEST rows.
@@ -30,10 +30,10 @@ def null_scored(
         resources: share of the cluster.
         report: tells the progress what each batch came to.
     """
-    decoding = decoded(manifest, _not_fetched, tasks=scoring_actors(resources))
+    decoding = decode_manifest(manifest, _not_fetched, tasks=count_scoring_actors(resources))
     arguments = {"plan": plan, "report": report}
-    photos = batch_photos(rows, plan=plan, resources=resources)
-    return in_scoring_actors(decoding, NullScoreImages, arguments, batch_photos=photos, resources=resources)
+    photos = choose_batch_photos(rows, plan=plan, resources=resources)
+    return map_in_scoring_actors(decoding, NullScoreImages, arguments, batch_photos=photos, resources=resources)
 
 
 def _not_fetched(rows: pa.Table) -> pa.Table:
@@ -58,7 +58,7 @@ class NullScoreImages:
     def __call__(self, rows: pa.Table) -> pa.Table:
         """DECODED rows to STAGED rows."""
         count = len(rows)
-        staged = staged_rows(
+        staged = assemble_staged(
             rows,
             run_id=self._plan.run_id,
             planned=[self._plan.by_category.get(category or "") for category in rows["category"].to_pylist()],

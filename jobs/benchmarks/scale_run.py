@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
-from jobs.cli import parse_config, run_verb
+from jobs.cli import parse_config, run_command
 from jobs.config import JobConfig
 from jobs.errors import EXIT_DONE
 from jobs.scoring.config import ScoreConfig
@@ -77,6 +77,7 @@ def _measured(folder: Path, rows: int, *, settled: int) -> dict[str, Any]:
     from jobs.benchmarks.synthetic_fleet import publish_earlier_run, write_list
     from jobs.scoring import run as scoring
     from jobs.scoring.record import read_record
+    from jobs.scoring.run_folder import RunFolder
 
     folder.mkdir(parents=True)
     results = f"file://{folder}/results"
@@ -89,9 +90,9 @@ def _measured(folder: Path, rows: int, *, settled: int) -> dict[str, Any]:
         run_id="scale",
     )
     cpu_s, began = usage(os.getpid()).cpu_s, time.monotonic()
-    scoring.run(config, pipeline=null_scored)
+    scoring.score_archive(config, pipeline=null_scored)
     total_s = time.monotonic() - began
-    record = read_record(results, "scale") or {}
+    record = read_record(RunFolder(results, "scale")) or {}
     timings_s = record["timings_s"]
     seconds = [timings_s[name] for name in ("listing", "ordering", "scoring", "publishing")]
     return {
@@ -106,4 +107,4 @@ def _measured(folder: Path, rows: int, *, settled: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_verb(main)
+    run_command(main)

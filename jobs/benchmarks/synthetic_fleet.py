@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from jobs import storage
 from jobs.detectors import registry
-from jobs.scoring.record import record_uri
+from jobs.scoring.run_folder import RunFolder
 from jobs.storage import uris
 from jobs.tables.schema import LISTED, SCHEMA_VERSION, SCORES, Status
 from model.artifact.files import CALIBRATION, CONFIG, FORMAT_VERSION
@@ -54,7 +54,7 @@ def publish_earlier_run(results: str, rows: int, *, settled: int) -> None:
         for numbers in _chunks(rows, settled):
             writer.write_table(_scored(numbers))
     record = {"run_id": "earlier", "files": [name] if settled else []}
-    storage.write(record_uri(results, "earlier"), json.dumps(record).encode())
+    storage.write(RunFolder(results, "earlier").record, json.dumps(record).encode())
 
 
 def _chunks(rows: int, some: int) -> Iterator[np.ndarray]:

@@ -16,7 +16,7 @@ from jobs.decoding.decoder import DecodeLimits
 DECODE_BATCH_PHOTOS = 32
 
 
-MOST_DEATHS = 10
+MAX_DEATHS = 10
 """How often a decode task, a scoring actor or a batch survives the death of its process; Ray's default is for ever."""
 
 
@@ -25,7 +25,7 @@ DECODE_CPUS = 0.5
 keeps the two stages apart instead of fusing them, so that photos are fetched while others are scored."""
 
 
-def scoring_actors(resources: ScoringResources) -> int:
+def count_scoring_actors(resources: ScoringResources) -> int:
     """Number of scoring actors: as asked, else one per GPU, or one per core while CPU slots are left for decoding."""
     if resources.actors is not None:
         return resources.actors
@@ -38,13 +38,13 @@ def scoring_actors(resources: ScoringResources) -> int:
     return max(1, min(cores, slots - max(1, slots // 4)))
 
 
-def decode_limits(resources: ScoringResources) -> DecodeLimits:
+def make_decode_limits(resources: ScoringResources) -> DecodeLimits:
     """What one photo may take of its decoder."""
     memory_bytes = int(resources.decode_memory_gib * 2**30)
     return DecodeLimits(timeout_s=resources.decode_timeout_s, memory_bytes=memory_bytes)
 
 
-def decoded(
+def decode_manifest(
     manifest: ray.data.Dataset, fetch_decode: Callable[[pa.Table], pa.Table], *, tasks: int | None
 ) -> ray.data.Dataset:
     """The dataset of DECODED rows for a dataset of MANIFEST rows: the one way from bytes to pixels.
@@ -60,11 +60,11 @@ def decoded(
         batch_format="pyarrow",
         num_cpus=DECODE_CPUS,
         compute=ray.data.TaskPoolStrategy(size=tasks),
-        max_retries=MOST_DEATHS,
+        max_retries=MAX_DEATHS,
     )
 
 
-def in_scoring_actors(
+def map_in_scoring_actors(
     decoding: ray.data.Dataset,
     stage: type,
     arguments: Mapping[str, Any],
@@ -72,7 +72,7 @@ def in_scoring_actors(
     batch_photos: int,
     resources: ScoringResources,
 ) -> ray.data.Dataset:
-    """Runs a stage that loads detectors in as many actors as `scoring_actors` says, one GPU or core each.
+    """Runs a stage that loads detectors in as many actors as `count_scoring_actors` says, one GPU or core each.
 
     Args:
         decoding: DECODED rows.
@@ -89,13 +89,13 @@ def in_scoring_actors(
         num_cpus=1,
         num_gpus=1 if resources.use_gpu else None,
         # A fixed number: else Ray Data ends an actor that waits for storage, and starts another when photos come.
-        compute=ray.data.ActorPoolStrategy(size=scoring_actors(resources), max_tasks_in_flight_per_actor=2),
-        max_restarts=MOST_DEATHS,
-        max_task_retries=MOST_DEATHS,
+        compute=ray.data.ActorPoolStrategy(size=count_scoring_actors(resources), max_tasks_in_flight_per_actor=2),
+        max_restarts=MAX_DEATHS,
+        max_task_retries=MAX_DEATHS,
     )
 
 
-def as_table(dataset: ray.data.Dataset, *, schema: pa.Schema) -> pa.Table:
+def collect_table(dataset: ray.data.Dataset, *, schema: pa.Schema) -> pa.Table:
     """Runs a dataset and collects its rows in this process."""
     tables = [ray.get(reference) for reference in dataset.to_arrow_refs()]
     return pa.concat_tables([table.cast(schema) for table in tables if len(table)] or [schema.empty_table()])

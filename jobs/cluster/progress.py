@@ -131,11 +131,11 @@ class Report:
         """Reports units done by kind."""
         self._tally.add.remote(dict(counts), note, _this_process())
 
-    def measured(self, values: Mapping[str, float]) -> None:
+    def add_measures(self, values: Mapping[str, float]) -> None:
         """Reports sums by name, see `Tally.measure`."""
         self._tally.measure.remote(dict(values))
 
-    def reached(self, kind: str, count: int, note: str = "") -> None:
+    def reach(self, kind: str, count: int, note: str = "") -> None:
         """Reports that ``count`` units of a kind are done in all, see `Tally.reach`."""
         self._tally.reach.remote(kind, count, note)
 
@@ -145,16 +145,16 @@ class Progress:
 
     Args:
         total: units expected.
-        verb: what happens to them, for the bar and the lines ("scoring").
+        activity: what happens to them, for the bar and the lines ("scoring").
         unit: what is counted.
     """
 
-    def __init__(self, total: int, *, verb: str, unit: str = "photo") -> None:
+    def __init__(self, total: int, *, activity: str, unit: str = "photo") -> None:
         """Starts the tally's actor; it takes no CPU slot."""
         self._tally: Any = ray.remote(num_cpus=0)(Tally).remote()
         self.report = Report(self._tally)
         self.reported = Reported()
-        self._total, self._verb, self._unit = total, verb, unit
+        self._total, self._activity, self._unit = total, activity, unit
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
 
@@ -175,7 +175,7 @@ class Progress:
     def _follow(self) -> None:
         on_terminal = sys.stderr.isatty()
         interval_s = BAR_INTERVAL_S if on_terminal else LINE_INTERVAL_S  # each look wakes two processes
-        with tqdm(total=self._total, desc=self._verb, unit=self._unit, disable=not on_terminal) as bar:
+        with tqdm(total=self._total, desc=self._activity, unit=self._unit, disable=not on_terminal) as bar:
             last = False
             while not last:
                 last = self._stop.wait(interval_s)
@@ -193,26 +193,28 @@ class Progress:
     def _line(self) -> str:
         now, elapsed_s = self.reported, time.monotonic() - self._started
         detail = now.note or ", ".join(f"{count} {kind}" for kind, count in sorted(now.counts.items()))
-        done = f"{self._verb}: {now.units}/{self._total} {self._unit}s after {elapsed_s:.0f} s"
+        done = f"{self._activity}: {now.units}/{self._total} {self._unit}s after {elapsed_s:.0f} s"
         return f"{done} ({detail})" if detail else done
 
 
 LINE_INTERVAL_S = 5.0
 
 
-def counted(batches: Iterable[pa.RecordBatch], *, verb: str, total: int | None = None) -> Iterator[pa.RecordBatch]:
+def follow_rows(
+    batches: Iterable[pa.RecordBatch], *, activity: str, total: int | None = None
+) -> Iterator[pa.RecordBatch]:
     """Passes batches on and says how many rows have gone by.
 
     Args:
         batches: the stream.
-        verb: what happens to the rows ("listing").
+        activity: what happens to the rows ("listing").
         total: rows expected, where that is known.
     """
     from tqdm import tqdm
 
     on_terminal = sys.stderr.isatty()
     began = said_at = time.monotonic()
-    with tqdm(total=total, desc=verb, unit="photo", disable=not on_terminal) as bar:
+    with tqdm(total=total, desc=activity, unit="photo", disable=not on_terminal) as bar:
         rows = 0
         for batch in batches:
             yield batch
@@ -221,4 +223,4 @@ def counted(batches: Iterable[pa.RecordBatch], *, verb: str, total: int | None =
             if not on_terminal and time.monotonic() - said_at >= LINE_INTERVAL_S:
                 said_at = time.monotonic()
                 of = f"/{total}" if total is not None else ""
-                print(f"{verb}: {rows}{of} photos after {said_at - began:.0f} s", flush=True)
+                print(f"{activity}: {rows}{of} photos after {said_at - began:.0f} s", flush=True)

@@ -1,4 +1,4 @@
-"""The Ray cluster that a verb works on: joined or started, and what went wrong in it as one line."""
+"""The Ray cluster that a command works on: joined or started, and what went wrong in it as one line."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _quiet_and_strict() -> None:
     warnings.filterwarnings("ignore", message="The (maximum|minimum) number of concurrent", category=UserWarning)
 
 
-def cause(error: BaseException) -> str:
+def explain_error(error: BaseException) -> str:
     """What went wrong inside a worker, as one line, without the tracebacks that Ray puts around it."""
     while inner := _inner(error):
         error = inner

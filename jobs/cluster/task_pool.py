@@ -10,7 +10,7 @@ import ray
 Name = TypeVar("Name")
 
 
-def few_at_a_time(names: Sequence[Name], start: Callable[[Name], Any], *, tasks: int) -> Iterator[tuple[Name, Any]]:
+def run_tasks(names: Sequence[Name], start: Callable[[Name], Any], *, tasks: int) -> Iterator[tuple[Name, Any]]:
     """Starts Ray tasks in order, ``tasks`` at a time; yields name and reference of each that is done.
 
     Args:

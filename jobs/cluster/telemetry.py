@@ -30,10 +30,10 @@ MEASURES = {
 class Telemetry(Protocol):
     """Takes what a stage has done."""
 
-    def rows(self, counts: Mapping[str, int]) -> None:
+    def add_rows(self, counts: Mapping[str, int]) -> None:
         """Rows that are final, by status."""
 
-    def measured(self, values: Mapping[str, float]) -> None:
+    def add_measures(self, values: Mapping[str, float]) -> None:
         """Adds to measures, by the names of MEASURES."""
 
 
@@ -49,12 +49,12 @@ class LocalTelemetry:
         """Starts at zero."""
         self.counts, self.measures = Counter[str](), defaultdict[str, float](float)
 
-    def rows(self, counts: Mapping[str, int]) -> None:
-        """See `Telemetry.rows`."""
+    def add_rows(self, counts: Mapping[str, int]) -> None:
+        """See `Telemetry.add_rows`."""
         self.counts.update(counts)
 
-    def measured(self, values: Mapping[str, float]) -> None:
-        """See `Telemetry.measured`."""
+    def add_measures(self, values: Mapping[str, float]) -> None:
+        """See `Telemetry.add_measures`."""
         for name, value in values.items():
             self.measures[name] += value
 
@@ -66,15 +66,15 @@ class RunTelemetry:
         """``report``: of a running Progress."""
         self._run_id, self._report = run_id, report
 
-    def rows(self, counts: Mapping[str, int]) -> None:
-        """See `Telemetry.rows`."""
+    def add_rows(self, counts: Mapping[str, int]) -> None:
+        """See `Telemetry.add_rows`."""
         self._report(counts)
         for status, count in counts.items():
             _photos().inc(count, {"run_id": self._run_id, "status": str(status)})
 
-    def measured(self, values: Mapping[str, float]) -> None:
-        """See `Telemetry.measured`."""
-        self._report.measured(values)
+    def add_measures(self, values: Mapping[str, float]) -> None:
+        """See `Telemetry.add_measures`."""
+        self._report.add_measures(values)
         for name, value in values.items():
             _measure(name).inc(value, {"run_id": self._run_id})
 

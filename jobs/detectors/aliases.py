@@ -27,7 +27,7 @@ ALIASES_FILE = "aliases.json"
 DETECTOR_ID = re.compile(r"[0-9a-f]{16}")
 NO_DETECTOR = "none"
 """What ``expected`` calls an alias that is not set."""
-KEPT_CHANGES = 200
+MAX_CHANGES = 200
 
 _HISTORY = ".history"
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -61,13 +61,13 @@ class _State:
     etag: str | None
 
 
-def aliases(detectors: str, category: str) -> dict[str, str]:
+def read_aliases(detectors: str, category: str) -> dict[str, str]:
     """Alias -> detector id of one category; empty where none was set."""
     return dict(_read(detectors, category).aliases)
 
 
-def history(detectors: str, category: str) -> list[AliasChange]:
-    """What changed the aliases of one category, oldest first, the last ``KEPT_CHANGES``."""
+def read_history(detectors: str, category: str) -> list[AliasChange]:
+    """What changed the aliases of one category, oldest first, the last ``MAX_CHANGES``."""
     return list(_read(detectors, category).changes)
 
 
@@ -92,7 +92,7 @@ def set_alias(
         detector_id: not looked up here.
         reason: for the history.
         expected: the detector that it must point at now, ``NO_DETECTOR`` for none; None takes any.
-        action: what the history calls the change, and how ``previous`` reads it.
+        action: what the history calls the change, and how ``find_previous`` reads it.
 
     Raises:
         ConflictError: the alias points elsewhere than expected, or another process changed it between our read and
@@ -127,7 +127,7 @@ def set_alias(
     )
 
 
-def previous(detectors: str, category: str, *, alias: str) -> tuple[str, str]:
+def find_previous(detectors: str, category: str, *, alias: str) -> tuple[str, str]:
     """The detector that an alias points at, and the one that a rollback gives it: the last that it was promoted from.
 
     Rolling back twice goes back two promotions; a promotion that was rolled back does not come again.
@@ -183,7 +183,7 @@ def _read(detectors: str, category: str) -> _State:
 
 
 def _write(detectors: str, category: str, *, state: _State, change: AliasChange) -> None:
-    changes = [*state.changes, change][-KEPT_CHANGES:]
+    changes = [*state.changes, change][-MAX_CHANGES:]
     content = {**state.aliases, change.alias: change.after}
     document = {**content, _HISTORY: [line.model_dump(mode="json", by_alias=True) for line in changes]}
     data = json.dumps(document, indent=1, sort_keys=True).encode()

@@ -12,7 +12,7 @@ from model.network.backbone import Backbone
 from model.network.weights import WeightsUnavailableError, resolve_backbone_weights
 
 
-def backbone_weights(detector: DetectorConfig, *, asked_as: str) -> dict[str, torch.Tensor] | None:
+def load_backbone_weights(detector: DetectorConfig, *, asked_as: str) -> dict[str, torch.Tensor] | None:
     """The weights by name, tried on the backbone; None where they are random.
 
     Args:
@@ -23,7 +23,7 @@ def backbone_weights(detector: DetectorConfig, *, asked_as: str) -> dict[str, to
         RequestError: they cannot be had, or do not fit.
     """
     try:
-        weights = resolve_backbone_weights(detector, read=lambda uri: storage.read(uris.normalise(uri)))
+        weights = resolve_backbone_weights(detector, read=lambda uri: storage.read(uris.normalize(uri)))
         if weights is not None:
             Backbone(detector).load_features(weights)
         return weights

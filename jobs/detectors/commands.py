@@ -13,9 +13,9 @@ from jobs import storage
 from jobs.cli import parse_config
 from jobs.config import JobConfig
 from jobs.detectors import registry
-from jobs.detectors.aliases import DETECTOR_ID, history, previous, set_alias
+from jobs.detectors.aliases import DETECTOR_ID, find_previous, read_history, set_alias
 from jobs.detectors.config import CompareConfig, HistoryConfig, ListConfig, PromoteConfig, RollbackConfig, ShowConfig
-from jobs.detectors.report import differences, known, overview, printable, table
+from jobs.detectors.report import describe_detector, find_differences, format_table, make_printable, summarize_detectors
 from jobs.errors import EXIT_DONE, RequestError
 from jobs.storage import uris
 from model.artifact.card import render_model_card
@@ -36,7 +36,7 @@ _LISTED = (
 )
 
 
-def run(argv: Sequence[str]) -> int:
+def run_registry_command(argv: Sequence[str]) -> int:
     """Runs the command that ``argv`` begins with and returns the exit code; ``--help`` lists the commands.
 
     Raises:
@@ -55,41 +55,41 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _list(config: ListConfig) -> None:
-    found = registry.detector_ids(config.detectors)
+    found = registry.list_detector_ids(config.detectors)
     if absent := sorted(set(config.categories) - found.keys()):
-        there = printable(", ".join(list(found)[:10])) or "none"
+        there = make_printable(", ".join(list(found)[:10])) or "none"
         raise RequestError(f"{config.detectors} has no detector of {', '.join(absent)}; it has {there}")
     wanted = config.categories or list(found)
-    rows = [row for name in wanted for row in overview(config.detectors, name, detector_ids=found[name])]
+    rows = [row for name in wanted for row in summarize_detectors(config.detectors, name, detector_ids=found[name])]
     if config.format == "json":
         print(json.dumps(rows, indent=1))
         return
     lines = [[*(row.get(column) for column in _LISTED), ", ".join(row["aliases"]) or row.get("damage")] for row in rows]
-    print(table([[*_LISTED, "aliases"], *lines]))
+    print(format_table([[*_LISTED, "aliases"], *lines]))
 
 
 def _show(config: ShowConfig) -> None:
     detector_id = _find(config.detectors, config.category, name=config.name)
-    found = known(config.detectors, config.category, detector_id=detector_id)
+    found = describe_detector(config.detectors, config.category, detector_id=detector_id)
     if config.format == "json":
         print(json.dumps(found, indent=1))
         return
-    detector = registry.registered(config.detectors, config.category, detector_id=detector_id)
+    detector = registry.read_detector(config.detectors, config.category, detector_id=detector_id)
     card = render_model_card(
         detector.config, detector_id=detector_id, calibration=detector.calibration, metrics=found["metrics"]
     )
-    print(f"{config.category}, aliases: {printable(', '.join(found['aliases'])) or 'none'}")
-    print("\n".join(printable(line) for line in card.splitlines()))
+    print(f"{config.category}, aliases: {make_printable(', '.join(found['aliases'])) or 'none'}")
+    print("\n".join(make_printable(line) for line in card.splitlines()))
 
 
 def _compare(config: CompareConfig) -> None:
     ids = [_find(config.detectors, config.category, name=name) for name in config.names]
-    found = [known(config.detectors, config.category, detector_id=detector_id) for detector_id in ids]
-    rows = differences(found)
+    found = [describe_detector(config.detectors, config.category, detector_id=detector_id) for detector_id in ids]
+    rows = find_differences(found)
     if config.format == "json":
         print(json.dumps(rows, indent=1))
         return
-    print(table([["field", *config.names], *([name, *values] for name, values in rows.items())]))
+    print(format_table([["field", *config.names], *([name, *values] for name, values in rows.items())]))
 
 
 def _promote(config: PromoteConfig) -> None:
@@ -107,7 +107,7 @@ def _promote(config: PromoteConfig) -> None:
 
 
 def _roll_back(config: RollbackConfig) -> None:
-    current, before = previous(config.detectors, config.category, alias=config.alias)
+    current, before = find_previous(config.detectors, config.category, alias=config.alias)
     check_promotable(config.detectors, config.category, detector_id=before)
     set_alias(
         config.detectors,
@@ -122,14 +122,14 @@ def _roll_back(config: RollbackConfig) -> None:
 
 
 def _history(config: HistoryConfig) -> None:
-    changes = history(config.detectors, config.category)
+    changes = read_history(config.detectors, config.category)
     wanted = [change for change in changes if config.alias in (None, change.alias)]
     lines = [change.model_dump(mode="json", by_alias=True) for change in wanted]
     if config.format == "json":
         print(json.dumps(lines, indent=1))
         return
     columns = ("at", "by", "action", "alias", "from", "to", "reason")
-    print(table([columns, *([line[column] for column in columns] for line in lines)]))
+    print(format_table([columns, *([line[column] for column in columns] for line in lines)]))
 
 
 def check_promotable(detectors: str, category: str, *, detector_id: str) -> None:
@@ -138,7 +138,7 @@ def check_promotable(detectors: str, category: str, *, detector_id: str) -> None
     Raises:
         RequestError: it is not there, not whole, or has no calibration.
     """
-    detector = registry.registered(detectors, category, detector_id=detector_id)
+    detector = registry.read_detector(detectors, category, detector_id=detector_id)
     listed = storage.list_objects(uris.join(detectors, category, detector_id))
     if absent := set(ARTIFACT_FILES) - {info.uri.rsplit("/", 1)[1] for info in listed}:
         raise RequestError(f"detector {detector_id} of {category} lacks {', '.join(sorted(absent))}: register it again")
@@ -153,9 +153,9 @@ def _find(detectors: str, category: str, *, name: str) -> str:
     """The detector id that an alias or an id names."""
     if DETECTOR_ID.fullmatch(name):
         return name
-    aliases = registry.aliases(detectors, category)
+    aliases = registry.read_aliases(detectors, category)
     if name not in aliases:
-        there = printable(", ".join(sorted(aliases)[:10])) or "none"
+        there = make_printable(", ".join(sorted(aliases)[:10])) or "none"
         raise RequestError(f"{category} has no alias {name!r} in {detectors}; it has {there}")
     return aliases[name]
 

@@ -20,20 +20,20 @@ import pyarrow as pa
 
 COMMIT_VARIABLE = "ATTENTDIFFERNET_COMMIT"
 """Names the code's git commit where there is no repository: a container image, or the upload of `ray job submit`."""
-MOST_TRAINING_PHOTOS = 100_000
+MAX_TRAINING_PHOTOS = 100_000
 """Photos of one detector that metrics.json lists: about 3 MB."""
 _COMMIT = re.compile(r"[0-9a-f]{40,64}(-dirty)?")
 _ROOT = Path(__file__).parents[2]
 
 
-def lineage(config_json: Mapping[str, Any], *, manifest_hash: str, parent: str | None = None) -> dict[str, Any]:
+def build_lineage(config_json: Mapping[str, Any], *, manifest_hash: str, parent: str | None = None) -> dict[str, Any]:
     """The JSON object that belongs under ``metrics["lineage"]`` of a new detector.
 
     Call it in the driver: a worker of another machine may run from an upload without the repository.
 
     Args:
-        config_json: the verb's whole configuration, ``config.model_dump(mode="json")``.
-        manifest_hash: see ``manifest_hash``: of the photos that it was trained on, or recalibrated with.
+        config_json: the command's whole configuration, ``config.model_dump(mode="json")``.
+        manifest_hash: see ``hash_manifest``: of the photos that it was trained on, or recalibrated with.
         parent: the detector that a recalibration started from; None for a detector trained from scratch.
 
     Returns:
@@ -45,13 +45,13 @@ def lineage(config_json: Mapping[str, Any], *, manifest_hash: str, parent: str |
         "parent": parent,
         "seed": config_json.get("detector", {}).get("seed"),
         "config": dict(config_json),
-        "git_commit": git_commit(),
-        "versions": versions(),
+        "git_commit": read_git_commit(),
+        "versions": read_versions(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def git_commit() -> str | None:
+def read_git_commit() -> str | None:
     """The commit of the running code, with ``-dirty`` where files differ from it; None where nobody can tell.
 
     From the repository that these files are the top of (an installed package may lie below somebody else's), else
@@ -72,7 +72,7 @@ def _described() -> str:
     return answer.stdout.strip()
 
 
-def manifest_hash(manifest: pa.Table) -> str:
+def hash_manifest(manifest: pa.Table) -> str:
     """Names a set of photos, 64 hex digits: the same keys with the same bytes give the same hash.
 
     Args:
@@ -82,7 +82,7 @@ def manifest_hash(manifest: pa.Table) -> str:
     return hashlib.sha256("\n".join(f"{uri} {etag}" for uri, etag in sorted(lines)).encode()).hexdigest()
 
 
-def training_photos(manifest: pa.Table) -> list[str] | None:
+def hash_training_photos(manifest: pa.Table) -> list[str] | None:
     """What belongs under ``metrics["training_photos"]``: the photos that must never calibrate this detector.
 
     Args:
@@ -90,9 +90,9 @@ def training_photos(manifest: pa.Table) -> list[str] | None:
             (training and validation photos), and of no other.
 
     Returns:
-        Short hashes of uris and etags, sorted; None where there are more than ``MOST_TRAINING_PHOTOS``.
+        Short hashes of uris and etags, sorted; None where there are more than ``MAX_TRAINING_PHOTOS``.
     """
-    if len(manifest) > MOST_TRAINING_PHOTOS:
+    if len(manifest) > MAX_TRAINING_PHOTOS:
         return None
     names = {*manifest["uri"].to_pylist(), *_etags(manifest["etag"].to_pylist())}
     return sorted({_short_hash(name) for name in names})
@@ -107,7 +107,7 @@ def is_training_photo(manifest: pa.Table, *, recorded: Collection[str]) -> list[
 
     Args:
         manifest: N MANIFEST rows.
-        recorded: what ``training_photos`` gave.
+        recorded: what ``hash_training_photos`` gave.
 
     Returns:
         N truth values.
@@ -128,7 +128,7 @@ def _short_hash(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
-def versions() -> dict[str, str]:
+def read_versions() -> dict[str, str]:
     """Versions that decide a score, for run records and artifacts."""
     names = ("attentdiffernet-ray", "ray", "torch", "torchvision", "FrEIA", "pyarrow", "simplejpeg", "Pillow")
     found = {}

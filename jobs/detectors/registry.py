@@ -1,6 +1,6 @@
 """Detectors in object storage, ``<detectors>/<category>/<detector_id>/``; jobs.detectors.aliases has their aliases.
 
-Run as a verb, ``python -m jobs.registry list|show|compare|promote|rollback|history``: see jobs.detectors.commands.
+Run as a command, ``python -m jobs.registry list|show|compare|promote|rollback|history``: see jobs.detectors.commands.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import storage
-from jobs.detectors.aliases import ALIASES_FILE, DETECTOR_ID, aliases, check_category, set_alias
+from jobs.detectors.aliases import ALIASES_FILE, DETECTOR_ID, check_category, read_aliases, set_alias
 from jobs.errors import JobError, MissingObjectError, RequestError, one_line
 from jobs.storage import uris
 from model.artifact.files import (
@@ -34,14 +34,14 @@ from model.statistics.calibration import Calibration
 
 __all__ = [
     "RegisteredDetector",
-    "aliases",
-    "categories",
-    "detector_ids",
     "download",
     "fetch",
-    "metrics",
+    "list_categories",
+    "list_detector_ids",
     "put",
-    "registered",
+    "read_aliases",
+    "read_detector",
+    "read_metrics",
     "resolve",
     "set_alias",
 ]
@@ -71,12 +71,12 @@ def put(detectors: str, category: str, *, folder: Path) -> str:
     return detector_id
 
 
-def categories(detectors: str) -> list[str]:
+def list_categories(detectors: str) -> list[str]:
     """Categories that have at least one alias, sorted."""
     return sorted({parts[0] for parts in _keys(detectors) if len(parts) == 2 and parts[1] == ALIASES_FILE})
 
 
-def detector_ids(detectors: str) -> dict[str, list[str]]:
+def list_detector_ids(detectors: str) -> dict[str, list[str]]:
     """Category -> ids of the detectors that are there whole, with or without an alias; both sorted."""
     files: dict[tuple[str, str], set[str]] = {}
     for parts in _keys(detectors):
@@ -104,16 +104,16 @@ def resolve(detectors: str, category: str, *, alias: str) -> RegisteredDetector 
         check_category(category)
     except RequestError:
         return None  # a hostile archive key must not name a folder outside the registry
-    detector_id = aliases(detectors, category).get(alias)
+    detector_id = read_aliases(detectors, category).get(alias)
     if detector_id is None:
         return None
     try:
-        return registered(detectors, category, detector_id=detector_id)
+        return read_detector(detectors, category, detector_id=detector_id)
     except RequestError as error:
         raise RequestError(f"{alias} of {category} is {detector_id}: {error}") from error
 
 
-def registered(detectors: str, category: str, *, detector_id: str) -> RegisteredDetector:
+def read_detector(detectors: str, category: str, *, detector_id: str) -> RegisteredDetector:
     """A detector by its id, without its weights.
 
     Raises:
@@ -127,7 +127,7 @@ def registered(detectors: str, category: str, *, detector_id: str) -> Registered
         raise RequestError(f"detector {detector_id} of {category} is damaged: {error}") from error
 
 
-def metrics(detectors: str, category: str, *, detector_id: str) -> dict[str, Any]:
+def read_metrics(detectors: str, category: str, *, detector_id: str) -> dict[str, Any]:
     """The figures and the lineage that a detector was registered with; empty where metrics.json holds no object.
 
     Raises:

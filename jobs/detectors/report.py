@@ -17,32 +17,32 @@ _RATES = (0.05, 0.01)
 _LONGEST_LIST = 8
 
 
-def known(detectors: str, category: str, *, detector_id: str) -> dict[str, Any]:
+def describe_detector(detectors: str, category: str, *, detector_id: str) -> dict[str, Any]:
     """All that is known of one detector, as JSON: config, calibration's promises, metrics, aliases.
 
     Raises:
         RequestError: it is not there or damaged.
     """
-    found = registry.registered(detectors, category, detector_id=detector_id)
+    found = registry.read_detector(detectors, category, detector_id=detector_id)
     return {
         "category": category,
         "detector_id": detector_id,
-        "aliases": _aliases_of(registry.aliases(detectors, category), detector_id),
+        "aliases": _aliases_of(registry.read_aliases(detectors, category), detector_id),
         "config": found.config.model_dump(mode="json"),
         "calibration": _promises(found.calibration),
-        "metrics": _counted(registry.metrics(detectors, category, detector_id=detector_id)),
+        "metrics": _counted(registry.read_metrics(detectors, category, detector_id=detector_id)),
     }
 
 
-def overview(detectors: str, category: str, *, detector_ids: Sequence[str]) -> list[dict[str, Any]]:
+def summarize_detectors(detectors: str, category: str, *, detector_ids: Sequence[str]) -> list[dict[str, Any]]:
     """One row per detector of a category, newest last; a damaged detector's row has the reason under ``damage``."""
-    aliases = registry.aliases(detectors, category)
+    aliases = registry.read_aliases(detectors, category)
 
     def row(detector_id: str) -> dict[str, Any]:
         base = {"category": category, "detector_id": detector_id, "aliases": _aliases_of(aliases, detector_id)}
         try:
-            found = registry.registered(detectors, category, detector_id=detector_id)
-            figures = registry.metrics(detectors, category, detector_id=detector_id)
+            found = registry.read_detector(detectors, category, detector_id=detector_id)
+            figures = registry.read_metrics(detectors, category, detector_id=detector_id)
         except RequestError as error:
             return base | {"damage": str(error)}
         return base | _figures(found, figures)
@@ -91,11 +91,12 @@ def _counted(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {**metrics, "training_photos": len(photos)} if isinstance(photos, list) else dict(metrics)
 
 
-def differences(detectors: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def find_differences(detectors: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Dotted name of a field -> its value in each detector, for the fields that are not the same in all.
 
     Args:
-        detectors: at least two, see ``known``. A long list counts as its last value (a loss by epoch: the last loss).
+        detectors: at least two, see ``describe_detector``. A long list counts as its last value (a loss by epoch:
+            the last loss).
     """
     flat = [_flat(detector) for detector in detectors]
     names = sorted({name for one in flat for name in one} - {"category"})
@@ -112,8 +113,8 @@ def _flat(value: object, *, name: str = "") -> dict[str, Any]:
     return {name: value}
 
 
-def table(rows: Sequence[Sequence[object]]) -> str:
-    """Rows as aligned columns, the first row as the heading; see ``printable``."""
+def format_table(rows: Sequence[Sequence[object]]) -> str:
+    """Rows as aligned columns, the first row as the heading; see ``make_printable``."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
@@ -123,9 +124,9 @@ def table(rows: Sequence[Sequence[object]]) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    return "-" if value is None or value == "" else printable(str(value))
+    return "-" if value is None or value == "" else make_printable(str(value))
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """``text`` without characters that could command a terminal: names and metrics come from storage."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

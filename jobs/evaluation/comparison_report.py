@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs import storage
-from jobs.detectors.lineage import versions
+from jobs.detectors.lineage import read_versions
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.comparison_units import tested_photo
 from jobs.evaluation.metrics import FLAWLESS, Comparison, Seed, VariantSummary, compare, figure_table, variant_summaries
@@ -61,7 +61,7 @@ def report(
         "comparisons": [asdict(comparison) for some in against for comparison in some],
         "failures": [asdict(failure) for failure in failures],
         "units": [{key: value for key, value in one.items() if key != "scores"} for one in outcomes],
-        "versions": versions(),
+        "versions": read_versions(),
     }
     write_parquet(rows, uris.join(config.output, "scores.parquet"))
     storage.write(uris.join(config.output, "comparison.json"), json.dumps(found, indent=2).encode())

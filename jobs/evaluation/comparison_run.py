@@ -12,13 +12,13 @@ import ray
 import torch
 
 from jobs.archive.manifest import list_archive
-from jobs.cluster.datasets import scoring_actors
+from jobs.cluster.datasets import count_scoring_actors
 from jobs.cluster.progress import Progress, Report
-from jobs.cluster.session import cause, start_ray
-from jobs.cluster.task_pool import few_at_a_time
+from jobs.cluster.session import explain_error, start_ray
+from jobs.cluster.task_pool import run_tasks
 from jobs.config import ScoringResources
-from jobs.detectors.backbone_weights import backbone_weights
-from jobs.detectors.lineage import git_commit, manifest_hash
+from jobs.detectors.backbone_weights import load_backbone_weights
+from jobs.detectors.lineage import hash_manifest, read_git_commit
 from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.comparison_report import Failure, report
@@ -91,7 +91,7 @@ def plan_units(config: ComparisonConfig, manifests: Mapping[str, pa.Table]) -> l
     """
     if shared := BASELINES.keys() & set(config.variants):
         raise RequestError(f"custom: {', '.join(shared)} is the name of an anchor, take another")
-    hashes = {category: manifest_hash(manifest) for category, manifest in manifests.items()}
+    hashes = {category: hash_manifest(manifest) for category, manifest in manifests.items()}
     every_hash = "+".join(hashes[category] for category in sorted(hashes))
     units = []
     for name, anchor in BASELINES.items() if config.anchors else ():
@@ -114,7 +114,7 @@ def _sees_all(config: ComparisonConfig, detector: DetectorConfig) -> bool:
 
 
 def _warn_of_other_code(outcomes: Iterable[Outcome]) -> None:
-    commit = git_commit()
+    commit = read_git_commit()
     others = Counter(outcome["git_commit"] for outcome in outcomes if outcome["git_commit"] != commit)
     for other, count in others.items():
         print(
@@ -123,7 +123,7 @@ def _warn_of_other_code(outcomes: Iterable[Outcome]) -> None:
 
 
 def _weights(detector: DetectorConfig) -> _Weights:
-    return backbone_weights(detector, asked_as=f"weights {detector.weights} of {detector.backbone}")
+    return load_backbone_weights(detector, asked_as=f"weights {detector.weights} of {detector.backbone}")
 
 
 def _run_units(
@@ -133,7 +133,7 @@ def _run_units(
     weights: Mapping[tuple[str, str], _Weights],
 ) -> tuple[dict[str, Outcome], list[Failure]]:
     """Runs units as Ray tasks, a limited number at a time; one that fails does not end the others."""
-    tasks = config.tasks or scoring_actors(ScoringResources())
+    tasks = config.tasks or count_scoring_actors(ScoringResources())
     photos = _decoded(config, todo.values(), manifests)
     references = {source: ray.put(tensors) for source, tensors in weights.items()}
     attention = _attention(config, todo.values(), photos, references, tasks=tasks)
@@ -146,8 +146,8 @@ def _run_units(
         mine = photos[unit.category, unit.detector.image_size]
         return remote.remote(unit, uri, mine, references[unit.weights], attention.get(_attention_key(unit)))
 
-    with Progress(len(todo), verb="comparing", unit="unit") as progress:
-        for uri, done in few_at_a_time(list(todo), start, tasks=tasks):
+    with Progress(len(todo), activity="comparing", unit="unit") as progress:
+        for uri, done in run_tasks(list(todo), start, tasks=tasks):
             outcome = _outcome(done, todo[uri], progress.report)
             if isinstance(outcome, Failure):
                 failures.append(outcome)
@@ -175,9 +175,9 @@ def _attention(
 
     if not wanted:
         return {}
-    with Progress(len(wanted), verb="learning attention", unit="variant and seed") as progress:
+    with Progress(len(wanted), activity="learning attention", unit="variant and seed") as progress:
         found = {}
-        for key, done in few_at_a_time(list(wanted), start, tasks=tasks):
+        for key, done in run_tasks(list(wanted), start, tasks=tasks):
             progress.report({"done": 1})
             found[key] = done  # one that failed fails its units, each with the reason
         return found
@@ -207,7 +207,7 @@ def _outcome(done: Any, unit: Unit, tell: Report) -> Outcome | Failure:
     try:
         found: Outcome = ray.get(done)
     except ray.exceptions.RayError as error:
-        reason = cause(error).removeprefix("JobError: ")
+        reason = explain_error(error).removeprefix("JobError: ")
         print(f"failed: {unit}: {reason}", flush=True)
         tell({"failed": 1})
         return Failure(unit.category, unit.variant, unit.seed, reason)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from jobs import storage
 from jobs.decoding.fetch import FetchDecode, as_images
-from jobs.detectors.lineage import git_commit
+from jobs.detectors.lineage import read_git_commit
 from jobs.errors import JobError, MissingObjectError, one_line
 from jobs.evaluation.metrics import Seed
 from jobs.storage import uris
@@ -178,7 +178,7 @@ def run_unit(
         "lost": dict(photos.lost),
         "history": history,
         "seconds": time.monotonic() - began,
-        "git_commit": git_commit(),
+        "git_commit": read_git_commit(),
     }
     storage.write(uri, json.dumps(outcome).encode())
     return outcome

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs import storage
-from jobs.detectors.lineage import versions
+from jobs.detectors.lineage import read_versions
 from jobs.evaluation.histograms import histograms
 from jobs.evaluation.metrics import METRICS, Comparison, VariantSummary, photo_scores
 from jobs.storage import uris
@@ -142,7 +142,7 @@ def write(found: Evaluation, folder: str, *, request: Mapping[str, Any]) -> None
         "variants": [asdict(summary) for summary in found.summaries],
         "comparisons": [asdict(comparison) for comparison in found.comparisons],
         "missing": [asdict(one) for one in found.missing],
-        "versions": versions(),
+        "versions": read_versions(),
     }
     write_parquet(found.rows, uris.join(folder, "results.parquet"))
     write_parquet(found.figures, uris.join(folder, "figures.parquet"))

@@ -11,14 +11,14 @@ import ray
 from jobs.archive.manifest import list_archive
 from jobs.cluster.datasets import (
     DECODE_BATCH_PHOTOS,
-    as_table,
-    decode_limits,
-    decoded,
-    in_scoring_actors,
-    scoring_actors,
+    collect_table,
+    count_scoring_actors,
+    decode_manifest,
+    make_decode_limits,
+    map_in_scoring_actors,
 )
 from jobs.cluster.progress import Progress, Report
-from jobs.cluster.session import cause, start_ray
+from jobs.cluster.session import explain_error, start_ray
 from jobs.decoding.fetch import FetchDecode
 from jobs.detectors import registry
 from jobs.errors import EXIT_DONE, JobError, RequestError
@@ -45,7 +45,7 @@ def run(config: EvaluateConfig) -> int:
     try:
         rows = _scored(config, manifest, candidates)
     except ray.exceptions.RayError as error:
-        raise JobError(f"evaluation stopped: {cause(error)}") from error
+        raise JobError(f"evaluation stopped: {explain_error(error)}") from error
     found = _evaluated(config, rows, missing)
     print(text(found))
     if config.output:
@@ -135,9 +135,9 @@ def _scored(config: EvaluateConfig, manifest: pa.Table, candidates: Candidates) 
     scores = sum(
         len(part[name]) for part, some in zip(parts, photos, strict=True) for name in some["category"].to_pylist()
     )
-    with Progress(scores, verb="evaluating", unit="score") as progress:
+    with Progress(scores, activity="evaluating", unit="score") as progress:
         tables = [
-            as_table(_dataset(config, some, part, report=progress.report), schema=EVALUATED)
+            collect_table(_dataset(config, some, part, report=progress.report), schema=EVALUATED)
             for some, part in zip(photos, parts, strict=True)
         ]
     return pa.concat_tables(tables)
@@ -163,11 +163,13 @@ def _dataset(config: EvaluateConfig, manifest: pa.Table, candidates: Candidates,
         image_sizes={category: mine[0].registered.config.image_size for category, mine in candidates.items()},
         max_pixels=resources.max_pixels,
         concurrency=resources.fetch_concurrency,
-        limits=decode_limits(resources),
+        limits=make_decode_limits(resources),
     )
     blocks = [manifest.slice(start, DECODE_BATCH_PHOTOS) for start in range(0, len(manifest), DECODE_BATCH_PHOTOS)]
-    actors = scoring_actors(resources)
-    decoding = decoded(ray.data.from_arrow(blocks), fetch_decode.__call__, tasks=None if resources.use_gpu else actors)
+    actors = count_scoring_actors(resources)
+    decoding = decode_manifest(
+        ray.data.from_arrow(blocks), fetch_decode.__call__, tasks=None if resources.use_gpu else actors
+    )
     arguments = {
         "detectors": config.detectors,
         "candidates": candidates,
@@ -176,4 +178,4 @@ def _dataset(config: EvaluateConfig, manifest: pa.Table, candidates: Candidates,
         "report": report,
     }
     batch_photos = resources.batch_photos or _BATCH_PHOTOS
-    return in_scoring_actors(decoding, ScoreWithEach, arguments, batch_photos=batch_photos, resources=resources)
+    return map_in_scoring_actors(decoding, ScoreWithEach, arguments, batch_photos=batch_photos, resources=resources)

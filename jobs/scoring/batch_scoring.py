@@ -18,7 +18,7 @@ from jobs.decoding.fetch import as_images
 from jobs.detectors.cache import DetectorCache, LoadedDetector
 from jobs.errors import StorageError
 from jobs.scoring.plan import PlannedDetector, ScoringPlan
-from jobs.scoring.staged_rows import staged_rows
+from jobs.scoring.staged_rows import assemble_staged
 from jobs.tables.schema import Status, reason
 from model.artifact.files import ArtifactError
 from model.process import keep_freed_memory, prepare_process
@@ -54,13 +54,13 @@ class BatchScorer:
             precision=plan.precision,
             limit_bytes=cache_bytes,
             device=device,
-            measure=telemetry.measured,
+            measure=telemetry.add_measures,
             log=RunLog(plan.run_id),
         )
         with suppress(ArtifactError, StorageError):  # its rows will say so
             self._loaded(min(plan.by_category))
 
-    def staged(self, rows: pa.Table) -> pa.Table:
+    def score_batch(self, rows: pa.Table) -> pa.Table:
         """STAGED rows of DECODED ones, in order; those of one category go through their detector together."""
         categories = rows["category"].to_pylist()
         outcomes = _Outcomes(
@@ -74,9 +74,9 @@ class BatchScorer:
         for category in sorted({name for name, ready in zip(categories, is_decoded, strict=True) if ready}):
             mine = np.flatnonzero(is_decoded & np.array([name == category for name in categories]))
             self._score(category, rows["pixels"], mine, outcomes)
-        self._telemetry.measured({"score_s": time.perf_counter() - began})
-        self._telemetry.rows(Counter(str(status) for status in outcomes.statuses))
-        return staged_rows(
+        self._telemetry.add_measures({"score_s": time.perf_counter() - began})
+        self._telemetry.add_rows(Counter(str(status) for status in outcomes.statuses))
+        return assemble_staged(
             rows,
             run_id=self._plan.run_id,
             planned=outcomes.planned,

@@ -1,4 +1,4 @@
-"""The pipeline as Ray Data datasets, shared by the verbs: manifest -> decoded -> scored."""
+"""The pipeline as Ray Data datasets, shared by the commands: manifest -> decoded -> scored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pyarrow.fs
 import ray
 
-from jobs.cluster.datasets import decode_limits, decoded, in_scoring_actors, scoring_actors
+from jobs.cluster.datasets import count_scoring_actors, decode_manifest, make_decode_limits, map_in_scoring_actors
 from jobs.cluster.progress import Report
 from jobs.cluster.telemetry import RunTelemetry
 from jobs.config import ScoringResources
@@ -17,20 +17,20 @@ from jobs.scoring.stage import ScoreImages
 
 BLOCK_PHOTOS = 128
 """Most photos in one block of a run of up to 100,000: what a crash repeats."""
-MOST_BLOCK_PHOTOS = 1024
+MAX_BLOCK_PHOTOS = 1024
 """Most photos in one block of the largest runs: ten million are 10,000 decode tasks, not 78,000."""
 BATCH_VECTORS = 64
 """Latent vectors of a scoring batch. Each batch reads the flow's weights anew, 20 ms for 344 MB, which is 0.3 ms a
 vector where a view takes 7 to 40; and a run's first rows are there when a batch is."""
-MOST_BATCH_VECTORS = 256
+MAX_BATCH_VECTORS = 256
 """In the largest runs, and on a GPU: beyond it a flow is bound by arithmetic, not by memory."""
 STAGED_FILE_ROWS = 8192
 """Rows of a staged file of the largest runs: ten million photos are 1,200 files, not 78,000."""
 
 
-def batch_photos(rows: int, *, plan: ScoringPlan, resources: ScoringResources) -> int:
+def choose_batch_photos(rows: int, *, plan: ScoringPlan, resources: ScoringResources) -> int:
     """Photos per scoring batch of a run of ``rows``: as asked, else as many as give the flow enough latent vectors."""
-    vectors = MOST_BATCH_VECTORS if resources.use_gpu else min(MOST_BATCH_VECTORS, max(BATCH_VECTORS, rows // 1000))
+    vectors = MAX_BATCH_VECTORS if resources.use_gpu else min(MAX_BATCH_VECTORS, max(BATCH_VECTORS, rows // 1000))
     fewest_views = min(detector.views for detector in plan.by_category.values())
     return resources.batch_photos or max(4, math.ceil(vectors / fewest_views))
 
@@ -47,24 +47,24 @@ def read_manifest(
         plan: detectors by category.
         resources: share of the cluster.
     """
-    batch = batch_photos(rows, plan=plan, resources=resources)
-    block_rows = block_photos(rows, batch=batch, actors=scoring_actors(resources))
+    batch = choose_batch_photos(rows, plan=plan, resources=resources)
+    block_rows = choose_block_photos(rows, batch=batch, actors=count_scoring_actors(resources))
     return ray.data.read_parquet(path, filesystem=filesystem, override_num_blocks=math.ceil(rows / block_rows))
 
 
-def block_photos(rows: int, *, batch: int, actors: int) -> int:
+def choose_block_photos(rows: int, *, batch: int, actors: int) -> int:
     """Photos of one block of a manifest of ``rows``: whole scoring batches, and about four blocks an actor or more.
 
     A block that ended within a batch would end in a small one, which the networks are slow with.
     """
     # A run so large that it has thousands of blocks takes larger ones: Ray spends 10-20 ms on each, and decoding cuts
     # them up again, for pixels come in blocks of DataContext.target_max_block_size.
-    most = max(BLOCK_PHOTOS, min(MOST_BLOCK_PHOTOS, rows // 1000))
+    most = max(BLOCK_PHOTOS, min(MAX_BLOCK_PHOTOS, rows // 1000))
     wanted = min(most, math.ceil(rows / (4 * actors)))
     return max(1, wanted // batch) * batch
 
 
-def staged_file_rows(rows: int) -> int:
+def choose_file_rows(rows: int) -> int:
     """Fewest rows of one staged file for a run of ``rows`` photos, and so what a killed run may have to repeat.
 
     Small runs keep files of one block; large ones have about a thousand files, until those hold STAGED_FILE_ROWS.
@@ -72,7 +72,7 @@ def staged_file_rows(rows: int) -> int:
     return max(1, min(STAGED_FILE_ROWS, rows // 1000))
 
 
-def scored(
+def score_photos(
     manifest: ray.data.Dataset, *, rows: int, plan: ScoringPlan, resources: ScoringResources, report: Report
 ) -> ray.data.Dataset:
     """The dataset of STAGED rows for a dataset of MANIFEST rows; nothing runs until it is consumed.
@@ -89,16 +89,16 @@ def scored(
         image_sizes={category: detector.image_size for category, detector in plan.by_category.items()},
         max_pixels=plan.max_pixels,
         concurrency=resources.fetch_concurrency,
-        limits=decode_limits(resources),
-        measure=telemetry.measured,
+        limits=make_decode_limits(resources),
+        measure=telemetry.add_measures,
     )
-    actors = scoring_actors(resources)
+    actors = count_scoring_actors(resources)
     # A decoder per CPU scorer is plenty, and each process takes seconds to import torch; GPUs want all they can get.
-    decoding = decoded(manifest, fetch_decode.__call__, tasks=None if resources.use_gpu else actors)
-    return in_scoring_actors(
+    decoding = decode_manifest(manifest, fetch_decode.__call__, tasks=None if resources.use_gpu else actors)
+    return map_in_scoring_actors(
         decoding,
         ScoreImages,
         {"plan": plan, "cache_bytes": resources.detector_cache_bytes, "telemetry": telemetry},
-        batch_photos=batch_photos(rows, plan=plan, resources=resources),
+        batch_photos=choose_batch_photos(rows, plan=plan, resources=resources),
         resources=resources,
     )

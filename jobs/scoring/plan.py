@@ -62,8 +62,8 @@ def plan_detectors(
     if not planned:
         raise RequestError(
             f"no category of the archive ({', '.join(wanted[:5]) or 'none'}) has a detector with alias {alias!r} in "
-            f"{detectors}, which has {', '.join(registry.categories(detectors)[:5]) or 'none'}: train one or correct "
-            "--detectors, --archive or --key-pattern"
+            f"{detectors}, which has {', '.join(registry.list_categories(detectors)[:5]) or 'none'}: train one or "
+            "correct --detectors, --archive or --key-pattern"
         )
     _check_precision(planned, asked=precision)
     return planned
@@ -86,10 +86,10 @@ def _planned(detector: RegisteredDetector, false_alarm_rate: float) -> PlannedDe
             f"detector {detector.detector_id} of {detector.category} has no calibration, so it cannot give p-values: "
             f"calibrate {detector.category} with jobs.recalibrate"
         )
-    return planned_detector(detector, calibration=detector.calibration, false_alarm_rate=false_alarm_rate)
+    return plan_detector(detector, calibration=detector.calibration, false_alarm_rate=false_alarm_rate)
 
 
-def planned_detector(
+def plan_detector(
     detector: RegisteredDetector, *, calibration: Calibration, false_alarm_rate: float
 ) -> PlannedDetector:
     """What the stages need of a detector, with a calibration that may be another than its own."""

@@ -16,8 +16,8 @@ from jobs.archive.ordering import EARLIER, Ordering
 from jobs.errors import MissingObjectError, RequestError
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors
-from jobs.scoring.record import published_batches, staging
-from jobs.storage import uris
+from jobs.scoring.record import stream_published
+from jobs.scoring.run_folder import RunFolder
 from jobs.tables.files import in_tables
 from jobs.tables.parquet import write_parquet
 from jobs.tables.scratch import Scratch
@@ -28,7 +28,7 @@ _MAY_CHANGE = ("scoring", "top", "max_error_rate", "log_format")
 """Fields that a rerun of the same run id may change: they decide how, not what."""
 
 
-class Staged(BaseModel):
+class StagedRun(BaseModel):
     """What staging keeps so that a rerun continues the same run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,19 +44,9 @@ class Staged(BaseModel):
     """Leaving out what is known, sorting, and writing the manifest."""
 
 
-def prepared(config: ScoreConfig) -> Staged:
-    """What an earlier try has staged for this run, else a new listing; the manifest's parts lie in staging."""
-    return _resume(config) or _prepare(config)
-
-
-def manifest_folder(results: str, run_id: str) -> str:
-    """Where the parts of a run's manifest lie."""
-    return uris.join(staging(results, run_id), "manifest")
-
-
-def part_uri(folder: str, number: int) -> str:
-    """One part of a manifest: rows from ``number * PART_ROWS``."""
-    return uris.join(folder, f"part-{number:05d}.parquet")
+def prepare_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
+    """Takes up what an earlier try has staged for this run, else lists the archive and stages what is to score."""
+    return resume_run(config, folder) or stage_run(config, folder)
 
 
 def check_same_run(config: ScoreConfig, earlier: Mapping[str, Any]) -> None:
@@ -72,33 +62,37 @@ def check_same_run(config: ScoreConfig, earlier: Mapping[str, Any]) -> None:
         raise RequestError(f"run id {config.run_id} belongs to another request ({was}): take a new --run-id")
 
 
-def _resume(config: ScoreConfig) -> Staged | None:
-    uri = uris.join(staging(config.results, config.run_id), "plan.json")
+def resume_run(config: ScoreConfig, folder: RunFolder) -> StagedRun | None:
+    """Reads what an earlier try has staged; None where there is none.
+
+    Raises:
+        RequestError: the plan is damaged, or belongs to another request.
+    """
     try:
-        staged = Staged.model_validate_json(storage.read(uri))
+        staged = StagedRun.model_validate_json(storage.read(folder.plan))
     except MissingObjectError:
         return None
     except ValueError as error:
-        raise RequestError(f"{uri} is damaged: delete the folder, or take a new --run-id") from error
+        raise RequestError(f"{folder.plan} is damaged: delete the folder, or take a new --run-id") from error
     check_same_run(config, staged.config)
     print(f"run {config.run_id}: continuing where an earlier try stopped", flush=True)
     return staged
 
 
-def _prepare(config: ScoreConfig) -> Staged:
+def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
+    """Lists the archive, leaves out what the table has, writes the manifest in parts and then the plan."""
     began, started_at = time.monotonic(), datetime.now(UTC)
-    folder = manifest_folder(config.results, config.run_id)
-    storage.delete_tree(folder)  # parts of a try that did not come to its plan
+    storage.delete_tree(folder.manifest)  # parts of a try that did not come to its plan
     with Scratch() as scratch:
         ordering = Ordering(scratch)
         count = fill(ordering, config.archive, key_pattern=config.key_pattern)
         listing_s = time.monotonic() - began
-        plan = _plan(config, ordering.categories())
+        plan = plan_run(config, ordering.categories())
         if not config.rescore:
             ids = {category: detector.detector_id for category, detector in plan.by_category.items()}
-            ordering.drop_settled(published_batches(config.results, EARLIER), ids)
-        to_score = _write_parts(ordering.rows(), folder)
-    staged = Staged(
+            ordering.drop_settled(stream_published(config.results, EARLIER), ids)
+        to_score = write_manifest(ordering.rows(), folder)
+    staged = StagedRun(
         config=config.model_dump(mode="json"),
         plan=plan,
         listed=count,
@@ -108,12 +102,12 @@ def _prepare(config: ScoreConfig) -> Staged:
         ordering_s=time.monotonic() - began - listing_s,
     )
     # The plan comes last: a rerun that finds it can trust the manifest beside it.
-    uri = uris.join(staging(config.results, config.run_id), "plan.json")
-    storage.write(uri, staged.model_dump_json().encode())
+    storage.write(folder.plan, staged.model_dump_json().encode())
     return staged
 
 
-def _plan(config: ScoreConfig, categories: set[str]) -> ScoringPlan:
+def plan_run(config: ScoreConfig, categories: set[str]) -> ScoringPlan:
+    """Decides which detector scores each of the archive's categories; see `plan_detectors` for errors."""
     return ScoringPlan(
         run_id=config.run_id,
         detectors=config.detectors,
@@ -129,10 +123,10 @@ def _plan(config: ScoreConfig, categories: set[str]) -> ScoringPlan:
     )
 
 
-def _write_parts(rows: Iterable[pa.RecordBatch], folder: str) -> int:
-    """Writes the manifest in parts; returns its number of rows."""
+def write_manifest(rows: Iterable[pa.RecordBatch], folder: RunFolder) -> int:
+    """Writes MANIFEST rows in parts of ``PART_ROWS``; returns how many there are."""
     written = 0
     for number, table in enumerate(in_tables(rows, size_rows=PART_ROWS)):
-        write_parquet(table, part_uri(folder, number))
+        write_parquet(table, folder.manifest_part(number))
         written += len(table)
     return written

@@ -13,24 +13,24 @@ import pyarrow.compute as pc
 import ray
 
 from jobs.archive.manifest import list_archive
-from jobs.cluster.datasets import as_table
+from jobs.cluster.datasets import collect_table
 from jobs.cluster.progress import Progress
-from jobs.cluster.session import cause, start_ray
+from jobs.cluster.session import explain_error, start_ray
 from jobs.detectors import registry
 from jobs.detectors.config import RecalibrateConfig
-from jobs.detectors.lineage import is_training_photo, lineage, manifest_hash
+from jobs.detectors.lineage import build_lineage, hash_manifest, is_training_photo
 from jobs.detectors.registry import RegisteredDetector
-from jobs.detectors.report import printable
+from jobs.detectors.report import make_printable
 from jobs.errors import EXIT_DONE, JobError, RequestError
-from jobs.scoring.pipeline import scored
-from jobs.scoring.plan import ScoringPlan, planned_detector
+from jobs.scoring.pipeline import score_photos
+from jobs.scoring.plan import ScoringPlan, plan_detector
 from jobs.storage import uris
 from jobs.tables.schema import MANIFEST, STAGED, Status
 from model.artifact import recalibrate_artifact
 from model.statistics.calibration import Calibration, shortage
 
 
-def run(config: RecalibrateConfig) -> int:
+def recalibrate_detector(config: RecalibrateConfig) -> int:
     """Calibrates the detector behind an alias again and registers the result; moves aliases only if asked to.
 
     Raises:
@@ -41,12 +41,12 @@ def run(config: RecalibrateConfig) -> int:
     parent = registry.resolve(config.detectors, config.category, alias=config.alias)
     if parent is None:
         raise RequestError(f"{config.category} has no alias {config.alias!r} in {config.detectors}: train a detector")
-    metrics = registry.metrics(config.detectors, config.category, detector_id=parent.detector_id)
+    metrics = registry.read_metrics(config.detectors, config.category, detector_id=parent.detector_id)
     manifest = _unseen(_photos(config), config, parent=parent, metrics=metrics)
     rows = _scored(manifest, config, parent=parent)
     calibration = _calibration(rows, config, parent=parent)
     used = manifest.filter(pc.is_in(manifest["image_id"], rows["image_id"].combine_chunks()))
-    origin = lineage(config.model_dump(mode="json"), manifest_hash=manifest_hash(used), parent=parent.detector_id)
+    origin = build_lineage(config.model_dump(mode="json"), manifest_hash=hash_manifest(used), parent=parent.detector_id)
     detector_id = _register(config, parent, calibration=calibration, metrics=_inherited(metrics, origin, len(rows)))
     if detector_id == parent.detector_id:
         print(f"{detector_id} has this very calibration already: nothing was registered")
@@ -89,7 +89,7 @@ def _scored(manifest: pa.Table, config: RecalibrateConfig, *, parent: Registered
     rows = _staged(manifest, config, plan=_plan(config, parent))
     is_scored = pc.equal(rows["status"], Status.SCORED)
     for row in rows.filter(pc.invert(is_scored)).select(["image_uri", "error"]).to_pylist():
-        print(f"warning: left out {printable(row['image_uri'])}: {printable(row['error'])}")
+        print(f"warning: left out {make_printable(row['image_uri'])}: {make_printable(row['error'])}")
     if not pc.any(is_scored).as_py():
         raise JobError(f"needed at least 1 readable flawless photo, got 0 of {len(manifest)}: see the reasons above")
     return rows.filter(is_scored)
@@ -98,18 +98,20 @@ def _scored(manifest: pa.Table, config: RecalibrateConfig, *, parent: Registered
 def _staged(manifest: pa.Table, config: RecalibrateConfig, *, plan: ScoringPlan) -> pa.Table:
     start_ray()
     try:
-        with Progress(len(manifest), verb="scoring") as progress:
+        with Progress(len(manifest), activity="scoring") as progress:
             photos = ray.data.from_arrow(manifest)
-            found = scored(photos, rows=len(manifest), plan=plan, resources=config.scoring, report=progress.report)
-            return as_table(found, schema=STAGED)
+            found = score_photos(
+                photos, rows=len(manifest), plan=plan, resources=config.scoring, report=progress.report
+            )
+            return collect_table(found, schema=STAGED)
     except ray.exceptions.RayError as error:
-        raise JobError(f"recalibration stopped: {cause(error)}") from error
+        raise JobError(f"recalibration stopped: {explain_error(error)}") from error
 
 
 def _plan(config: RecalibrateConfig, parent: RegisteredDetector) -> ScoringPlan:
     # A detector without calibration gets one here as well: any will do, for its p-values are not read.
     calibration = parent.calibration or Calibration(scores=(0.0,))
-    planned = planned_detector(parent, calibration=calibration, false_alarm_rate=config.false_alarm_rate)
+    planned = plan_detector(parent, calibration=calibration, false_alarm_rate=config.false_alarm_rate)
     if config.precision is not None:
         planned = planned.model_copy(update={"precision": config.precision})
     return ScoringPlan(

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.scoring.plan import ScoringPlan
-from jobs.scoring.staged_rows import staged_rows
+from jobs.scoring.staged_rows import assemble_staged
 from jobs.tables.schema import MANIFEST, SCORES, STAGED, Status, reason
 from jobs.tables.scratch import Scratch
 
@@ -45,7 +45,7 @@ def reconcile(
         scratch.run(f"{first} WHERE rowid > {before} GROUP BY image_id")
 
 
-def in_table_order(scratch: Scratch) -> Iterator[pa.RecordBatch]:
+def stream_in_order(scratch: Scratch) -> Iterator[pa.RecordBatch]:
     """The reconciled rows as SCORES, by category, then falling score; the URI makes the order one and the same."""
     columns = ", ".join(f"staged.{name}" for name in SCORES.names)
     return scratch.stream(
@@ -57,7 +57,7 @@ def in_table_order(scratch: Scratch) -> Iterator[pa.RecordBatch]:
 
 def _lost(batch: pa.RecordBatch, plan: ScoringPlan) -> pa.RecordBatch:
     table = pa.Table.from_batches([batch])
-    lost = staged_rows(
+    lost = assemble_staged(
         table,
         run_id=plan.run_id,
         planned=[plan.by_category.get(category or "") for category in table["category"].to_pylist()],

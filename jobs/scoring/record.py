@@ -15,14 +15,16 @@ import pyarrow.compute as pc
 
 from jobs import storage
 from jobs.cluster.progress import Reported
-from jobs.detectors.lineage import versions
+from jobs.detectors.lineage import read_versions
 from jobs.errors import MissingObjectError, StorageError
 from jobs.scoring.plan import ScoringPlan
+from jobs.scoring.run_folder import RECORDS, RunFolder
 from jobs.storage import uris
 from jobs.tables.parquet import scan
 from jobs.tables.schema import SCHEMA_VERSION, SCORES, Status
 
-_CODE = r":.*"
+_AFTER_CODE = r":.*"
+_RECORDS_AT_ONCE = 16
 
 
 class RunTally:
@@ -42,7 +44,7 @@ class RunTally:
         self.by_category: dict[str, Counter[str]] = {}
 
     def watch(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The batches as they are, counted as they pass."""
+        """Passes the batches on as they are and counts their rows."""
         for batch in batches:
             self._add(batch)
             yield batch
@@ -56,51 +58,40 @@ class RunTally:
             self.anomalies += anomalies
             mine = self.by_category.setdefault(row["category"] or "", Counter())
             mine.update({row["status"]: count, "anomalies": anomalies})
-        codes = pc.value_counts(pc.replace_substring_regex(table["error"].drop_null(), _CODE, ""))
+        codes = pc.value_counts(pc.replace_substring_regex(table["error"].drop_null(), _AFTER_CODE, ""))
         self.errors.update({row["values"]: row["counts"] for row in codes.to_pylist()})
 
 
-_RECORDS_AT_ONCE = 16
+def read_record(folder: RunFolder) -> dict[str, Any] | None:
+    """Reads the run record; None while the run is not published.
 
-
-def staging(results: str, run_id: str) -> str:
-    """Folder of a run that is not published yet."""
-    return uris.join(results, "staging", run_id)
-
-
-def record_uri(results: str, run_id: str) -> str:
-    """The run record: a run without it is not published."""
-    return uris.join(results, "runs", f"{run_id}.json")
-
-
-def read_record(results: str, run_id: str) -> dict[str, Any] | None:
-    """The run record, or None while the run is not published."""
+    Raises:
+        StorageError: the record is damaged, or storage refused.
+    """
     try:
-        record = json.loads(storage.read(record_uri(results, run_id)))
+        return dict(json.loads(storage.read(folder.record)))
     except MissingObjectError:
         return None
-    except ValueError as error:
-        raise StorageError(
-            f"{record_uri(results, run_id)} is damaged: expected JSON; restore it or delete it"
-        ) from error
-    return dict(record)
+    except (ValueError, TypeError) as error:
+        raise StorageError(f"{folder.record} is damaged: expected JSON; restore it or delete it") from error
 
 
-def published_batches(results: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def stream_published(results: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Streams some columns of the rows of all published runs; files of unpublished runs do not count."""
-    return scan(_published_files(results), columns=columns, schema=SCORES)
+    return scan(list_published_files(results), columns=columns, schema=SCORES)
 
 
-def _published_files(results: str) -> list[str]:
-    records = [info.uri for info in storage.list_objects(uris.join(results, "runs")) if info.uri.endswith(".json")]
+def list_published_files(results: str) -> list[str]:
+    """Lists the table's files that a run record names."""
+    records = [info.uri for info in storage.list_objects(uris.join(results, RECORDS)) if info.uri.endswith(".json")]
     with ThreadPoolExecutor(_RECORDS_AT_ONCE) as pool:
         runs = [json.loads(content) for content in pool.map(storage.read, records)]
     return [uris.join(results, name) for run in runs for name in run["files"]]
 
 
-def published_rows(results: str, columns: Sequence[str]) -> pa.Table:
-    """The same as one table, for those that fit into memory."""
-    return read_tables(_published_files(results), columns=columns, schema=SCORES)
+def read_published(results: str, columns: Sequence[str]) -> pa.Table:
+    """Reads some columns of all published rows into one table, for those that fit into memory."""
+    return read_tables(list_published_files(results), columns=columns, schema=SCORES)
 
 
 def read_tables(files: Sequence[str], *, columns: Sequence[str], schema: pa.Schema) -> pa.Table:
@@ -117,7 +108,7 @@ class Published:
     tally: RunTally
 
 
-def run_record(
+def make_record(
     published: Published,
     *,
     plan: ScoringPlan,
@@ -127,7 +118,7 @@ def run_record(
     timings_s: Mapping[str, float],
     reported: Reported,
 ) -> dict[str, Any]:
-    """The run record: counts, configuration, detectors, versions and timings of one published run."""
+    """Makes the run record: counts, configuration, detectors, versions and timings of one published run."""
     tally, counts = published.tally, published.tally.counts
     return {
         "run_id": plan.run_id,
@@ -139,7 +130,7 @@ def run_record(
         "counts": {status.value: counts.get(status, 0) for status in Status},
         "errors": dict(tally.errors.most_common()),
         "anomalies": tally.anomalies,
-        "error_rate": error_rate(counts),
+        "error_rate": compute_error_rate(counts),
         "by_category": {name: dict(found) for name, found in sorted(tally.by_category.items())},
         "images_per_s": reported.steady_per_s,
         "first_scored_at": datetime.fromtimestamp(reported.first_at, UTC).isoformat() if reported.first_at else None,
@@ -147,17 +138,17 @@ def run_record(
         "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
         "detectors": {name: detector.detector_id for name, detector in plan.by_category.items()},
         "config": dict(config),
-        "versions": versions(),
+        "versions": read_versions(),
         "files": list(published.files),
     }
 
 
-def error_rate(counts: Mapping[str, int]) -> float:
-    """Share of rows that could not be read or scored: unreadable and failed."""
+def compute_error_rate(counts: Mapping[str, int]) -> float:
+    """Returns the share, 0 to 1, of rows that could not be read or scored: unreadable and failed."""
     total = sum(counts.values())
     return (counts.get(Status.UNREADABLE, 0) + counts.get(Status.FAILED, 0)) / total if total else 0.0
 
 
-def write_record(record: Mapping[str, Any], *, results: str) -> None:
+def write_record(record: Mapping[str, Any], folder: RunFolder) -> None:
     """Publishes: from here on the run counts."""
-    storage.write(record_uri(results, str(record["run_id"])), json.dumps(record, indent=2).encode())
+    storage.write(folder.record, json.dumps(record, indent=2).encode())

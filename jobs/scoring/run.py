@@ -1,28 +1,27 @@
-"""The main job: list, drop what is known, score with Ray Data into staging, publish."""
+"""The main job: list, leave out what is known, score with Ray Data into staging, publish."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from typing import Any, Protocol
 
-import pyarrow as pa
 import ray
 
 from jobs import storage
-from jobs.cluster.progress import Progress, Report, Reported, counted
+from jobs.cluster.progress import Progress, Report, Reported, follow_rows
 from jobs.cluster.run_log import RunLog, log_as_json
-from jobs.cluster.session import cause, start_ray
+from jobs.cluster.session import explain_error, start_ray
 from jobs.config import ScoringResources
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, JobError
-from jobs.scoring import publish
 from jobs.scoring.config import ScoreConfig
-from jobs.scoring.pipeline import read_manifest, scored, staged_file_rows
+from jobs.scoring.pipeline import choose_file_rows, read_manifest, score_photos
 from jobs.scoring.plan import ScoringPlan
-from jobs.scoring.preparation import PART_ROWS, Staged, check_same_run, manifest_folder, part_uri, prepared
-from jobs.scoring.record import read_record, run_record, staging, write_record
-from jobs.scoring.summary import COLUMNS, summary
+from jobs.scoring.preparation import PART_ROWS, StagedRun, check_same_run, prepare_run
+from jobs.scoring.publish import list_staged_files, publish_rows
+from jobs.scoring.record import Published, make_record, read_record, write_record
+from jobs.scoring.run_folder import RunFolder
+from jobs.scoring.summary import COLUMNS, summarize_run
 from jobs.storage import uris
 from jobs.storage.lease import Lease, held
 from jobs.tables.parquet import scan
@@ -30,7 +29,7 @@ from jobs.tables.schema import MANIFEST, SCORES, STAGED
 
 
 class Pipeline(Protocol):
-    """MANIFEST rows to STAGED rows, see `jobs.scoring.pipeline.scored`."""
+    """MANIFEST rows to STAGED rows, see `jobs.scoring.pipeline.score_photos`."""
 
     def __call__(
         self, manifest: ray.data.Dataset, *, rows: int, plan: ScoringPlan, resources: ScoringResources, report: Report
@@ -38,61 +37,58 @@ class Pipeline(Protocol):
         """Nothing runs until the dataset is consumed."""
 
 
-def run(config: ScoreConfig, *, pipeline: Pipeline = scored) -> int:
+def score_archive(config: ScoreConfig, *, pipeline: Pipeline = score_photos) -> int:
     """Scores what is new in the archive, publishes it, says what was found and returns the exit code.
 
     Args:
         config: the request.
         pipeline: what turns objects into rows; another one is for measuring all that stands around it.
     """
-    log = RunLog(config.run_id)
+    log, folder = RunLog(config.run_id), RunFolder(config.results, config.run_id)
     if config.log_format == "json":
         log_as_json()
     log.event("run_started", {"archive": config.archive, "results": config.results})
     try:
-        record = _record(config, log, pipeline)
+        record = ensure_published(config, folder, log=log, pipeline=pipeline)
     except BaseException as error:
         log.event("run_stopped", {"error": f"{type(error).__name__}: {error}"})
         raise
-    files = [uris.join(config.results, name) for name in record["files"]]
-    rows = scan(files, columns=COLUMNS, schema=SCORES)
-    print(summary(record, rows, results=config.results, top=config.top))
+    rows = scan([uris.join(config.results, name) for name in record["files"]], columns=COLUMNS, schema=SCORES)
+    print(summarize_run(record, rows, folder=folder, top=config.top))
     return EXIT_TOO_MANY_UNREADABLE if record["error_rate"] > config.max_error_rate else EXIT_DONE
 
 
-def _record(config: ScoreConfig, log: RunLog, pipeline: Pipeline) -> dict[str, Any]:
-    """The record of the run, which is published if it was not yet; its staging is gone afterwards."""
-    record = read_record(config.results, config.run_id)
+def ensure_published(config: ScoreConfig, folder: RunFolder, *, log: RunLog, pipeline: Pipeline) -> dict[str, Any]:
+    """Returns the record of the run, which is published if it was not yet; its staging is gone afterwards."""
+    record = read_record(folder)
     if record is not None:
         check_same_run(config, record["config"])
         print(f"run {config.run_id} is already published: nothing to do")
     else:
-        with held(uris.join(staging(config.results, config.run_id), "lease.json")) as lease:
-            record = read_record(config.results, config.run_id) or _run(config, lease, log, pipeline)
-    storage.delete_tree(staging(config.results, config.run_id))
+        with held(folder.lease) as lease:
+            record = read_record(folder)  # another process may have published while we waited
+            if record is None:
+                record = run_all_steps(config, folder, lease=lease, log=log, pipeline=pipeline)
+    storage.delete_tree(folder.staging)
     return record
 
 
-def _run(config: ScoreConfig, lease: Lease, log: RunLog, pipeline: Pipeline) -> dict[str, Any]:
-    staged = prepared(config)
+def run_all_steps(
+    config: ScoreConfig, folder: RunFolder, *, lease: Lease, log: RunLog, pipeline: Pipeline
+) -> dict[str, Any]:
+    """Prepares, scores and publishes one run; returns its record, whose writing is what publishes."""
+    staged = prepare_run(config, folder)
     log.event("prepared", {"listed": staged.listed, "to_score": staged.to_score, "started_at": staged.started_at})
     timings_s, reported = {"listing": staged.listing_s, "ordering": staged.ordering_s}, Reported()
     if staged.to_score:
         print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score", flush=True)
-        pipeline_s, reported = _score(config, staged, pipeline)
+        pipeline_s, reported = score_into_staging(config, folder, staged=staged, pipeline=pipeline)
         timings_s |= pipeline_s
         log.event("scored", {"rows": reported.units, "images_per_s": reported.steady_per_s, "seconds": pipeline_s})
     lease.confirm()
     began = time.monotonic()
-    published = publish.publish(
-        counted(_staged_rows(config), verb="publishing", total=staged.to_score),
-        manifest=lambda: _manifest_rows(config, staged),
-        rows=staged.to_score,
-        plan=staged.plan,
-        results=config.results,
-        run_date=staged.started_at.date().isoformat(),
-    )
-    record = run_record(
+    published = publish_staged(folder, staged)
+    record = make_record(
         published,
         plan=staged.plan,
         config=staged.config,
@@ -102,56 +98,58 @@ def _run(config: ScoreConfig, lease: Lease, log: RunLog, pipeline: Pipeline) -> 
         reported=reported,
     )
     lease.confirm()
-    write_record(record, results=config.results)
+    write_record(record, folder)
     log.event("published", {name: record[name] for name in ("files", "counts", "errors", "anomalies", "measures")})
     return record
 
 
-def _staged_rows(config: ScoreConfig) -> Iterator[pa.RecordBatch]:
-    files = publish.staged_files(config.results, config.run_id)
-    return scan(files, columns=STAGED.names, schema=STAGED, small=True)
+def publish_staged(folder: RunFolder, staged: StagedRun) -> Published:
+    """Writes the staged rows into the table; see `publish_rows`."""
+    rows = scan(list_staged_files(folder), columns=STAGED.names, schema=STAGED, small=True)
+    parts = [folder.manifest_part(number) for number in range(math.ceil(staged.to_score / PART_ROWS))]
+    return publish_rows(
+        follow_rows(rows, activity="publishing", total=staged.to_score),
+        manifest=lambda: scan(parts, columns=MANIFEST.names, schema=MANIFEST),
+        rows=staged.to_score,
+        plan=staged.plan,
+        folder=folder,
+        run_date=staged.started_at.date(),
+    )
 
 
-def _manifest_rows(config: ScoreConfig, staged: Staged) -> Iterator[pa.RecordBatch]:
-    folder = manifest_folder(config.results, config.run_id)
-    parts = [part_uri(folder, number) for number in range(math.ceil(staged.to_score / PART_ROWS))]
-    return scan(parts, columns=MANIFEST.names, schema=MANIFEST)
-
-
-def _score(config: ScoreConfig, staged: Staged, pipeline: Pipeline) -> tuple[dict[str, float], Reported]:
+def score_into_staging(
+    config: ScoreConfig, folder: RunFolder, *, staged: StagedRun, pipeline: Pipeline
+) -> tuple[dict[str, float], Reported]:
     """Runs the pipeline into staging, with Ray Data's checkpoint.
 
     Returns:
         Timings in seconds, and what the stages have reported.
+
+    Raises:
+        JobError: the pipeline stopped; the same command continues it.
     """
     began = time.monotonic()
     start_ray()
     ray_s = time.monotonic() - began
-    folder = staging(config.results, config.run_id)
-    filesystem, rows_path = storage.arrow_filesystem(uris.join(folder, "rows"))
+    filesystem, rows_path = storage.arrow_filesystem(folder.rows)
     context = ray.data.DataContext.get_current()
     context.checkpoint_config = ray.data.checkpoint.CheckpointConfig(
         id_column="image_id",
-        checkpoint_path=storage.arrow_filesystem(uris.join(folder, "checkpoint"))[1],
+        checkpoint_path=storage.arrow_filesystem(folder.checkpoint)[1],
         delete_checkpoint_on_success=False,
         override_filesystem=filesystem,
     )
+    rows, plan, resources = staged.to_score, staged.plan, config.scoring
+    manifest_path = storage.arrow_filesystem(folder.manifest)[1]
     try:
-        with Progress(staged.to_score, verb="scoring") as progress:
-            manifest = read_manifest(
-                storage.arrow_filesystem(manifest_folder(config.results, config.run_id))[1],
-                filesystem=filesystem,
-                rows=staged.to_score,
-                plan=staged.plan,
-                resources=config.scoring,
-            )
-            dataset = pipeline(
-                manifest, rows=staged.to_score, plan=staged.plan, resources=config.scoring, report=progress.report
-            )
+        with Progress(rows, activity="scoring") as progress:
+            manifest = read_manifest(manifest_path, filesystem=filesystem, rows=rows, plan=plan, resources=resources)
+            dataset = pipeline(manifest, rows=rows, plan=plan, resources=resources, report=progress.report)
             started_wall = time.time()
-            dataset.write_parquet(rows_path, filesystem=filesystem, min_rows_per_file=staged_file_rows(staged.to_score))
+            dataset.write_parquet(rows_path, filesystem=filesystem, min_rows_per_file=choose_file_rows(rows))
     except ray.exceptions.RayError as error:
-        raise JobError(f"scoring stopped: {cause(error)}; the same command continues where it stopped") from error
+        reason = explain_error(error)
+        raise JobError(f"scoring stopped: {reason}; the same command continues where it stopped") from error
     finally:
         context.checkpoint_config = None
     reported = progress.reported

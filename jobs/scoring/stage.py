@@ -31,4 +31,4 @@ class ScoreImages:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Scores one batch."""
-        return self._scorer.staged(rows)
+        return self._scorer.score_batch(rows)

@@ -13,7 +13,7 @@ from jobs.scoring.plan import PlannedDetector
 from jobs.tables.schema import SCHEMA_VERSION, STAGED, Status
 
 
-def staged_rows(
+def assemble_staged(
     rows: pa.Table,
     *,
     run_id: str,

@@ -9,21 +9,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.scoring.record import record_uri
-from jobs.storage import uris
+from jobs.scoring.run_folder import RunFolder
 from jobs.tables.schema import Status
 
 COLUMNS = ("image_uri", "status", "error", "score", "p_value", "threshold")
 """SCORES columns that the summary looks at."""
 
 
-def summary(record: Mapping[str, Any], rows: Iterable[pa.RecordBatch], *, results: str, top: int) -> str:
-    """Several lines for a person.
+def summarize_run(record: Mapping[str, Any], rows: Iterable[pa.RecordBatch], *, folder: RunFolder, top: int) -> str:
+    """Returns several lines for a person.
 
     Args:
         record: the run record.
         rows: COLUMNS of the run's SCORES rows.
-        results: base URI of the results.
+        folder: of the run.
         top: how many of the most anomalous photos to list.
     """
     counts = ", ".join(f"{count} {status}" for status, count in record["counts"].items() if count) or "no new photo"
@@ -34,8 +33,8 @@ def summary(record: Mapping[str, Any], rows: Iterable[pa.RecordBatch], *, result
         f"{record['listed']} objects listed, {record['already_scored']} scored by earlier runs",
         *_reasons(reasons),
         *_most_anomalous(most_anomalous),
-        f"table:  {uris.join(results, 'scores')}",
-        f"record: {record_uri(results, record['run_id'])}",
+        f"table:  {folder.table}",
+        f"record: {folder.record}",
     ]
     return "\n".join(lines)
 

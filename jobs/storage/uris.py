@@ -10,7 +10,7 @@ from pathlib import Path
 from jobs.errors import RequestError
 
 
-def normalise(uri: str) -> str:
+def normalize(uri: str) -> str:
     """Returns ``uri`` with a scheme and without a trailing slash; plain paths become absolute ``file://`` URIs.
 
     Raises:

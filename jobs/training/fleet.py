@@ -12,9 +12,9 @@ from typing import Any
 
 import ray
 
-from jobs.cluster.datasets import scoring_actors
+from jobs.cluster.datasets import count_scoring_actors
 from jobs.cluster.progress import Report
-from jobs.cluster.session import cause
+from jobs.cluster.session import explain_error
 from jobs.config import ScoringResources
 from jobs.errors import JobError
 from jobs.training.config import TrainConfig
@@ -48,7 +48,7 @@ def concurrent_units(config: TrainConfig) -> int:
     """Units at a time: as asked, else as many as the GPUs, or the cores beside those that decode, can give workers."""
     if config.concurrent is not None:
         return config.concurrent
-    return max(1, scoring_actors(ScoringResources(use_gpu=config.use_gpu)) // config.workers)
+    return max(1, count_scoring_actors(ScoringResources(use_gpu=config.use_gpu)) // config.workers)
 
 
 def train_units(
@@ -74,10 +74,10 @@ def train_units(
                 raise JobError(f"{unit}: interrupted")
             decoded = shared.take(unit)
             detector_id, metrics = train_unit(unit, decoded, weights=weights[unit.weights_key], report=report)
-            report.reached(str(unit), unit.config.optimiser.epochs, f"{unit}: done")  # also if it stopped early
+            report.reach(str(unit), unit.config.optimiser.epochs, f"{unit}: done")  # also if it stopped early
             return UnitResult(unit, "trained", detector_id, metrics, time.monotonic() - began, None)
         except Exception as error:  # one unit's failure, of whatever kind, must not end the others
-            reason = str(error) if isinstance(error, JobError) else cause(error)
+            reason = str(error) if isinstance(error, JobError) else explain_error(error)
             return UnitResult(unit, "failed", None, {}, time.monotonic() - began, reason)
         finally:
             shared.give_back(unit)

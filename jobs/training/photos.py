@@ -21,7 +21,7 @@ import ray
 import torch
 from torch import Tensor
 
-from jobs.cluster.datasets import DECODE_BATCH_PHOTOS, decoded, scoring_actors
+from jobs.cluster.datasets import DECODE_BATCH_PHOTOS, count_scoring_actors, decode_manifest
 from jobs.config import ScoringResources
 from jobs.decoding.fetch import FetchDecode
 
@@ -111,8 +111,8 @@ def decode_photos(manifest: pa.Table, *, size: int, max_pixels: int) -> DecodedP
     )
     rows = ray.data.from_arrow(manifest, override_num_blocks=math.ceil(len(manifest) / DECODE_BATCH_PHOTOS))
     # As many as scoring would take: each process takes seconds to import torch, more of them only wait for a core.
-    tasks = scoring_actors(ScoringResources())
-    blocks = decoded(rows, fetch_decode.__call__, tasks=tasks).to_arrow_refs()
+    tasks = count_scoring_actors(ScoringResources())
+    blocks = decode_manifest(rows, fetch_decode.__call__, tasks=tasks).to_arrow_refs()
     outcomes: list[pa.Table] = []
     for first in range(0, len(blocks), tasks):
         # Where the blocks lie, not here: the driver's node need not have them for the driver to know what is in them.

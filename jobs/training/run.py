@@ -11,7 +11,7 @@ import ray
 from jobs.cluster.progress import Progress
 from jobs.cluster.session import start_ray
 from jobs.detectors import registry
-from jobs.detectors.backbone_weights import backbone_weights
+from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.errors import EXIT_DONE, EXIT_FAILED, JobError
 from jobs.storage import uris
 from jobs.training.champion import Candidate, choose_champion
@@ -64,7 +64,7 @@ def _results(config: TrainConfig, units: Sequence[Unit]) -> Iterator[UnitResult]
 def _trained(config: TrainConfig, units: Sequence[Unit]) -> Iterator[UnitResult]:
     weights = {unit.weights_key: unit.config.detector for unit in units}
     loaded = {
-        key: backbone_weights(detector, asked_as=f"--detector.weights {detector.weights}")
+        key: load_backbone_weights(detector, asked_as=f"--detector.weights {detector.weights}")
         for key, detector in weights.items()
     }
     start_ray()
@@ -73,7 +73,7 @@ def _trained(config: TrainConfig, units: Sequence[Unit]) -> Iterator[UnitResult]
     concurrent = min(concurrent_units(config), len(units))
     what = str(units[0]) if len(units) == 1 else f"{len(units)} detectors, {concurrent} at a time"
     print(f"training {what}, {config.workers} worker(s) each", flush=True)
-    with Progress(sum(unit.config.optimiser.epochs for unit in units), verb="training", unit="epoch") as progress:
+    with Progress(sum(unit.config.optimiser.epochs for unit in units), activity="training", unit="epoch") as progress:
         yield from train_units(units, concurrent=concurrent, weights=references, report=progress.report)
 
 

@@ -26,9 +26,9 @@ from ray.train.torch import TorchTrainer
 
 from jobs import storage
 from jobs.cluster.progress import Report
-from jobs.cluster.session import cause
+from jobs.cluster.session import explain_error
 from jobs.detectors import registry
-from jobs.detectors.lineage import lineage, training_photos
+from jobs.detectors.lineage import build_lineage, hash_training_photos
 from jobs.errors import JobError
 from jobs.training.photos import DecodedPhotos
 from jobs.training.units import Splits, Task, Unit, split_photos, trained_already
@@ -105,8 +105,8 @@ def _fit(unit: Unit, task: Task) -> dict[str, Any]:
         if (found := _registered_meanwhile(unit)) is not None:
             return found
         raise JobError(
-            f"{unit}: training stopped: {cause(error)}; the same command continues from the last checkpoint, and "
-            f"afresh once {unit.work_folder} is deleted"
+            f"{unit}: training stopped: {explain_error(error)}; the same command continues from the last checkpoint, "
+            f"and afresh once {unit.work_folder} is deleted"
         ) from error
     answer: dict[str, Any] = result.return_value
     return answer
@@ -139,12 +139,12 @@ def _origin(unit: Unit, decoded: DecodedPhotos, splits: Splits) -> dict[str, Any
     return {
         "category": unit.config.category,
         "training_key": unit.key,
-        "lineage": lineage(config, manifest_hash=unit.manifest_hash),
+        "lineage": build_lineage(config, manifest_hash=unit.manifest_hash),
         "photos": {
             "train": len(splits.training),
             "validation": len(splits.validation),
             "calibration": len(splits.calibration),
         },
-        "training_photos": training_photos(decoded.readable.take(seen)),
+        "training_photos": hash_training_photos(decoded.readable.take(seen)),
         "workers": unit.config.workers,
     }

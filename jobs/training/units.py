@@ -17,7 +17,7 @@ from jobs import storage
 from jobs.archive.manifest import list_archive
 from jobs.cluster.progress import Report
 from jobs.detectors import registry
-from jobs.detectors.lineage import manifest_hash
+from jobs.detectors.lineage import hash_manifest
 from jobs.errors import RequestError
 from jobs.storage import uris
 from jobs.training.config import TrainConfig
@@ -61,7 +61,7 @@ class Unit:
     @cached_property
     def manifest_hash(self) -> str:
         """Names the photos, 64 hex digits."""
-        return manifest_hash(self.manifest)
+        return hash_manifest(self.manifest)
 
     @property
     def work_folder(self) -> str:
@@ -174,11 +174,11 @@ def _flawless(config: TrainConfig, category: str) -> pa.Table:
 def trained_already(unit: Unit) -> tuple[str, dict[str, Any]] | None:
     """The detector that this very unit came to earlier, id and metrics; None where there is none."""
     config = unit.config
-    detector_id = registry.aliases(config.detectors, config.category).get(unit.alias)
+    detector_id = registry.read_aliases(config.detectors, config.category).get(unit.alias)
     if detector_id is None:
         return None
     try:
-        metrics = registry.metrics(config.detectors, config.category, detector_id=detector_id)
+        metrics = registry.read_metrics(config.detectors, config.category, detector_id=detector_id)
     except RequestError:
         return None  # the alias outlived its detector: train it again
     return (detector_id, metrics) if metrics.get("training_key") == unit.key else None

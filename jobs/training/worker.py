@@ -110,14 +110,12 @@ class _Epochs:
     def resumed(self, state: TrainingState | None) -> None:
         """Counts the epochs that an earlier driver has shown."""
         if state is not None and self.rank == 0:
-            self.task.report.reached(
-                self.task.name, state.epoch, f"{self.task.name}: resumed after epoch {state.epoch}"
-            )
+            self.task.report.reach(self.task.name, state.epoch, f"{self.task.name}: resumed after epoch {state.epoch}")
 
     def __call__(self, metrics: EpochMetrics, snapshot: Snapshot) -> None:
         """What `model.training.loop.train` calls after an epoch."""
         if self.rank == 0:
-            self.task.report.reached(self.task.name, metrics.epoch, f"{self.task.name}: {_line(metrics)}")
+            self.task.report.reach(self.task.name, metrics.epoch, f"{self.task.name}: {_line(metrics)}")
         if self._is_due():
             self._keep(metrics, snapshot)
 

@@ -15,8 +15,8 @@ from typing import TypeVar
 import pytest
 
 from jobs import storage
-from jobs.scoring.record import published_rows, read_record, read_tables, staging
-from jobs.storage import uris
+from jobs.scoring.record import read_published, read_record, read_tables
+from jobs.scoring.run_folder import RunFolder
 from jobs.tables.schema import SCORES, STAGED
 
 PHOTOS = 240
@@ -71,7 +71,7 @@ def start(cluster: str, detectors: str, archive: str, bucket: str) -> Iterator[C
 
 
 def _staged_files(results: str) -> list[str]:
-    place = uris.join(staging(results, "night"), "checkpoint")
+    place = RunFolder(results, "night").checkpoint
     return [
         info.uri for info in storage.list_objects(place) if info.uri.endswith(".parquet") and ".pending" not in info.uri
     ]
@@ -84,10 +84,10 @@ def _scoring_actors() -> list[int]:
 
 
 def _assert_every_image_once(results: str) -> None:
-    rows = published_rows(results, ["image_uri", "status"])
+    rows = read_published(results, ["image_uri", "status"])
     assert Counter(rows["status"].to_pylist()) == {"scored": PHOTOS}
     assert len(set(rows["image_uri"].to_pylist())) == PHOTOS
-    assert list(storage.list_objects(staging(results, "night"))) == []
+    assert list(storage.list_objects(RunFolder(results, "night").staging)) == []
 
 
 def test_a_rerun_after_the_driver_was_killed_keeps_what_was_scored(
@@ -98,7 +98,7 @@ def test_a_rerun_after_the_driver_was_killed_keeps_what_was_scored(
     _wait_for(lambda: _staged_files(results), job)
     job.send_signal(signal.SIGKILL)
     job.wait()
-    assert read_record(results, "night") is None
+    assert read_record(RunFolder(results, "night")) is None
     kept = read_tables(_committed_rows(results), columns=["image_uri", "scored_at"], schema=STAGED).to_pylist()
     assert 0 < len(kept) < PHOTOS
 
@@ -107,7 +107,7 @@ def test_a_rerun_after_the_driver_was_killed_keeps_what_was_scored(
     assert again.returncode == 0, said
     assert "continuing where an earlier try stopped" in said
     _assert_every_image_once(results)
-    published = published_rows(results, SCORES.names)
+    published = read_published(results, SCORES.names)
     scored_at = dict(zip(published["image_uri"].to_pylist(), published["scored_at"].to_pylist(), strict=True))
     assert {row["image_uri"]: row["scored_at"] for row in kept}.items() <= scored_at.items()
 
@@ -115,7 +115,7 @@ def test_a_rerun_after_the_driver_was_killed_keeps_what_was_scored(
 def _committed_rows(results: str) -> list[str]:
     """Row files whose checkpoint was committed: the file names share their beginning."""
     names = {Path(uri).stem for uri in _staged_files(results)}
-    rows = [info.uri for info in storage.list_objects(uris.join(staging(results, "night"), "rows"))]
+    rows = [info.uri for info in storage.list_objects(RunFolder(results, "night").rows)]
     return [uri for uri in rows if any(Path(uri).stem.startswith(name) for name in names)]
 
 
@@ -132,7 +132,7 @@ def test_a_run_whose_scoring_actor_is_killed_completes(start: Callable[[], subpr
 
 _TOLD_TO_END = """
 import os, signal, sys
-from jobs.cli import run_verb
+from jobs.cli import run_command
 from jobs.cluster.session import start_ray
 
 def main(argv):
@@ -143,13 +143,13 @@ def main(argv):
     finally:
         print("seconds until an alarm:", signal.alarm(0), flush=True)
 
-run_verb(main)
+run_command(main)
 """
 
 
 def test_a_verb_that_is_told_to_end_takes_the_time_that_it_needs(cluster: str) -> None:
     """Ray's own handler of SIGTERM sets an alarm that aborts the process 3 s later, which a busy machine exceeds."""
-    verb = subprocess.run(
+    command = subprocess.run(
         [sys.executable, "-c", _TOLD_TO_END],
         env=os.environ | {"RAY_ADDRESS": cluster},
         capture_output=True,
@@ -157,5 +157,5 @@ def test_a_verb_that_is_told_to_end_takes_the_time_that_it_needs(cluster: str) -
         timeout=120,
         check=False,
     )
-    assert verb.stdout == "seconds until an alarm: 0\n"
-    assert (verb.returncode, verb.stderr.splitlines()[-1].split(";")[0]) == (1, "interrupted")
+    assert command.stdout == "seconds until an alarm: 0\n"
+    assert (command.returncode, command.stderr.splitlines()[-1].split(";")[0]) == (1, "interrupted")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.scoring.record import published_rows
+from jobs.scoring.record import read_published
 from tests.conftest import TINY
 from tests.support.places import ROOT
 from tuning.trials.records import load_records
@@ -78,17 +78,17 @@ def test_a_scoring_run_submitted_as_a_job_publishes_and_its_id_is_taken(
     detectors: str, drawn: Path, tmp_path: Path, head: Head
 ) -> None:
     results = tmp_path / "results"
-    verb = ["--archive", str(drawn / "archive"), "--detectors", detectors, "--results", str(results)]
-    verb += ["--run-id", "nightly", "--max-error-rate", "1", "--scoring.actors", "1"]
+    flags = ["--archive", str(drawn / "archive"), "--detectors", detectors, "--results", str(results)]
+    flags += ["--run-id", "nightly", "--max-error-rate", "1", "--scoring.actors", "1"]
     submit = [RAY, "job", "submit", "--address", head.address, "--submission-id", "nightly", "--working-dir", str(ROOT)]
     environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
-    job = [*submit, "--", sys.executable, "-m", "jobs.score", *verb]
+    job = [*submit, "--", sys.executable, "-m", "jobs.score", *flags]
     done = subprocess.run(job, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "run nightly: 36 scored, 5 unreadable" in done.stdout
     for noise in ("RayDeprecationWarning", "Progress bars disabled", "number of concurrent"):
         assert noise not in done.stdout, "the job's log warns of what an operator cannot change"
-    assert len(published_rows(f"file://{results}", ["image_uri"])) == 41
+    assert len(read_published(f"file://{results}", ["image_uri"])) == 41
     metrics = _metrics(head, run_id="nightly")
     assert metrics["photos_total", "scored"] == 36
     assert metrics["photos_total", "unreadable"] == 5
@@ -108,12 +108,12 @@ def test_a_search_submitted_as_a_job_goes_on_under_another_id(drawn: Path, tmp_p
     (tmp_path / "search.yaml").write_text(
         yaml.safe_dump({"detector": TINY, "optimiser": {"epochs": 2}, "space": space, "validation_share": 0.5})
     )
-    verb = ["--config", str(tmp_path / "search.yaml"), "--data", str(drawn / "data"), "--category", "insulator"]
-    verb += ["--results", str(results), "--no-final", "--finalists", "1", "--finalist-seeds", "1", "--concurrent", "2"]
+    flags = ["--config", str(tmp_path / "search.yaml"), "--data", str(drawn / "data"), "--category", "insulator"]
+    flags += ["--results", str(results), "--no-final", "--finalists", "1", "--finalist-seeds", "1", "--concurrent", "2"]
     said = []
     for name, trials in (("search-1", "3"), ("search-2", "5")):
         submit = [RAY, "job", "submit", "--address", head.address, "--submission-id", name, "--working-dir", str(ROOT)]
-        job = [*submit, "--", sys.executable, "-m", "tuning.search", *verb, "--trials", trials]
+        job = [*submit, "--", sys.executable, "-m", "tuning.search", *flags, "--trials", trials]
         environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
         done = subprocess.run(job, capture_output=True, text=True, check=False, env=environment, timeout=280)
         assert done.returncode == 0, done.stdout + done.stderr

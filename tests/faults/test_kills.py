@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from jobs import storage
-from jobs.scoring.record import published_rows, read_record, staging
+from jobs.scoring.record import read_published, read_record
+from jobs.scoring.run_folder import RunFolder
 from tests.faults.test_faults import PHOTOS, _assert_every_image_once, _staged_files, _wait_for, archive
 
 __all__ = ["archive"]  # a fixture
@@ -88,7 +89,7 @@ class Reader:
 
     def _read(self) -> None:
         while not self._stop.wait(0.2):
-            self.seen.add(len(published_rows(self._results, ["image_uri"])))
+            self.seen.add(len(read_published(self._results, ["image_uri"])))
 
 
 VICTIMS: dict[str, Callable[[Any, subprocess.Popen[str]], list[int]]] = {
@@ -151,7 +152,7 @@ def test_a_cancelled_run_says_that_it_can_go_on_and_leaves_nothing_running(
     assert [info.uri for info in storage.list_objects(results) if info.uri.endswith("lease.json")] == []
     for pid in children:
         _assert_it_ends(pid)
-    assert read_record(results, "night") is None
+    assert read_record(RunFolder(results, "night")) is None
     again = started("local", archive, detectors, results)
     said = again.communicate(timeout=300)[0]
     assert again.returncode == 0, said
@@ -165,7 +166,7 @@ def test_a_second_run_with_the_same_id_is_refused_and_does_no_harm(
 ) -> None:
     results = f"{bucket}/results"
     first = started(cluster, archive, detectors, results)
-    _wait_for(lambda: list(storage.list_objects(staging(results, "night"))), first)
+    _wait_for(lambda: list(storage.list_objects(RunFolder(results, "night").staging)), first)
     second = started(cluster, archive, detectors, results)
     said = second.communicate(timeout=120)[0]
     assert second.returncode == 2, said

@@ -16,7 +16,8 @@ from jobs.detectors import registry
 from jobs.errors import EXIT_FAILED, JobError
 from jobs.scoring import run as scoring
 from jobs.scoring.config import ScoreConfig
-from jobs.scoring.record import published_rows, read_record, staging
+from jobs.scoring.record import read_published, read_record
+from jobs.scoring.run_folder import RunFolder
 from jobs.tables import files as table_files
 from jobs.training.config import TrainConfig
 from tests.conftest import plainly_trained, tiny_training
@@ -44,7 +45,7 @@ def registered(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(autouse=True)
 def no_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is scored, so every row is published as ``failed: lost``: what is tested comes after."""
-    monkeypatch.setattr(scoring, "_score", lambda *_: ({}, Reported()))
+    monkeypatch.setattr(scoring, "score_into_staging", lambda *_, **__: ({}, Reported()))
 
 
 def config(drawn: Path, detectors: str, results: str) -> ScoreConfig:
@@ -95,14 +96,14 @@ def test_a_crash_at_any_point_of_publication_shows_no_part_of_the_run(
         with pytest.MonkeyPatch.context() as patch:
             crash(patch, function, part=part, when=when)
             with pytest.raises(Crash):
-                scoring.run(request)
+                scoring.score_archive(request)
         is_published = (function, when) in [("write", "after"), ("delete_tree", "before")]
-        assert (read_record(request.results, "night") is not None) == is_published
-        assert len(published_rows(request.results, ["image_uri"])) == (PHOTOS if is_published else 0)
-    assert scoring.run(request) == 0
-    rows = published_rows(request.results, ["image_uri"])["image_uri"].to_pylist()
+        assert (read_record(RunFolder(request.results, "night")) is not None) == is_published
+        assert len(read_published(request.results, ["image_uri"])) == (PHOTOS if is_published else 0)
+    assert scoring.score_archive(request) == 0
+    rows = read_published(request.results, ["image_uri"])["image_uri"].to_pylist()
     assert Counter(Counter(rows).values()) == {1: PHOTOS}
-    assert list(storage.list_objects(staging(request.results, "night"))) == []
+    assert list(storage.list_objects(RunFolder(request.results, "night").staging)) == []
 
 
 @pytest.fixture
@@ -126,10 +127,10 @@ def test_a_disk_that_is_full_at_any_point_ends_the_run_with_one_line_and_it_can_
     room = os.statvfs(small_disk)
     filler.write_bytes(bytes(room.f_bavail * room.f_frsize - free_bytes))
     with pytest.raises(JobError, match="No space left on device") as caught:
-        scoring.run(request)
+        scoring.score_archive(request)
     assert caught.value.exit_code == EXIT_FAILED
     assert "\n" not in str(caught.value)
-    assert read_record(results, "night") is None
+    assert read_record(RunFolder(results, "night")) is None
     filler.unlink()
-    assert scoring.run(request) == 0
-    assert published_rows(results, ["image_uri"]).num_rows == PHOTOS
+    assert scoring.score_archive(request) == 0
+    assert read_published(results, ["image_uri"]).num_rows == PHOTOS

@@ -87,11 +87,11 @@ def test_a_training_whose_driver_and_then_worker_are_killed_ends_as_if_nothing_h
         _kill_a_worker(rerun, unit.work_folder, after_epochs=len(before))
         assert rerun.get(timeout=240) == 0
     detector_id, _, history = plainly_trained(config, tmp_path / "artifact")
-    assert registry.aliases(config.detectors, "insulator") == {
+    assert registry.read_aliases(config.detectors, "insulator") == {
         "differnet.seed0": detector_id,
         "champion": detector_id,
     }
-    metrics = registry.metrics(config.detectors, "insulator", detector_id=detector_id)
+    metrics = registry.read_metrics(config.detectors, "insulator", detector_id=detector_id)
     assert metrics["loss_by_epoch"] == [epoch.loss for epoch in history]
     assert metrics["resumed_after_epoch"] > len(before)
     # Not done again: a second time would not take the same time to the last bit.
@@ -141,7 +141,7 @@ def test_a_training_that_diverges_ends_at_once_with_one_line(
     assert str(caught.value).startswith("insulator differnet seed 0: training diverged in epoch ")
     assert "lower learning_rate" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert registry.aliases(f"file://{tmp_path}", "insulator") == {}
+    assert registry.read_aliases(f"file://{tmp_path}", "insulator") == {}
     assert list(storage.list_objects(unit.work_folder)) == []
 
 

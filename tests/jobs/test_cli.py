@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from jobs import benchmark, benchmark_training, demo, pretext_sheet
-from jobs.cli import parse_config, run_verb
+from jobs.cli import parse_config, run_command
 from jobs.errors import RequestError
 from jobs.scoring.config import ScoreConfig
 from jobs.training.config import TrainConfig
@@ -102,20 +102,22 @@ def test_a_config_file_s_mistake_is_named(tmp_path: Path, text: str, said: str) 
     assert said in _refused(ScoreConfig, ["--config", str(file), *SCORE])
 
 
-@pytest.mark.parametrize("verb", ["score", "train", "evaluate", "manifest", "comparison", "recalibrate"])
-def test_help_lists_the_fields_and_exits_0(verb: str) -> None:
-    done = subprocess.run([sys.executable, "-m", f"jobs.{verb}", "--help"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("command", ["score", "train", "evaluate", "manifest", "comparison", "recalibrate"])
+def test_help_lists_the_fields_and_exits_0(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"jobs.{command}", "--help"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    assert f"python -m jobs.{verb}" in done.stdout
+    assert f"python -m jobs.{command}" in done.stdout
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("verb", [benchmark, benchmark_training, demo, pretext_sheet])
-def test_help_of_the_other_verbs_exits_0(verb: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", [benchmark, benchmark_training, demo, pretext_sheet])
+def test_help_of_the_other_commands_exits_0(command: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        verb.main(["--help"])
+        command.main(["--help"])
     assert ended.value.code == 0
-    assert f"python -m {verb.__name__}" in capsys.readouterr().out
+    assert f"python -m {command.__name__}" in capsys.readouterr().out
 
 
 def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +125,7 @@ def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit) as ended:
-        run_verb(interrupted)
+        run_command(interrupted)
     assert ended.value.code == 1
     assert "the same command continues" in capsys.readouterr().err
 

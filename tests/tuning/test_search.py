@@ -146,7 +146,7 @@ def _winner(searched: Searched) -> int:
 
 
 def test_the_winner_s_detectors_are_registered_and_calibrated(searched: Searched) -> None:
-    aliases = registry.aliases(searched.config.registry, "insulator")
+    aliases = registry.read_aliases(searched.config.registry, "insulator")
     assert {"tuned.seed0", "tuned.seed1"} <= set(aliases)
     for seed in (0, 1):
         found = registry.resolve(searched.config.registry, "insulator", alias=f"tuned.seed{seed}")
@@ -154,7 +154,7 @@ def test_the_winner_s_detectors_are_registered_and_calibrated(searched: Searched
         assert (found.config.variant, found.config.seed) == ("tuned", seed)
         assert found.calibration is not None
         assert len(found.calibration.scores) == 12  # a fifth of 60
-        card = registry.metrics(searched.config.registry, "insulator", detector_id=found.detector_id)
+        card = registry.read_metrics(searched.config.registry, "insulator", detector_id=found.detector_id)
         assert len(card["training_photos"]) >= 48
         assert card["lineage"]["config"]["space"]["pooling"] == ["average", "average_max"]
 
@@ -176,7 +176,7 @@ def test_the_alias_moved_if_and_only_if_the_winner_is_better_by_more_than_the_in
     means = {one["variant"]: one["mean"]["auroc"]["mean"] for one in results["final"]}
     best = max(PRESETS, key=lambda name: means[name])
     (against,) = [one for one in results["comparisons"] if one["reference"] == best]
-    moved = "champion" in registry.aliases(searched.config.registry, "insulator")
+    moved = "champion" in registry.read_aliases(searched.config.registry, "insulator")
     assert moved == (against["low"] > 0)
     assert "champion of insulator" in searched.said
 

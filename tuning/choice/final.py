@@ -20,9 +20,9 @@ import torch
 
 from jobs import storage
 from jobs.cluster.progress import Progress
-from jobs.cluster.task_pool import few_at_a_time
+from jobs.cluster.task_pool import run_tasks
 from jobs.detectors import registry
-from jobs.detectors.lineage import lineage
+from jobs.detectors.lineage import build_lineage
 from jobs.errors import JobError, MissingObjectError, one_line
 from jobs.evaluation.comparison_units import tested_photo
 from jobs.storage import uris
@@ -114,15 +114,15 @@ def run_final(
     found = {unit.where: outcome for unit in units if (outcome := _known(unit.where)) is not None}
     left = [unit for unit in units if unit.where not in found]
     share = FinalSettings(
-        config.category, config.registry, lineage(config.identity, manifest_hash=trials.shared.photos_hash)
+        config.category, config.registry, build_lineage(config.identity, manifest_hash=trials.shared.photos_hash)
     )
     remote = ray.remote(num_cpus=1, num_gpus=trials.gpus_per_worker)(train_final)
 
     def start(unit: FinalTraining) -> Any:
         return remote.remote(unit, share, trials, test[unit.point.detector.image_size])
 
-    with Progress(len(left), verb="final comparison", unit="detector") as progress:
-        for unit, done in few_at_a_time(left, start, tasks=count_concurrent_trials(config)):
+    with Progress(len(left), activity="final comparison", unit="detector") as progress:
+        for unit, done in run_tasks(left, start, tasks=count_concurrent_trials(config)):
             outcome = collect_outcome(done)
             if "failed" in outcome:
                 print(f"failed: {unit.alias}: {outcome['failed']}", flush=True)

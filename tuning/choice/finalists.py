@@ -18,8 +18,8 @@ import ray
 
 from jobs import storage
 from jobs.cluster.progress import Progress
-from jobs.cluster.session import cause
-from jobs.cluster.task_pool import few_at_a_time
+from jobs.cluster.session import explain_error
+from jobs.cluster.task_pool import run_tasks
 from jobs.errors import JobError, MissingObjectError
 from jobs.storage import uris
 from model.config import DetectorConfig, OptimizerConfig
@@ -132,8 +132,8 @@ def train_all(
     def start(one: tuple[TrialRecord, int]) -> Any:
         return remote.remote(one[0].detector, one[0].optimiser, one[1], trials)
 
-    with Progress(len(left), verb="training finalists", unit="training") as progress:
-        for (record, seed), done in few_at_a_time(left, start, tasks=count_concurrent_trials(config)):
+    with Progress(len(left), activity="training finalists", unit="training") as progress:
+        for (record, seed), done in run_tasks(left, start, tasks=count_concurrent_trials(config)):
             outcome = collect_outcome(done)
             storage.write(places[record.key, seed], json.dumps(outcome).encode())
             found[record.key, seed] = outcome
@@ -146,7 +146,7 @@ def collect_outcome(done: Any) -> Mapping[str, Any]:
     try:
         return dict(ray.get(done))
     except ray.exceptions.RayError as error:
-        return {"failed": cause(error).removeprefix("JobError: ")}
+        return {"failed": explain_error(error).removeprefix("JobError: ")}
 
 
 def load_outcome(uri: str) -> Mapping[str, Any] | None:

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from jobs import storage
 from jobs.archive.manifest import list_archive
-from jobs.detectors.lineage import manifest_hash
+from jobs.detectors.lineage import hash_manifest
 from jobs.errors import ConflictError, JobError, MissingObjectError, RequestError
 from jobs.evaluation.metrics import FLAWLESS
 from jobs.storage import uris
@@ -40,7 +40,7 @@ class SealedTest:
         """``manifest``: MANIFEST rows whose site is ``test/<label>``."""
         self.__manifest = manifest
         self.counts = Counter(site.split("/")[1] for site in manifest["site"].to_pylist())
-        self.photos_hash = manifest_hash(manifest)
+        self.photos_hash = hash_manifest(manifest)
 
     def open(self, *, results: str, winner: str) -> pa.Table:
         """The MANIFEST rows, for the final comparison of one winner.
@@ -102,7 +102,7 @@ class Split:
     @property
     def photos_hash(self) -> str:
         """Names training and validation photos."""
-        return manifest_hash(pa.concat_tables([self.train, self.validation]))
+        return hash_manifest(pa.concat_tables([self.train, self.validation]))
 
 
 def split_data(data: str, category: str, *, validation_share: float) -> Split:

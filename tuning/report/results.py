@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs import storage
-from jobs.detectors.lineage import versions
+from jobs.detectors.lineage import read_versions
 from jobs.evaluation.metrics import Comparison, VariantSummary, compare, figure_table, variant_summaries
 from jobs.evaluation.report import comparison_line, percent_cell
 from jobs.storage import uris
@@ -84,7 +84,7 @@ def save_results(found: SearchResults) -> None:
         ],
         "final": [asdict(one) for one in found.summaries()],
         "comparisons": [asdict(one) for one in found.comparisons()],
-        "versions": versions(),
+        "versions": read_versions(),
     }
     storage.write(uris.join(results, "results.json"), json.dumps(summary, indent=1).encode())
     print("\n".join([*format_ranking(found.records, objective=found.objective, top=_TOP), *format_analysis(lessons)]))

@@ -37,7 +37,7 @@ def measure_with_workers(
         storage: pyarrow filesystem.
 
     Raises:
-        ray.train.TrainingFailedError: a worker failed; `jobs.cluster.session.cause` has the reason.
+        ray.train.TrainingFailedError: a worker failed; `jobs.cluster.session.explain_error` has the reason.
     """
     trainer = TorchTrainer(
         make_train_loop(job, shared, objective),

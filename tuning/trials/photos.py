@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from jobs.decoding.fetch import FetchDecode, as_images
-from jobs.detectors.lineage import training_photos
+from jobs.detectors.lineage import hash_training_photos
 from jobs.errors import JobError
 from jobs.evaluation.metrics import FLAWLESS
 from model.process import prepare_process
@@ -35,7 +35,7 @@ class SearchPhotos:
         labels: (K,) True is defective.
         labelled_uris: their K URIs.
         lost: URI -> why it could not be decoded.
-        trained_on: short hashes of the photos that train, see `jobs.detectors.lineage.training_photos`.
+        trained_on: short hashes of the photos that train, see `jobs.detectors.lineage.hash_training_photos`.
     """
 
     train: npt.NDArray[np.uint8]
@@ -76,7 +76,7 @@ def decode_search_photos(
         labels=np.array([site.split("/")[1] != FLAWLESS for site in judged["site"].to_pylist()], dtype=bool),
         labelled_uris=judged["uri"].to_pylist(),
         lost={**lost, **lost_too},
-        trained_on=training_photos(flawless.take(pa.array(kept))),
+        trained_on=hash_training_photos(flawless.take(pa.array(kept))),
     )
 
 

@@ -15,9 +15,9 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from jobs import storage
-from jobs.cluster.datasets import scoring_actors
+from jobs.cluster.datasets import count_scoring_actors
 from jobs.cluster.progress import Progress, Report
-from jobs.cluster.session import cause
+from jobs.cluster.session import explain_error
 from jobs.config import ScoringResources
 from jobs.storage import uris
 from tuning.config import SearchConfig
@@ -55,7 +55,7 @@ def count_concurrent_trials(config: SearchConfig) -> int:
     if config.gpus_per_worker > 0:
         gpus = float(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]  # ray ships no types
         return max(1, int(gpus / (config.gpus_per_worker * config.workers) + 1e-9))
-    return max(1, scoring_actors(ScoringResources()) // config.workers)
+    return max(1, count_scoring_actors(ScoringResources()) // config.workers)
 
 
 def run_trials(config: SearchConfig, known: Sequence[Known], trials: TrialSettings, *, metrics: Sequence[str]) -> None:
@@ -72,12 +72,12 @@ def run_trials(config: SearchConfig, known: Sequence[Known], trials: TrialSettin
     """
     until_s = time.monotonic() + config.time_budget_s if config.time_budget_s else math.inf
     silence_tune()
-    with Progress(config.trials - len(load_records(config.results)), verb="searching", unit="trial") as progress:
+    with Progress(config.trials - len(load_records(config.results)), activity="searching", unit="trial") as progress:
         while (left := config.trials - len(load_records(config.results))) > 0 and time.monotonic() < until_s:
             try:
                 run_tune(config, known, trials, progress.report, left=left, until_s=until_s, metrics=metrics)
             except (RuntimeError, ray.exceptions.RayError) as error:
-                reason = cause(error)[:300]
+                reason = explain_error(error)[:300]
                 print(f"warning: Ray Tune ended ({reason}); it is started again on what is left", flush=True)
                 count_losses(config.results, reason)
             finally:

@@ -12,7 +12,7 @@ import torch
 from ray import tune
 
 from jobs import storage
-from jobs.cluster.session import cause
+from jobs.cluster.session import explain_error
 from jobs.errors import JobError
 from jobs.storage import uris
 from model.config import DetectorConfig, OptimizerConfig
@@ -115,7 +115,7 @@ def run_training(name: str, job: TrainingJob, trials: TrialSettings, tell: Repor
 
 def read_reason(error: Exception) -> str:
     """Reads the reason of an error, one line."""
-    return " ".join(cause(error).removeprefix("JobError: ").split())
+    return " ".join(explain_error(error).removeprefix("JobError: ").split())
 
 
 def train_with_workers(name: str, job: TrainingJob, trials: TrialSettings) -> Metrics:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jobs.benchmarks.peers.measurement import LabelledFolder, Score, UnfittedError, folder_digest
-from jobs.detectors.backbone_weights import backbone_weights
+from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.errors import RequestError, one_line
 from jobs.evaluation.comparison_config import ComparisonConfig
 from model.config import DetectorConfig
@@ -55,7 +55,7 @@ class OurDetector:
         self.identity = f"{config.model_dump_json()} {comparison.optimiser.model_dump_json()} {learnt_from}"
         self.has_auroc = config.weights != "random"
         self._comparison, self._training, self._batch_photos = comparison, training, batch_photos
-        self._weights = backbone_weights(config, asked_as="--weights")
+        self._weights = load_backbone_weights(config, asked_as="--weights")
 
     def fit(self, photos: LabelledFolder, *, seed: int) -> Score:
         """Trains it; the last epoch is kept. Where its speed alone counts, a step is enough.

@@ -23,8 +23,8 @@ from jobs.benchmarks.peers.measurement import Contestant, LabelledFolder, find_d
 from jobs.benchmarks.peers.ours import OurDetector
 from jobs.benchmarks.peers.theirs import AnomalibPeer
 from jobs.config import merge
-from jobs.detectors.backbone_weights import backbone_weights
-from jobs.detectors.lineage import versions
+from jobs.detectors.backbone_weights import load_backbone_weights
+from jobs.detectors.lineage import read_versions
 from jobs.errors import EXIT_DONE, RequestError, one_line
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.storage import uris
@@ -83,7 +83,7 @@ def stage_photos(config: PeersConfig, scratch: Path) -> list[LabelledFolder]:
     roots = list(config.data)
     if not roots:
         draw_archive(scratch / "drawn")
-        roots = [uris.normalise(str(scratch / "drawn" / "data"))]
+        roots = [uris.normalize(str(scratch / "drawn" / "data"))]
     return [folder for root in roots for folder in _staged(root, scratch / "staged")]
 
 
@@ -143,7 +143,7 @@ def _contestants(
     ]
     detector = comparison.detector
     alexnet = Backbone(detector)
-    weights = backbone_weights(detector, asked_as="--weights")
+    weights = load_backbone_weights(detector, asked_as="--weights")
     if weights is not None:
         alexnet.load_features(weights)
     peers = [
@@ -165,7 +165,7 @@ def _write(config: PeersConfig, found: dict[str, Any]) -> None:
     about = {
         "config": config.model_dump(mode="json"),
         "cores": os.cpu_count(),
-        "versions": versions() | {"anomalib": version("anomalib"), "torch": torch.__version__},
+        "versions": read_versions() | {"anomalib": version("anomalib"), "torch": torch.__version__},
     }
     Path(config.output).parent.mkdir(parents=True, exist_ok=True)
     Path(config.output).write_text(json.dumps(found | about, indent=2))

@@ -13,7 +13,7 @@ import pytest
 
 from jobs import storage
 from jobs.detectors import aliases as module
-from jobs.detectors.aliases import KEPT_CHANGES, aliases, history, previous, set_alias
+from jobs.detectors.aliases import MAX_CHANGES, find_previous, read_aliases, read_history, set_alias
 from jobs.errors import ConflictError, RequestError
 from jobs.storage import uris
 
@@ -63,7 +63,7 @@ def test_an_alias_moves_and_the_others_stay(detectors: str) -> None:
     assert set_alias(detectors, "cap", alias="champion", detector_id=A) is None
     set_alias(detectors, "cap", alias="candidate", detector_id=B)
     assert set_alias(detectors, "cap", alias="champion", detector_id=B) == A
-    assert aliases(detectors, "cap") == {"champion": B, "candidate": B}
+    assert read_aliases(detectors, "cap") == {"champion": B, "candidate": B}
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["the first promotion ever", "a later promotion"])
@@ -77,8 +77,8 @@ def test_of_two_promotions_at_once_exactly_one_wins(
     lost = [isinstance(outcome, ConflictError) for outcome in outcomes]
     assert sorted(lost) == [False, True]
     winner = (B, C)[lost.index(False)]
-    assert aliases(anywhere, "cap") == {"champion": winner}
-    assert [change.after for change in history(anywhere, "cap")] == ([] if first else [A]) + [winner]
+    assert read_aliases(anywhere, "cap") == {"champion": winner}
+    assert [change.after for change in read_history(anywhere, "cap")] == ([] if first else [A]) + [winner]
     assert f"champion of cap was not changed, another promotion won: it is {winner}" in str(outcomes[lost.index(True)])
 
 
@@ -91,8 +91,8 @@ def test_units_of_a_fleet_that_set_their_own_aliases_at_once_all_succeed(
         for alias, to in wanted.items()
     ]
     assert _all_at_once(actions, monkeypatch) == [None] * 8
-    assert aliases(anywhere, "cap") == wanted
-    assert sorted(change.alias for change in history(anywhere, "cap")) == sorted(wanted)
+    assert read_aliases(anywhere, "cap") == wanted
+    assert sorted(change.alias for change in read_history(anywhere, "cap")) == sorted(wanted)
 
 
 def test_two_that_promote_the_same_detector_at_once_both_succeed(
@@ -100,7 +100,7 @@ def test_two_that_promote_the_same_detector_at_once_both_succeed(
 ) -> None:
     action = lambda: set_alias(detectors, "cap", alias="champion", detector_id=A)  # noqa: E731
     assert _all_at_once([action, action], monkeypatch) == [None, None]
-    assert len(history(detectors, "cap")) == 1
+    assert len(read_history(detectors, "cap")) == 1
 
 
 def test_a_writer_that_always_loses_gives_up(detectors: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,14 +120,14 @@ def test_a_promotion_that_expects_another_detector_changes_nothing(detectors: st
     with pytest.raises(ConflictError, match=f"champion of cap is {A}, not none"):
         set_alias(detectors, "cap", alias="champion", detector_id=B, expected="none")
     set_alias(detectors, "cap", alias="champion", detector_id=B, expected=A)
-    assert aliases(detectors, "cap") == {"champion": B}
+    assert read_aliases(detectors, "cap") == {"champion": B}
 
 
 def test_the_history_says_who_changed_what_when_and_why(detectors: str) -> None:
     before = datetime.now(UTC)
     set_alias(detectors, "cap", alias="champion", detector_id=A, reason="first")
     set_alias(detectors, "cap", alias="champion", detector_id=B, reason="better on new photos")
-    first, second = history(detectors, "cap")
+    first, second = read_history(detectors, "cap")
     assert (first.before, first.after, first.reason, first.action) == (None, A, "first", "promote")
     assert (second.before, second.after, second.reason) == (A, B, "better on new photos")
     assert before <= first.at <= second.at <= datetime.now(UTC)
@@ -137,22 +137,22 @@ def test_the_history_says_who_changed_what_when_and_why(detectors: str) -> None:
 def test_setting_what_is_set_already_is_no_change(detectors: str) -> None:
     set_alias(detectors, "cap", alias="champion", detector_id=A)
     assert set_alias(detectors, "cap", alias="champion", detector_id=A) == A
-    assert len(history(detectors, "cap")) == 1
+    assert len(read_history(detectors, "cap")) == 1
 
 
 def test_the_history_is_bounded_and_keeps_the_latest(detectors: str) -> None:
-    for number in range(KEPT_CHANGES + 3):
+    for number in range(MAX_CHANGES + 3):
         set_alias(detectors, "cap", alias="champion", detector_id=f"{number:016x}")
-    kept = history(detectors, "cap")
-    assert len(kept) == KEPT_CHANGES
-    assert kept[-1].after == f"{KEPT_CHANGES + 2:016x}"
+    kept = read_history(detectors, "cap")
+    assert len(kept) == MAX_CHANGES
+    assert kept[-1].after == f"{MAX_CHANGES + 2:016x}"
 
 
 def test_aliases_without_a_history_are_read_and_get_one(detectors: str) -> None:
     storage.write(uris.join(detectors, "cap", "aliases.json"), json.dumps({"champion": A}).encode())
-    assert aliases(detectors, "cap") == {"champion": A}
+    assert read_aliases(detectors, "cap") == {"champion": A}
     set_alias(detectors, "cap", alias="champion", detector_id=B)
-    assert previous(detectors, "cap", alias="champion") == (B, A)
+    assert find_previous(detectors, "cap", alias="champion") == (B, A)
 
 
 def _promote(detectors: str, *ids: str) -> None:
@@ -161,16 +161,16 @@ def _promote(detectors: str, *ids: str) -> None:
 
 
 def _roll_back(detectors: str) -> None:
-    current, before = previous(detectors, "cap", alias="champion")
+    current, before = find_previous(detectors, "cap", alias="champion")
     set_alias(detectors, "cap", alias="champion", detector_id=before, expected=current, action="rollback")
 
 
 def test_rolling_back_twice_goes_back_two_promotions(detectors: str) -> None:
     _promote(detectors, A, B, C)
     _roll_back(detectors)
-    assert aliases(detectors, "cap") == {"champion": B}
+    assert read_aliases(detectors, "cap") == {"champion": B}
     _roll_back(detectors)
-    assert aliases(detectors, "cap") == {"champion": A}
+    assert read_aliases(detectors, "cap") == {"champion": A}
     with pytest.raises(RequestError, match=f"knows no detector that champion was before {A}"):
         _roll_back(detectors)
 
@@ -179,12 +179,12 @@ def test_what_was_rolled_back_does_not_come_again(detectors: str) -> None:
     _promote(detectors, A, B)
     _roll_back(detectors)
     _promote(detectors, C)
-    assert previous(detectors, "cap", alias="champion") == (C, A)
+    assert find_previous(detectors, "cap", alias="champion") == (C, A)
 
 
 def test_a_rollback_after_promoting_an_older_detector_again_undoes_that(detectors: str) -> None:
     _promote(detectors, A, B, A)
-    assert previous(detectors, "cap", alias="champion") == (A, B)
+    assert find_previous(detectors, "cap", alias="champion") == (A, B)
 
 
 def test_a_rollback_still_works_where_the_history_was_cut_off(detectors: str) -> None:
@@ -194,13 +194,13 @@ def test_a_rollback_still_works_where_the_history_was_cut_off(detectors: str) ->
     content = json.loads(storage.read(place))
     content[".history"] = content[".history"][1:]
     storage.write(place, json.dumps(content).encode())
-    assert previous(detectors, "cap", alias="champion") == (B, A)
+    assert find_previous(detectors, "cap", alias="champion") == (B, A)
 
 
 def test_an_alias_that_is_not_set_cannot_be_rolled_back(detectors: str) -> None:
     set_alias(detectors, "cap", alias="candidate", detector_id=A)
     with pytest.raises(RequestError, match="cap has no alias 'champion' to roll back; it has candidate"):
-        previous(detectors, "cap", alias="champion")
+        find_previous(detectors, "cap", alias="champion")
 
 
 @pytest.mark.parametrize("alias", ["", ".history", "a b", "../x", "0123456789abcdef", "x" * 101, "a\n"])
@@ -224,4 +224,4 @@ def test_a_name_that_is_no_alias_is_refused(detectors: str, alias: str) -> None:
 def test_damaged_aliases_are_refused(detectors: str, content: bytes) -> None:
     storage.write(uris.join(detectors, "cap", "aliases.json"), content)
     with pytest.raises(RequestError, match=r"aliases\.json is damaged"):
-        aliases(detectors, "cap")
+        read_aliases(detectors, "cap")

@@ -49,7 +49,7 @@ def _cache(place: str, *, limit_bytes: int = 10**9, asked: str = "auto") -> tupl
         precision=asked,
         limit_bytes=limit_bytes,
         device="cpu",
-        measure=heard.measured,
+        measure=heard.add_measures,
         log=RunLog("night"),
     )
     return cache, heard

@@ -11,12 +11,12 @@ import pytest
 from jobs.detectors import lineage as module
 from jobs.detectors.lineage import (
     COMMIT_VARIABLE,
-    MOST_TRAINING_PHOTOS,
-    git_commit,
+    MAX_TRAINING_PHOTOS,
+    build_lineage,
+    hash_manifest,
+    hash_training_photos,
     is_training_photo,
-    lineage,
-    manifest_hash,
-    training_photos,
+    read_git_commit,
 )
 
 
@@ -40,31 +40,31 @@ KNOWN = _manifest(("s3://b/1.jpg", "one"), ("s3://b/2.jpg", "two"), ("s3://b/3.j
     ids=["itself", "same key", "copy", "new", "new without etag", "uri like an etag"],
 )
 def test_a_training_photo_is_known_by_its_key_and_by_its_etag(photo: tuple[str, str], expected: bool) -> None:
-    recorded = training_photos(KNOWN)
+    recorded = hash_training_photos(KNOWN)
     assert recorded is not None
     assert is_training_photo(_manifest(photo), recorded=recorded) == [expected]
 
 
 def test_more_training_photos_than_a_record_holds_are_not_recorded() -> None:
-    many = pa.table({"uri": [str(number) for number in range(MOST_TRAINING_PHOTOS + 1)]})
+    many = pa.table({"uri": [str(number) for number in range(MAX_TRAINING_PHOTOS + 1)]})
     many = many.append_column("etag", pa.array([""] * len(many)))
-    assert training_photos(many) is None
-    assert len(training_photos(many.slice(1)) or []) == pytest.approx(MOST_TRAINING_PHOTOS, rel=1e-3)
+    assert hash_training_photos(many) is None
+    assert len(hash_training_photos(many.slice(1)) or []) == pytest.approx(MAX_TRAINING_PHOTOS, rel=1e-3)
 
 
 def test_the_manifest_hash_depends_on_keys_and_bytes_but_not_on_their_order() -> None:
-    assert manifest_hash(KNOWN) == manifest_hash(KNOWN.take(pa.array([2, 0, 1])))
+    assert hash_manifest(KNOWN) == hash_manifest(KNOWN.take(pa.array([2, 0, 1])))
     changed = _manifest(("s3://b/1.jpg", "one"), ("s3://b/2.jpg", "changed"), ("s3://b/3.jpg", ""))
-    assert len({manifest_hash(KNOWN), manifest_hash(changed), manifest_hash(KNOWN.slice(1))}) == 3
+    assert len({hash_manifest(KNOWN), hash_manifest(changed), hash_manifest(KNOWN.slice(1))}) == 3
 
 
 def test_lineage_has_what_a_reader_needs_to_repeat_the_training() -> None:
     config = {"data": "s3://b", "detector": {"seed": 7}}
-    found = lineage(config, manifest_hash="ab12", parent="0" * 16)
+    found = build_lineage(config, manifest_hash="ab12", parent="0" * 16)
     assert (found["config"], found["seed"], found["manifest_hash"], found["parent"]) == (config, 7, "ab12", "0" * 16)
     assert {"ray", "torch", "python"} <= found["versions"].keys()
     assert found["created_at"].endswith("+00:00")
-    assert lineage({}, manifest_hash="ab12")["seed"] is None
+    assert build_lineage({}, manifest_hash="ab12")["seed"] is None
 
 
 def _git(folder: Path, *argv: str) -> None:
@@ -78,16 +78,16 @@ def test_the_commit_is_the_repository_s_and_says_whether_files_differ(
     monkeypatch.setattr(module, "_ROOT", tmp_path)
     monkeypatch.setenv(COMMIT_VARIABLE, "f" * 40)
     _git(tmp_path, "init")
-    assert git_commit() is None  # nothing committed yet, and the variable speaks of other code
+    assert read_git_commit() is None  # nothing committed yet, and the variable speaks of other code
     (tmp_path / "code.py").write_text("1")
     _git(tmp_path, "add", "code.py")
     _git(tmp_path, "commit", "-m", "first")
     _git(tmp_path, "tag", "-a", "v1", "-m", "a tag must not replace the hash")
-    commit = git_commit()
+    commit = read_git_commit()
     assert commit is not None
     assert len(commit) == 40
     (tmp_path / "code.py").write_text("2")
-    assert git_commit() == f"{commit}-dirty"
+    assert read_git_commit() == f"{commit}-dirty"
 
 
 @pytest.mark.parametrize(("given", "expected"), [("f" * 40, "f" * 40), ("main", None), (None, None)])
@@ -98,4 +98,4 @@ def test_without_a_repository_the_environment_names_the_commit(
     monkeypatch.delenv(COMMIT_VARIABLE, raising=False)
     if given is not None:
         monkeypatch.setenv(COMMIT_VARIABLE, given)
-    assert git_commit() == expected
+    assert read_git_commit() == expected

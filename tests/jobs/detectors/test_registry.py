@@ -41,7 +41,7 @@ def test_a_detector_comes_back_by_its_alias(detectors: str, artifact: Path) -> N
     assert found is not None
     assert (found.detector_id, found.config.variant) == (detector_id, "tiny")
     assert found.calibration == Calibration(scores=(1.0, 2.0, 3.0))
-    assert registry.categories(detectors) == ["cap"]
+    assert registry.list_categories(detectors) == ["cap"]
 
 
 def test_a_category_without_alias_resolves_to_nothing(detectors: str) -> None:
@@ -65,7 +65,7 @@ def test_nothing_is_written_or_fetched_for_a_category_that_leads_elsewhere(
         lambda: registry.put(detectors, category, folder=artifact),
         lambda: registry.set_alias(detectors, category, alias="champion", detector_id="0" * 16),
         lambda: registry.fetch(detectors, category, detector_id="0" * 16),
-        lambda: registry.registered(detectors, category, detector_id="0" * 16),
+        lambda: registry.read_detector(detectors, category, detector_id="0" * 16),
     ):
         with pytest.raises(RequestError, match="expected the name of a category"):
             use()
@@ -121,13 +121,13 @@ def test_detectors_are_listed_by_category_with_or_without_alias_if_they_are_whol
     registry.put(detectors, "damper", folder=artifact)
     storage.write(uris.join(detectors, "damper", "0" * 16, "config.json"), b"{}")
     registry.set_alias(detectors, "cap", alias="champion", detector_id=detector_id)
-    assert registry.detector_ids(detectors) == {"cap": [detector_id], "damper": [detector_id]}
+    assert registry.list_detector_ids(detectors) == {"cap": [detector_id], "damper": [detector_id]}
 
 
 def test_metrics_of_a_detector_come_back(detectors: str, tmp_path: Path) -> None:
     config = DetectorConfig.model_validate({"variant": "tiny", **TINY})
     save_artifact(tmp_path / "a", AttentDifferNet(config), calibration=None, metrics={"loss": 1.5})
     detector_id = registry.put(detectors, "cap", folder=tmp_path / "a")
-    assert registry.metrics(detectors, "cap", detector_id=detector_id)["loss"] == 1.5
+    assert registry.read_metrics(detectors, "cap", detector_id=detector_id)["loss"] == 1.5
     with pytest.raises(RequestError, match="no detector 0000000000000000 of cap is registered"):
-        registry.metrics(detectors, "cap", detector_id="0" * 16)
+        registry.read_metrics(detectors, "cap", detector_id="0" * 16)

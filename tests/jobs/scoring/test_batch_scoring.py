@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.archive.manifest import list_archive
-from jobs.cluster.datasets import in_scoring_actors
+from jobs.cluster.datasets import map_in_scoring_actors
 from jobs.cluster.telemetry import LocalTelemetry
 from jobs.config import ScoringResources
 from jobs.decoding.fetch import FetchDecode
 from jobs.detectors import registry
 from jobs.scoring.batch_scoring import BatchScorer
-from jobs.scoring.pipeline import MOST_BLOCK_PHOTOS, batch_photos, block_photos
+from jobs.scoring.pipeline import MAX_BLOCK_PHOTOS, choose_batch_photos, choose_block_photos
 from jobs.scoring.plan import ScoringPlan, plan_detectors
 from jobs.tables.schema import STAGED
 from model.artifact import save_artifact
@@ -82,7 +82,7 @@ def test_each_photo_is_scored_by_its_categorys_detector_whatever_stands_beside_i
     scorer = BatchScorer(plan=plan, cache_bytes=cache_bytes, telemetry=heard, device=device)
     # float32 sums in another order; between devices through more layers, and of bf16 with its 8 bits
     tolerance = {"fp32": 1e-5, "bf16": 1e-5} if device == "cpu" else {"fp32": 1e-3, "bf16": 0.05}
-    rows = pa.concat_tables([scorer.staged(_decoded(shuffled.slice(start, 9), plan)) for start in range(0, 25, 9)])
+    rows = pa.concat_tables([scorer.score_batch(_decoded(shuffled.slice(start, 9), plan)) for start in range(0, 25, 9)])
     assert rows.schema.equals(STAGED)
     assert rows["image_id"].to_pylist() == shuffled["image_id"].to_pylist()
     for row in rows.to_pylist():
@@ -109,7 +109,7 @@ def test_the_row_names_the_precision_that_the_machine_scored_with(
     for is_fast in (True, False):
         monkeypatch.setattr("jobs.detectors.cache.has_fast_bf16", lambda device, found=is_fast: found)
         scorer = BatchScorer(plan=plan, cache_bytes=10**9, telemetry=LocalTelemetry(), device="cpu")
-        rows = scorer.staged(_decoded(manifest, plan)).to_pylist()
+        rows = scorer.score_batch(_decoded(manifest, plan)).to_pylist()
         precisions[is_fast] = {row["category"]: row["precision"] for row in rows}
     assert precisions[True] == {"bolt": "fp32", "cap": "fp32", "disc": "fp32", "earth": "bf16", "unknown": None}
     assert precisions[False] == {"bolt": "fp32", "cap": "fp32", "disc": "fp32", "earth": "fp32", "unknown": None}
@@ -126,7 +126,7 @@ def test_a_detector_that_cannot_be_loaded_costs_the_rows_of_its_category_alone(
     (broken / "detector.safetensors").write_bytes(weights[:-4] + b"\0\0\0\0")
     try:
         scorer = BatchScorer(plan=plan, cache_bytes=10**9, telemetry=LocalTelemetry(), device="cpu")
-        rows = scorer.staged(_decoded(manifest, plan)).to_pylist()
+        rows = scorer.score_batch(_decoded(manifest, plan)).to_pylist()
     finally:
         (broken / "detector.safetensors").write_bytes(weights)
     failed = [row for row in rows if row["status"] == "failed"]
@@ -144,16 +144,16 @@ def test_scores_that_are_not_finite_are_failures(
     scorer = BatchScorer(plan=plan, cache_bytes=10**9, telemetry=LocalTelemetry(), device="cpu")
     nothing = torch.full((PHOTOS,), float("nan"), dtype=torch.float64)
     monkeypatch.setattr(AttentDifferNet, "score", lambda self, images: nothing[: len(images)])
-    rows = scorer.staged(_decoded(manifest, plan)).to_pylist()
+    rows = scorer.score_batch(_decoded(manifest, plan)).to_pylist()
     by_category = {row["category"]: (row["status"], row["error"]) for row in rows}
     assert by_category["bolt"] == ("failed", "not_finite: the detector gave no finite score")
 
 
 @given(st.integers(1, 20_000_000), st.integers(1, 300), st.integers(1, 64))
 def test_a_block_is_whole_scoring_batches_and_no_larger_than_need_be(rows: int, batch: int, actors: int) -> None:
-    photos = block_photos(rows, batch=batch, actors=actors)
+    photos = choose_block_photos(rows, batch=batch, actors=actors)
     assert photos % batch == 0
-    assert photos == batch or photos <= min(MOST_BLOCK_PHOTOS, -(-rows // (4 * actors)))
+    assert photos == batch or photos <= min(MAX_BLOCK_PHOTOS, -(-rows // (4 * actors)))
 
 
 @pytest.mark.parametrize(("rows", "views", "photos"), [(600, 1, 64), (600, 4, 16), (600, 64, 4), (10**7, 4, 64)])
@@ -163,14 +163,14 @@ def test_batches_give_first_rows_soon_in_small_runs_and_feed_the_flow_well_in_la
     plan = _plan(fleet[1])
     planned = {name: one.model_copy(update={"views": views}) for name, one in plan.by_category.items()}
     plan = plan.model_copy(update={"by_category": planned})
-    assert batch_photos(rows, plan=plan, resources=ScoringResources()) == photos
-    on_gpu = batch_photos(rows, plan=plan, resources=ScoringResources(use_gpu=True))
-    assert on_gpu == batch_photos(10**7, plan=plan, resources=ScoringResources())
+    assert choose_batch_photos(rows, plan=plan, resources=ScoringResources()) == photos
+    on_gpu = choose_batch_photos(rows, plan=plan, resources=ScoringResources(use_gpu=True))
+    assert on_gpu == choose_batch_photos(10**7, plan=plan, resources=ScoringResources())
 
 
 @pytest.mark.parametrize(("rows", "photos"), [(600, 64), (2_000, 128), (100_000, 128), (10_000_000, 1024)])
 def test_blocks_grow_with_the_run(rows: int, photos: int) -> None:
-    assert block_photos(rows, batch=64, actors=2) == photos
+    assert choose_block_photos(rows, batch=64, actors=2) == photos
 
 
 def test_an_actor_that_waits_for_photos_is_kept_with_what_it_has_loaded() -> None:
@@ -181,5 +181,5 @@ def test_an_actor_that_waits_for_photos_is_kept_with_what_it_has_loaded() -> Non
             return how
 
     decoding: Any = Asked()
-    how: Any = in_scoring_actors(decoding, BatchScorer, {}, batch_photos=4, resources=ScoringResources(actors=3))
+    how: Any = map_in_scoring_actors(decoding, BatchScorer, {}, batch_photos=4, resources=ScoringResources(actors=3))
     assert (how["compute"].min_size, how["compute"].max_size) == (3, 3)

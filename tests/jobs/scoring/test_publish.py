@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,10 @@ from jobs import storage
 from jobs.cluster.progress import Reported
 from jobs.scoring import publish
 from jobs.scoring.plan import PlannedDetector, ScoringPlan
-from jobs.scoring.reconciliation import in_table_order, reconcile
-from jobs.scoring.record import Published, error_rate, published_rows, read_record, run_record, write_record
-from jobs.scoring.staged_rows import staged_rows
+from jobs.scoring.reconciliation import reconcile, stream_in_order
+from jobs.scoring.record import Published, compute_error_rate, make_record, read_published, read_record, write_record
+from jobs.scoring.run_folder import RunFolder
+from jobs.scoring.staged_rows import assemble_staged
 from jobs.storage import uris
 from jobs.tables.schema import MANIFEST, SCHEMA_VERSION, SCORES, STAGED, Status
 from jobs.tables.scratch import Scratch
@@ -51,7 +52,7 @@ def _manifest(count: int) -> pa.Table:
 
 def _scored(manifest: pa.Table, scores: list[float]) -> pa.Table:
     count = len(manifest)
-    return staged_rows(
+    return assemble_staged(
         manifest,
         run_id="night-1",
         planned=[DETECTOR] * count,
@@ -62,20 +63,20 @@ def _scored(manifest: pa.Table, scores: list[float]) -> pa.Table:
 
 
 def _publish(staged: pa.Table, manifest: pa.Table, results: str) -> Published:
-    return publish.publish(
+    return publish.publish_rows(
         staged.to_batches(),
         manifest=manifest.to_batches,
         rows=len(manifest),
         plan=PLAN,
-        results=results,
-        run_date="2026-11-21",
+        folder=RunFolder(results, "night-1"),
+        run_date=date(2026, 11, 21),
     )
 
 
 def _reconciled(staged: pa.Table, manifest: pa.Table) -> pa.Table:
     with Scratch() as scratch:
         reconcile(scratch, staged.to_batches(), manifest=manifest.to_batches, rows=len(manifest), plan=PLAN)
-        return pa.Table.from_batches(in_table_order(scratch), schema=SCORES)
+        return pa.Table.from_batches(stream_in_order(scratch), schema=SCORES)
 
 
 @settings(max_examples=40, deadline=None)
@@ -105,7 +106,7 @@ def test_p_value_threshold_and_anomaly_agree() -> None:
 
 def test_without_enough_calibration_photos_nobody_is_called_an_anomaly_or_flawless() -> None:
     small = DETECTOR.model_copy(update={"threshold": Calibration(scores=(1.0,)).threshold(0.05)})
-    (row,) = staged_rows(
+    (row,) = assemble_staged(
         _manifest(1), run_id="r", planned=[small], statuses=[Status.SCORED], errors=[None], scores=np.array([9.0])
     ).to_pylist()
     assert (row["threshold"], row["is_anomaly"]) == (None, None)
@@ -118,7 +119,7 @@ def test_the_table_has_the_contract_and_publishing_again_overwrites(tmp_path: ob
         published = _publish(_scored(manifest, [3.0, 1.0, 5.0, 2.0, 4.0]), manifest, results)
     files = published.files
     assert files == ("scores/run_date=2026-11-21/night-1-00000.parquet",)
-    listed = [info.uri for info in storage.list_objects(uris.join(results, "scores"))]
+    listed = [info.uri for info in storage.list_objects(RunFolder(results, "night-1").table)]
     assert listed == [uris.join(results, files[0])]
     written = pq.read_table(uris.split(listed[0])[2].join(["/", ""]), partitioning=None)
     assert written.schema.equals(SCORES, check_metadata=False)
@@ -129,7 +130,7 @@ def test_the_table_has_the_contract_and_publishing_again_overwrites(tmp_path: ob
 
 def test_publishing_again_leaves_no_file_of_the_earlier_try_behind(tmp_path: object) -> None:
     results, manifest = f"file://{tmp_path}", _manifest(2)
-    folder = uris.join(results, "scores", "run_date=2026-11-21")
+    folder = RunFolder(results, "night-1").partition(date(2026, 11, 21))
     for name in ("night-1-00001.parquet", "night-10-00000.parquet", "other-00001.parquet"):
         storage.write(uris.join(folder, name), b"")
     _publish(_scored(manifest, [1.0, 2.0]), manifest, results)
@@ -148,8 +149,8 @@ def test_a_row_number_that_is_not_in_the_manifest_is_no_row(tmp_path: object) ->
 def test_rows_of_a_run_without_record_do_not_count(tmp_path: object) -> None:
     results, manifest = f"file://{tmp_path}", _manifest(2)
     published = _publish(_scored(manifest, [1.0, 2.0]), manifest, results)
-    assert len(published_rows(results, ["image_uri"])) == 0
-    record = run_record(
+    assert len(read_published(results, ["image_uri"])) == 0
+    record = make_record(
         published,
         plan=PLAN,
         config={},
@@ -158,9 +159,9 @@ def test_rows_of_a_run_without_record_do_not_count(tmp_path: object) -> None:
         timings_s={},
         reported=Reported(),
     )
-    write_record(record, results=results)
-    assert published_rows(results, ["image_uri"])["image_uri"].to_pylist() == ["s3://a/cap/1", "s3://a/cap/0"]
-    found = read_record(results, "night-1")
+    write_record(record, RunFolder(results, "night-1"))
+    assert read_published(results, ["image_uri"])["image_uri"].to_pylist() == ["s3://a/cap/1", "s3://a/cap/0"]
+    found = read_record(RunFolder(results, "night-1"))
     assert found is not None
     assert (found["counts"]["scored"], found["already_scored"], found["listed"]) == (2, 5, 7)
 
@@ -169,4 +170,4 @@ def test_rows_of_a_run_without_record_do_not_count(tmp_path: object) -> None:
     ("counts", "rate"), [({"scored": 8, "unreadable": 1, "failed": 1, "missing": 0}, 0.2), ({}, 0.0)]
 )
 def test_the_error_rate_counts_what_could_not_be_read_or_scored(counts: dict[str, int], rate: float) -> None:
-    assert error_rate(counts) == rate
+    assert compute_error_rate(counts) == rate

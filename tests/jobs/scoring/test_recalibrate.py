@@ -17,9 +17,9 @@ from jobs.cluster.telemetry import LocalTelemetry
 from jobs.config import AskedPrecision
 from jobs.decoding.fetch import FetchDecode
 from jobs.detectors import registry
-from jobs.detectors.aliases import history
+from jobs.detectors.aliases import read_history
 from jobs.detectors.config import RecalibrateConfig
-from jobs.detectors.lineage import manifest_hash, training_photos
+from jobs.detectors.lineage import hash_manifest, hash_training_photos
 from jobs.errors import ConflictError, JobError, RequestError
 from jobs.scoring import recalibration
 from jobs.scoring.plan import ScoringPlan, plan_detectors
@@ -57,7 +57,7 @@ def _place(drawn: Path, tmp_path: Path, *, calibration: Calibration | None = Non
     data = tmp_path / "data"
     shutil.copytree(drawn / "data" / "insulator" / "train", data / "insulator" / "train")
     listing = list_archive(f"file://{data}/insulator/train/good")
-    recorded = {} if trained is None else {"training_photos": training_photos(listing.slice(0, trained))}
+    recorded = {} if trained is None else {"training_photos": hash_training_photos(listing.slice(0, trained))}
     detector = AttentDifferNet(DetectorConfig.model_validate({"variant": "tiny", **TINY}))
     metrics = {"loss_by_epoch": [1.0], "lineage": {"git_commit": "c0ffee"}, **recorded}
     save_artifact(tmp_path / "artifact", detector, calibration=calibration, metrics=metrics)
@@ -94,14 +94,14 @@ def test_unseen_photos_recalibrate_and_the_weights_and_the_lineage_stay(
     assert (
         "the calibration before reports 25 of these 25 flawless photos (100.0%) at a false-alarm rate of 0.05" in said
     )
-    new = registry.aliases(place.detectors, "insulator")["candidate"]
-    assert registry.aliases(place.detectors, "insulator") == {"champion": new, "candidate": new}
-    moved = history(place.detectors, "insulator")[-1]
+    new = registry.read_aliases(place.detectors, "insulator")["candidate"]
+    assert registry.read_aliases(place.detectors, "insulator") == {"champion": new, "candidate": new}
+    moved = read_history(place.detectors, "insulator")[-1]
     assert (moved.before, moved.after, moved.reason) == (place.champion, new, "recalibrated on 25 photos")
 
     unseen = list_archive(f"file://{place.photos}").slice(TRAINED, 25)
     images = torch.stack([decode_image(storage.read(uri), size=128) for uri in unseen["uri"].to_pylist()])
-    found = registry.registered(place.detectors, "insulator", detector_id=new)
+    found = registry.read_detector(place.detectors, "insulator", detector_id=new)
     assert found.calibration is not None
     # Batches of other sizes round differently; a wrong photo or view would be off by per cents.
     torch.testing.assert_close(
@@ -114,9 +114,9 @@ def test_unseen_photos_recalibrate_and_the_weights_and_the_lineage_stay(
         before, after = (storage.read(uris.join(place.detectors, "insulator", i, name)) for i in (place.champion, new))
         assert before == after
 
-    metrics = registry.metrics(place.detectors, "insulator", detector_id=new)
+    metrics = registry.read_metrics(place.detectors, "insulator", detector_id=new)
     assert metrics["lineage"]["parent"] == place.champion
-    assert metrics["lineage"]["manifest_hash"] == manifest_hash(unseen)
+    assert metrics["lineage"]["manifest_hash"] == hash_manifest(unseen)
     assert metrics["training_lineage"] == {"git_commit": "c0ffee"}
     assert (metrics["photos"], metrics["loss_by_epoch"]) == ({"calibration": 25}, [1.0])
     card = storage.read(uris.join(place.detectors, "insulator", new, "card.md")).decode()
@@ -128,14 +128,14 @@ def test_the_same_photos_again_register_nothing(
 ) -> None:
     place = _place(drawn, tmp_path, trained=TRAINED)
     assert recalibrate.main(place.argv("--promote")) == 0
-    new = registry.aliases(place.detectors, "insulator")["champion"]
-    metrics = registry.metrics(place.detectors, "insulator", detector_id=new)
+    new = registry.read_aliases(place.detectors, "insulator")["champion"]
+    metrics = registry.read_metrics(place.detectors, "insulator", detector_id=new)
     assert (metrics["lineage"]["parent"], metrics["photos"]) == (place.champion, {"calibration": 60 - TRAINED})
 
     capsys.readouterr()
     assert recalibrate.main(place.argv("--promote")) == 0
     assert f"{new} has this very calibration already: nothing was registered" in capsys.readouterr().out
-    assert registry.metrics(place.detectors, "insulator", detector_id=new) == metrics
+    assert registry.read_metrics(place.detectors, "insulator", detector_id=new) == metrics
 
 
 def test_an_alias_that_was_moved_while_photos_were_scored_stays_where_it_is(
@@ -151,8 +151,8 @@ def test_an_alias_that_was_moved_while_photos_were_scored_stays_where_it_is(
     monkeypatch.setattr(registry, "put", put_late)
     with pytest.raises(ConflictError, match=f"champion of insulator is {'0' * 16}, not {place.champion}"):
         recalibrate.main(place.argv("--promote"))
-    assert registry.aliases(place.detectors, "insulator") == {"champion": "0" * 16}
-    assert len(registry.detector_ids(place.detectors)["insulator"]) == 2
+    assert registry.read_aliases(place.detectors, "insulator") == {"champion": "0" * 16}
+    assert len(registry.list_detector_ids(place.detectors)["insulator"]) == 2
 
 
 def test_a_detector_without_calibration_gets_one_and_no_alias_moves_unasked(
@@ -166,11 +166,11 @@ def test_a_detector_without_calibration_gets_one_and_no_alias_moves_unasked(
     assert recalibrate.main(place.argv("--folder", "new/2026-11", "--assume-unseen")) == 0
     said = capsys.readouterr().out
     assert "warning: 4 held-out photos cannot support a false-alarm rate of 0.05: 19 are needed" in said
-    (new,) = set(registry.detector_ids(place.detectors)["insulator"]) - {place.champion}
-    found = registry.registered(place.detectors, "insulator", detector_id=new)
+    (new,) = set(registry.list_detector_ids(place.detectors)["insulator"]) - {place.champion}
+    found = registry.read_detector(place.detectors, "insulator", detector_id=new)
     assert found.calibration is not None
     assert len(found.calibration.scores) == 4
-    assert registry.aliases(place.detectors, "insulator") == {"champion": place.champion}
+    assert registry.read_aliases(place.detectors, "insulator") == {"champion": place.champion}
 
 
 def test_photos_that_the_detector_was_trained_on_do_not_calibrate_it(drawn: Path, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_photos_none_of_which_can_be_read_end_the_job(
     with pytest.raises(JobError, match="needed at least 1 readable flawless photo, got 0 of 1"):
         recalibrate.main(place.argv("--folder", "bad"))
     assert "bad/a\\u202eb.jpg: not_an_image" in capsys.readouterr().out
-    assert registry.detector_ids(place.detectors) == {"insulator": [place.champion]}
+    assert registry.list_detector_ids(place.detectors) == {"insulator": [place.champion]}
 
 
 @pytest.mark.parametrize(
@@ -222,9 +222,9 @@ def test_a_detector_calibrated_with_bf16_keeps_its_weights_and_scores_fast_from_
 ) -> None:
     place = _place(drawn, tmp_path, trained=TRAINED)
     assert recalibrate.main(place.argv("--precision", "bf16", "--scoring.precision", "bf16", "--promote")) == 0
-    new = registry.aliases(place.detectors, "insulator")["champion"]
-    found = registry.registered(place.detectors, "insulator", detector_id=new)
-    before = registry.registered(place.detectors, "insulator", detector_id=place.champion)
+    new = registry.read_aliases(place.detectors, "insulator")["champion"]
+    found = registry.read_detector(place.detectors, "insulator", detector_id=new)
+    before = registry.read_detector(place.detectors, "insulator", detector_id=place.champion)
     assert found.config == before.config.model_copy(update={"precision": "bf16"})
     weights = [
         storage.read(uris.join(place.detectors, "insulator", i, "detector.safetensors")) for i in (place.champion, new)

@@ -18,6 +18,7 @@ from jobs.cluster.progress import Tally
 from jobs.cluster.run_log import JsonLines, RunLog
 from jobs.cluster.telemetry import MEASURES, LocalTelemetry
 from jobs.scoring.record import RunTally, read_record
+from jobs.scoring.run_folder import RunFolder
 from jobs.tables.schema import SCORES, Status
 
 _ROWS = st.lists(
@@ -56,7 +57,7 @@ def test_measures_are_summed_and_unknown_to_no_counter() -> None:
     tally, local = Tally(), LocalTelemetry()
     for values in ({"fetched_bytes": 3.0}, {"fetched_bytes": 4.0, "decode_s": 0.5}):
         tally.measure(values)
-        local.measured(values)
+        local.add_measures(values)
     assert tally.read().measures == local.measures == {"fetched_bytes": 7, "decode_s": 0.5}
     assert set(local.measures) <= set(MEASURES)
 
@@ -111,8 +112,8 @@ def test_a_record_tells_of_a_run_what_a_report_needs(cluster: str, detectors: st
 
     request = {"archive": str(drawn / "archive"), "detectors": detectors, "results": str(tmp_path), "run_id": "r"}
     config = ScoreConfig.model_validate({**request, "max_error_rate": 1.0, "scoring": {"actors": 1}})
-    assert scoring.run(config) == 0
-    record = read_record(f"file://{tmp_path}", "r")
+    assert scoring.score_archive(config) == 0
+    record = read_record(RunFolder(f"file://{tmp_path}", "r"))
     assert record is not None
     assert record["by_category"] == {"insulator": {"scored": 36, "unreadable": 5, "anomalies": record["anomalies"]}}
     assert sum(record["errors"].values()) == 5

@@ -28,7 +28,8 @@ from jobs.scoring import preparation, publish
 from jobs.scoring import run as scoring
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors
-from jobs.scoring.record import published_rows, read_record
+from jobs.scoring.record import read_published, read_record
+from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.stage import ScoreImages
 from jobs.storage import uris
 from jobs.tables.schema import SCORES
@@ -49,7 +50,7 @@ def _config(archive: str, detectors: str, results: str, run_id: str, **more: obj
 
 
 def _rows(results: str) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = published_rows(results, SCORES.names).to_pylist()
+    rows: list[dict[str, object]] = read_published(results, SCORES.names).to_pylist()
     return rows
 
 
@@ -78,7 +79,7 @@ def published(s3_environment: str | None, drawn: Path, detectors: str) -> Publis
     config = _config(f"{bucket}/archive", detectors, f"{bucket}/results", "night-1")
     said = io.StringIO()
     with redirect_stdout(said):
-        exit_code = scoring.run(config)
+        exit_code = scoring.score_archive(config)
     return Published(bucket, config, exit_code, said.getvalue())
 
 
@@ -104,11 +105,11 @@ def test_a_run_gives_one_row_per_object_and_a_summary(published: Published) -> N
 
 
 def test_the_record_says_what_ran(published: Published, detectors: str) -> None:
-    record = read_record(f"{published.bucket}/results", "night-1")
+    record = read_record(RunFolder(f"{published.bucket}/results", "night-1"))
     assert record is not None
     assert record["counts"] == {"scored": 36, "unreadable": 5, "missing": 0, "no_detector": 0, "failed": 0}
     assert record["config"]["false_alarm_rate"] == 0.05
-    champion = registry.aliases(detectors, "insulator")["champion"]
+    champion = registry.read_aliases(detectors, "insulator")["champion"]
     assert record["detectors"] == {"insulator": champion}
     assert {"ray", "torch", "python"} <= record["versions"].keys()
     assert {"listing", "scoring", "publishing", "to_first_batch"} <= record["timings_s"].keys()
@@ -117,18 +118,18 @@ def test_the_record_says_what_ran(published: Published, detectors: str) -> None:
 
 def test_the_same_run_id_again_rewrites_nothing(published: Published) -> None:
     before = list(storage.list_objects(published.config.results))
-    assert scoring.run(published.config) == 0
+    assert scoring.score_archive(published.config) == 0
     assert list(storage.list_objects(published.config.results)) == before
 
 
 def test_more_unreadable_rows_than_allowed_exit_3(published: Published) -> None:
-    assert scoring.run(published.config.model_copy(update={"max_error_rate": 5 / 41})) == 0
-    assert scoring.run(published.config.model_copy(update={"max_error_rate": 4 / 41})) == 3
+    assert scoring.score_archive(published.config.model_copy(update={"max_error_rate": 5 / 41})) == 0
+    assert scoring.score_archive(published.config.model_copy(update={"max_error_rate": 4 / 41})) == 3
 
 
 def test_a_run_id_belongs_to_one_request(published: Published) -> None:
     with pytest.raises(RequestError, match=r"false_alarm_rate was 0\.05 and is now 0\.2"):
-        scoring.run(published.config.model_copy(update={"false_alarm_rate": 0.2}))
+        scoring.score_archive(published.config.model_copy(update={"false_alarm_rate": 0.2}))
 
 
 def test_the_table_answers_sql_from_the_object_store_s_copy(published: Published, tmp_path: Path) -> None:
@@ -137,15 +138,15 @@ def test_the_table_answers_sql_from_the_object_store_s_copy(published: Published
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(storage.read(info.uri))
     query = f"SELECT count(*), count(score), min(run_date)::VARCHAR FROM read_parquet('{tmp_path}/scores/**/*.parquet')"
-    record = read_record(published.config.results, "night-1")
+    record = read_record(RunFolder(published.config.results, "night-1"))
     assert record is not None
     assert duckdb.sql(query + " WHERE run_id = 'night-1'").fetchall() == [(41, 36, record["started_at"][:10])]
 
 
 def test_a_later_run_scores_only_what_is_new_or_changed(published: Published, drawn: Path) -> None:
     results, config = published.config.results, published.config
-    scoring.run(config.model_copy(update={"run_id": "night-2"}))
-    record = read_record(results, "night-2")
+    scoring.score_archive(config.model_copy(update={"run_id": "night-2"}))
+    record = read_record(RunFolder(results, "night-2"))
     assert record is not None
     assert (sum(record["counts"].values()), record["already_scored"], record["files"]) == (0, 41, [])
     first, second, *_ = sorted((drawn / "data" / "insulator" / "test" / "rust").glob("*.jpg"))
@@ -153,7 +154,7 @@ def test_a_later_run_scores_only_what_is_new_or_changed(published: Published, dr
     changed = str(next(row["image_uri"] for row in _rows(results) if row["status"] == "scored"))
     storage.write(new, first.read_bytes() + b"new")
     storage.write(changed, second.read_bytes() + b"changed")
-    scoring.run(config.model_copy(update={"run_id": "night-3"}))
+    scoring.score_archive(config.model_copy(update={"run_id": "night-3"}))
     assert {row["image_uri"] for row in _rows(results) if row["run_id"] == "night-3"} == {new, changed}
     assert Counter(row["image_uri"] for row in _rows(results))[changed] == 2
 
@@ -166,7 +167,7 @@ def test_a_list_without_entity_tags_is_scored_once_and_again_when_a_photo_s_size
     request = tmp_path / "list.csv"
     config = _config(f"file://{request}", detectors, results, "night-1", key_pattern="[^/]+/(?P<category>[^/]+)/")
     request.write_text("uri\n" + "\n".join([*known, *known, f"{archive}/insulator/gone.jpg"]))
-    scoring.run(config)
+    scoring.score_archive(config)
     rows = {row["image_uri"]: row for row in _rows(results)}
     assert {uri: row["image_etag"] for uri, row in rows.items() if row["status"] == "scored"} == known
     assert {rows[info.uri]["image_bytes"] for info in found} == {info.size_bytes for info in found}
@@ -175,7 +176,7 @@ def test_a_list_without_entity_tags_is_scored_once_and_again_when_a_photo_s_size
     first, *others = found
     sizes = {first.uri: first.size_bytes + 1} | {info.uri: info.size_bytes for info in others}
     request.write_text("uri,size_bytes\n" + "\n".join(f"{uri},{size}" for uri, size in sizes.items()))
-    scoring.run(config.model_copy(update={"run_id": "night-2"}))
+    scoring.score_archive(config.model_copy(update={"run_id": "night-2"}))
     assert [row["image_uri"] for row in _rows(results) if row["run_id"] == "night-2"] == [first.uri]
 
 
@@ -186,11 +187,13 @@ def test_thousands_of_objects_come_through_the_null_pipeline_in_few_files(
     synthetic_fleet.register_null_detectors(f"file://{tmp_path}/detectors")
     synthetic_fleet.write_list(tmp_path / "archive.parquet", 5000)
     synthetic_fleet.publish_earlier_run(results, 5000, settled=1000)
-    monkeypatch.setattr(scoring, "staged_file_rows", lambda rows: rows // 4)
+    monkeypatch.setattr(scoring, "choose_file_rows", lambda rows: rows // 4)
     staged: list[list[str]] = []
-    monkeypatch.setattr(storage, "delete_tree", lambda uri: staged.append(publish.staged_files(results, "night-1")))
+    monkeypatch.setattr(
+        storage, "delete_tree", lambda uri: staged.append(publish.list_staged_files(RunFolder(results, "night-1")))
+    )
     config = _config(f"file://{tmp_path}/archive.parquet", f"file://{tmp_path}/detectors", results, "night-1")
-    assert scoring.run(config, pipeline=null_scored) == 0
+    assert scoring.score_archive(config, pipeline=null_scored) == 0
     rows = [row for row in _rows(results) if row["run_id"] == "night-1"]
     assert len({row["image_uri"] for row in rows}) == len(rows) == 4000
     assert {row["status"] for row in rows} == {"scored"}
@@ -201,11 +204,11 @@ def test_objects_that_cannot_be_scored_say_why(archive: str, detectors: str, buc
     storage.write(f"{archive}/vibration_damper/x.jpg", b"never read")
     storage.write(f"{archive}/loose.jpg", b"never read")
     config = _config(archive, detectors, f"{bucket}/results", "night-1")
-    preparation.prepared(config)
+    preparation.prepare_run(config, RunFolder(config.results, config.run_id))
     deleted, replaced, _ = [info.uri for info in storage.list_objects(f"{archive}/insulator")]
     _delete(deleted)
     storage.write(replaced, b"other bytes")
-    scoring.run(config)
+    scoring.score_archive(config)
     found = {row["image_uri"]: (row["status"], row["error"]) for row in _rows(f"{bucket}/results") if row["error"]}
     assert found == {
         f"{archive}/vibration_damper/x.jpg": ("no_detector", "no_detector: no detector for this category"),
@@ -225,11 +228,11 @@ def _delete(uri: str) -> None:
 def test_an_archive_without_any_known_category_is_refused(detectors: str, bucket: str) -> None:
     storage.write(f"{bucket}/archive/damper/x.jpg", b"x")
     with pytest.raises(RequestError, match="no category of the archive"):
-        scoring.run(_config(f"{bucket}/archive", detectors, f"{bucket}/results", "night-1"))
+        scoring.score_archive(_config(f"{bucket}/archive", detectors, f"{bucket}/results", "night-1"))
 
 
 def test_a_detector_without_calibration_is_refused(archive: str, detectors: str, bucket: str, tmp_path: Path) -> None:
-    detector_id = registry.aliases(detectors, "insulator")["champion"]
+    detector_id = registry.read_aliases(detectors, "insulator")["champion"]
     folder = tmp_path / "copy"
     registry.download(detectors, "insulator", detector_id=detector_id, folder=folder)
     (folder / "calibration.json").write_text("null")
@@ -238,11 +241,11 @@ def test_a_detector_without_calibration_is_refused(archive: str, detectors: str,
         other, "insulator", alias="champion", detector_id=registry.put(other, "insulator", folder=folder)
     )
     with pytest.raises(RequestError, match="has no calibration"):
-        scoring.run(_config(archive, other, f"{bucket}/results", "night-1"))
+        scoring.score_archive(_config(archive, other, f"{bucket}/results", "night-1"))
 
 
 def test_scores_do_not_depend_on_how_photos_are_batched(drawn: Path, detectors: str) -> None:
-    listing = list_archive(uris.normalise(str(drawn / "archive")))
+    listing = list_archive(uris.normalize(str(drawn / "archive")))
     plan = ScoringPlan(
         run_id="r",
         detectors=detectors,
@@ -269,7 +272,7 @@ def _numbers(rows: pa.Table) -> np.ndarray:
 def test_each_missing_bucket_is_a_wrong_request(field: str, archive: str, detectors: str, tmp_path: Path) -> None:
     places = {"archive": archive, "detectors": detectors, "results": str(tmp_path)} | {field: "s3://no-such-bucket/x"}
     with pytest.raises(MissingBucketError, match="bucket of s3://no-such-bucket/x"):
-        scoring.run(_config(**places, run_id="x"))
+        scoring.score_archive(_config(**places, run_id="x"))
 
 
 def test_a_missing_bucket_exits_2_with_one_line_before_any_cluster_work(bucket: str, tmp_path: Path) -> None:
@@ -329,10 +332,10 @@ def test_bad_objects_of_every_kind_among_real_photos(
         expected[f"{bucket}/archive/insulator/{deed}.jpg"] = ("failed", code)
     more = {"max_error_rate": 0.01, "scoring": {"actors": 2}}
     config = _config(f"{bucket}/archive", f"{bucket}/detectors", f"{bucket}/results", "night-1", **more)
-    preparation.prepared(config)
+    preparation.prepare_run(config, RunFolder(config.results, config.run_id))
     _delete(deleted)
 
-    assert scoring.run(config) == 3
+    assert scoring.score_archive(config) == 3
     rows = _rows(f"{bucket}/results")
     assert len(rows) == len(expected)
     found = {

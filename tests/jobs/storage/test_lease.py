@@ -211,9 +211,9 @@ def test_a_verb_that_is_stopped_exits_1_with_one_line_and_gives_its_lease_back(
 ) -> None:
     uri = f"file://{tmp_path}/lease.json"
     script = (
-        "from jobs.cli import run_verb; from jobs.storage.lease import held; import time\n"
+        "from jobs.cli import run_command; from jobs.storage.lease import held; import time\n"
         f"def main(argv):\n    with held({uri!r}): print('held', flush=True); time.sleep(600)\n"
-        "run_verb(main)"
+        "run_command(main)"
     )
     verb = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT

@@ -164,9 +164,9 @@ def deny_reading(bucket: str, key: str) -> None:
 @pytest.mark.parametrize("uri", ["ftp://x/y", "s3://", "http://x/y"])
 def test_a_uri_of_another_kind_is_refused(uri: str) -> None:
     with pytest.raises(RequestError, match="expected a"):
-        uris.normalise(uri)
+        uris.normalize(uri)
 
 
 def test_keys_are_never_decoded_or_encoded() -> None:
     assert uris.split("s3://bucket/a%20b/c#d?e") == ("s3", "bucket", "a%20b/c#d?e")
-    assert uris.normalise("s3://bucket/a b/") == "s3://bucket/a b"
+    assert uris.normalize("s3://bucket/a b/") == "s3://bucket/a b"

@@ -34,7 +34,7 @@ class _Silent(Report):
     def __init__(self) -> None:
         pass
 
-    def reached(self, kind: str, count: int, note: str = "") -> None:
+    def reach(self, kind: str, count: int, note: str = "") -> None:
         """Drops it."""
 
 
@@ -72,8 +72,8 @@ def test_a_fleet_trains_what_can_be_trained_names_what_cannot_and_the_rerun_trai
     assert rows[0]["reason"] == "needed at least 2 readable flawless photos of cap, got 0 of 3"
     trained = {f"differnet.seed{row['seed']}": row["detector_id"] for row in rows[2:]}
     best = min(rows[2:], key=lambda row: row["validation_loss"])["detector_id"]
-    assert registry.aliases(config.detectors, "insulator") == trained | {"champion": best}
-    assert registry.aliases(config.detectors, "cap") == {}
+    assert registry.read_aliases(config.detectors, "insulator") == trained | {"champion": best}
+    assert registry.read_aliases(config.detectors, "cap") == {}
     assert list((tmp_path / "registry" / ".train").iterdir()) == []
 
     shutil.rmtree(tmp_path / "data" / "cap")

@@ -42,7 +42,7 @@ def test_training_registers_a_calibrated_champion_with_its_lineage(detectors: st
     assert found.config.variant == "attentdiffernet_se"
     assert found.calibration is not None
     assert len(found.calibration.scores) == 12  # a fifth of 60
-    metrics = registry.metrics(detectors, "insulator", detector_id=found.detector_id)
+    metrics = registry.read_metrics(detectors, "insulator", detector_id=found.detector_id)
     assert metrics["photos"] == {"train": 48, "validation": 0, "calibration": 12}
     assert len(metrics["lineage"]["manifest_hash"]) == 64
     assert len(metrics["training_photos"]) == 48 * 2  # names and etags
@@ -54,7 +54,7 @@ def test_what_ray_train_trains_is_what_plain_torch_trains(drawn: Path, detectors
     detector_id, _, history = plainly_trained(_config(drawn, tmp_path), tmp_path / "artifact")
     found = _champion(detectors).detector_id
     assert found == detector_id
-    losses = registry.metrics(detectors, "insulator", detector_id=found)["loss_by_epoch"]
+    losses = registry.read_metrics(detectors, "insulator", detector_id=found)["loss_by_epoch"]
     assert losses == [epoch.loss for epoch in history if epoch.epoch > 0]
     assert len(losses) == 20
 
@@ -71,7 +71,7 @@ def test_two_workers_train_what_one_worker_trains(cluster: str, drawn: Path, tmp
     # eps of 1e-4 moves a weight by 1e-3 of a step of 1e-3, three times: 3e-6, where a wrong gradient moves it by 3e-3.
     for name, weight in one.flow.state_dict().items():
         torch.testing.assert_close(two[name], weight, rtol=0, atol=3e-6)
-    metrics = registry.metrics(f"file://{tmp_path}", "insulator", detector_id=found.detector_id)
+    metrics = registry.read_metrics(f"file://{tmp_path}", "insulator", detector_id=found.detector_id)
     plain = [epoch.validation_loss for epoch in history if epoch.epoch > 0]
     assert metrics["validation_loss_by_epoch"] == pytest.approx(plain, rel=1e-5)
     assert metrics["photos"] == {"train": 42, "validation": 6, "calibration": 12}

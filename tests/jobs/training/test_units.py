@@ -106,10 +106,10 @@ def test_a_unit_is_trained_already_if_its_alias_leads_to_the_same_training(
 ) -> None:
     unit = _only(_config(drawn, tmp_path))
     assert trained_already(unit) is None
-    monkeypatch.setattr(registry, "aliases", lambda detectors, category: {"attentdiffernet_se.seed0": "a" * 16})
+    monkeypatch.setattr(registry, "read_aliases", lambda detectors, category: {"attentdiffernet_se.seed0": "a" * 16})
     assert trained_already(unit) is None  # the alias outlived its detector
     for key, expected in ((unit.key, "a" * 16), ("another training", None)):
-        monkeypatch.setattr(registry, "metrics", lambda *_, detector_id, key=key: {"training_key": key})
+        monkeypatch.setattr(registry, "read_metrics", lambda *_, detector_id, key=key: {"training_key": key})
         assert (trained_already(unit) or (None,))[0] == expected
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from jobs import registry as registry_command
 from jobs import storage
 from jobs.detectors import registry
-from jobs.detectors.aliases import aliases, history, set_alias
+from jobs.detectors.aliases import read_aliases, read_history, set_alias
 from jobs.errors import ConflictError, RequestError
+from jobs.registry import main
 from jobs.storage import uris
 from model.artifact.files import ARTIFACT_FILES
 from model.config import DetectorConfig
@@ -64,7 +64,7 @@ def detectors(tmp_path: Path) -> str:
 
 def _json(capsys: pytest.CaptureFixture[str], *argv: str) -> Any:
     capsys.readouterr()
-    assert registry_command.main([*argv, "--format", "json"]) == 0
+    assert main([*argv, "--format", "json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -79,7 +79,7 @@ def test_list_shows_every_detector_with_its_seed_loss_calibration_and_aliases(
     assert [rows[first][name] for name in ("variant", "seed", "epochs", "loss")] == ["tiny", 0, 3, 1.5]
     assert (rows[first]["calibration_photos"], rows[first]["smallest_rate"]) == (19, 0.05)
     assert (rows[second]["seed"], rows[second]["aliases"], rows[second]["smallest_rate"]) == (1, [], None)
-    assert registry_command.main(["list", "--detectors", detectors]) == 0
+    assert main(["list", "--detectors", detectors]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["category", "detector_id", "variant"]
     assert any(line.endswith("champion, tiny.seed0") and first in line for line in lines)
@@ -102,13 +102,13 @@ def test_list_shows_the_figures_of_the_epoch_that_was_kept(detectors: str, capsy
 def test_list_of_a_category_that_is_not_there_says_which_are(detectors: str) -> None:
     _registered(detectors)
     with pytest.raises(RequestError, match="no detector of damper; it has cap"):
-        registry_command.main(["list", "--detectors", detectors, "--categories", "damper"])
+        main(["list", "--detectors", detectors, "--categories", "damper"])
 
 
 def test_show_prints_promises_lineage_and_aliases(detectors: str, capsys: pytest.CaptureFixture[str]) -> None:
     detector_id = _registered(detectors)
     set_alias(detectors, "cap", alias="champion", detector_id=detector_id)
-    assert registry_command.main(["show", "--detectors", detectors, "--category", "cap"]) == 0
+    assert main(["show", "--detectors", detectors, "--category", "cap"]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"cap, aliases: champion\n# Detector {detector_id}: tiny\n")
     assert "| 5.0% | 18 |" in said
@@ -129,14 +129,14 @@ def test_compare_shows_only_what_differs(detectors: str, capsys: pytest.CaptureF
     assert differing["metrics.loss_by_epoch"] == ["[3.0, 2.0, 1.5]", "[0.25]"]
     assert differing["metrics.auroc"] == [None, 0.5]
     assert {"config.variant", "calibration.photos", "metrics.lineage.git_commit"}.isdisjoint(differing)
-    assert registry_command.main(argv) == 0
+    assert main(argv) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["config.seed", "0", "7"] in rows
 
 
 def test_one_detector_cannot_be_compared(detectors: str) -> None:
     with pytest.raises(RequestError, match="--names"):
-        registry_command.main(["compare", "--detectors", detectors, "--category", "cap", "--names", "champion"])
+        main(["compare", "--detectors", detectors, "--category", "cap", "--names", "champion"])
 
 
 def test_promote_and_rollback_move_the_alias_and_leave_a_history(
@@ -144,19 +144,19 @@ def test_promote_and_rollback_move_the_alias_and_leave_a_history(
 ) -> None:
     first, second = _registered(detectors), _registered(detectors, seed=1)
     where = ["--detectors", detectors, "--category", "cap"]
-    assert registry_command.main(["promote", *where, "--name", first]) == 0
+    assert main(["promote", *where, "--name", first]) == 0
     set_alias(detectors, "cap", alias="tiny.seed1", detector_id=second)
-    assert registry_command.main(["promote", *where, "--name", "tiny.seed1", "--reason", "new photos"]) == 0
+    assert main(["promote", *where, "--name", "tiny.seed1", "--reason", "new photos"]) == 0
     assert f"champion of cap: {first} -> {second}" in capsys.readouterr().out
-    assert registry_command.main(["rollback", *where, "--reason", "too many alarms"]) == 0
-    assert aliases(detectors, "cap")["champion"] == first
+    assert main(["rollback", *where, "--reason", "too many alarms"]) == 0
+    assert read_aliases(detectors, "cap")["champion"] == first
     changes = _json(capsys, "history", *where, "--alias", "champion")
     assert [(line["from"], line["to"], line["action"], line["reason"]) for line in changes] == [
         (None, first, "promote", ""),
         (first, second, "promote", "new photos"),
         (second, first, "rollback", "too many alarms"),
     ]
-    assert registry_command.main(["history", *where]) == 0
+    assert main(["history", *where]) == 0
     assert "too many alarms" in capsys.readouterr().out.splitlines()[-1]
 
 
@@ -171,8 +171,8 @@ def test_promote_refuses_what_is_not_there_not_whole_or_not_calibrated(detectors
         ("candidate", "cap has no alias 'candidate'"),
     ]:
         with pytest.raises(RequestError, match=said):
-            registry_command.main(["promote", *where, "--name", name])
-    assert aliases(detectors, "cap") == {}
+            main(["promote", *where, "--name", name])
+    assert read_aliases(detectors, "cap") == {}
 
 
 def test_a_rollback_to_a_detector_that_is_gone_is_refused(detectors: str) -> None:
@@ -180,8 +180,8 @@ def test_a_rollback_to_a_detector_that_is_gone_is_refused(detectors: str) -> Non
     set_alias(detectors, "cap", alias="champion", detector_id="0" * 16)
     set_alias(detectors, "cap", alias="champion", detector_id=second)
     with pytest.raises(RequestError, match="no detector 0000000000000000 of cap is registered"):
-        registry_command.main(["rollback", "--detectors", detectors, "--category", "cap"])
-    assert aliases(detectors, "cap") == {"champion": second}
+        main(["rollback", "--detectors", detectors, "--category", "cap"])
+    assert read_aliases(detectors, "cap") == {"champion": second}
 
 
 def test_promote_if_current_loses_against_another_promotion(detectors: str) -> None:
@@ -190,15 +190,15 @@ def test_promote_if_current_loses_against_another_promotion(detectors: str) -> N
     set_alias(detectors, "cap", alias="champion", detector_id=first)
     for expected in ("none", "0" * 16):
         with pytest.raises(ConflictError, match=f"champion of cap is {first}, not {expected}"):
-            registry_command.main(["promote", *where, expected])
-    assert registry_command.main(["promote", *where, first]) == 0
-    assert len(history(detectors, "cap")) == 2
+            main(["promote", *where, expected])
+    assert main(["promote", *where, first]) == 0
+    assert len(read_history(detectors, "cap")) == 2
 
 
 @pytest.mark.parametrize("category", ["..", "../cap", ".train", "a/b", ""])
 def test_a_category_that_leads_elsewhere_is_refused(detectors: str, category: str) -> None:
     with pytest.raises(RequestError, match="--category"):
-        registry_command.main(["show", "--detectors", detectors, "--category", category])
+        main(["show", "--detectors", detectors, "--category", category])
 
 
 def test_names_from_storage_cannot_command_the_terminal(detectors: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,10 +207,10 @@ def test_names_from_storage_cannot_command_the_terminal(detectors: str, capsys: 
     place = uris.join(detectors, "cap", "aliases.json")
     storage.write(place, json.dumps({f"x{hostile}": detector_id}).encode())
     where = ["--detectors", detectors, "--category", "cap"]
-    assert registry_command.main(["list", "--detectors", detectors]) == 0
-    assert registry_command.main(["show", *where, "--name", detector_id]) == 0
+    assert main(["list", "--detectors", detectors]) == 0
+    assert main(["show", *where, "--name", detector_id]) == 0
     with pytest.raises(RequestError) as refusal:
-        registry_command.main(["show", *where])
+        main(["show", *where])
     said = capsys.readouterr().out + str(refusal.value)
     assert "\\x1b[2J\\u202e" in said
     assert "\x1b" not in said

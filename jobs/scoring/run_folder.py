@@ -1,0 +1,78 @@
+"""Where one scoring run keeps its files below the results: the only place that knows these names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from jobs.storage import uris
+
+RECORDS = "runs"
+"""Folder of the run records, below the results."""
+TABLE = "scores"
+"""Folder of the result table, below the results."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """URIs of what one run writes: staging while it works, then files of the table, and last its record.
+
+    Attributes:
+        results: base URI of the results.
+        run_id: name of the run.
+    """
+
+    results: str
+    run_id: str
+
+    @property
+    def staging(self) -> str:
+        """Folder of everything that goes once the run is published."""
+        return uris.join(self.results, "staging", self.run_id)
+
+    @property
+    def lease(self) -> str:
+        """File that keeps a second process from working on the same run."""
+        return uris.join(self.staging, "lease.json")
+
+    @property
+    def plan(self) -> str:
+        """File that a rerun continues from; it is written after the manifest is complete."""
+        return uris.join(self.staging, "plan.json")
+
+    @property
+    def manifest(self) -> str:
+        """Folder of the photos to score, in parts."""
+        return uris.join(self.staging, "manifest")
+
+    @property
+    def rows(self) -> str:
+        """Folder of the STAGED rows that the pipeline writes."""
+        return uris.join(self.staging, "rows")
+
+    @property
+    def checkpoint(self) -> str:
+        """Folder where Ray Data notes which rows are done."""
+        return uris.join(self.staging, "checkpoint")
+
+    @property
+    def record(self) -> str:
+        """The run record: a run without it is not published."""
+        return uris.join(self.results, RECORDS, f"{self.run_id}.json")
+
+    @property
+    def table(self) -> str:
+        """The result table, which all runs share."""
+        return uris.join(self.results, TABLE)
+
+    def manifest_part(self, number: int) -> str:
+        """Returns the file of one part of the manifest."""
+        return uris.join(self.manifest, f"part-{number:05d}.parquet")
+
+    def partition(self, run_date: date) -> str:
+        """Returns the folder of the table that holds the runs of one day."""
+        return uris.join(self.table, f"run_date={run_date.isoformat()}")
+
+    def table_file(self, run_date: date, number: int) -> str:
+        """Returns one of the run's files in the table; the name is the same at every try, so a retry overwrites."""
+        return uris.join(self.partition(run_date), f"{self.run_id}-{number:05d}.parquet")
