@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from jobs.benchmarks.differnet import differnet_optimiser, train_step_as_differnet
+from jobs.benchmarks.differnet import differnet_optimizer, train_step_as_differnet
 from jobs.cli import parse_config, run_command
 from jobs.config import JobConfig
 from jobs.detectors.lineage import read_versions
@@ -102,7 +102,7 @@ def _detector(config: TrainingBenchmarkConfig, changes: dict[str, object]) -> At
 def _differnet(config: TrainingBenchmarkConfig, photos: Sequence[bytes], *, conv_gradients: bool) -> float:
     detector = _detector(config, {})
     detector.backbone.layers.requires_grad_(conv_gradients)
-    adam = differnet_optimiser(detector)
+    adam = differnet_optimizer(detector)
     began = time.process_time()
     train_step_as_differnet(detector, adam, photos, conv_gradients=conv_gradients)
     return (time.process_time() - began) / (len(photos) * detector.config.train_views)
@@ -119,8 +119,8 @@ def _ours(config: TrainingBenchmarkConfig, photos: Sequence[bytes], changes: dic
 
     began_s = time.process_time()
     images = torch.stack([decode_image(data, size=config.image_size) for data in photos])
-    optimiser = OptimizerConfig(epochs=epochs, batch_size=config.batch_photos)
-    train(detector, InMemory(images), optimiser=optimiser, on_epoch=on_epoch)
+    optimizer = OptimizerConfig(epochs=epochs, batch_size=config.batch_photos)
+    train(detector, InMemory(images), optimizer=optimizer, on_epoch=on_epoch)
     # All epochs are alike; what the first one's end has more is decoding, scaling and, where kept, all features.
     epoch_s = (ends_s[-1] - ends_s[0]) / (epochs - 1)
     once_s = ends_s[0] - began_s - epoch_s

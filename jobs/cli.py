@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
-from jobs.config import merge
+from jobs.config import merge, rename_old_fields, rename_old_flag
 from jobs.errors import EXIT_FAILED, JobError, RequestError, one_line
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -34,7 +34,7 @@ def parse_config(config_class: type[Config], argv: Sequence[str], *, prog: str =
     except argparse.ArgumentError as error:
         raise RequestError(f"{error}; see --help") from error
     from_file = _read_yaml(known.config) if known.config else {}
-    from_flags = _parse_flags(config_class, rest, prog=prog)
+    from_flags = _parse_flags(config_class, [rename_old_flag(argument) for argument in rest], prog=prog)
     try:
         return config_class.model_validate(merge(from_file, from_flags))
     except ValidationError as error:
@@ -50,7 +50,7 @@ def _read_yaml(path: str) -> dict[str, object]:
         raise RequestError(f"--config {path}: not YAML: {one_line(error)}") from error
     if not isinstance(loaded, dict):
         raise RequestError(f"--config {path}: expected a mapping of fields, got {type(loaded).__name__}")
-    return loaded
+    return rename_old_fields(loaded)
 
 
 def _parse_flags(config_class: type[BaseModel], argv: list[str], *, prog: str) -> dict[str, object]:

@@ -7,6 +7,7 @@ jobs.evaluation.comparison_config.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -84,6 +85,23 @@ class ScoringResources(JobConfig):
         60, gt=0, description="seconds that decoding one photo may take; then it has failed"
     )
     decode_memory_gib: float = Field(4, gt=0, description="GiB that decoding one photo may take; then it has failed")
+
+
+RENAMED_FIELDS = {"optimiser": "optimizer"}
+"""Old name -> today's, of fields at the top level: files and flags of before the first release say them."""
+
+
+def rename_old_fields(fields: Mapping[str, object]) -> dict[str, object]:
+    """Returns ``fields`` under today's names, see RENAMED_FIELDS."""
+    return {RENAMED_FIELDS.get(name, name): value for name, value in fields.items()}
+
+
+def rename_old_flag(argument: str) -> str:
+    """Returns one argument of a command line, ``--optimiser.epochs`` under its name of today."""
+    name = re.match(r"--([\w-]+)", argument)
+    if name is None or name[1] not in RENAMED_FIELDS:
+        return argument
+    return f"--{RENAMED_FIELDS[name[1]]}{argument[name.end() :]}"
 
 
 def merge(base: dict[str, object], over: object) -> dict[str, object]:

@@ -79,7 +79,7 @@ def _training(folder: Path, *, seed: int) -> TrainConfig:
             "detectors": str(folder / "detectors"),
             "variant": "attentdiffernet_se",
             "calibration_fraction": 0.3,
-            "optimiser": {"epochs": 40},
+            "optimizer": {"epochs": 40},
             "detector": {
                 "weights": _weights(),
                 "seed": seed,

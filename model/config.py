@@ -76,7 +76,7 @@ class FlowConfig(_Frozen):
 class PretextConfig(_Frozen):
     """How attention learns to make synthetic defects stand out (model.training.attention_pretext)."""
 
-    steps: int = Field(80, ge=1, description="optimiser steps")
+    steps: int = Field(80, ge=1, description="optimizer steps")
     pairs: int = Field(12, ge=1, description="pairs of a flawless photo and the same with a defect per step")
     learning_rate: float = Field(2e-3, gt=0, description="Adam step size")
     betas: tuple[float, float] = Field((0.9, 0.98), description="Adam betas")

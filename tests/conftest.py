@@ -165,7 +165,7 @@ def tiny_training(drawn: Path, registry: Path) -> dict[str, object]:
         "category": "insulator",
         "detectors": str(registry),
         "detector": TINY,
-        "optimiser": {"epochs": 20, "learning_rate": 1e-3},
+        "optimizer": {"epochs": 20, "learning_rate": 1e-3},
     }
 
 
@@ -190,7 +190,7 @@ def plainly_trained(config: TrainConfig, folder: Path) -> tuple[str, AttentDiffe
     history = train(
         detector,
         InMemory(images[splits.training]),
-        optimiser=unit.config.optimiser,
+        optimizer=unit.config.optimizer,
         on_epoch=lambda *_: None,
         validation=InMemory(images[splits.validation]),
     )
@@ -221,7 +221,7 @@ def detectors(cluster: str, drawn: Path, tmp_path_factory: pytest.TempPathFactor
 
 REAL_TRAINING = {
     "variant": "attentdiffernet_se",
-    "optimiser": {"epochs": 12},
+    "optimizer": {"epochs": 12},
     "detector": {
         "backbone": "alexnet_caffe",
         "image_size": 160,

@@ -71,7 +71,7 @@ def test_the_training_configuration_needs_nothing_but_a_category() -> None:
 def test_the_training_configuration_is_the_papers_procedure_on_the_preset() -> None:
     config = parse_config(TrainConfig, ["--config", TRAIN_YAML, "--category", "insulator"])
     assert config.detector == get_preset("attentdiffernet_se")
-    assert config.optimiser == OptimizerConfig()
+    assert config.optimizer == OptimizerConfig()
 
 
 def test_the_detector_section_names_fields_of_a_detector() -> None:

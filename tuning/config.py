@@ -77,7 +77,7 @@ class SearchConfig(JobConfig):
     )
     trackers: Names = Field(default_factory=list, description="also log trials to mlflow and wandb (extra tracking)")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
-    optimiser: OptimizerConfig = Field(default_factory=OptimizerConfig, description="training, where nothing varies it")
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="training, where nothing varies it")
     detector: DetectorConfig = Field(default_factory=DetectorConfig, description="detector, where nothing varies it")
     space: SpaceConfig = Field(default_factory=SpaceConfig, description="what is varied")
 
@@ -87,8 +87,8 @@ class SearchConfig(JobConfig):
             raise ValueError(f"presets: expected some of {', '.join(PRESETS)}, got {unknown[0]!r}")
         if unknown := [name for name in self.trackers if name not in ("mlflow", "wandb")]:
             raise ValueError(f"trackers: expected mlflow or wandb, got {unknown[0]!r}")
-        if self.optimiser.patience is not None:
-            raise ValueError("optimiser.patience: trials stop early by early_stopping, give null")
+        if self.optimizer.patience is not None:
+            raise ValueError("optimizer.patience: trials stop early by early_stopping, give null")
         return self
 
     @model_validator(mode="after")
@@ -102,7 +102,7 @@ class SearchConfig(JobConfig):
     @property
     def base(self) -> Configuration:
         """What no dimension varies."""
-        return Configuration(self.detector.model_copy(update={"seed": self.seed}), self.optimiser)
+        return Configuration(self.detector.model_copy(update={"seed": self.seed}), self.optimizer)
 
     @property
     def registry(self) -> str:
@@ -113,5 +113,5 @@ class SearchConfig(JobConfig):
     def identity(self) -> dict[str, object]:
         """What two runs must have in common to be one search: everything that decides a trial or the photos."""
         names = ("data", "category", "objective", "cost", "validation_share", "calibration_fraction", "seed")
-        more = ("seeds_per_trial", "startup_trials", "max_pixels", "optimiser", "detector", "space")
+        more = ("seeds_per_trial", "startup_trials", "max_pixels", "optimizer", "detector", "space")
         return self.model_dump(mode="json", include={*names, *more})

@@ -3,7 +3,7 @@
 As its authors' code does it (arXiv 2008.12577): every view is resized, rotated and normalised on its own from the
 decoded photo; the network runs on contiguous fp32 tensors, one photo's views at a time; and the Jacobian is computed in
 a second pass through the flow although the score does not use it. In training, gradients of the convolutions are
-computed too although the optimiser does not have them, unless asked to leave that out.
+computed too although the optimizer does not have them, unless asked to leave that out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def score_as_differnet(detector: AttentDifferNet, data: bytes) -> float:
     return float((latents**2).mean())
 
 
-def differnet_optimiser(detector: AttentDifferNet) -> torch.optim.Adam:
+def differnet_optimizer(detector: AttentDifferNet) -> torch.optim.Adam:
     """Adam on the flow, with DifferNet's settings."""
     return torch.optim.Adam(detector.flow.parameters(), lr=2e-4, betas=(0.8, 0.8), eps=1e-4, weight_decay=1e-5)
 
@@ -47,7 +47,7 @@ def train_step_as_differnet(
 
     Args:
         detector: a plain variant; its convolutions require gradients where ``conv_gradients`` is set.
-        adam: from `differnet_optimiser`.
+        adam: from `differnet_optimizer`.
         batch: photos of one step.
         conv_gradients: True is what the authors' code does; False spares the convolutions' backward pass.
     """

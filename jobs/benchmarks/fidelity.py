@@ -153,7 +153,7 @@ def _train_exact(
     if weights is not None:
         teacher.backbone.load_features(weights)
     settings = OptimizerConfig(epochs=request.epochs)
-    train(teacher, InMemory(images), optimiser=settings, on_epoch=lambda *_: None)
+    train(teacher, InMemory(images), optimizer=settings, on_epoch=lambda *_: None)
     exact = AttentDifferNet(request.detector.model_copy(update={"precision": "fp32"})).eval()
     exact.load_state_dict(teacher.state_dict())
     return exact

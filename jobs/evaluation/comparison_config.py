@@ -16,7 +16,7 @@ _DECIDED = ("variant", "seed", "attention")
 class ComparisonConfig(JobConfig):
     """Train every variant with every seed on every data set, test them, and set them against closed-form anchors.
 
-    Settings are the same for all variants: --detector.* and --optimiser.* are laid on the defaults, and on top comes
+    Settings are the same for all variants: --detector.* and --optimizer.* are laid on the defaults, and on top comes
     only what a preset itself sets (attention, for instance). The last epoch is scored and nothing is selected on test
     photos. Finished units are kept in --output, so the same command again continues a run that was killed.
     """
@@ -43,7 +43,7 @@ class ComparisonConfig(JobConfig):
     )
     tasks: int | None = Field(None, ge=1, description="units at a time, one CPU each; default: one per core")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
-    optimiser: OptimizerConfig = Field(
+    optimizer: OptimizerConfig = Field(
         default_factory=OptimizerConfig, description="training procedure of all variants"
     )
     detector: DetectorConfig = Field(default_factory=DetectorConfig, description="settings of all variants")
@@ -67,9 +67,9 @@ class ComparisonConfig(JobConfig):
                 first = error.errors()[0]
                 where = ".".join(str(part) for part in first["loc"])
                 raise ValueError(f"variant {variant}: {where} {first['msg']}".replace(" Value error,", "")) from error
-        if self.optimiser.patience is not None:
+        if self.optimizer.patience is not None:
             raise ValueError(
-                "optimiser.patience needs held-out photos, which a comparison has not: the last epoch counts"
+                "optimizer.patience needs held-out photos, which a comparison has not: the last epoch counts"
             )
         return self
 

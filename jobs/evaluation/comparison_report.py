@@ -158,9 +158,9 @@ def _difference_table(comparisons: Sequence[Comparison]) -> Iterator[str]:
 def _settings(config: ComparisonConfig) -> str:
     """The settings of all variants in one line, so that the table says what it was made with."""
     detector = config.detector.model_dump(mode="json", exclude_unset=True)
-    optimiser = config.optimiser.model_dump(mode="json")
+    optimizer = config.optimizer.model_dump(mode="json")
     custom = f"; custom {json.dumps(config.custom)}" if config.custom else ""
     return (
-        f"detector {json.dumps(detector)}; optimiser {json.dumps(optimiser)}; attention pretext on {config.pretext_on} "
+        f"detector {json.dumps(detector)}; optimizer {json.dumps(optimizer)}; attention pretext on {config.pretext_on} "
         f"photos{custom}"
     )

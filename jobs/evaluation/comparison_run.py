@@ -103,7 +103,7 @@ def plan_units(config: ComparisonConfig, manifests: Mapping[str, pa.Table]) -> l
             detector = config.detector_config(variant, seed=seed)
             photos = dict.fromkeys(hashes, every_hash) if _sees_all(config, detector) else hashes
             units += [
-                Unit(category, variant, seed, detector, config.optimiser, photos[category]) for category in manifests
+                Unit(category, variant, seed, detector, config.optimizer, photos[category]) for category in manifests
             ]
     return units
 
@@ -165,7 +165,7 @@ def _attention(
     tasks: int,
 ) -> dict[str, Any]:
     """References to attention that has learnt from all categories, by `_attention_key`; one for many units."""
-    wanted = {_attention_key(unit): unit for unit in todo if unit.optimiser and _sees_all(config, unit.detector)}
+    wanted = {_attention_key(unit): unit for unit in todo if unit.optimizer and _sees_all(config, unit.detector)}
     remote = ray.remote(num_cpus=1)(learn_attention)
 
     def start(key: str) -> Any:
@@ -193,7 +193,7 @@ def _decoded(
     """(category, image size) -> reference to the photos, decoded once in a task; only those that units need."""
     needed: set[tuple[str, int]] = set()
     for unit in todo:
-        sees_all = unit.optimiser is not None and _sees_all(config, unit.detector)
+        sees_all = unit.optimizer is not None and _sees_all(config, unit.detector)
         needed |= {(category, unit.detector.image_size) for category in (manifests if sees_all else [unit.category])}
     remote = ray.remote(num_cpus=1)(decode)
     return {

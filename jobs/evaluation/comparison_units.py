@@ -48,7 +48,7 @@ class Unit:
         variant: name in tables; an anchor's name for an anchor.
         seed: None where chance plays no part.
         detector: of the variant; for an anchor, whose backbone and image size it shares.
-        optimiser: None for an anchor, which trains nothing.
+        optimizer: None for an anchor, which trains nothing.
         photos_hash: names the photos of the category, and those of the pretext if they are others.
     """
 
@@ -56,7 +56,7 @@ class Unit:
     variant: str
     seed: Seed
     detector: DetectorConfig
-    optimiser: OptimizerConfig | None
+    optimizer: OptimizerConfig | None
     photos_hash: str
 
     @property
@@ -72,7 +72,7 @@ class Unit:
         """Where its outcome is kept."""
         asked = {
             "detector": self.detector.model_dump(mode="json"),
-            "optimiser": self.optimiser and self.optimiser.model_dump(mode="json"),
+            "optimizer": self.optimizer and self.optimizer.model_dump(mode="json"),
             "photos": self.photos_hash,
         }
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
@@ -192,12 +192,12 @@ def _tested(
 ) -> tuple[list[dict[str, Any]], npt.NDArray[np.float64]]:
     """Epochs as JSON, none for an anchor, and the scores of the test photos."""
     train_images, test_images = torch.tensor(photos.train), torch.tensor(photos.test)
-    if unit.optimiser is not None:
+    if unit.optimizer is not None:
         detector = _untrained(unit.detector, weights)
         epochs = train(
             detector,
             InMemory(train_images),
-            optimiser=unit.optimiser,
+            optimizer=unit.optimizer,
             on_epoch=lambda metrics, snapshot: None,
             attention=attention,
         )

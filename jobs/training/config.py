@@ -45,7 +45,7 @@ class TrainConfig(JobConfig):
         ge=0,
         lt=1,
         description="share of the flawless photos held out to stop early and to compare seeds; default: 0.1 where "
-        "optimiser.patience or seeds ask for it, else 0",
+        "optimizer.patience or seeds ask for it, else 0",
     )
     false_alarm_rate: float = Field(
         0.05, gt=0, lt=1, description="rate that the calibration set must be able to support"
@@ -57,7 +57,7 @@ class TrainConfig(JobConfig):
         "after every epoch whatever it takes",
     )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
-    optimiser: OptimizerConfig = Field(default_factory=OptimizerConfig, description="training procedure")
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="training procedure")
     detector: DetectorConfig = Field(default_factory=DetectorConfig, description="changes to the preset")
     _changes: object = PrivateAttr(default_factory=dict)
 
@@ -93,8 +93,8 @@ class TrainConfig(JobConfig):
 
     @model_validator(mode="after")
     def _workers_share_a_batch(self) -> Self:
-        if self.optimiser.batch_size < self.workers:
-            raise ValueError(f"optimiser.batch_size {self.optimiser.batch_size} is less than {self.workers} workers")
+        if self.optimizer.batch_size < self.workers:
+            raise ValueError(f"optimizer.batch_size {self.optimizer.batch_size} is less than {self.workers} workers")
         return self
 
     @model_validator(mode="after")
@@ -102,8 +102,8 @@ class TrainConfig(JobConfig):
         held_out = self.calibration_fraction + self.validation_share
         if held_out >= 1:
             raise ValueError(f"calibration_fraction and validation_fraction must be below 1 together, got {held_out:g}")
-        if self.optimiser.patience is not None and self.validation_share == 0:
-            raise ValueError("optimiser.patience needs photos to look at: give validation_fraction above 0")
+        if self.optimizer.patience is not None and self.validation_share == 0:
+            raise ValueError("optimizer.patience needs photos to look at: give validation_fraction above 0")
         if len(set(self.variants)) < len(self.variants):
             raise ValueError(f"variants must differ, got {', '.join(self.variants)}")
         return self
@@ -123,7 +123,7 @@ class TrainConfig(JobConfig):
         """``validation_fraction`` with its default put in."""
         if self.validation_fraction is not None:
             return self.validation_fraction
-        return 0.1 if self.optimiser.patience is not None or self.seeds > 1 else 0.0
+        return 0.1 if self.optimizer.patience is not None or self.seeds > 1 else 0.0
 
     def detector_of(self, variant: str, *, seed: int) -> DetectorConfig:
         """The detector of one unit: the preset ``variant`` with this configuration's changes, and its seed.

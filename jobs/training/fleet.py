@@ -74,7 +74,7 @@ def train_units(
                 raise JobError(f"{unit}: interrupted")
             decoded = shared.take(unit)
             detector_id, metrics = train_unit(unit, decoded, weights=weights[unit.weights_key], report=report)
-            report.reach(str(unit), unit.config.optimiser.epochs, f"{unit}: done")  # also if it stopped early
+            report.reach(str(unit), unit.config.optimizer.epochs, f"{unit}: done")  # also if it stopped early
             return UnitResult(unit, "trained", detector_id, metrics, time.monotonic() - began, None)
         except Exception as error:  # one unit's failure, of whatever kind, must not end the others
             reason = str(error) if isinstance(error, JobError) else explain_error(error)

@@ -73,7 +73,7 @@ def _trained(config: TrainConfig, units: Sequence[Unit]) -> Iterator[UnitResult]
     concurrent = min(concurrent_units(config), len(units))
     what = str(units[0]) if len(units) == 1 else f"{len(units)} detectors, {concurrent} at a time"
     print(f"training {what}, {config.workers} worker(s) each", flush=True)
-    with Progress(sum(unit.config.optimiser.epochs for unit in units), activity="training", unit="epoch") as progress:
+    with Progress(sum(unit.config.optimizer.epochs for unit in units), activity="training", unit="epoch") as progress:
         yield from train_units(units, concurrent=concurrent, weights=references, report=progress.report)
 
 

@@ -26,7 +26,7 @@ from model.statistics.calibration import smallest_sample
 from model.training.splits import split_calibration
 
 FEWEST_PHOTOS = 2
-_OUTCOME_FIELDS = ("detector", "optimiser", "calibration_fraction", "validation_fraction", "max_pixels")
+_OUTCOME_FIELDS = ("detector", "optimizer", "calibration_fraction", "validation_fraction", "max_pixels")
 """Fields that decide what comes out of a training; the others decide where and how it runs."""
 
 

@@ -65,7 +65,7 @@ def _trained(task: Task, config: TrainConfig) -> dict[str, Any]:
     epochs = train(
         detector,
         task.training,
-        optimiser=config.optimiser,
+        optimizer=config.optimizer,
         on_epoch=epochs_log,
         validation=task.validation,
         resume=resume,
@@ -155,7 +155,7 @@ def _figures(
 ) -> dict[str, Any]:
     """What metrics.json says of the training; every worker takes part in computing it."""
     flow_epochs = [epoch for epoch in epochs if epoch.epoch > 0]
-    kept = _kept(flow_epochs, early=config.optimiser.patience is not None)
+    kept = _kept(flow_epochs, early=config.optimizer.patience is not None)
     validation_loss = None
     if kept.validation_loss is not None:
         step = -(-len(task.training) // _COMPARED_PHOTOS)

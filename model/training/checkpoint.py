@@ -23,7 +23,7 @@ class TrainingState:
 
     Attributes:
         epoch: the last finished one; 0 after the attention pretext.
-        tensors: by name: ``detector.*``, the optimiser's ``adam.*``, and ``best.*``, the best epoch's, where training
+        tensors: by name: ``detector.*``, the optimizer's ``adam.*``, and ``best.*``, the best epoch's, where training
             may stop early.
         history: metrics of the finished epochs, JSON objects.
     """

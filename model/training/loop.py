@@ -31,7 +31,7 @@ from model.training.checkpoint import TrainingState
 from model.training.guard import CollapseDetected
 from model.training.likelihood import Wrap, likelihood, trains_jointly
 from model.training.metrics import EpochMetrics, TrainingDiverged
-from model.training.optimisation import Optimisation
+from model.training.optimizer import WorkerOptimizer
 from model.training.photos import Photos
 from model.training.views import CachedViews, ComputedViews, TrainingViews, training_views
 from model.training.watch import Watch
@@ -49,7 +49,7 @@ def train(
     detector: AttentDifferNet,
     photos: Photos,
     *,
-    optimiser: OptimizerConfig,
+    optimizer: OptimizerConfig,
     on_epoch: Callable[[EpochMetrics, Snapshot], None],
     validation: Photos | None = None,
     attention: Mapping[str, Tensor] | None = None,
@@ -61,15 +61,15 @@ def train(
 ) -> list[EpochMetrics]:
     """Trains attention as configured, fits the feature scaling, then trains the flow, all in place.
 
-    On one worker the outcome depends on detector, photos and optimiser alone, bit for bit on a CPU, whether or not it
+    On one worker the outcome depends on detector, photos and optimizer alone, bit for bit on a CPU, whether or not it
     was interrupted and resumed: torch's global random state is neither read nor left changed.
 
     Args:
         detector: trained on the device its flow lies on; left in evaluation mode.
         photos: N >= 1 flawless photos, the same on every worker.
-        optimiser: epochs, global batch size in photos, and Adam's settings.
+        optimizer: epochs, global batch size in photos, and Adam's settings.
         on_epoch: called after every epoch, on every worker; first with epoch 0 where there is an attention pretext.
-        validation: flawless photos that are not among ``photos``; they decide when to stop, by ``optimiser.patience``.
+        validation: flawless photos that are not among ``photos``; they decide when to stop, by ``optimizer.patience``.
         attention: what `pretrained_attention` gave for a detector of the same configuration; None learns the pretext
             from ``photos``.
         features: what `model.training.views.view_features` gave of this very detector, its attention ready, for
@@ -100,7 +100,7 @@ def train(
     elif detector.config.attention and features is None:
         pretext = prepare_attention(detector, photos, attention)
     training = _Training(
-        detector, photos, validation, optimiser, features, resume, rank=rank, world_size=world_size, wrap=wrap
+        detector, photos, validation, optimizer, features, resume, rank=rank, world_size=world_size, wrap=wrap
     )
     if pretext is not None:
         training.report(0, loss=pretext, started_s=started_s, views=0, on_epoch=on_epoch)
@@ -116,7 +116,7 @@ class _Training:
         detector: AttentDifferNet,
         photos: Photos,
         validation: Photos | None,
-        optimiser: OptimizerConfig,
+        optimizer: OptimizerConfig,
         features: Tensor | None,
         resume: TrainingState | None,
         *,
@@ -125,14 +125,14 @@ class _Training:
         wrap: Wrap,
     ) -> None:
         seed = detector.config.seed
-        self._detector, self._optimiser, self._rank = detector, optimiser, rank
+        self._detector, self._optimizer, self._rank = detector, optimizer, rank
         self._count = len(photos)
         self._views = _views(detector, photos, features)
         if resume is None and detector.config.feature_scaling != "none":
             detector.fit_feature_scaling(self._views.scaling_sample(create_stream(seed, Stream.SCALING)))
         self._watch = Watch(detector, photos, validation=validation, rng=create_stream(seed, Stream.WATCH))
         objective = likelihood(detector, self._views, wrap=wrap)
-        self._steps = Optimisation(objective, optimiser, rank=rank, world_size=world_size)
+        self._steps = WorkerOptimizer(objective, optimizer, rank=rank, world_size=world_size)
         self._best: dict[str, Tensor] = {}
         self.history: list[EpochMetrics] = []
         if resume is not None:
@@ -143,7 +143,7 @@ class _Training:
     def run(self, on_epoch: Callable[[EpochMetrics, Snapshot], None]) -> None:
         """All epochs that are left, then the best one's weights where training may stop early."""
         first = self.history[-1].epoch + 1 if self.history else 1
-        for epoch in range(first, self._optimiser.epochs + 1):
+        for epoch in range(first, self._optimizer.epochs + 1):
             if self._has_stopped():
                 break
             self._epoch(epoch, on_epoch)
@@ -163,7 +163,7 @@ class _Training:
         finally:
             self._detector.eval()
         if not (math.isfinite(loss) and self._steps.is_finite()):
-            raise TrainingDiverged(epoch, loss, learning_rate=self._optimiser.learning_rate)
+            raise TrainingDiverged(epoch, loss, learning_rate=self._optimizer.learning_rate)
         self.report(epoch, loss=loss, started_s=started_s, views=drawn.numel(), on_epoch=on_epoch)
 
     def report(
@@ -182,7 +182,7 @@ class _Training:
             raise CollapseDetected(epoch, health)
         metrics = EpochMetrics(epoch, loss, self._watch.validation_loss(), seconds, views / seconds, health)
         self.history.append(metrics)
-        if self._optimiser.patience is not None and self._best_epoch() == epoch:
+        if self._optimizer.patience is not None and self._best_epoch() == epoch:
             self._best = _copied(self._detector, prefix=_BEST)
         on_epoch(metrics, self._snapshot)
 
@@ -198,7 +198,7 @@ class _Training:
         return min(known)[1] if known else None
 
     def _has_stopped(self) -> bool:
-        best, patience = self._best_epoch(), self._optimiser.patience
+        best, patience = self._best_epoch(), self._optimizer.patience
         return best is not None and patience is not None and self.history[-1].epoch - best >= patience
 
     def _snapshot(self) -> TrainingState:

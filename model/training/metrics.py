@@ -15,7 +15,7 @@ class EpochMetrics:
     """What one epoch did, the same figures on every worker but for the time it took.
 
     Attributes:
-        epoch: from 1 to OptimiserConfig.epochs; 0 is the attention pretext, whose loss is another one.
+        epoch: from 1 to OptimizerConfig.epochs; 0 is the attention pretext, whose loss is another one.
         loss: mean negative log-likelihood over all views, in nats per dimension of the scaled features.
         validation_loss: the same of held-out photos, without dropout; None without such photos.
         seconds: wall time.

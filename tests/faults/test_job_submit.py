@@ -106,7 +106,7 @@ def test_a_search_submitted_as_a_job_goes_on_under_another_id(drawn: Path, tmp_p
     results = tmp_path / "results"
     space = {"image_size": 128, "scales": 2, "views": 1, "flow_hidden_width": 32, "flow_blocks": 2, "pretext_steps": 2}
     (tmp_path / "search.yaml").write_text(
-        yaml.safe_dump({"detector": TINY, "optimiser": {"epochs": 2}, "space": space, "validation_share": 0.5})
+        yaml.safe_dump({"detector": TINY, "optimizer": {"epochs": 2}, "space": space, "validation_share": 0.5})
     )
     flags = ["--config", str(tmp_path / "search.yaml"), "--data", str(drawn / "data"), "--category", "insulator"]
     flags += ["--results", str(results), "--no-final", "--finalists", "1", "--finalist-seeds", "1", "--concurrent", "2"]

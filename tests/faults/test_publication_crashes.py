@@ -34,7 +34,7 @@ class Crash(BaseException):
 def registered(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A registry with a champion of category insulator, made without Ray."""
     place = tmp_path_factory.mktemp("plain")
-    training = TrainConfig.model_validate(tiny_training(drawn, place) | {"optimiser": {"epochs": 1}})
+    training = TrainConfig.model_validate(tiny_training(drawn, place) | {"optimizer": {"epochs": 1}})
     detector_id, _, _ = plainly_trained(training, place / "artifact")
     uri = f"file://{place}/registry"
     registry.put(uri, "insulator", folder=place / "artifact")

@@ -125,7 +125,7 @@ def test_ray_tune_that_ends_for_want_of_memory_is_started_again(
             preset=None,
             parameters={},
             detector=point.detector.model_dump(mode="json"),
-            optimiser=point.optimiser.model_dump(mode="json"),
+            optimizer=point.optimizer.model_dump(mode="json"),
             lost=len(calls) - 1,
         )
         write_start(config.results, started)

@@ -33,7 +33,7 @@ Found = TypeVar("Found")
 
 def _request(drawn: Path, detectors: str) -> dict[str, Any]:
     """A training that keeps a checkpoint after every epoch; as each takes up to two seconds, there is time to kill."""
-    more = {"detectors": detectors, "variant": "differnet", "checkpoint_every_s": 0, "optimiser": {"epochs": 5}}
+    more = {"detectors": detectors, "variant": "differnet", "checkpoint_every_s": 0, "optimizer": {"epochs": 5}}
     return tiny_training(drawn, Path()) | more
 
 
@@ -132,8 +132,8 @@ def test_a_training_that_diverges_ends_at_once_with_one_line(
     """A worker that reports it instead of dying is not started again, and nothing is left to resume."""
     in_this_process = ray.train.ScalingConfig(num_workers=0)  # no controller that could retry: the run must end well
     monkeypatch.setattr(trainer.ray.train, "ScalingConfig", lambda **_: in_this_process)
-    optimiser = {"epochs": 3, "learning_rate": 1e12}
-    request = tiny_training(drawn, tmp_path) | {"optimiser": optimiser, "variant": "differnet"}
+    optimizer = {"epochs": 3, "learning_rate": 1e12}
+    request = tiny_training(drawn, tmp_path) | {"optimizer": optimizer, "variant": "differnet"}
     (unit,) = plan_units(config := TrainConfig.model_validate(request))
     storage.write(uris.join(unit.work_folder, "checkpoint"), b"of an earlier try")
     with pytest.raises(JobError) as caught:

@@ -55,6 +55,14 @@ def test_a_variant_is_a_preset_and_detector_fields_change_it() -> None:
     assert (config.detector.flow.blocks, config.detector.flow.hidden_width) == (2, 2048)
 
 
+def test_the_old_spelling_of_a_field_is_taken_in_yaml_and_as_a_flag(tmp_path: Path) -> None:
+    file = tmp_path / "train.yaml"
+    file.write_text("optimiser: {epochs: 7, batch_size: 5}\n")
+    config = parse_config(TrainConfig, ["--config", str(file), *TRAIN, "--optimiser.epochs", "1"])
+    assert (config.optimizer.epochs, config.optimizer.batch_size) == (1, 5)
+    assert parse_config(TrainConfig, [*TRAIN, "--optimiser.batch-size=9"]).optimizer.batch_size == 9
+
+
 def test_attention_given_replaces_the_preset_s_placement() -> None:
     config = parse_config(TrainConfig, [*TRAIN, "--detector.attention", '{"conv3": {"kind": "se"}}'])
     assert list(config.detector.attention) == ["conv3"]

@@ -161,7 +161,7 @@ def test_identical_gradients_whether_a_step_is_cut_into_parts_or_not() -> None:
     def gradient(accumulate: int) -> Tensor:
         detector = AttentDifferNet(trained_config(train_angles="scoring"))
         settings = OptimizerConfig(epochs=1, batch_size=5, accumulate=accumulate, weight_decay=0)
-        train(detector, InMemory(_photos(5)), optimiser=settings, on_epoch=_ignore)
+        train(detector, InMemory(_photos(5)), optimizer=settings, on_epoch=_ignore)
         return torch.cat([weight.grad.flatten() for weight in detector.flow.parameters() if weight.grad is not None])
 
     whole = gradient(1)

@@ -18,7 +18,7 @@ def _record(number: int, auroc: float, *, preset: str | None = None, status: str
             "parameters": {},
             "distributions": {},
             "detector": {},
-            "optimiser": {},
+            "optimizer": {},
             "status": status,
             "reason": None,
             "epochs": 8,

@@ -60,7 +60,7 @@ def search_request(drawn: Path, results: Path, **more: Any) -> dict[str, Any]:
         "concurrent": 1,
         "grace_epochs": 1,
         "detector": UNGUARDED,
-        "optimiser": {"epochs": 4, "learning_rate": 1e-3},
+        "optimizer": {"epochs": 4, "learning_rate": 1e-3},
         "space": SMALL_SPACE,
         **more,
     }
@@ -99,7 +99,7 @@ def test_a_trial_that_diverges_is_recorded_with_its_reason_and_ends_nothing(sear
     records = load_records(searched.config.results).values()
     failed = [record for record in records if record.status == "failed"]
     assert failed
-    assert {record.optimiser["learning_rate"] for record in failed} == {DIVERGING}
+    assert {record.optimizer["learning_rate"] for record in failed} == {DIVERGING}
     assert all("training diverged in epoch" in str(record.reason) for record in failed)
     assert max(record.number for record in records if record.status == "done") > 3
     assert "failed: trial" in searched.said
@@ -137,7 +137,7 @@ def test_the_winner_s_yaml_trains_the_same_detector(searched: Searched) -> None:
     winner = load_records(searched.config.results)[_winner(searched)]
     named = DetectorConfig.model_validate({**winner.detector, "variant": "tuned", "seed": 0})
     assert config.detector == named
-    assert config.optimiser == OptimizerConfig.model_validate(winner.optimiser)
+    assert config.optimizer == OptimizerConfig.model_validate(winner.optimizer)
     assert parse_config(TrainConfig, ["--config", str(path), "--alias", "champion", "--seeds", "1"]).alias == "champion"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def _started(number: int, *, parameters: dict[str, Any] | None = None, preset: s
         preset=preset,
         parameters=parameters or {},
         detector=point.detector.model_dump(mode="json"),
-        optimiser=point.optimiser.model_dump(mode="json"),
+        optimizer=point.optimizer.model_dump(mode="json"),
     )
 
 
@@ -133,6 +134,19 @@ def test_records_survive_the_way_through_storage(tmp_path: Path) -> None:
     assert load_records(results)[0].point.detector == KNOWN[0].point.detector
 
 
+def test_a_search_of_the_old_spelling_goes_on(tmp_path: Path) -> None:
+    results, old = f"file://{tmp_path}", _started(0).model_dump()
+    old["optimiser"] = old.pop("optimizer")
+    storage.write(f"{results}/started/00000.json", json.dumps(old).encode())
+    assert load_starts(results) == {0: _started(0)}
+
+    config = SearchConfig.model_validate({"data": "s3://d", "category": "c", "results": results})
+    claim_results(config, photos_hash="photos")
+    spelt = storage.read(f"{results}/search.json").replace(b"optimizer", b"optimiser")
+    storage.write(f"{results}/search.json", spelt)
+    claim_results(config, photos_hash="photos")
+
+
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     storage.write(f"file://{tmp_path}/trials/00003.json", b"{")
     with pytest.raises(JobError, match=r"trials/00003.json is damaged, delete it to try that trial again"):
@@ -160,7 +174,7 @@ def test_a_results_folder_holds_one_search(tmp_path: Path) -> None:
     config = SearchConfig(data="/d", category="c", results=str(tmp_path))
     claim_results(config, photos_hash="photos")
     claim_results(config.model_copy(update={"trials": 99, "concurrent": 1}), photos_hash="photos")
-    for changed in ({"seed": 1}, {"space": SpaceConfig(pooling="average")}, {"optimiser": OptimizerConfig(epochs=3)}):
+    for changed in ({"seed": 1}, {"space": SpaceConfig(pooling="average")}, {"optimizer": OptimizerConfig(epochs=3)}):
         with pytest.raises(RequestError, match=f"holds a search with another {next(iter(changed))}:"):
             claim_results(config.model_copy(update=changed), photos_hash="photos")
     with pytest.raises(RequestError, match="another photos"):

@@ -71,7 +71,7 @@ def test_every_sample_of_every_space_is_a_detector_that_survives_json(
     check_space(*space)
     _, point = _sampled(*space, seed=seed)
     assert DetectorConfig.model_validate_json(point.detector.model_dump_json()) == point.detector
-    assert OptimizerConfig.model_validate_json(point.optimiser.model_dump_json()) == point.optimiser
+    assert OptimizerConfig.model_validate_json(point.optimizer.model_dump_json()) == point.optimizer
 
 
 @settings(max_examples=60, deadline=None)

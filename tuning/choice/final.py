@@ -96,7 +96,7 @@ def plan_final(config: SearchConfig, points: Mapping[str, Configuration], *, pho
             detector = point.detector.model_copy(update={"seed": seed, "variant": name})
             key = hash_configuration(point, photos_hash=photos_hash, seeds=[seed])
             where = uris.join(config.results, _FOLDER, f"{name}.seed{seed}.{key}.json")
-            found.append(FinalTraining(name, Configuration(detector, point.optimiser), where))
+            found.append(FinalTraining(name, Configuration(detector, point.optimizer), where))
     return found
 
 
@@ -166,7 +166,7 @@ def train_and_test(
     has_gpu = trials.gpus_per_worker > 0 and torch.cuda.is_available()
     detector = build_detector(config, ray.get(trials.shared.weights)).to("cuda" if has_gpu else "cpu")
     extractor = Extractor(photos, trials.shared.photos_hash, trials.shared.cache)
-    judgement, history = train_and_judge(detector, unit.point.optimiser, extractor)
+    judgement, history = train_and_judge(detector, unit.point.optimizer, extractor)
     scores = build_scorer(detector).score(to_tensor(test.labelled)).cpu()
     card = {
         "category": share.category,

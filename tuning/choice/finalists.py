@@ -130,7 +130,7 @@ def train_all(
     remote = ray.remote(num_cpus=trials.resources["CPU"], num_gpus=trials.resources.get("GPU", 0))(train_finalist)
 
     def start(one: tuple[TrialRecord, int]) -> Any:
-        return remote.remote(one[0].detector, one[0].optimiser, one[1], trials)
+        return remote.remote(one[0].detector, one[0].optimizer, one[1], trials)
 
     with Progress(len(left), activity="training finalists", unit="training") as progress:
         for (record, seed), done in run_tasks(left, start, tasks=count_concurrent_trials(config)):
@@ -158,12 +158,12 @@ def load_outcome(uri: str) -> Mapping[str, Any] | None:
 
 
 def train_finalist(
-    detector: Mapping[str, Any], optimiser: Mapping[str, Any], seed: int, trials: TrialSettings
+    detector: Mapping[str, Any], optimizer: Mapping[str, Any], seed: int, trials: TrialSettings
 ) -> dict[str, Metrics]:
     """A Ray task: one training of a finalist; gives its ``metrics``.
 
     Raises:
         JobError: it failed; one line.
     """
-    job = TrainingJob(DetectorConfig.model_validate(detector), OptimizerConfig.model_validate(optimiser), [seed])
+    job = TrainingJob(DetectorConfig.model_validate(detector), OptimizerConfig.model_validate(optimizer), [seed])
     return {"metrics": run_training(f"finalist-{seed}", job, trials, lambda epoch, metrics: None)}

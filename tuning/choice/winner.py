@@ -48,7 +48,7 @@ def format_winner(config: SearchConfig, winner: Finalist) -> str:
         "alias": None,
         "seeds": config.seeds,
         "calibration_fraction": config.calibration_fraction,
-        "optimiser": winner.record.optimiser,
+        "optimizer": winner.record.optimizer,
         "detector": detector.model_dump(mode="json"),
     }
     head = (

@@ -30,7 +30,7 @@ TRIALS = pa.schema(
         pa.field("key", pa.string(), nullable=False),
         pa.field("parameters", pa.string(), nullable=False),
         pa.field("detector", pa.string(), nullable=False),
-        pa.field("optimiser", pa.string(), nullable=False),
+        pa.field("optimizer", pa.string(), nullable=False),
     ]
 )
 """One row per trial; metrics are those of validation photos (tuning.trials.judge), the last three columns JSON
@@ -43,7 +43,7 @@ def build_trials_table(records: Mapping[int, TrialRecord], *, objective: str) ->
     rows = []
     for record in records.values():
         fields = record.model_dump(include=set(TRIALS.names))
-        objects = {name: json.dumps(getattr(record, name)) for name in ("parameters", "detector", "optimiser")}
+        objects = {name: json.dumps(getattr(record, name)) for name in ("parameters", "detector", "optimizer")}
         rows.append({**fields, **record.metrics, **objects, "objective": record.metrics.get(objective)})
     return pa.Table.from_pylist(rows, schema=TRIALS)
 

@@ -68,7 +68,7 @@ class SpaceConfig(JobConfig):
     attention_training: Listed = Field(
         default_factory=lambda: ["pretext"], description="how attention learns: pretext, joint, frozen"
     )
-    pretext_steps: Dim = Field(Range(low=20, high=200, step=20), description="optimiser steps of the pretext")
+    pretext_steps: Dim = Field(Range(low=20, high=200, step=20), description="optimizer steps of the pretext")
     pretext_learning_rate: Dim = Field(Range(low=3e-4, high=1e-2, log=True), description="step size of the pretext")
     feature_stage: Listed = Field(
         None, description="stage that is pooled, null the last pooling layer; default: null and the last three stages"

@@ -53,7 +53,7 @@ def _known(preset: str, space: SpaceConfig, base: Configuration) -> Known:
     common = base.detector.model_dump(mode="json") | {"attention": {}, "attention_training": "frozen"}
     wanted = {
         "detector": merge(common, own["detector"]),
-        "optimiser": base.optimiser.model_dump(mode="json"),
+        "optimizer": base.optimizer.model_dump(mode="json"),
     }
     read: dict[str, tuple[Dimension, Value]] = {}
 
@@ -70,7 +70,7 @@ def _known(preset: str, space: SpaceConfig, base: Configuration) -> Known:
     }
     return Known(
         preset,
-        Configuration(found.detector.model_copy(update={"variant": preset}), found.optimiser),
+        Configuration(found.detector.model_copy(update={"variant": preset}), found.optimizer),
         {key: (of, value) for key, (of, value) in told.items() if not is_fixed(of) and contains(of, value)},
     )
 

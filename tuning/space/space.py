@@ -26,14 +26,14 @@ class Configuration:
     """One point of a space: a detector and how it is trained."""
 
     detector: DetectorConfig
-    optimiser: OptimizerConfig
+    optimizer: OptimizerConfig
 
 
 class Pick(Protocol):
     """Who decides a parameter: a sampler, or somebody who reads it from a known point."""
 
     def __call__(self, name: str, dimension: Dimension, field: str) -> Any:
-        """A value for the parameter ``name``, which sets ``field`` of ``{"detector": ..., "optimiser": ...}``."""
+        """A value for the parameter ``name``, which sets ``field`` of ``{"detector": ..., "optimizer": ...}``."""
 
 
 def point(pick: Pick, space: SpaceConfig, base: Configuration) -> Configuration:
@@ -56,14 +56,14 @@ def point(pick: Pick, space: SpaceConfig, base: Configuration) -> Configuration:
         name: pick(f"flow.{name}", getattr(space, f"flow_{name}"), f"detector.flow.{name}")
         for name in ("blocks", "hidden_width", "hidden_layers", "clamp", "dropout", "start")
     }
-    optimiser = {
-        name: pick(name, getattr(space, name), f"optimiser.{name}")
+    optimizer = {
+        name: pick(name, getattr(space, name), f"optimizer.{name}")
         for name in ("learning_rate", "weight_decay", "batch_size")
     }
-    betas = tuple(pick(f"beta{n}", getattr(space, f"beta{n}"), f"optimiser.betas.{n - 1}") for n in (1, 2))
+    betas = tuple(pick(f"beta{n}", getattr(space, f"beta{n}"), f"optimizer.betas.{n - 1}") for n in (1, 2))
     fields = merge(base.detector.model_dump(mode="json"), detector)
     fields["variant"] = name_variant(fields["attention"])  # type: ignore[arg-type]  # a mapping of blocks
-    changed = {**base.optimiser.model_dump(mode="json"), **optimiser, "betas": betas}
+    changed = {**base.optimizer.model_dump(mode="json"), **optimizer, "betas": betas}
     return Configuration(DetectorConfig.model_validate(fields), OptimizerConfig.model_validate(changed))
 
 

@@ -1,7 +1,7 @@
 """Frozen features, computed once for all trials whose network is the same up to the flow.
 
 What a flow is trained on and judged by depends on the extractor alone: backbone, attention and how it learns, stage,
-pooling, scales, size, views. Trials that differ in flow, optimiser or feature scaling share it, learnt attention
+pooling, scales, size, views. Trials that differ in flow, optimizer or feature scaling share it, learnt attention
 included. (Sharing the maps of a common beginning of two extractors would take some 300 KB a view and scale, a hundred
 times the pooled features; it is not done.)
 """

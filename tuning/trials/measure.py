@@ -50,13 +50,13 @@ class TrainingJob:
 
     Attributes:
         detector: its ``seed`` is not used.
-        optimiser: of the flow.
+        optimizer: of the flow.
         seeds: trained one after the other, at least one.
         rungs: epochs after which the first seed's metrics are told; all seeds' are told after the last epoch.
     """
 
     detector: DetectorConfig
-    optimiser: OptimizerConfig
+    optimizer: OptimizerConfig
     seeds: Sequence[int]
     rungs: Sequence[int] = ()
 
@@ -91,16 +91,16 @@ def measure(
         photos: SearchPhotos = ray.get(shared.photos[config.image_size])
         detector = build_detector(config, ray.get(shared.weights)).to(worker.device)
         gflop = gflop or count_scoring_gflop(detector)
-        rungs = set(job.rungs) - {job.optimiser.epochs} if position == 0 else set()
+        rungs = set(job.rungs) - {job.optimizer.epochs} if position == 0 else set()
 
         def told(epoch: int, found: Judgement, cost: float = gflop) -> None:
             tell(epoch, {**found.metrics, "gflop": cost, "cpu_s": time.process_time() - began_s})
 
         extractor = Extractor(photos, shared.photos_hash, shared.cache)
-        found, _ = train_and_judge(detector, job.optimiser, extractor, rungs=rungs, tell=told, worker=worker)
+        found, _ = train_and_judge(detector, job.optimizer, extractor, rungs=rungs, tell=told, worker=worker)
         judgements.append(found)
     metrics: Metrics = {**average_seeds(judgements), "gflop": gflop, "cpu_s": time.process_time() - began_s}
-    tell(job.optimiser.epochs, metrics)
+    tell(job.optimizer.epochs, metrics)
     return metrics
 
 
@@ -114,7 +114,7 @@ def build_detector(config: DetectorConfig, weights: Mapping[str, Tensor] | None)
 
 def train_and_judge(
     detector: AttentDifferNet,
-    optimiser: OptimizerConfig,
+    optimizer: OptimizerConfig,
     extractor: Extractor,
     *,
     rungs: set[int] | frozenset[int] = frozenset(),
@@ -133,13 +133,13 @@ def train_and_judge(
         if tell is not None and epoch.epoch in rungs:
             tell(epoch.epoch, judge(detector, features or extractor.as_it_is(detector), labels))
 
-    history = train_flow(detector, optimiser, extractor, features, on_epoch=on_epoch, worker=worker)
+    history = train_flow(detector, optimizer, extractor, features, on_epoch=on_epoch, worker=worker)
     return judge(detector, features or extractor.as_it_is(detector), labels), history
 
 
 def train_flow(
     detector: AttentDifferNet,
-    optimiser: OptimizerConfig,
+    optimizer: OptimizerConfig,
     extractor: Extractor,
     features: Features | None,
     *,
@@ -156,7 +156,7 @@ def train_flow(
     return train(
         detector,
         InMemory(to_tensor(extractor.photos.train)),
-        optimiser=optimiser,
+        optimizer=optimizer,
         on_epoch=on_epoch,
         attention=detector.backbone.attention.state_dict() if features is not None else None,
         features=features.train if features is not None and is_kept else None,

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from jobs import storage
+from jobs.config import rename_old_fields
 from jobs.errors import JobError, MissingObjectError, RequestError
 from jobs.storage import uris
 from model.config import DetectorConfig, OptimizerConfig
@@ -25,7 +26,16 @@ MAX_LOSSES = 2
 _TRIALS, _STARTED, _SEARCH = "trials", "started", "search.json"
 
 
-class TrialRecord(BaseModel):
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_old_names(cls, given: object) -> object:
+        return rename_old_fields(given) if isinstance(given, dict) else given
+
+
+class TrialRecord(_Record):
     """The outcome of one trial.
 
     Attributes:
@@ -36,7 +46,7 @@ class TrialRecord(BaseModel):
         parameters: what the sampler chose, by name.
         distributions: what it chose from, Optuna's JSON by name.
         detector: DetectorConfig.
-        optimiser: OptimizerConfig.
+        optimizer: OptimizerConfig.
         status: ``done``, ``stopped`` after a few epochs, or ``failed``.
         reason: why it failed, one line.
         epochs: that it was trained for.
@@ -45,8 +55,6 @@ class TrialRecord(BaseModel):
         copy_of: trial of the same key whose metrics these are, or None.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     number: int
     key: str
     name: str
@@ -54,7 +62,7 @@ class TrialRecord(BaseModel):
     parameters: dict[str, Value]
     distributions: dict[str, str]
     detector: dict[str, Any]
-    optimiser: dict[str, Any]
+    optimizer: dict[str, Any]
     status: Status
     reason: str | None
     epochs: int
@@ -66,7 +74,7 @@ class TrialRecord(BaseModel):
     def point(self) -> Configuration:
         """What was trained."""
         return Configuration(
-            DetectorConfig.model_validate(self.detector), OptimizerConfig.model_validate(self.optimiser)
+            DetectorConfig.model_validate(self.detector), OptimizerConfig.model_validate(self.optimizer)
         )
 
 
@@ -75,21 +83,19 @@ def write_record(results: str, record: TrialRecord) -> None:
     storage.write(uris.join(results, _TRIALS, f"{record.number:05}.json"), record.model_dump_json(indent=1).encode())
 
 
-class TrialStart(BaseModel):
+class TrialStart(_Record):
     """What a trial tries, once it has begun; the fields are those of its record.
 
     Attributes:
         lost: how often Ray Tune has ended while it was under way.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     number: int
     key: str
     preset: str | None
     parameters: dict[str, Value]
     detector: dict[str, Any]
-    optimiser: dict[str, Any]
+    optimizer: dict[str, Any]
     lost: int = 0
 
 
@@ -171,7 +177,7 @@ def claim_results(config: SearchConfig, *, photos_hash: str) -> None:
     uri = uris.join(config.results, _SEARCH)
     mine = json.loads(json.dumps({**config.identity, "photos": photos_hash}))
     try:
-        before = json.loads(storage.read(uri))
+        before = rename_old_fields(json.loads(storage.read(uri)))
     except MissingObjectError:
         storage.write(uri, json.dumps(mine, indent=1).encode())
         return

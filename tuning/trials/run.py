@@ -40,7 +40,7 @@ def name_objectives(config: SearchConfig, objective: str) -> list[str]:
 
 def plan_rungs(config: SearchConfig) -> list[int]:
     """Epochs after which a trial may be stopped, and the last one."""
-    epochs = config.optimiser.epochs
+    epochs = config.optimizer.epochs
     found, rung = [], config.grace_epochs
     while config.early_stopping and not config.cost and rung < epochs:
         found.append(rung)
@@ -107,7 +107,7 @@ def run_tune(
         objective_count=len(names),
         until_s=until_s,
     )
-    keeping = RecordCallback(config.results, study, finished, report, metrics=metrics, epochs=config.optimiser.epochs)
+    keeping = RecordCallback(config.results, study, finished, report, metrics=metrics, epochs=config.optimizer.epochs)
     filesystem, path = storage.arrow_filesystem(uris.join(config.results, _TUNE))
     tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, trials=trials), trials.resources),
@@ -146,7 +146,7 @@ def make_scheduler(config: SearchConfig) -> ASHAScheduler | None:
         time_attr=EPOCH,
         metric=OBJECTIVE,
         mode="max",
-        max_t=config.optimiser.epochs,
+        max_t=config.optimizer.epochs,
         grace_period=config.grace_epochs,
         reduction_factor=config.reduction_factor,
     )

@@ -23,7 +23,7 @@ from tuning.trials.study import PRESET, STUDY, NumberedTPE
 def hash_configuration(point: Configuration, *, photos_hash: str, seeds: Sequence[int]) -> str:
     """Names what a trial trains and on which photos: 16 hex digits."""
     detector = point.detector.model_dump(mode="json", exclude={"variant", "seed"})
-    asked = [detector, point.optimiser.model_dump(mode="json"), photos_hash, list(seeds)]
+    asked = [detector, point.optimizer.model_dump(mode="json"), photos_hash, list(seeds)]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -108,7 +108,7 @@ def make_suggester(
             preset=preset,
             parameters=dict(trial.params),
             detector=point.detector.model_dump(mode="json"),
-            optimiser=point.optimiser.model_dump(mode="json"),
+            optimizer=point.optimizer.model_dump(mode="json"),
             lost=started[trial.number].lost if trial.number in started else 0,
         )
         return {

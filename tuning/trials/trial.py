@@ -77,9 +77,9 @@ def run_trial(config: Mapping[str, Any], trials: TrialSettings) -> None:
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _MOST_S_TO_END)
     started = TrialStart.model_validate(config["started"])
     detector = DetectorConfig.model_validate(started.detector)
-    job = TrainingJob(detector, OptimizerConfig.model_validate(started.optimiser), trials.seeds, trials.rungs)
+    job = TrainingJob(detector, OptimizerConfig.model_validate(started.optimizer), trials.seeds, trials.rungs)
     if config["known"] is not None:
-        tune.report(to_tune_report(trials.objective, job.optimiser.epochs, config["known"]))
+        tune.report(to_tune_report(trials.objective, job.optimizer.epochs, config["known"]))
         return
     write_start(trials.results, started)
     run_training(

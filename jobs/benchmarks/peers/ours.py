@@ -52,7 +52,7 @@ class OurDetector:
             "precision": config.precision,
         }
         learnt_from = [folder_digest(folder) for folder in training] if comparison.pretext_on == "all" else []
-        self.identity = f"{config.model_dump_json()} {comparison.optimiser.model_dump_json()} {learnt_from}"
+        self.identity = f"{config.model_dump_json()} {comparison.optimizer.model_dump_json()} {learnt_from}"
         self.has_auroc = config.weights != "random"
         self._comparison, self._training, self._batch_photos = comparison, training, batch_photos
         self._weights = load_backbone_weights(config, asked_as="--weights")
@@ -70,17 +70,17 @@ class OurDetector:
             raise UnfittedError(one_line(error)) from error
 
     def _fitted(self, photos: LabelledFolder, *, seed: int) -> Score:
-        config, optimiser = self._comparison.detector_config(self.name, seed=seed), self._comparison.optimiser
+        config, optimizer = self._comparison.detector_config(self.name, seed=seed), self._comparison.optimizer
         images = read_images(photos.train, size=config.image_size)
         if not self.has_auroc:
             config = config.model_copy(update={"pretext": config.pretext.model_copy(update={"steps": 1})})
-            optimiser = optimiser.model_copy(update={"epochs": 1})
-            images = images[: optimiser.batch_size]
+            optimizer = optimizer.model_copy(update={"epochs": 1})
+            images = images[: optimizer.batch_size]
         detector = self._untrained(config)
         train(
             detector,
             InMemory(images),
-            optimiser=optimiser,
+            optimizer=optimizer,
             on_epoch=_unreported,
             attention=self._attention(config),
         )

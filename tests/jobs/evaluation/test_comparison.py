@@ -47,7 +47,7 @@ def _request(data: Path, output: Path, **changes: object) -> dict[str, Any]:
         "variants": ["differnet", "attentdiffernet_se"],
         "seeds": 2,
         "tasks": 2,
-        "optimiser": {"epochs": 2, "batch_size": 8},
+        "optimizer": {"epochs": 2, "batch_size": 8},
         "detector": _TINY,
     }
     return request | changes
@@ -107,7 +107,7 @@ def test_a_unit_is_trained_on_the_flawless_photos_and_scored_after_the_last_epoc
         return [f"file://{path}" for path in paths], torch.stack([decode_image(p.read_bytes(), size=64) for p in paths])
 
     detector = AttentDifferNet(config.detector_config("attentdiffernet_se", seed=1))
-    train(detector, InMemory(photos("train")[1]), optimiser=config.optimiser, on_epoch=lambda metrics, snapshot: None)
+    train(detector, InMemory(photos("train")[1]), optimizer=config.optimizer, on_epoch=lambda metrics, snapshot: None)
     uris, images = photos("test")
     scores = dict(zip(uris, detector.score(images).tolist(), strict=True))
 
@@ -184,7 +184,7 @@ def _planned(data: Path, **changes: object) -> dict[str, Unit]:
 def test_units_of_other_settings_are_other_units_and_unseeded_anchors_stay(data: Path) -> None:
     plain = _planned(data)
     assert len(plain) == 2 * (2 * 2 + len(BASELINES) + 1)
-    longer = _planned(data, optimiser={"epochs": 3})
+    longer = _planned(data, optimizer={"epochs": 3})
     assert {unit.variant for uri, unit in longer.items() if uri in plain} == set(BASELINES)
     together = _planned(data, pretext_on="all")
     assert {unit.variant for uri, unit in together.items() if uri not in plain} == {"attentdiffernet_se"}
@@ -234,7 +234,7 @@ def test_attention_that_learnt_from_all_categories_is_the_one_that_scores(data: 
         (["--variants", "differnet,xx"], "unknown variant 'xx', expected some of differnet, attentdiffernet_se"),
         (["--detector.seed", "3"], "--detector: seed cannot be set"),
         (["--detector.image-size", "65"], "image_size"),
-        (["--optimiser.patience", "3"], "patience needs held-out photos"),
+        (["--optimizer.patience", "3"], "patience needs held-out photos"),
         (["--custom", '{"mine": {"scales": 9}}', "--variants", "mine"], "variant mine: scales"),
     ],
 )

@@ -61,7 +61,7 @@ def test_what_ray_train_trains_is_what_plain_torch_trains(drawn: Path, detectors
 
 def test_two_workers_train_what_one_worker_trains(cluster: str, drawn: Path, tmp_path: Path) -> None:
     """Three steps: weights by their sums' order, losses and scores with them; validation is shared out as well."""
-    more = {"optimiser": {"epochs": 3, "batch_size": 48, "learning_rate": 1e-3, "patience": 3}}
+    more = {"optimizer": {"epochs": 3, "batch_size": 48, "learning_rate": 1e-3, "patience": 3}}
     _, one, history = plainly_trained(_config(drawn, tmp_path, **more), tmp_path / "artifact")
     training.run(_config(drawn, tmp_path, workers=2, **more))
     found = _champion(f"file://{tmp_path}")
@@ -119,7 +119,7 @@ def test_p_values_of_new_flawless_photos_are_uniform_and_the_false_alarm_rate_ho
     train(
         detector,
         InMemory(photos[:60]),
-        optimiser=OptimizerConfig(epochs=5, learning_rate=1e-3),
+        optimizer=OptimizerConfig(epochs=5, learning_rate=1e-3),
         on_epoch=lambda _metrics, _snapshot: None,
     )
     scores = detector.score(photos[60:]).numpy()

@@ -64,7 +64,7 @@ def test_the_work_folder_is_that_of_the_same_training_and_of_no_other(drawn: Pat
     same = _config(drawn, tmp_path, workers=2, concurrent=3, alias=None, checkpoint_every_s=0, retrain=True)
     assert _only(same).work_folder == unit.work_folder
     others: list[dict[str, object]] = [
-        {"optimiser": {"epochs": 21}},
+        {"optimizer": {"epochs": 21}},
         {"calibration_fraction": 0.3},
         {"validation_fraction": 0.1},
         {"variant": "differnet"},
@@ -97,7 +97,7 @@ def test_calibration_photos_have_no_part_in_training_or_in_stopping(
 def test_validation_photos_are_held_out_where_stopping_or_seeds_need_them(drawn: Path, tmp_path: Path) -> None:
     assert _config(drawn, tmp_path).validation_share == 0
     assert _config(drawn, tmp_path, seeds=2).validation_share == 0.1
-    assert _config(drawn, tmp_path, optimiser={"patience": 3}).validation_share == 0.1
+    assert _config(drawn, tmp_path, optimizer={"patience": 3}).validation_share == 0.1
     assert _only(_config(drawn, tmp_path, seeds=1, validation_fraction=0.2)).config.validation_share == 0.2
 
 

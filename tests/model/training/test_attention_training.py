@@ -62,7 +62,7 @@ def test_the_pretext_trains_attention_alone_and_the_flow_training_leaves_it() ->
     def remember(_metrics: object, snapshot: object) -> None:
         seen.append({name: value.clone() for name, value in trained.backbone.attention.state_dict().items()})
 
-    history = train(trained, _PHOTOS, optimiser=_ONE_EPOCH, on_epoch=remember)
+    history = train(trained, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=remember)
 
     assert [row.epoch for row in history] == [0, 1]
     assert _equal(untrained.backbone.layers, trained.backbone.layers)
@@ -78,7 +78,7 @@ def test_attention_learnt_from_several_categories_is_taken_and_fitted_to_the_det
     assert not torch.equal(learnt["conv5.fc1.weight"], alone["conv5.fc1.weight"])
 
     trained = _detector()
-    history = train(trained, _PHOTOS, optimiser=_ONE_EPOCH, on_epoch=_ignore, attention=learnt)
+    history = train(trained, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=_ignore, attention=learnt)
 
     assert [row.epoch for row in history] == [1]  # there was no pretext to report
     state = trained.backbone.attention.state_dict()
@@ -103,7 +103,7 @@ def test_each_category_of_a_pretext_keeps_gate_statistics_of_its_own() -> None:
 def test_the_pretext_is_seeded() -> None:
     detectors = [_detector(seed=seed) for seed in (0, 0, 1)]
     for detector in detectors:
-        train(detector, _PHOTOS, optimiser=_ONE_EPOCH, on_epoch=_ignore)
+        train(detector, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=_ignore)
     assert _equal(detectors[0].backbone.attention, detectors[1].backbone.attention)
     assert not _equal(detectors[0].backbone.attention, detectors[2].backbone.attention)
 
@@ -160,13 +160,13 @@ def test_every_gate_counts_the_same_in_the_deviation() -> None:
 
 def test_too_few_photos_for_a_pretext_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 4 flawless photos, got 3"):
-        train(_detector(), InMemory(_photos(3)), optimiser=_ONE_EPOCH, on_epoch=_ignore)
+        train(_detector(), InMemory(_photos(3)), optimizer=_ONE_EPOCH, on_epoch=_ignore)
 
 
 def test_a_pretext_that_diverges_is_reported_as_epoch_0() -> None:
     detector = _detector(pretext=_PRETEXT | {"learning_rate": 1e30})
     with pytest.raises(TrainingDiverged, match=r"epoch 0.*pretext\.learning_rate"):
-        train(detector, _PHOTOS, optimiser=_ONE_EPOCH, on_epoch=_ignore)
+        train(detector, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=_ignore)
 
 
 def test_attention_with_the_published_gate_cannot_learn_a_pretext() -> None:

@@ -32,7 +32,7 @@ def _jointly_trained(kind: str, *, scaling: str, guard: bool) -> list[EpochMetri
         train_angles="scoring",
         train_views=1,
     )
-    return train(AttentDifferNet(config), InMemory(_photos(12)), optimiser=_JOINT, on_epoch=_ignore)
+    return train(AttentDifferNet(config), InMemory(_photos(12)), optimizer=_JOINT, on_epoch=_ignore)
 
 
 @pytest.mark.parametrize("kind", ["se", "cbam"])

@@ -23,7 +23,7 @@ class _Interrupted(Exception):  # noqa: N818
     pass
 
 
-def _interrupted_at(epoch: int, detector: AttentDifferNet, optimiser: OptimizerConfig) -> TrainingState:
+def _interrupted_at(epoch: int, detector: AttentDifferNet, optimizer: OptimizerConfig) -> TrainingState:
     states: list[TrainingState] = []
 
     def stop(metrics: EpochMetrics, snapshot: Snapshot) -> None:
@@ -33,7 +33,7 @@ def _interrupted_at(epoch: int, detector: AttentDifferNet, optimiser: OptimizerC
             raise _Interrupted
 
     with pytest.raises(_Interrupted):
-        train(detector, _PHOTOS, optimiser=optimiser, on_epoch=stop, validation=InMemory(_photos(4, seed=5)))
+        train(detector, _PHOTOS, optimizer=optimizer, on_epoch=stop, validation=InMemory(_photos(4, seed=5)))
     return states[0]
 
 
@@ -44,7 +44,7 @@ def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(training: s
     config = _config(attention_training=training, pretext={"steps": 2, "pairs": 3}, flow=flow, train_angles="scoring")
     whole, resumed = AttentDifferNet(config), AttentDifferNet(config)
     validation = InMemory(_photos(4, seed=5))
-    expected = train(whole, _PHOTOS, optimiser=_SETTINGS, on_epoch=_ignore, validation=validation)
+    expected = train(whole, _PHOTOS, optimizer=_SETTINGS, on_epoch=_ignore, validation=validation)
 
     save_state(tmp_path, _interrupted_at(epoch, AttentDifferNet(config), _SETTINGS))
     state = load_state(tmp_path)
@@ -53,7 +53,7 @@ def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(training: s
     history = train(
         resumed,
         _PHOTOS,
-        optimiser=_SETTINGS,
+        optimizer=_SETTINGS,
         on_epoch=lambda metrics, _: reported.append(metrics.epoch),
         validation=validation,
         resume=state,
@@ -75,7 +75,7 @@ def test_training_stops_when_held_out_photos_stop_getting_likelier_and_keeps_the
     def remember(metrics: EpochMetrics, snapshot: Snapshot) -> None:
         snapshots[metrics.epoch] = snapshot()
 
-    history = train(detector, photos, optimiser=settings, on_epoch=remember, validation=held_out)
+    history = train(detector, photos, optimizer=settings, on_epoch=remember, validation=held_out)
 
     losses = [row.validation_loss for row in history]
     best = losses.index(min(losses)) + 1
@@ -90,9 +90,9 @@ def test_patience_survives_an_interruption() -> None:
     settings = OptimizerConfig(epochs=60, batch_size=4, learning_rate=1e-2, patience=3)
     held_out = InMemory(_photos(4, seed=5))
     whole, resumed = AttentDifferNet(_config()), AttentDifferNet(_config())
-    expected = train(whole, _PHOTOS, optimiser=settings, on_epoch=_ignore, validation=held_out)
+    expected = train(whole, _PHOTOS, optimizer=settings, on_epoch=_ignore, validation=held_out)
     state = _interrupted_at(len(expected) - 1, AttentDifferNet(_config()), settings)
-    history = train(resumed, _PHOTOS, optimiser=settings, on_epoch=_ignore, validation=held_out, resume=state)
+    history = train(resumed, _PHOTOS, optimizer=settings, on_epoch=_ignore, validation=held_out, resume=state)
     assert len(history) == len(expected) < 60
     assert _same_weights(whole, resumed)
 
@@ -101,7 +101,7 @@ def test_a_state_of_another_detector_is_refused() -> None:
     state = _interrupted_at(1, AttentDifferNet(_config()), _SETTINGS)
     other = AttentDifferNet(_config(flow=_config().flow.model_copy(update={"blocks": 3})))
     with pytest.raises(ValueError, match="of another detector"):
-        train(other, _PHOTOS, optimiser=_SETTINGS, on_epoch=_ignore, resume=state)
+        train(other, _PHOTOS, optimizer=_SETTINGS, on_epoch=_ignore, resume=state)
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "not JSON"])

@@ -48,9 +48,9 @@ def _ignore(_: EpochMetrics, _snapshot: Snapshot) -> None:
     pass
 
 
-def _trained(photos: Tensor, *, optimiser: OptimizerConfig = _SETTINGS, **changes: object) -> AttentDifferNet:
+def _trained(photos: Tensor, *, optimizer: OptimizerConfig = _SETTINGS, **changes: object) -> AttentDifferNet:
     detector = AttentDifferNet(_config(**changes))
-    train(detector, InMemory(photos), optimiser=optimiser, on_epoch=_ignore)
+    train(detector, InMemory(photos), optimizer=optimizer, on_epoch=_ignore)
     return detector
 
 
@@ -67,7 +67,7 @@ def test_the_loss_falls_in_training(angles: str, scaling: str) -> None:
     history = train(
         detector,
         InMemory(_photos()),
-        optimiser=_SETTINGS.model_copy(update={"epochs": 15}),
+        optimizer=_SETTINGS.model_copy(update={"epochs": 15}),
         on_epoch=lambda metrics, _: reported.append(metrics),
     )
 
@@ -96,7 +96,7 @@ def test_training_is_adam_on_the_mean_negative_log_likelihood() -> None:
         torch.autograd.backward(expected.loss(expected.scale_features(pooled)))
         adam.step()
 
-    trained = _trained(photos, optimiser=settings, train_angles="scoring", train_views=4)
+    trained = _trained(photos, optimizer=settings, train_angles="scoring", train_views=4)
 
     for name, weight in expected.flow.named_parameters():
         # Steps of 2e-4; float32 sums in another order move them by 1e-7 or so.
@@ -134,7 +134,7 @@ def test_neighbouring_seeds_share_no_epoch() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("model.training.loop.training_views", lambda detector, photos: Recorder(detector, photos))
         for seed in (0, 1):
-            train(AttentDifferNet(_config(seed=seed)), views.photos, optimiser=_SETTINGS, on_epoch=_ignore)
+            train(AttentDifferNet(_config(seed=seed)), views.photos, optimizer=_SETTINGS, on_epoch=_ignore)
 
     drawn = {tuple(angles.flatten().tolist()) for angles in asked}
     assert len(drawn) == len(asked) == 2 * (1 + _SETTINGS.epochs)  # the scaling's draw and one per epoch
@@ -198,7 +198,7 @@ def test_the_mean_gradient_over_workers_is_that_of_one_worker(angles: str, world
 
     def gradient(rank: int, world_size: int) -> Tensor:
         detector = AttentDifferNet(_config(train_angles=angles))
-        train(detector, InMemory(_photos(3)), optimiser=one_step, on_epoch=_ignore, rank=rank, world_size=world_size)
+        train(detector, InMemory(_photos(3)), optimizer=one_step, on_epoch=_ignore, rank=rank, world_size=world_size)
         return torch.cat([weight.grad.flatten() for weight in detector.flow.parameters() if weight.grad is not None])
 
     mean = torch.stack([gradient(rank, world_size) for rank in range(world_size)]).mean(0)
@@ -221,14 +221,14 @@ def test_the_wrapped_flow_is_the_one_that_is_called() -> None:
             return z, log_det
 
     detector = AttentDifferNet(_config())
-    train(detector, InMemory(_photos()), optimiser=_SETTINGS, on_epoch=_ignore, wrap=Wrapper)
+    train(detector, InMemory(_photos()), optimizer=_SETTINGS, on_epoch=_ignore, wrap=Wrapper)
     assert calls == [True] * 3 * 2  # 3 epochs of 6 photos in batches of 4
     assert _same_weights(detector, _trained(_photos()))
 
 
 def test_a_diverged_training_is_reported_with_its_epoch_and_what_to_do() -> None:
     with pytest.raises(TrainingDiverged, match=r"epoch 1.*lower learning_rate") as report:
-        _trained(_photos(), optimiser=_SETTINGS.model_copy(update={"learning_rate": 1e30}))
+        _trained(_photos(), optimizer=_SETTINGS.model_copy(update={"learning_rate": 1e30}))
     assert report.value.epoch == 1
     assert not np.isfinite(report.value.loss)
 
@@ -249,7 +249,7 @@ def test_weights_ruined_by_the_last_step_are_reported_although_the_loss_was_fini
         train(
             AttentDifferNet(_config()),
             InMemory(_photos()),
-            optimiser=one_step,
+            optimizer=one_step,
             on_epoch=_ignore,
             wrap=_FiniteLossNanGradient,
         )
@@ -267,7 +267,7 @@ def test_weights_ruined_by_the_last_step_are_reported_although_the_loss_was_fini
 )
 def test_input_that_cannot_be_trained_on_is_refused(photos: Tensor, rank: int, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        train(AttentDifferNet(_config()), InMemory(photos), optimiser=_SETTINGS, on_epoch=_ignore, rank=rank)
+        train(AttentDifferNet(_config()), InMemory(photos), optimizer=_SETTINGS, on_epoch=_ignore, rank=rank)
 
 
 @given(st.integers(2, 200), st.floats(0.001, 0.999), st.integers(0, 2**31))

@@ -1,4 +1,4 @@
-"""One worker's optimiser: steps of Adam over its share of every batch."""
+"""One worker's optimizer: steps of Adam over its share of every batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model.training.workers import rank_share, summed
 _PREFIX = "adam."
 
 
-class Optimisation:
+class WorkerOptimizer:
     """Adam on what a likelihood trains; the same outcome for any number of workers, see model.training."""
 
     def __init__(self, likelihood: Likelihood, settings: OptimizerConfig, *, rank: int, world_size: int) -> None:
