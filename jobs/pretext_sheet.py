@@ -21,7 +21,7 @@ from jobs.errors import EXIT_DONE, RequestError
 from jobs.synthetic.photo import draw_photo
 from model.config import PretextConfig
 from model.image import ImageError, decode_image
-from model.training.synthetic_defects import DEFECT_KINDS, with_defect, with_defects
+from model.training.synthetic_defects import DEFECT_KINDS, draw_defect, draw_defects
 
 _CAPTION_PX = 16
 _SHARE = 0.03
@@ -61,8 +61,8 @@ def _row(
     config: PretextSheetConfig, image: torch.Tensor, donor: torch.Tensor, rng: np.random.Generator
 ) -> torch.Tensor:
     """One photo in every state, (3, S, columns * S)."""
-    one_each = [with_defect(image, kind, donor=donor, rng=rng, share=_SHARE) for kind in DEFECT_KINDS]
-    several = with_defects(image, donor=donor, rng=rng, defects=config.pretext.defects, area=config.pretext.area)
+    one_each = [draw_defect(image, kind, donor=donor, rng=rng, share=_SHARE) for kind in DEFECT_KINDS]
+    several = draw_defects(image, donor=donor, rng=rng, defects=config.pretext.defects, area=config.pretext.area)
     return torch.cat([image, *one_each, several], dim=2)
 
 

@@ -17,7 +17,7 @@ from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.scoring.config import ScoreConfig
 from jobs.training.config import TrainConfig
 from model.config import DetectorConfig, OptimizerConfig, get_preset
-from model.statistics.calibration import smallest_sample
+from model.statistics.calibration import find_min_sample_size
 from tests.support.places import ROOT
 from tuning.config import SearchConfig
 from tuning.space.space import check_space
@@ -83,7 +83,7 @@ def test_five_hundred_photos_calibrate_the_rate_that_scoring_asks_for() -> None:
     train = parse_config(TrainConfig, ["--config", TRAIN_YAML, "--category", "insulator"])
     score = parse_config(ScoreConfig, ["--config", SCORE_YAML, "--run-id", "night"])
     assert train.false_alarm_rate == score.false_alarm_rate
-    assert smallest_sample(score.false_alarm_rate) == 99  # the figure in score.yaml's comment
+    assert find_min_sample_size(score.false_alarm_rate) == 99  # the figure in score.yaml's comment
     assert round(500 * train.calibration_fraction) >= 99  # and the one in train.yaml's
 
 

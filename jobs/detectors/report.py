@@ -63,7 +63,7 @@ def _figures(detector: RegisteredDetector, figures: Mapping[str, Any]) -> dict[s
         "loss": figures.get("loss", losses[-1] if losses else None),
         "validation_loss": figures.get("validation_loss"),
         "calibration_photos": len(detector.calibration.scores) if detector.calibration else 0,
-        "smallest_rate": detector.calibration.smallest_rate if detector.calibration else None,
+        "smallest_rate": detector.calibration.min_rate if detector.calibration else None,
         "parent": lineage.get("parent"),
         "git_commit": lineage.get("git_commit"),
         "created_at": lineage.get("created_at"),
@@ -81,8 +81,8 @@ def _promises(calibration: Calibration | None) -> dict[str, Any] | None:
         "method": calibration.method,
         "folds": calibration.folds,
         "photos": len(calibration.scores),
-        "smallest_rate": calibration.smallest_rate,
-        "thresholds": {f"{rate:g}": calibration.threshold(rate) for rate in _RATES},
+        "smallest_rate": calibration.min_rate,
+        "thresholds": {f"{rate:g}": calibration.find_threshold(rate) for rate in _RATES},
     }
 
 

@@ -32,7 +32,7 @@ from model.config import DetectorConfig, OptimizerConfig
 from model.detector import AttentDifferNet
 from model.packed.detector import build_scorer
 from model.process import prepare_process
-from model.training.attention_pretext import pretrained_attention
+from model.training.attention_pretext import pretrain_attention
 from model.training.loop import train
 from model.training.photos import InMemory
 
@@ -138,7 +138,7 @@ def learn_attention(
     prepare_process()
     try:
         detector = _untrained(config, weights)
-        return pretrained_attention(detector, [InMemory(torch.tensor(photos.train)) for photos in categories])
+        return pretrain_attention(detector, [InMemory(torch.tensor(photos.train)) for photos in categories])
     except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
         raise JobError(one_line(error)) from None
 
@@ -201,7 +201,7 @@ def _tested(
             on_epoch=lambda metrics, snapshot: None,
             attention=attention,
         )
-        return [epoch.as_json() for epoch in epochs], build_scorer(detector).score(test_images).numpy()
+        return [epoch.to_json() for epoch in epochs], build_scorer(detector).score(test_images).numpy()
     scores = score_baseline(
         unit.variant, unit.detector, weights=weights, train=train_images, test=test_images, seed=unit.seed or 0
     )

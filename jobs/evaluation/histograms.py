@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.evaluation.metrics import DetectorKey, PhotoScores, Seed
-from model.statistics.evaluation import auroc, false_alarm_threshold
+from model.statistics.evaluation import auroc, find_false_alarm_threshold
 
 MOST_BINS = 40
 FALSE_ALARM_RATE = 0.05
@@ -69,7 +69,7 @@ def _draw(panel: Any, photos: PhotoScores, *, title: str) -> None:
                 scores.clip(max=edges[-1]), bins=edges, color=colour, alpha=0.55, label=f"{name} ({len(scores)})"
             )
     if len(flawless):
-        threshold = false_alarm_threshold(flawless, false_alarm_rate=FALSE_ALARM_RATE)
+        threshold = find_false_alarm_threshold(flawless, false_alarm_rate=FALSE_ALARM_RATE)
         panel.axvline(threshold, color="black", linestyle="--", label=f"{FALSE_ALARM_RATE:.0%} false alarms")
     if len(flawless) and len(defective):
         title += f", AUROC {100 * auroc(photos.labels, photos.scores):.1f} %"

@@ -12,8 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.tables.schema import FIGURES, Status
-from model.statistics.evaluation import separation
-from model.statistics.resampling import Interval, PairedScores, auroc_interval, paired_difference, seed_interval
+from model.statistics.evaluation import compute_metrics
+from model.statistics.resampling import (
+    Interval,
+    PairedScores,
+    bootstrap_auroc,
+    bootstrap_difference,
+    estimate_seed_interval,
+)
 
 FLAWLESS = "good"
 """Label of flawless photos in the MVTec layout."""
@@ -117,11 +123,11 @@ def _figures(photos: PhotoScores | None) -> dict[str, Any]:
     if photos is None:
         return {"flawless": 0, "defective": 0, "reason": "no photo was scored"}
     try:
-        found = asdict(separation(photos.labels, photos.scores))
+        found = asdict(compute_metrics(photos.labels, photos.scores))
     except ValueError as error:
         defective = int(photos.labels.sum())
         return {"flawless": len(photos.labels) - defective, "defective": defective, "reason": str(error)}
-    interval = auroc_interval(photos.labels, photos.scores[None])
+    interval = bootstrap_auroc(photos.labels, photos.scores[None])
     return {**found, "auroc_low": interval.low, "auroc_high": interval.high, "reason": None}
 
 
@@ -141,7 +147,8 @@ def _summary(variant: str, rows: Sequence[Mapping[str, Any]]) -> VariantSummary:
     whole = [found for found in by_seed.values() if len(found) == len(categories)]
     by_category = {
         category: {
-            metric: seed_interval([row[metric] for row in rows if row["category"] == category]) for metric in METRICS
+            metric: estimate_seed_interval([row[metric] for row in rows if row["category"] == category])
+            for metric in METRICS
         }
         for category in categories
     }
@@ -155,7 +162,7 @@ def _mean_over_categories(
     by_category: Mapping[str, Mapping[str, Interval]],
 ) -> Interval:
     if seeds:
-        return seed_interval([float(np.mean([row[metric] for row in rows])) for rows in seeds])
+        return estimate_seed_interval([float(np.mean([row[metric] for row in rows])) for rows in seeds])
     return Interval(float(np.mean([intervals[metric].mean for intervals in by_category.values()])), None, None)
 
 
@@ -176,7 +183,7 @@ def _comparison(scored: Mapping[DetectorKey, PhotoScores], variant: str, referen
     paired = {category: pair for category, pair in pairs.items() if pair is not None}
     if not paired:
         return Comparison(variant, reference, (), 0, None, None, None, None)
-    found = paired_difference(list(paired.values()))
+    found = bootstrap_difference(list(paired.values()))
     seeds = min(len(pair.first) for pair in paired.values())
     return Comparison(
         variant, reference, tuple(paired), seeds, found.mean, found.low, found.high, found.share_not_above

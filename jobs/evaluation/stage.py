@@ -113,7 +113,7 @@ def _outcomes(scores: np.ndarray, candidate: Candidate) -> list[dict[str, Any]]:
     finite = np.isfinite(scores)
     p_values = np.full(len(scores), np.nan)
     if calibration is not None:
-        p_values[finite] = calibration.p_values(scores[finite])
+        p_values[finite] = calibration.compute_p_values(scores[finite])
     failed = {"status": Status.FAILED, "error": reason("not_finite", "the detector gave no finite score")}
     return [
         {"status": Status.SCORED, "error": None, "score": score, "p_value": None if np.isnan(p_value) else p_value}

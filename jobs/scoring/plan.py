@@ -100,6 +100,6 @@ def plan_detector(
         image_size=config.image_size,
         views=config.views,
         precision=config.precision,
-        threshold=calibration.threshold(false_alarm_rate),
+        threshold=calibration.find_threshold(false_alarm_rate),
         calibration=calibration,
     )

@@ -27,7 +27,7 @@ from jobs.scoring.plan import ScoringPlan, plan_detector
 from jobs.storage import uris
 from jobs.tables.schema import MANIFEST, STAGED, Status
 from model.artifact import recalibrate_artifact
-from model.statistics.calibration import Calibration, shortage
+from model.statistics.calibration import Calibration, describe_shortage
 
 
 def recalibrate_detector(config: RecalibrateConfig) -> int:
@@ -127,7 +127,7 @@ def _calibration(rows: pa.Table, config: RecalibrateConfig, *, parent: Registere
     """The new calibration; says what the old one made of the same photos, and whether they are too few."""
     calibration = Calibration(scores=tuple(rows["score"].to_pylist()))
     rate = config.false_alarm_rate
-    if said := shortage(len(rows), false_alarm_rate=rate):
+    if said := describe_shortage(len(rows), false_alarm_rate=rate):
         print(f"warning: {said}. Add photos or raise --false-alarm-rate")
     if parent.calibration is not None:
         flagged = int(np.count_nonzero(rows["p_value"].to_numpy() <= rate))
@@ -135,7 +135,7 @@ def _calibration(rows: pa.Table, config: RecalibrateConfig, *, parent: Registere
             f"the calibration before reports {flagged} of these {len(rows)} flawless photos "
             f"({flagged / len(rows):.1%}) at a false-alarm rate of {rate:g}"
         )
-        before, now = (_shown(one.threshold(rate)) for one in (parent.calibration, calibration))
+        before, now = (_shown(one.find_threshold(rate)) for one in (parent.calibration, calibration))
         print(f"threshold at {rate:g}: {before} before, {now} now")
     return calibration
 

@@ -78,6 +78,6 @@ def _p_values(
     for numbers in rows_by_detector.values():
         detector = planned[numbers[0]]
         if detector is not None:
-            for number, p_value in zip(numbers, detector.calibration.p_values(scores[numbers]), strict=True):
+            for number, p_value in zip(numbers, detector.calibration.compute_p_values(scores[numbers]), strict=True):
                 found[number] = float(p_value)
     return found

@@ -93,7 +93,7 @@ FLEET = pa.schema(
     ]
 )
 """Losses in nats per dimension: the last epoch's over training photos in the detector's own scaled features, and that
-of held-out photos in standardised features (model.training.held_out), to compare seeds of one variant by."""
+of held-out photos in standardised features (model.training.held_out_loss), to compare seeds of one variant by."""
 
 EVALUATED = pa.schema(
     [

@@ -13,7 +13,7 @@ does the mean over photos of anything settle it while a category has a dozen of 
    other data, such as labelled photos that are not of this test split. A later variant is taken where all detectors of
    the earlier ones failed.
 3. Among the seeds of that variant, the lowest loss on held-out flawless photos, in standardised features
-   (`model.training.held_out`): there the features are the same, or trained alike, and the loss says how well the
+   (`model.training.held_out_loss`): there the features are the same, or trained alike, and the loss says how well the
    flow fits.
    Without such photos, the first seed.
 """

@@ -20,7 +20,7 @@ from jobs.errors import JobError
 from jobs.training.config import TrainConfig
 from jobs.training.photos import DecodedPhotos, decode_photos
 from jobs.training.trainer import train_unit
-from jobs.training.units import FEWEST_PHOTOS, Unit
+from jobs.training.units import MIN_PHOTOS, Unit
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ def _decode(unit: Unit) -> DecodedPhotos:
     decoded = decode_photos(unit.manifest, size=unit.config.detector.image_size, max_pixels=unit.config.max_pixels)
     for uri, reason in decoded.left_out:
         print(f"warning: left out {uri}: {reason}", flush=True)
-    if len(decoded.photos) < FEWEST_PHOTOS:
+    if len(decoded.photos) < MIN_PHOTOS:
         raise JobError(
-            f"needed at least {FEWEST_PHOTOS} readable flawless photos of {unit.config.category}, got "
+            f"needed at least {MIN_PHOTOS} readable flawless photos of {unit.config.category}, got "
             f"{len(decoded.photos)} of {len(unit.manifest)}"
         )
     return decoded

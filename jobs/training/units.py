@@ -22,10 +22,10 @@ from jobs.errors import RequestError
 from jobs.storage import uris
 from jobs.training.config import TrainConfig
 from jobs.training.photos import BlockPhotos
-from model.statistics.calibration import smallest_sample
+from model.statistics.calibration import find_min_sample_size
 from model.training.splits import split_calibration
 
-FEWEST_PHOTOS = 2
+MIN_PHOTOS = 2
 _OUTCOME_FIELDS = ("detector", "optimizer", "calibration_fraction", "validation_fraction", "max_pixels")
 """Fields that decide what comes out of a training; the others decide where and how it runs."""
 
@@ -158,10 +158,10 @@ def _categories(data: str) -> list[str]:
 def _flawless(config: TrainConfig, category: str) -> pa.Table:
     folder = uris.join(config.data, category, "train", "good")
     manifest = list_archive(folder, key_pattern="(?P<category>)")
-    if len(manifest) < FEWEST_PHOTOS:
-        raise RequestError(f"expected at least {FEWEST_PHOTOS} flawless photos in {folder}, got {len(manifest)}")
+    if len(manifest) < MIN_PHOTOS:
+        raise RequestError(f"expected at least {MIN_PHOTOS} flawless photos in {folder}, got {len(manifest)}")
     held_out = len(split_calibration(len(manifest), fraction=config.calibration_fraction, seed=config.detector.seed)[1])
-    needed = smallest_sample(config.false_alarm_rate)
+    needed = find_min_sample_size(config.false_alarm_rate)
     if held_out < needed:
         print(
             f"warning: {held_out} held-out photos of {category} cannot support a false-alarm rate of "

@@ -29,11 +29,11 @@ from model.packed.detector import build_scorer
 from model.process import prepare_process
 from model.statistics.calibration import Calibration
 from model.training.checkpoint import TrainingState, load_state, save_state
-from model.training.guard import CollapseDetected
-from model.training.held_out import standardised_loss
+from model.training.collapse_guard import CollapseError
+from model.training.held_out_loss import standardize_loss
 from model.training.loop import Snapshot, train
-from model.training.metrics import EpochMetrics, TrainingDiverged
-from model.training.views import view_features
+from model.training.metrics import DivergenceError, EpochMetrics
+from model.training.views import compute_view_features
 
 LARGEST_CHECKPOINT_SHARE = 0.05
 """Of a training's time."""
@@ -51,7 +51,7 @@ def work(task: Task) -> dict[str, Any]:
     prepare_process()
     try:
         return _trained(task, TrainConfig.model_validate(task.config))
-    except (TrainingDiverged, CollapseDetected, ValueError) as error:
+    except (DivergenceError, CollapseError, ValueError) as error:
         return {"refused": one_line(error)}
 
 
@@ -136,7 +136,7 @@ class _Epochs:
             if self.rank == 0:
                 save_state(Path(scratch), snapshot())
                 checkpoint = ray.train.Checkpoint.from_directory(scratch)
-            ray.train.report(metrics.as_json(), checkpoint=checkpoint)
+            ray.train.report(metrics.to_json(), checkpoint=checkpoint)
         self._finished_at_s = time.monotonic()
         self._cost_s = self._finished_at_s - started_s
 
@@ -160,8 +160,8 @@ def _figures(
     if kept.validation_loss is not None:
         step = -(-len(task.training) // _COMPARED_PHOTOS)
         some = task.training.subset(np.arange(0, len(task.training), step))
-        features = view_features(detector, some, angles=list_scoring_angles(config.detector.train_views))
-        validation_loss = standardised_loss(detector, kept.validation_loss, pooled=features.flatten(0, 1))
+        features = compute_view_features(detector, some, angles=list_scoring_angles(config.detector.train_views))
+        validation_loss = standardize_loss(detector, kept.validation_loss, pooled=features.flatten(0, 1))
     return {
         "epochs": len(flow_epochs),
         "kept_epoch": kept.epoch,
@@ -169,8 +169,8 @@ def _figures(
         "loss_by_epoch": [epoch.loss for epoch in flow_epochs],
         "validation_loss": validation_loss,
         "validation_loss_by_epoch": [epoch.validation_loss for epoch in flow_epochs],
-        "health": kept.as_json()["health"],
-        "problems": kept.health.problems(),
+        "health": kept.to_json()["health"],
+        "problems": kept.health.list_problems(),
         "seconds_by_epoch": [epoch.seconds for epoch in flow_epochs],
         "views_per_s": kept.views_per_s,
     }

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 from model.config import DetectorConfig
-from model.statistics.calibration import Calibration, cross_conformal_bound, smallest_sample
+from model.statistics.calibration import Calibration, cross_conformal_bound, find_min_sample_size
 
 _RATES = (0.1, 0.05, 0.01, 0.001)  # what people ask for; the calibration holds others as well
 _CONFIDENCE = 0.9
@@ -104,7 +104,7 @@ def _what_it_promises(calibration: Calibration | None) -> list[str]:
 def _split_promise(calibration: Calibration) -> list[str]:
     return [
         f"{len(calibration.scores)} flawless photos that this detector was not trained on (split-conformal); the "
-        f"lowest false-alarm rate they can hold is {calibration.smallest_rate:.2%}. The rate asked for holds on "
+        f"lowest false-alarm rate they can hold is {calibration.min_rate:.2%}. The rate asked for holds on "
         "average over calibration sets; the last column holds it for this very set.",
         "",
         "| false-alarm rate asked for | report scores above | rate to expect from this calibration (90 % interval) "
@@ -115,12 +115,12 @@ def _split_promise(calibration: Calibration) -> list[str]:
 
 
 def _split_row(calibration: Calibration, rate: float) -> str:
-    threshold, safe = calibration.threshold(rate), calibration.threshold(rate, confidence=_CONFIDENCE)
-    needs = f"not possible, needs {smallest_sample(rate, confidence=_CONFIDENCE)} photos"
+    threshold, safe = calibration.find_threshold(rate), calibration.find_threshold(rate, confidence=_CONFIDENCE)
+    needs = f"not possible, needs {find_min_sample_size(rate, confidence=_CONFIDENCE)} photos"
     last = needs if safe is None else f"{safe:.6g}"
     if threshold is None:
-        return f"| {rate:.1%} | not possible, needs {smallest_sample(rate)} photos | | {last} |"
-    low, high = calibration.false_alarm_interval(rate)
+        return f"| {rate:.1%} | not possible, needs {find_min_sample_size(rate)} photos | | {last} |"
+    low, high = calibration.estimate_false_alarm_interval(rate)
     return f"| {rate:.1%} | {threshold:.6g} | {low:.2%} to {high:.2%} | {last} |"
 
 
@@ -138,9 +138,9 @@ def _cross_promise(calibration: Calibration) -> list[str]:
 
 
 def _cross_row(calibration: Calibration, rate: float, *, folds: int) -> str:
-    threshold = calibration.threshold(rate)
+    threshold = calibration.find_threshold(rate)
     if threshold is None:
-        return f"| {rate:.1%} | not possible, needs {smallest_sample(rate)} photos | |"
+        return f"| {rate:.1%} | not possible, needs {find_min_sample_size(rate)} photos | |"
     bound = cross_conformal_bound(rate, photos=len(calibration.scores), folds=folds)
     return f"| {rate:.1%} | {threshold:.6g} | at most {bound:.2%} |"
 

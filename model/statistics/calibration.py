@@ -26,8 +26,9 @@ class Calibration(BaseModel):
     P(p_value <= rate) <= rate for every rate in (0, 1), for any detector and any distribution. The probability is
     marginal, over the photo *and* the draw of the calibration photos. For the calibration set in hand, the long-run
     false-alarm rate is itself random: with n scores without ties it is Beta(k, n + 1 - k) distributed,
-    k = floor(rate * (n + 1)) (Vovk 2012, arXiv 1209.2673; Bates et al. 2023). ``false_alarm_interval`` says how far it
-    may lie from the rate asked for, and ``threshold(rate, confidence=...)`` keeps it below with that probability.
+    k = floor(rate * (n + 1)) (Vovk 2012, arXiv 1209.2673; Bates et al. 2023). ``estimate_false_alarm_interval`` says
+    how far it may lie from the rate asked for, and ``find_threshold(rate, confidence=...)`` keeps it below with
+    that probability.
 
     **Method "cross"**, where photos are too few to set some aside: one detector per fold, trained without the fold,
     scored it (see ``from_folds``), and a last detector, trained on all photos, does the scoring. *Nothing is guaranteed
@@ -78,11 +79,11 @@ class Calibration(BaseModel):
         return cls(scores=tuple(score for fold in held_out for score in fold), method="cross", folds=len(sizes))
 
     @property
-    def smallest_rate(self) -> float:
+    def min_rate(self) -> float:
         """The lowest false-alarm rate this sample can hold, 1 / (n + 1), also the lowest p-value it can give."""
         return 1 / (len(self.scores) + 1)
 
-    def p_values(self, scores: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    def compute_p_values(self, scores: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """Conformal p-values, (1 + number of calibration scores >= score) / (n + 1).
 
         Args:
@@ -101,7 +102,7 @@ class Calibration(BaseModel):
         at_least_as_high = n - np.searchsorted(np.asarray(self.scores), asked, side="left")
         return np.asarray((1 + at_least_as_high) / (n + 1), dtype=np.float64)
 
-    def threshold(self, false_alarm_rate: float, *, confidence: float | None = None) -> float | None:
+    def find_threshold(self, false_alarm_rate: float, *, confidence: float | None = None) -> float | None:
         """The raw score above which a photo is reported at ``false_alarm_rate``.
 
         Without ``confidence`` exactly equivalent to the p-value, ties included: ``score > threshold`` if and only if
@@ -116,8 +117,7 @@ class Calibration(BaseModel):
 
         Returns:
             One of the calibration scores, or None where the sample is smaller than
-            ``smallest_sample(false_alarm_rate, confidence=confidence)``: then no score is rare enough and nothing may
-            be reported.
+            ``find_min_sample_size`` says: then no score is rare enough and nothing may be reported.
 
         Raises:
             ValueError: ``confidence`` with method "cross", which has no such bound.
@@ -130,11 +130,11 @@ class Calibration(BaseModel):
             reportable = _confident_ranks(n, false_alarm_rate, confidence=confidence)
         return self.scores[n - reportable] if reportable else None
 
-    def false_alarm_interval(self, false_alarm_rate: float, *, confidence: float = 0.9) -> tuple[float, float]:
+    def estimate_false_alarm_interval(self, false_alarm_rate: float, *, confidence: float = 0.9) -> tuple[float, float]:
         """Where the long-run false-alarm rate of this very calibration set lies, from its Beta distribution.
 
         Args:
-            false_alarm_rate: rate given to ``threshold`` (without confidence), in (0, 1).
+            false_alarm_rate: rate given to ``find_threshold`` (without confidence), in (0, 1).
             confidence: probability of the central interval, in (0, 1).
 
         Returns:
@@ -161,7 +161,7 @@ class Calibration(BaseModel):
             )
 
 
-def smallest_sample(false_alarm_rate: float, *, confidence: float | None = None) -> int:
+def find_min_sample_size(false_alarm_rate: float, *, confidence: float | None = None) -> int:
     """The fewest calibration scores that can hold ``false_alarm_rate``, in (0, 1): 19 for 0.05, 99 for 0.01.
 
     With ``confidence``, in (0, 1), see ``Calibration.threshold``: 45 for 0.05 at 0.9, 230 for 0.01 at 0.9.
@@ -179,14 +179,14 @@ def smallest_sample(false_alarm_rate: float, *, confidence: float | None = None)
     return n
 
 
-def shortage(photos: int, *, false_alarm_rate: float) -> str | None:
+def describe_shortage(photos: int, *, false_alarm_rate: float) -> str | None:
     """Says in words that a calibration set is too small for a rate, photos < 1 / rate - 1; None where it is not.
 
     Args:
         photos: calibration photos there are.
         false_alarm_rate: rate asked for, in (0, 1).
     """
-    needed = smallest_sample(false_alarm_rate)
+    needed = find_min_sample_size(false_alarm_rate)
     if photos >= needed:
         return None
     return (

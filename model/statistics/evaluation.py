@@ -18,7 +18,7 @@ FALSE_ALARM_RATES = (0.01, 0.05)
 
 
 @dataclass(frozen=True)
-class Separation:
+class DetectionMetrics:
     """Figures of one detector on one set of labelled photos.
 
     Attributes:
@@ -38,7 +38,7 @@ class Separation:
     recall_at_5_percent: float
 
 
-def separation(labels: Labels, scores: Scores) -> Separation:
+def compute_metrics(labels: Labels, scores: Scores) -> DetectionMetrics:
     """All figures at once.
 
     Args:
@@ -48,9 +48,9 @@ def separation(labels: Labels, scores: Scores) -> Separation:
     Raises:
         ValueError: as ``auroc`` does.
     """
-    is_defective, _ = checked(labels, scores)
+    is_defective, _ = check_scores(labels, scores)
     low, high = FALSE_ALARM_RATES
-    return Separation(
+    return DetectionMetrics(
         flawless=int((~is_defective).sum()),
         defective=int(is_defective.sum()),
         auroc=auroc(labels, scores),
@@ -72,7 +72,7 @@ def auroc(labels: Labels, scores: Scores) -> float:
     Raises:
         ValueError: shapes differ, a label is not 0 or 1, a class is absent, or a score is NaN or infinite.
     """
-    return float(roc_auc_score(*checked(labels, scores)))
+    return float(roc_auc_score(*check_scores(labels, scores)))
 
 
 def aupr(labels: Labels, scores: Scores) -> float:
@@ -89,11 +89,11 @@ def aupr(labels: Labels, scores: Scores) -> float:
     Raises:
         ValueError: as ``auroc`` does.
     """
-    return float(average_precision_score(*checked(labels, scores)))
+    return float(average_precision_score(*check_scores(labels, scores)))
 
 
 def recall(labels: Labels, scores: Scores, *, false_alarm_rate: float) -> float:
-    """Share of the defective photos that score above ``false_alarm_threshold`` of the flawless ones, in [0, 1].
+    """Share of the defective photos that score above ``find_false_alarm_threshold`` of the flawless ones, in [0, 1].
 
     Equal to the highest recall of the ROC curve's points whose false-alarm rate is at most the given one. The threshold
     is taken from the very test photos, so this compares detectors; what a threshold from calibration does on new photos
@@ -107,12 +107,12 @@ def recall(labels: Labels, scores: Scores, *, false_alarm_rate: float) -> float:
     Raises:
         ValueError: as ``auroc`` does, or a rate outside (0, 1).
     """
-    is_defective, ranked = checked(labels, scores)
-    threshold = false_alarm_threshold(ranked[~is_defective], false_alarm_rate=false_alarm_rate)
+    is_defective, ranked = check_scores(labels, scores)
+    threshold = find_false_alarm_threshold(ranked[~is_defective], false_alarm_rate=false_alarm_rate)
     return float((ranked[is_defective] > threshold).mean())
 
 
-def false_alarm_threshold(flawless: Scores, *, false_alarm_rate: float) -> float:
+def find_false_alarm_threshold(flawless: Scores, *, false_alarm_rate: float) -> float:
     """The lowest score of a flawless photo above which at most a share ``false_alarm_rate`` of the flawless ones lies.
 
     Of n photos the floor(rate * n) highest may be reported, so the threshold is the next highest score, and with
@@ -134,7 +134,7 @@ def false_alarm_threshold(flawless: Scores, *, false_alarm_rate: float) -> float
     return float(np.sort(flawless)[flawless.size - 1 - reportable])
 
 
-def checked(labels: Labels, scores: Scores) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+def check_scores(labels: Labels, scores: Scores) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
     """Labels as booleans (N,) and scores as float64 (N,).
 
     Raises:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from model.statistics.evaluation import Labels, checked
+from model.statistics.evaluation import Labels, check_scores
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -65,7 +65,7 @@ class PairedScores:
     second: _Floats
 
 
-def seed_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
+def estimate_seed_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
     """Mean and Student's t interval of a figure over seeds: mean +- t * s / sqrt(K), K - 1 degrees of freedom.
 
     Args:
@@ -84,7 +84,7 @@ def seed_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) ->
     return Interval(mean, mean - half, mean + half)
 
 
-def auroc_interval(
+def bootstrap_auroc(
     labels: Labels, scores: _Floats, *, seed: int = 0, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
 ) -> Interval:
     """AUROC's mean over seeds and its percentile interval, by bootstrap over photos and seeds.
@@ -100,11 +100,11 @@ def auroc_interval(
         ValueError: as ``model.statistics.evaluation.auroc`` does.
     """
     rng = np.random.default_rng(seed)
-    (drawn,) = _resampled(labels, [scores], rng=rng, resamples=resamples)
-    return Interval(float(_observed(labels, scores)), *_percentiles(drawn, confidence))
+    (drawn,) = _resample_auroc(labels, [scores], rng=rng, resamples=resamples)
+    return Interval(float(_average_auroc(labels, scores)), *_take_percentiles(drawn, confidence))
 
 
-def paired_difference(
+def bootstrap_difference(
     categories: Sequence[PairedScores], *, seed: int = 0, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
 ) -> Difference:
     """Compares two variants by bootstrap over photos and seeds, the same resample for both.
@@ -130,11 +130,11 @@ def paired_difference(
             raise ValueError(
                 f"a paired comparison needs scores of one shape, got {pair.first.shape} and {pair.second.shape}"
             )
-        observed.append(_observed(pair.labels, pair.second) - _observed(pair.labels, pair.first))
-        first, second = _resampled(pair.labels, [pair.first, pair.second], rng=rng, resamples=resamples)
+        observed.append(_average_auroc(pair.labels, pair.second) - _average_auroc(pair.labels, pair.first))
+        first, second = _resample_auroc(pair.labels, [pair.first, pair.second], rng=rng, resamples=resamples)
         drawn.append(second - first)
     differences = np.mean(drawn, axis=0)
-    low, high = _percentiles(differences, confidence)
+    low, high = _take_percentiles(differences, confidence)
     return Difference(float(np.mean(observed)), low, high, float((differences <= 0).mean()))
 
 
@@ -154,7 +154,7 @@ def weighted_auroc(labels: Labels, scores: _Floats, *, counts: npt.NDArray[np.in
     Raises:
         ValueError: as ``model.statistics.evaluation.auroc`` does.
     """
-    is_defective, ranked = checked(labels, scores)
+    is_defective, ranked = check_scores(labels, scores)
     order = np.argsort(ranked)
     ordered, is_defective = ranked[order], is_defective[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))  # of each run of equal scores
@@ -166,16 +166,21 @@ def weighted_auroc(labels: Labels, scores: _Floats, *, counts: npt.NDArray[np.in
     return wins
 
 
-def _resampled(
+def _resample_auroc(
     labels: Labels, variants: Sequence[_Floats], *, rng: np.random.Generator, resamples: int
 ) -> list[_Floats]:
     """For each variant, scores (K, N): mean AUROC over K drawn seeds on drawn photos, (resamples,)."""
-    blocks = [_block(labels, variants, rng=rng, resamples=size) for size in _block_sizes(len(labels), resamples)]
+    blocks = [
+        _resample_block(labels, variants, rng=rng, resamples=size)
+        for size in _split_into_blocks(len(labels), resamples)
+    ]
     return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
 
 
-def _block(labels: Labels, variants: Sequence[_Floats], *, rng: np.random.Generator, resamples: int) -> list[_Floats]:
-    counts = _photo_counts(np.asarray(labels).astype(bool), rng=rng, resamples=resamples)
+def _resample_block(
+    labels: Labels, variants: Sequence[_Floats], *, rng: np.random.Generator, resamples: int
+) -> list[_Floats]:
+    counts = _draw_photo_counts(np.asarray(labels).astype(bool), rng=rng, resamples=resamples)
     seeds = len(variants[0])
     drawn = rng.integers(seeds, size=(resamples, seeds))
     rows = np.arange(resamples)[:, None]
@@ -183,13 +188,13 @@ def _block(labels: Labels, variants: Sequence[_Floats], *, rng: np.random.Genera
     return [values[rows, drawn].mean(1) for values in by_seed]
 
 
-def _block_sizes(photos: int, resamples: int) -> Iterator[int]:
+def _split_into_blocks(photos: int, resamples: int) -> Iterator[int]:
     largest = max(1, _BLOCK_CELLS // max(1, photos))
     for start in range(0, resamples, largest):
         yield min(largest, resamples - start)
 
 
-def _photo_counts(
+def _draw_photo_counts(
     is_defective: npt.NDArray[np.bool_], *, rng: np.random.Generator, resamples: int
 ) -> npt.NDArray[np.int64]:
     """(resamples, N): how often each photo is drawn, with as many of each class as there are."""
@@ -200,11 +205,11 @@ def _photo_counts(
     return counts
 
 
-def _observed(labels: Labels, scores: _Floats) -> float:
+def _average_auroc(labels: Labels, scores: _Floats) -> float:
     once = np.ones((1, len(labels)), np.int64)
     return float(np.mean([weighted_auroc(labels, row, counts=once) for row in scores]))
 
 
-def _percentiles(values: _Floats, confidence: float) -> tuple[float, float]:
+def _take_percentiles(values: _Floats, confidence: float) -> tuple[float, float]:
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -7,12 +7,13 @@ import math
 _TWO_SIDED_95_PERCENT = 1.96
 
 
-def auroc_half_width(auroc: float, *, flawless: int, defective: int) -> float:
-    """Half of the 95 % interval of an AUROC, in (0, 1); arguments and errors as those of `auroc_standard_error`."""
-    return min(1.0, _TWO_SIDED_95_PERCENT * auroc_standard_error(auroc, flawless=flawless, defective=defective))
+def estimate_auroc_half_width(auroc: float, *, flawless: int, defective: int) -> float:
+    """Returns half of the 95 % interval of an AUROC, in (0, 1]; see `estimate_auroc_standard_error`."""
+    error = estimate_auroc_standard_error(auroc, flawless=flawless, defective=defective)
+    return min(1.0, _TWO_SIDED_95_PERCENT * error)
 
 
-def auroc_standard_error(auroc: float, *, flawless: int, defective: int) -> float:
+def estimate_auroc_standard_error(auroc: float, *, flawless: int, defective: int) -> float:
     """Standard error of a measured AUROC, by Hanley & McNeil (Radiology 143, 1982).
 
     Their formula assumes exponential scores, which is cautious for most others. It is that of one detector's figure;

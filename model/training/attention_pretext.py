@@ -37,12 +37,12 @@ from model.network.gates import (
 from model.network.rotation import list_scoring_angles, rotate
 from model.network.scaling import Scaling, fit_scaling
 from model.network.seeding import Stream, create_stream
-from model.training.metrics import TrainingDiverged
+from model.training.metrics import DivergenceError
 from model.training.photos import Photos
-from model.training.synthetic_defects import with_defects
-from model.training.workers import copied_from_first
+from model.training.synthetic_defects import draw_defects
+from model.training.workers import copy_from_first
 
-FEWEST_PHOTOS = 4
+MIN_PHOTOS = 4
 """Two for the Gaussian, two for the pairs."""
 _GATE_PHOTOS = 128
 """Photos that the statistics of gate inputs are taken from."""
@@ -55,7 +55,7 @@ def fit_gate_inputs(detector: AttentDifferNet, photos: Photos, *, rng: np.random
     """Fits the standardisation of all gate inputs to plain features of up to 128 photos."""
     chosen = torch.from_numpy(rng.permutation(len(photos))[:_GATE_PHOTOS].copy())
     with collect_gate_statistics(detector.backbone.attention):
-        _pooled(detector, photos, chosen, rng=rng, attended=True)
+        _pool_random_views(detector, photos, chosen, rng=rng, attended=True)
 
 
 def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, rng: np.random.Generator) -> float:
@@ -68,14 +68,14 @@ def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, 
 
     Args:
         detector: on the device to train on, its gates the identity; in evaluation mode.
-        categories: flawless photos, at least FEWEST_PHOTOS of each category.
+        categories: flawless photos, at least MIN_PHOTOS of each category.
         rng: decides views, pairs and defects.
 
     Returns:
         The last step's loss; not finite where training had to stop because of that.
     """
     settings = detector.config.pretext
-    subjects = [_subject(detector, photos, rng=rng) for photos in categories]
+    subjects = [_prepare_category(detector, photos, rng=rng) for photos in categories]
     adam = torch.optim.Adam(
         detector.backbone.attention.parameters(),
         lr=settings.learning_rate,
@@ -85,7 +85,7 @@ def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, 
     for step in range(settings.steps):
         subject = subjects[step % len(subjects)]
         load_gate_statistics(detector.backbone.attention, subject.statistics)
-        loss = _loss(detector, *_pairs(detector, subject, rng=rng), gaussian=subject.gaussian)
+        loss = compute_pretext_loss(detector, *_draw_pairs(detector, subject, rng=rng), gaussian=subject.gaussian)
         adam.zero_grad()
         torch.autograd.backward(loss)
         adam.step()
@@ -94,7 +94,7 @@ def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, 
     return float(loss.detach())
 
 
-def pretrained_attention(detector: AttentDifferNet, categories: Sequence[Photos]) -> dict[str, Tensor]:
+def pretrain_attention(detector: AttentDifferNet, categories: Sequence[Photos]) -> dict[str, Tensor]:
     """Attention that has learnt its pretext from flawless photos of several categories: one for a whole fleet.
 
     Args:
@@ -105,7 +105,7 @@ def pretrained_attention(detector: AttentDifferNet, categories: Sequence[Photos]
         State of ``detector.backbone.attention``, copies on the CPU.
 
     Raises:
-        TrainingDiverged: the pretext's loss is not finite, reported as epoch 0.
+        DivergenceError: the pretext's loss is not finite, reported as epoch 0.
         ValueError: too few photos.
     """
     detector.eval()
@@ -115,11 +115,11 @@ def pretrained_attention(detector: AttentDifferNet, categories: Sequence[Photos]
 
 def _learn_pretext(detector: AttentDifferNet, categories: Sequence[Photos]) -> float:
     fewest = min(len(photos) for photos in categories)
-    if fewest < FEWEST_PHOTOS:
-        raise ValueError(f"the attention pretext needs at least {FEWEST_PHOTOS} flawless photos, got {fewest}")
+    if fewest < MIN_PHOTOS:
+        raise ValueError(f"the attention pretext needs at least {MIN_PHOTOS} flawless photos, got {fewest}")
     loss = train_attention(detector, categories, rng=create_stream(detector.config.seed, Stream.ATTENTION))
     if not math.isfinite(loss):
-        raise TrainingDiverged(0, loss, learning_rate=detector.config.pretext.learning_rate)
+        raise DivergenceError(0, loss, learning_rate=detector.config.pretext.learning_rate)
     return loss
 
 
@@ -132,13 +132,13 @@ def prepare_attention(detector: AttentDifferNet, photos: Photos, learnt: Mapping
     Args:
         detector: untrained, its attention is changed.
         photos: flawless photos that the detector is for.
-        learnt: what `pretrained_attention` gave; None learns the pretext from ``photos``.
+        learnt: what `pretrain_attention` gave; None learns the pretext from ``photos``.
 
     Returns:
         The pretext's last loss; None where there was nothing to learn here.
 
     Raises:
-        TrainingDiverged: the pretext's loss is not finite, reported as epoch 0.
+        DivergenceError: the pretext's loss is not finite, reported as epoch 0.
         ValueError: too few photos.
     """
     kind, loss = detector.config.attention_training, None
@@ -149,12 +149,12 @@ def prepare_attention(detector: AttentDifferNet, photos: Photos, learnt: Mapping
     if kind == "pretext" and learnt is not None:
         detector.backbone.attention.load_state_dict(learnt, strict=True)
     fit_gate_inputs(detector, photos, rng=create_stream(detector.config.seed, Stream.GATES))
-    copied_from_first(detector.backbone.attention)
+    copy_from_first(detector.backbone.attention)
     return loss
 
 
 @dataclass(frozen=True)
-class _Subject:
+class PretextCategory:
     """One category of the pretext."""
 
     photos: Photos
@@ -163,31 +163,36 @@ class _Subject:
     statistics: Statistics
 
 
-def _subject(detector: AttentDifferNet, photos: Photos, *, rng: np.random.Generator) -> _Subject:
+def _prepare_category(detector: AttentDifferNet, photos: Photos, *, rng: np.random.Generator) -> PretextCategory:
     fit_gate_inputs(detector, photos, rng=rng)
     order = torch.from_numpy(rng.permutation(len(photos)))
     half = len(photos) // 2
-    plain = _pooled(detector, photos, order[:half][:_GAUSSIAN_PHOTOS], rng=rng, attended=False)
-    return _Subject(
+    plain = _pool_random_views(detector, photos, order[:half][:_GAUSSIAN_PHOTOS], rng=rng, attended=False)
+    return PretextCategory(
         photos, order[half:], fit_scaling("whiten", plain), copy_gate_statistics(detector.backbone.attention)
     )
 
 
-def _loss(detector: AttentDifferNet, flawless: Tensor, defective: Tensor, *, gaussian: Scaling) -> Tensor:
+def compute_pretext_loss(
+    detector: AttentDifferNet, flawless: Tensor, defective: Tensor, *, gaussian: Scaling
+) -> Tensor:
+    """Returns the loss that this module's docstring gives, a scalar, of pairs of views uint8 (B, 3, S, S)."""
     settings = detector.config.pretext
     with record_gates(detector.backbone.attention) as gates:
-        quiet = _log_deviation(detector.pooled_features(flawless), gaussian)
-    loud = _log_deviation(detector.pooled_features(defective), gaussian)
+        quiet = _measure_deviation(detector.pooled_features(flawless), gaussian)
+    loud = _measure_deviation(detector.pooled_features(defective), gaussian)
     ranking = F.softplus(-settings.sharpness * (loud - quiet)).mean()
     return ranking + settings.identity_weight * measure_gate_deviation(gates) / detector.config.scales
 
 
-def _log_deviation(pooled: Tensor, gaussian: Scaling) -> Tensor:
+def _measure_deviation(pooled: Tensor, gaussian: Scaling) -> Tensor:
     """Log of the mean squared whitened feature, (N,)."""
     return gaussian.apply(pooled).square().mean(1).log()
 
 
-def _pairs(detector: AttentDifferNet, subject: _Subject, *, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _draw_pairs(
+    detector: AttentDifferNet, subject: PretextCategory, *, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
     """Flawless views and the same views with defects, each uint8 (B, 3, S, S); a pair shares its rotation."""
     settings = detector.config.pretext
     chosen = subject.for_pairs[torch.from_numpy(rng.integers(0, len(subject.for_pairs), settings.pairs))]
@@ -195,29 +200,29 @@ def _pairs(detector: AttentDifferNet, subject: _Subject, *, rng: np.random.Gener
     donors = flawless.roll(1, 0)
     defective = torch.stack(
         [
-            with_defects(photo, donor=donor, rng=rng, defects=settings.defects, area=settings.area)
+            draw_defects(photo, donor=donor, rng=rng, defects=settings.defects, area=settings.area)
             for photo, donor in zip(flawless, donors, strict=True)
         ]
     )
-    angles, padding = _angles(detector, len(chosen), rng=rng), detector.config.rotation_padding
+    angles, padding = _draw_angles(detector, len(chosen), rng=rng), detector.config.rotation_padding
     return rotate(flawless, angles, padding=padding), rotate(defective, angles, padding=padding)
 
 
 @torch.no_grad()
-def _pooled(
+def _pool_random_views(
     detector: AttentDifferNet, photos: Photos, chosen: Tensor, *, rng: np.random.Generator, attended: bool
 ) -> Tensor:
     """Pooled features (B, D) of one random view of each chosen photo."""
     chunks = []
     for some in torch.split(chosen, _CHUNK_VIEWS):
         views = rotate(
-            photos.take(some), _angles(detector, len(some), rng=rng), padding=detector.config.rotation_padding
+            photos.take(some), _draw_angles(detector, len(some), rng=rng), padding=detector.config.rotation_padding
         )
         chunks.append(detector.pooled_features(views, attended=attended))
     return torch.cat(chunks)
 
 
-def _angles(detector: AttentDifferNet, count: int, *, rng: np.random.Generator) -> Tensor:
+def _draw_angles(detector: AttentDifferNet, count: int, *, rng: np.random.Generator) -> Tensor:
     """Random angles as training draws them."""
     if detector.config.train_angles == "uniform":
         return torch.from_numpy(rng.uniform(0, 360, count))

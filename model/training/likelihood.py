@@ -25,7 +25,7 @@ class Likelihood(Protocol):
     def module(self) -> nn.Module:
         """What is trained, as wrapped for several workers."""
 
-    def loss(self, photos: Tensor, drawn: Tensor) -> Tensor:
+    def compute_loss(self, photos: Tensor, drawn: Tensor) -> Tensor:
         """Mean negative log-likelihood, a scalar in nats per dimension, of photos (B,) in their drawn views (B, T)."""
 
 
@@ -37,9 +37,9 @@ class FlowLikelihood:
         self._detector, self._views = detector, views
         self.module = wrap(detector.flow)
 
-    def loss(self, photos: Tensor, drawn: Tensor) -> Tensor:
-        """See `Likelihood.loss`."""
-        pooled = self._views.pooled(photos, drawn)
+    def compute_loss(self, photos: Tensor, drawn: Tensor) -> Tensor:
+        """See `Likelihood.compute_loss`."""
+        pooled = self._views.pool(photos, drawn)
         return compute_nll(*self.module(self._detector.scale_features(pooled)))
 
 
@@ -60,9 +60,9 @@ class JointLikelihood:
         self._detector, self._views = detector, views
         self.module = wrap(_Joint(detector))
 
-    def loss(self, photos: Tensor, drawn: Tensor) -> Tensor:
-        """See `Likelihood.loss`."""
-        views = self._views.images(photos, drawn)
+    def compute_loss(self, photos: Tensor, drawn: Tensor) -> Tensor:
+        """See `Likelihood.compute_loss`."""
+        views = self._views.rotate_photos(photos, drawn)
         z, log_det, pooled = self.module(views)
         loss: Tensor = compute_nll(z, log_det)
         if self._detector.config.feature_scaling != "channel":
@@ -79,19 +79,20 @@ class _Joint(nn.Module):
         super().__init__()
         self.detector = detector
         protected = detector.config.feature_scaling == "channel"
-        self.standardise = _standardised_by_batch if protected else detector.scale_features
+        self.standardize = standardize_by_batch if protected else detector.scale_features
 
     def forward(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pooled = self.detector.pooled_features(views)
-        z, log_det = self.detector.flow(self.standardise(pooled))
+        z, log_det = self.detector.flow(self.standardize(pooled))
         return z, log_det, pooled
 
 
-def _standardised_by_batch(pooled: Tensor) -> Tensor:
+def standardize_by_batch(pooled: Tensor) -> Tensor:
+    """Returns features (B, D) that have mean 0 and standard deviation 1 within this batch."""
     return nn.functional.batch_norm(pooled, None, None, training=True)
 
 
-def likelihood(detector: AttentDifferNet, views: TrainingViews, *, wrap: Wrap) -> Likelihood:
+def build_likelihood(detector: AttentDifferNet, views: TrainingViews, *, wrap: Wrap) -> Likelihood:
     """The likelihood that ``detector.config.attention_training`` asks for."""
     if isinstance(views, ComputedViews) and trains_jointly(detector):
         return JointLikelihood(detector, views, wrap=wrap)
@@ -103,7 +104,7 @@ def trains_jointly(detector: AttentDifferNet) -> bool:
     return detector.config.attention_training == "joint" and bool(detector.config.attention)
 
 
-def without_exchange(module: nn.Module) -> AbstractContextManager[None]:
+def skip_exchange(module: nn.Module) -> AbstractContextManager[None]:
     """Inside it DistributedDataParallel keeps gradients on the worker: for all parts of a step but its last."""
     if isinstance(module, nn.parallel.DistributedDataParallel):
         return module.no_sync()

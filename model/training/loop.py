@@ -28,19 +28,19 @@ from model.detector import AttentDifferNet
 from model.network.seeding import Stream, create_stream, seed_device_generator
 from model.training.attention_pretext import prepare_attention
 from model.training.checkpoint import TrainingState
-from model.training.guard import CollapseDetected
-from model.training.likelihood import Wrap, likelihood, trains_jointly
-from model.training.metrics import EpochMetrics, TrainingDiverged
+from model.training.collapse_guard import CollapseError
+from model.training.epoch_monitor import EpochMonitor
+from model.training.likelihood import Wrap, build_likelihood, trains_jointly
+from model.training.metrics import DivergenceError, EpochMetrics
 from model.training.optimizer import WorkerOptimizer
 from model.training.photos import Photos
-from model.training.views import CachedViews, ComputedViews, TrainingViews, training_views
-from model.training.watch import Watch
+from model.training.views import CachedViews, ComputedViews, TrainingViews, choose_views
 
 Snapshot = Callable[[], TrainingState]
 """Takes the state of the training after the epoch that is reported; costs a copy of the detector and of Adam."""
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
+def leave_unwrapped(module: nn.Module) -> nn.Module:
     """The module as it is, for one worker; several workers give DistributedDataParallel instead."""
     return module
 
@@ -57,7 +57,7 @@ def train(
     resume: TrainingState | None = None,
     rank: int = 0,
     world_size: int = 1,
-    wrap: Wrap = unwrapped,
+    wrap: Wrap = leave_unwrapped,
 ) -> list[EpochMetrics]:
     """Trains attention as configured, fits the feature scaling, then trains the flow, all in place.
 
@@ -70,9 +70,9 @@ def train(
         optimizer: epochs, global batch size in photos, and Adam's settings.
         on_epoch: called after every epoch, on every worker; first with epoch 0 where there is an attention pretext.
         validation: flawless photos that are not among ``photos``; they decide when to stop, by ``optimizer.patience``.
-        attention: what `pretrained_attention` gave for a detector of the same configuration; None learns the pretext
+        attention: what `pretrain_attention` gave for a detector of the same configuration; None learns the pretext
             from ``photos``.
-        features: what `model.training.views.view_features` gave of this very detector, its attention ready, for
+        features: what `model.training.views.compute_view_features` gave of this very detector, its attention ready, for
         ``photos`` at
             all scoring angles; then neither is attention prepared nor are features computed. None does both.
         resume: a snapshot of the same training; it goes on after that epoch.
@@ -84,8 +84,8 @@ def train(
         Metrics of all epochs, those before ``resume`` included.
 
     Raises:
-        TrainingDiverged: the loss or a weight is no longer finite, found at the end of the epoch.
-        CollapseDetected: attention has collapsed the features.
+        DivergenceError: the loss or a weight is no longer finite, found at the end of the epoch.
+        CollapseError: attention has collapsed the features.
         ValueError: no photos or of another shape or type, a rank outside the world, or features that cannot be scaled.
     """
     if len(photos) == 0:
@@ -127,16 +127,16 @@ class _Training:
         seed = detector.config.seed
         self._detector, self._optimizer, self._rank = detector, optimizer, rank
         self._count = len(photos)
-        self._views = _views(detector, photos, features)
+        self._views = _build_views(detector, photos, features)
         if resume is None and detector.config.feature_scaling != "none":
-            detector.fit_feature_scaling(self._views.scaling_sample(create_stream(seed, Stream.SCALING)))
-        self._watch = Watch(detector, photos, validation=validation, rng=create_stream(seed, Stream.WATCH))
-        objective = likelihood(detector, self._views, wrap=wrap)
+            detector.fit_feature_scaling(self._views.draw_scaling_sample(create_stream(seed, Stream.SCALING)))
+        self._monitor = EpochMonitor(detector, photos, validation=validation, rng=create_stream(seed, Stream.WATCH))
+        objective = build_likelihood(detector, self._views, wrap=wrap)
         self._steps = WorkerOptimizer(objective, optimizer, rank=rank, world_size=world_size)
         self._best: dict[str, Tensor] = {}
         self.history: list[EpochMetrics] = []
         if resume is not None:
-            self._steps.load(resume.tensors)
+            self._steps.load_state(resume.tensors)
             self._best = {key: value for key, value in resume.tensors.items() if key.startswith(_BEST)}
             self.history = [EpochMetrics.from_json(row) for row in resume.history]
 
@@ -146,12 +146,12 @@ class _Training:
         for epoch in range(first, self._optimizer.epochs + 1):
             if self._has_stopped():
                 break
-            self._epoch(epoch, on_epoch)
+            self._train_epoch(epoch, on_epoch)
         if self._best:
             _load_detector(self._detector, self._best, prefix=_BEST)
         self._detector.eval()
 
-    def _epoch(self, epoch: int, on_epoch: Callable[[EpochMetrics, Snapshot], None]) -> None:
+    def _train_epoch(self, epoch: int, on_epoch: Callable[[EpochMetrics, Snapshot], None]) -> None:
         started_s = time.perf_counter()
         seed, device = self._detector.config.seed, self._steps.weights[0].device
         rng, dropout = create_stream(seed, Stream.EPOCHS, epoch), create_stream(seed, Stream.DROPOUT, epoch, self._rank)
@@ -159,11 +159,11 @@ class _Training:
         try:
             with seed_device_generator(device, seed=int(dropout.integers(2**63))):
                 order, drawn = torch.from_numpy(rng.permutation(self._count)), self._views.draw(rng)
-                loss = self._steps.epoch(order, drawn)
+                loss = self._steps.train_epoch(order, drawn)
         finally:
             self._detector.eval()
         if not (math.isfinite(loss) and self._steps.is_finite()):
-            raise TrainingDiverged(epoch, loss, learning_rate=self._optimizer.learning_rate)
+            raise DivergenceError(epoch, loss, learning_rate=self._optimizer.learning_rate)
         self.report(epoch, loss=loss, started_s=started_s, views=drawn.numel(), on_epoch=on_epoch)
 
     def report(
@@ -177,20 +177,20 @@ class _Training:
     ) -> None:
         """Looks at the features, keeps and reports the epoch's metrics."""
         seconds = time.perf_counter() - started_s
-        health = self._watch.health()
-        if health.problems() and self._is_guarded():
-            raise CollapseDetected(epoch, health)
-        metrics = EpochMetrics(epoch, loss, self._watch.validation_loss(), seconds, views / seconds, health)
+        health = self._monitor.measure_health()
+        if health.list_problems() and self._is_guarded():
+            raise CollapseError(epoch, health)
+        metrics = EpochMetrics(epoch, loss, self._monitor.compute_validation_loss(), seconds, views / seconds, health)
         self.history.append(metrics)
-        if self._optimizer.patience is not None and self._best_epoch() == epoch:
-            self._best = _copied(self._detector, prefix=_BEST)
-        on_epoch(metrics, self._snapshot)
+        if self._optimizer.patience is not None and self._find_best_epoch() == epoch:
+            self._best = _copy_state(self._detector, prefix=_BEST)
+        on_epoch(metrics, self._take_snapshot)
 
     def _is_guarded(self) -> bool:
         config = self._detector.config
         return config.collapse_guard and config.attention_training != "frozen" and bool(config.attention)
 
-    def _best_epoch(self) -> int | None:
+    def _find_best_epoch(self) -> int | None:
         """The epoch of the lowest validation loss, the pretext left out; None without validation."""
         known = [
             (row.validation_loss, row.epoch) for row in self.history if row.epoch and row.validation_loss is not None
@@ -198,25 +198,25 @@ class _Training:
         return min(known)[1] if known else None
 
     def _has_stopped(self) -> bool:
-        best, patience = self._best_epoch(), self._optimizer.patience
+        best, patience = self._find_best_epoch(), self._optimizer.patience
         return best is not None and patience is not None and self.history[-1].epoch - best >= patience
 
-    def _snapshot(self) -> TrainingState:
-        tensors = {**_copied(self._detector, prefix=_DETECTOR), **self._steps.state(), **self._best}
-        return TrainingState(self.history[-1].epoch, tensors, [row.as_json() for row in self.history])
+    def _take_snapshot(self) -> TrainingState:
+        tensors = {**_copy_state(self._detector, prefix=_DETECTOR), **self._steps.copy_state(), **self._best}
+        return TrainingState(self.history[-1].epoch, tensors, [row.to_json() for row in self.history])
 
 
-def _views(detector: AttentDifferNet, photos: Photos, features: Tensor | None) -> TrainingViews:
+def _build_views(detector: AttentDifferNet, photos: Photos, features: Tensor | None) -> TrainingViews:
     if trains_jointly(detector):
         return ComputedViews(detector, photos)
-    return training_views(detector, photos) if features is None else CachedViews(features, detector.config.train_views)
+    return choose_views(detector, photos) if features is None else CachedViews(features, detector.config.train_views)
 
 
 _DETECTOR, _BEST = "detector.", "best."
 _FROZEN = "backbone.layers."
 
 
-def _copied(detector: AttentDifferNet, *, prefix: str) -> dict[str, Tensor]:
+def _copy_state(detector: AttentDifferNet, *, prefix: str) -> dict[str, Tensor]:
     """All of a detector but its frozen convolutions; copies on the CPU."""
     state = detector.state_dict()
     return {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from model.training.guard import FeatureHealth
+from model.training.collapse_guard import FeatureHealth
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class EpochMetrics:
     views_per_s: float
     health: FeatureHealth
 
-    def as_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, object]:
         """A JSON object."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> EpochMetrics:
-        """What `as_json` made."""
+        """What `to_json` made."""
         return cls(**{**row, "health": FeatureHealth(**row["health"])})
 
 
-class TrainingDiverged(RuntimeError):  # noqa: N818  # the name says what happened, as StopIteration does
+class DivergenceError(RuntimeError):
     """The loss or a weight is not finite; the detector is worthless and must not be saved.
 
     Attributes:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from model.config import OptimizerConfig
-from model.training.likelihood import Likelihood, without_exchange
-from model.training.workers import rank_share, summed
+from model.training.likelihood import Likelihood, skip_exchange
+from model.training.workers import sum_over_workers, take_share
 
 _PREFIX = "adam."
 
@@ -31,7 +31,7 @@ class WorkerOptimizer:
             fused=True,  # one pass over 172 million weights and their two moments, instead of a dozen
         )
 
-    def epoch(self, order: Tensor, drawn: Tensor) -> float:
+    def train_epoch(self, order: Tensor, drawn: Tensor) -> float:
         """One pass over the photos (N,) in ``order``, in their drawn views (N, T); the mean loss of all workers.
 
         It is not looked at before the end: to do so at every step would stall the device, and leave other workers
@@ -39,27 +39,27 @@ class WorkerOptimizer:
         """
         sums = torch.zeros(2, dtype=torch.float64, device=self.weights[0].device)
         for batch in torch.split(order, self._settings.batch_size):
-            photos, weight = rank_share(batch, rank=self._rank, world_size=self._world_size)
-            loss = self._step(photos, drawn[photos], weight=weight)
+            photos, weight = take_share(batch, rank=self._rank, world_size=self._world_size)
+            loss = self._take_step(photos, drawn[photos], weight=weight)
             if weight > 0:
                 sums += torch.stack([loss * len(photos), torch.full_like(loss, len(photos))])
-        loss_sum, photos_seen = (float(value) for value in summed(sums))
+        loss_sum, photos_seen = (float(value) for value in sum_over_workers(sums))
         return loss_sum / max(photos_seen, 1)  # 0 where a lone worker of several was left without photos
 
-    def _step(self, photos: Tensor, drawn: Tensor, *, weight: float) -> Tensor:
+    def _take_step(self, photos: Tensor, drawn: Tensor, *, weight: float) -> Tensor:
         """One step; returns the mean loss of this worker's share, float64."""
         self._adam.zero_grad()
         parts = min(self._settings.accumulate, len(photos))
         total = torch.zeros((), dtype=torch.float64, device=self.weights[0].device)
         for number, some in enumerate(torch.arange(len(photos)).tensor_split(parts), start=1):
             is_last = number == parts
-            with nullcontext() if is_last else without_exchange(self._likelihood.module):
+            with nullcontext() if is_last else skip_exchange(self._likelihood.module):
                 total += self._backward(photos[some], drawn[some], weight=weight, share=len(some) / len(photos))
         self._adam.step()
         return total
 
     def _backward(self, photos: Tensor, drawn: Tensor, *, weight: float, share: float) -> Tensor:
-        loss = self._likelihood.loss(photos, drawn) * share
+        loss = self._likelihood.compute_loss(photos, drawn) * share
         torch.autograd.backward(loss * weight)
         return loss.detach().double()
 
@@ -67,7 +67,7 @@ class WorkerOptimizer:
         """Whether every weight is: the last step's may be ruined while its loss was still finite."""
         return all(bool(weight.isfinite().all()) for weight in self.weights)
 
-    def state(self) -> dict[str, Tensor]:
+    def copy_state(self) -> dict[str, Tensor]:
         """Adam's moments and step counts, by name; copies on the CPU."""
         kept = self._adam.state_dict()["state"]
         return {
@@ -76,8 +76,8 @@ class WorkerOptimizer:
             for name, value in values.items()
         }
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Takes what `state` gave, out of ``tensors``."""
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Takes what `copy_state` gave, out of ``tensors``."""
         kept: dict[int, dict[str, Tensor]] = {}
         for key in (key for key in tensors if key.startswith(_PREFIX)):
             number, name = key.removeprefix(_PREFIX).split(".")

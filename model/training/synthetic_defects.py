@@ -26,10 +26,10 @@ Mask = npt.NDArray[np.floating]
 _GREY_SPREAD = 8.0
 """A photo whose channels differ by less is grey: a coloured defect in it would be found by its colour alone."""
 
-_Painter = Callable[[Photo, Mask, Photo, np.random.Generator], Photo]
+Painter = Callable[[Photo, Mask, Photo, np.random.Generator], Photo]
 
 
-def with_defects(
+def draw_defects(
     image: Tensor,
     *,
     donor: Tensor,
@@ -49,76 +49,77 @@ def with_defects(
     Returns:
         uint8 (3, S, S).
     """
-    photo, other = _as_photo(image), _as_photo(donor)
+    photo, other = _to_photo(image), _to_photo(donor)
     for kind in rng.choice(list(DEFECT_KINDS), size=defects):
-        photo = _with_defect(photo, other, str(kind), rng, share=float(np.exp(rng.uniform(*np.log(area)))))
-    return _as_image(photo)
+        photo = _paint_defect(photo, other, str(kind), rng, share=float(np.exp(rng.uniform(*np.log(area)))))
+    return _to_image(photo)
 
 
-def with_defect(image: Tensor, kind: str, *, donor: Tensor, rng: np.random.Generator, share: float) -> Tensor:
-    """Draws one defect of ``kind``, one of DEFECT_KINDS, on about ``share`` of the photo; see `with_defects`."""
-    return _as_image(_with_defect(_as_photo(image), _as_photo(donor), kind, rng, share=share))
+def draw_defect(image: Tensor, kind: str, *, donor: Tensor, rng: np.random.Generator, share: float) -> Tensor:
+    """Draws one defect of ``kind``, one of DEFECT_KINDS, on about ``share`` of the photo; see `draw_defects`."""
+    return _to_image(_paint_defect(_to_photo(image), _to_photo(donor), kind, rng, share=share))
 
 
-def _with_defect(photo: Photo, donor: Photo, kind: str, rng: np.random.Generator, *, share: float) -> Photo:
+def _paint_defect(photo: Photo, donor: Photo, kind: str, rng: np.random.Generator, *, share: float) -> Photo:
     size = photo.shape[0]
-    mask = _scar(size, share, rng) if kind == "scar" else _blob(size, share, rng)
+    mask = make_scar_mask(size, share, rng) if kind == "scar" else make_blob_mask(size, share, rng)
     painted = DEFECT_KINDS[kind](photo, mask, donor, rng)
     if np.ptp(photo, axis=2).max() < _GREY_SPREAD:
         painted = np.repeat(painted.mean(2, keepdims=True), 3, axis=2)
     return np.asarray(photo + mask * (np.clip(painted, 0, 255) - photo), dtype=np.float32)
 
 
-def _patch(photo: Photo, mask: Mask, donor: Photo, rng: np.random.Generator) -> Photo:
+def paint_patch(photo: Photo, mask: Mask, donor: Photo, rng: np.random.Generator) -> Photo:
     """The donor, moved by at least an eighth of the side and slightly lighter or darker."""
     size = photo.shape[0]
     down, right = rng.integers(size // 8, size - size // 8, size=2)
     return np.asarray(np.roll(donor, (down, right), axis=(0, 1)) * rng.uniform(0.75, 1.25), dtype=np.float32)
 
 
-def _texture(photo: Photo, mask: Mask, donor: Photo, rng: np.random.Generator) -> Photo:
+def paint_texture(photo: Photo, mask: Mask, donor: Photo, rng: np.random.Generator) -> Photo:
     """Cloudy noise between two colours, fine or coarse."""
     low, high = rng.uniform(0, 255, (2, 1, 1, 3)).astype(np.float32)
-    noise = _clouds(photo.shape[0], rng, cells=int(2 ** rng.integers(3, 7)))
+    noise = make_clouds(photo.shape[0], rng, cells=int(2 ** rng.integers(3, 7)))
     return np.asarray(low + (high - low) * noise)
 
 
-def _stroke(photo: Photo, mask: Mask, donor: Photo, rng: np.random.Generator) -> Photo:
+def paint_stroke(photo: Photo, mask: Mask, donor: Photo, rng: np.random.Generator) -> Photo:
     """Dark or light, as a scratch or a crack is."""
     return photo * 0.2 if rng.random() < 0.6 else 255 - (255 - photo) * 0.3
 
 
-def _gone(photo: Photo, mask: Mask, donor: Photo, rng: np.random.Generator) -> Photo:
+def paint_background(photo: Photo, mask: Mask, donor: Photo, rng: np.random.Generator) -> Photo:
     """What the surroundings would fill in: the mean of what is outside the mask, weighted by distance."""
     radius = 2.0 * float(np.sqrt(mask.sum() / np.pi)) + 2
     outside = 1 - mask
-    return _blurred(photo * outside, radius) / np.maximum(_blurred(255 * outside, radius) / 255, 1e-2)
+    return _blur(photo * outside, radius) / np.maximum(_blur(255 * outside, radius) / 255, 1e-2)
 
 
-def _unsharp(photo: Photo, mask: Mask, donor: Photo, rng: np.random.Generator) -> Photo:
-    return _blurred(photo, photo.shape[0] * float(rng.uniform(0.01, 0.03)))
+def paint_blur(photo: Photo, mask: Mask, donor: Photo, rng: np.random.Generator) -> Photo:
+    """Blurs as a lens out of focus does."""
+    return _blur(photo, photo.shape[0] * float(rng.uniform(0.01, 0.03)))
 
 
-def _rust(photo: Photo, mask: Mask, donor: Photo, rng: np.random.Generator) -> Photo:
+def paint_rust(photo: Photo, mask: Mask, donor: Photo, rng: np.random.Generator) -> Photo:
     """A brownish stain that lets the photo's light and dark through."""
     stain = np.array([rng.uniform(90, 170), rng.uniform(45, 90), rng.uniform(10, 50)], dtype=np.float32)
     light = photo.mean(2, keepdims=True) / 128
-    patchy = 0.4 + 0.6 * _clouds(photo.shape[0], rng, cells=32)
+    patchy = 0.4 + 0.6 * make_clouds(photo.shape[0], rng, cells=32)
     return np.asarray(photo + patchy * (stain * light - photo))
 
 
-DEFECT_KINDS: dict[str, _Painter] = {
-    "patch": _patch,
-    "scar": _stroke,
-    "texture": _texture,
-    "gone": _gone,
-    "blur": _unsharp,
-    "rust": _rust,
+DEFECT_KINDS: dict[str, Painter] = {
+    "patch": paint_patch,
+    "scar": paint_stroke,
+    "texture": paint_texture,
+    "gone": paint_background,
+    "blur": paint_blur,
+    "rust": paint_rust,
 }
 """Kind -> what it paints inside its mask."""
 
 
-def _blob(size: int, share: float, rng: np.random.Generator) -> Mask:
+def make_blob_mask(size: int, share: float, rng: np.random.Generator) -> Mask:
     """A cloudy region around a random point that covers ``share`` of the photo, and at least four pixels."""
     centre = rng.uniform(0.1, 0.9, 2) * size
     rows, columns = np.ogrid[:size, :size]
@@ -127,13 +128,13 @@ def _blob(size: int, share: float, rng: np.random.Generator) -> Mask:
     across = np.cos(turn) * (columns - centre[1]) - np.sin(turn) * (rows - centre[0])
     radius = np.sqrt(share * size * size / np.pi)
     nearness = -np.hypot(along, across / stretch) / max(radius, 1.0)
-    field = nearness + 1.2 * _clouds(size, rng, cells=max(4, int(size / max(radius, 2.0))))[..., 0]
+    field = nearness + 1.2 * make_clouds(size, rng, cells=max(4, int(size / max(radius, 2.0))))[..., 0]
     count = max(4, round(share * size * size))
     level = np.partition(field.ravel(), -count)[-count]
-    return _blurred(255 * (field >= level)[..., None], 0.7) / 255
+    return _blur(255 * (field >= level)[..., None], 0.7) / 255
 
 
-def _scar(size: int, share: float, rng: np.random.Generator) -> Mask:
+def make_scar_mask(size: int, share: float, rng: np.random.Generator) -> Mask:
     """A bent line; a larger share makes it longer, then wider."""
     length = size * float(rng.uniform(0.15, 0.6))
     width = int(np.clip(round(share * size * size / length), 1, max(1, size // 24)))
@@ -142,31 +143,31 @@ def _scar(size: int, share: float, rng: np.random.Generator) -> Mask:
     points = rng.uniform(0.2, 0.8, 2) * size + np.cumsum(steps, axis=0)
     canvas = Image.new("L", (size, size))
     ImageDraw.Draw(canvas).line([tuple(point) for point in points.tolist()], fill=255, width=width, joint="curve")
-    return _blurred(np.asarray(canvas, dtype=np.float32)[..., None], 0.5) / 255
+    return _blur(np.asarray(canvas, dtype=np.float32)[..., None], 0.5) / 255
 
 
-def _clouds(size: int, rng: np.random.Generator, *, cells: int) -> Photo:
+def make_clouds(size: int, rng: np.random.Generator, *, cells: int) -> Photo:
     """Smooth noise (S, S, 1) in 0..1: random lattices of ``cells`` a side and twice that, bicubically enlarged."""
-    field = sum(_lattice(size, rng, cells=min(cells * 2**octave, size)) / 2**octave for octave in range(2))
+    field = sum(_make_lattice(size, rng, cells=min(cells * 2**octave, size)) / 2**octave for octave in range(2))
     low, high = float(np.min(field)), float(np.max(field))
     return np.asarray((field - low) / max(high - low, 1e-6), dtype=np.float32)[..., None]
 
 
-def _lattice(size: int, rng: np.random.Generator, *, cells: int) -> npt.NDArray[np.float32]:
+def _make_lattice(size: int, rng: np.random.Generator, *, cells: int) -> npt.NDArray[np.float32]:
     values = Image.fromarray(rng.random((cells, cells), dtype=np.float32))
     return np.asarray(values.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _blurred(photo: Photo, radius: float) -> Photo:
+def _blur(photo: Photo, radius: float) -> Photo:
     """A Gaussian blur of ``radius`` pixels of (S, S, 1 or 3), to 8 bits: Pillow's is twenty times numpy's speed."""
     levels = np.clip(np.rint(photo), 0, 255).astype(np.uint8).squeeze()
     blurred = Image.fromarray(levels).filter(ImageFilter.GaussianBlur(radius))
     return np.asarray(blurred, dtype=np.float32).reshape(photo.shape)
 
 
-def _as_photo(image: Tensor) -> Photo:
+def _to_photo(image: Tensor) -> Photo:
     return image.permute(1, 2, 0).numpy().astype(np.float32)
 
 
-def _as_image(photo: Photo) -> Tensor:
+def _to_image(photo: Photo) -> Tensor:
     return torch.from_numpy(np.clip(np.rint(photo), 0, 255).astype(np.uint8)).permute(2, 0, 1).contiguous()

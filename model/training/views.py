@@ -18,7 +18,7 @@ from torch import Tensor
 from model.detector import AttentDifferNet
 from model.network.rotation import list_scoring_angles, rotate
 from model.training.photos import Photos
-from model.training.workers import computed_together
+from model.training.workers import compute_together
 
 _VIEWS_PER_CHUNK = 64  # views in the convolutions at once: bounds the memory of a step whatever its batch size
 
@@ -26,13 +26,13 @@ _VIEWS_PER_CHUNK = 64  # views in the convolutions at once: bounds the memory of
 class TrainingViews(Protocol):
     """N photos, each with views to draw from."""
 
-    def scaling_sample(self, rng: np.random.Generator) -> Tensor:
+    def draw_scaling_sample(self, rng: np.random.Generator) -> Tensor:
         """Pooled features (M, D), unscaled, of views of every photo, to fit the feature scaling on."""
 
     def draw(self, rng: np.random.Generator) -> Tensor:
-        """The views (N, train_views) of one epoch, on the CPU; what a value means is the affair of ``pooled``."""
+        """The views (N, train_views) of one epoch, on the CPU; what a value means is the affair of ``pool``."""
 
-    def pooled(self, photos: Tensor, drawn: Tensor) -> Tensor:
+    def pool(self, photos: Tensor, drawn: Tensor) -> Tensor:
         """Pooled features (B * T, D), unscaled, photo by photo, of photos (B,) in their drawn views (B, T)."""
 
 
@@ -43,9 +43,9 @@ class ComputedViews:
     detector: AttentDifferNet
     photos: Photos
 
-    def scaling_sample(self, rng: np.random.Generator) -> Tensor:
+    def draw_scaling_sample(self, rng: np.random.Generator) -> Tensor:
         """Pooled features (N * train_views, D) of one draw."""
-        return self.pooled(torch.arange(len(self.photos)), self.draw(rng))
+        return self.pool(torch.arange(len(self.photos)), self.draw(rng))
 
     def draw(self, rng: np.random.Generator) -> Tensor:
         """Angles (N, train_views) in [0, 360)."""
@@ -53,9 +53,9 @@ class ComputedViews:
         if config.train_angles == "uniform":
             return torch.from_numpy(rng.uniform(0, 360, size=(len(self.photos), config.train_views)))
         angles = torch.tensor(list_scoring_angles(config.views), dtype=torch.float64)
-        return angles[_drawn_without_repeats(rng, len(self.photos), config.views, config.train_views)]
+        return angles[_draw_without_repeats(rng, len(self.photos), config.views, config.train_views)]
 
-    def images(self, photos: Tensor, drawn: Tensor) -> Tensor:
+    def rotate_photos(self, photos: Tensor, drawn: Tensor) -> Tensor:
         """The views themselves, uint8 (B * T, 3, S, S) on the detector's device, photo by photo."""
         device = next(self.detector.flow.parameters()).device
         images = self.photos.take(photos).to(device)
@@ -63,11 +63,11 @@ class ComputedViews:
         return rotate(repeated, drawn.flatten(), padding=self.detector.config.rotation_padding)
 
     @torch.no_grad()
-    def pooled(self, photos: Tensor, drawn: Tensor) -> Tensor:
+    def pool(self, photos: Tensor, drawn: Tensor) -> Tensor:
         """Rotates and convolves, at most 64 views at a time or one photo."""
         photos_per_chunk = max(1, _VIEWS_PER_CHUNK // drawn.shape[1])
         chunks = zip(torch.split(photos, photos_per_chunk), torch.split(drawn, photos_per_chunk), strict=True)
-        return torch.cat([self.detector.pooled_features(self.images(some, angles)) for some, angles in chunks])
+        return torch.cat([self.detector.pooled_features(self.rotate_photos(some, angles)) for some, angles in chunks])
 
 
 @dataclass(frozen=True)
@@ -77,22 +77,22 @@ class CachedViews:
     features: Tensor  # (N, views, D), unscaled
     train_views: int
 
-    def scaling_sample(self, rng: np.random.Generator) -> Tensor:
+    def draw_scaling_sample(self, rng: np.random.Generator) -> Tensor:
         """Pooled features (N * views, D) of every view; nothing is left to chance."""
         return self.features.flatten(0, 1)
 
     def draw(self, rng: np.random.Generator) -> Tensor:
         """View numbers (N, train_views), none twice for one photo."""
         count, views, _ = self.features.shape
-        return _drawn_without_repeats(rng, count, views, self.train_views)
+        return _draw_without_repeats(rng, count, views, self.train_views)
 
-    def pooled(self, photos: Tensor, drawn: Tensor) -> Tensor:
+    def pool(self, photos: Tensor, drawn: Tensor) -> Tensor:
         """Looks the features up."""
         device = self.features.device
         return self.features[photos.to(device)[:, None], drawn.to(device)].flatten(0, 1)
 
 
-def training_views(detector: AttentDifferNet, photos: Photos) -> TrainingViews:
+def choose_views(detector: AttentDifferNet, photos: Photos) -> TrainingViews:
     """The views of photos whose features attention does not change any more, as ``config.train_angles`` asks for.
 
     Args:
@@ -102,20 +102,20 @@ def training_views(detector: AttentDifferNet, photos: Photos) -> TrainingViews:
     if detector.config.train_angles == "uniform":
         return ComputedViews(detector, photos)
     angles = list_scoring_angles(detector.config.views)
-    return CachedViews(view_features(detector, photos, angles=angles), detector.config.train_views)
+    return CachedViews(compute_view_features(detector, photos, angles=angles), detector.config.train_views)
 
 
-def view_features(detector: AttentDifferNet, photos: Photos, *, angles: Sequence[float]) -> Tensor:
+def compute_view_features(detector: AttentDifferNet, photos: Photos, *, angles: Sequence[float]) -> Tensor:
     """Pooled features (N, T, D), unscaled, of every photo at T angles in degrees; each worker computes its share."""
     views, turns = ComputedViews(detector, photos), torch.tensor(angles, dtype=torch.float64)
 
     def features(some: Tensor) -> Tensor:
         if len(some) == 0:
             return torch.empty(0, len(turns), detector.feature_dim, device=next(detector.flow.parameters()).device)
-        return views.pooled(some, turns.expand(len(some), -1)).view(len(some), len(turns), -1)
+        return views.pool(some, turns.expand(len(some), -1)).view(len(some), len(turns), -1)
 
-    return computed_together(features, len(photos))
+    return compute_together(features, len(photos))
 
 
-def _drawn_without_repeats(rng: np.random.Generator, count: int, views: int, drawn: int) -> Tensor:
+def _draw_without_repeats(rng: np.random.Generator, count: int, views: int, drawn: int) -> Tensor:
     return torch.from_numpy(rng.random((count, views)).argsort(axis=1)[:, :drawn].copy())

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-def rank_share(batch: Tensor, *, rank: int, world_size: int) -> tuple[Tensor, float]:
+def take_share(batch: Tensor, *, rank: int, world_size: int) -> tuple[Tensor, float]:
     """One worker's part of a global batch, and the weight of its mean loss.
 
     Workers may get one photo more or less than others, and DistributedDataParallel takes the plain mean of their
@@ -30,14 +30,14 @@ def rank_share(batch: Tensor, *, rank: int, world_size: int) -> tuple[Tensor, fl
     return share, len(share) * world_size / len(batch)
 
 
-def summed(values: Tensor) -> Tensor:
+def sum_over_workers(values: Tensor) -> Tensor:
     """The sum of ``values`` over all workers, on every worker; in place."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
 
 
-def computed_together(compute: Callable[[Tensor], Tensor], count: int) -> Tensor:
+def compute_together(compute: Callable[[Tensor], Tensor], count: int) -> Tensor:
     """``compute`` of the indices 0..count - 1, each worker computing its share; all rows on every worker.
 
     Args:
@@ -50,10 +50,10 @@ def computed_together(compute: Callable[[Tensor], Tensor], count: int) -> Tensor
     computed = compute(mine)
     rows = computed.new_zeros((count, *computed.shape[1:]))
     rows[mine.to(rows.device)] = computed
-    return summed(rows)
+    return sum_over_workers(rows)
 
 
-def copied_from_first(module: nn.Module) -> None:
+def copy_from_first(module: nn.Module) -> None:
     """Gives every worker the first one's parameters and buffers."""
     if dist.is_initialized():
         with torch.no_grad():

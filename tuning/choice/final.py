@@ -174,8 +174,8 @@ def train_and_test(
         "photos": {"train": len(photos.train), "validation": 0, "calibration": len(photos.held_out)},
         "training_photos": photos.trained_on,
         "loss_by_epoch": [epoch.loss for epoch in history if epoch.epoch > 0],
-        "health": history[-1].as_json()["health"],
-        "problems": history[-1].health.problems(),
+        "health": history[-1].to_json()["health"],
+        "problems": history[-1].health.list_problems(),
         "search_metrics": judgement.metrics,
     }
     is_winner = unit.name == TUNED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jobs.evaluation.metrics import FLAWLESS
-from model.statistics.sample_size import auroc_half_width, auroc_standard_error
+from model.statistics.sample_size import estimate_auroc_half_width, estimate_auroc_standard_error
 from tuning.choice.split import Split
 
 _EXPECTED = (0.7, 0.9)
@@ -50,7 +50,9 @@ def estimate_standard_error(split: Split, auroc: float) -> float:
     """Standard error of a measured validation AUROC; one of 1 or 0 is taken for half a pair of photos less, or more."""
     flawless = count_flawless(split)
     half_pair = 0.5 / (flawless * split.defects)
-    return auroc_standard_error(min(max(auroc, half_pair), 1 - half_pair), flawless=flawless, defective=split.defects)
+    return estimate_auroc_standard_error(
+        min(max(auroc, half_pair), 1 - half_pair), flawless=flawless, defective=split.defects
+    )
 
 
 def count_flawless(split: Split) -> int:
@@ -61,6 +63,6 @@ def count_flawless(split: Split) -> int:
 def format_widths(flawless: int, defective: int) -> str:
     """Formats the half-widths of 95 % intervals at a low and at a high AUROC, in points."""
     return ", ".join(
-        f"+-{100 * auroc_half_width(auroc, flawless=flawless, defective=defective):.0f} points at {auroc:.1f}"
+        f"+-{100 * estimate_auroc_half_width(auroc, flawless=flawless, defective=defective):.0f} points at {auroc:.1f}"
         for auroc in _EXPECTED
     )

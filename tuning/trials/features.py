@@ -29,8 +29,8 @@ from model.network.scaling import DEAD_CHANNEL_STD
 from model.training.attention_pretext import prepare_attention
 from model.training.likelihood import trains_jointly
 from model.training.photos import InMemory
-from model.training.views import view_features
-from model.training.workers import summed
+from model.training.views import compute_view_features
+from model.training.workers import sum_over_workers
 from tuning.trials.photos import SearchPhotos, add_synthetic_defects, shift_photos, to_tensor
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -128,7 +128,7 @@ class Extractor:
             None where attention is trained together with the flow, so that features are not what they will be.
 
         Raises:
-            TrainingDiverged, ValueError: attention cannot be trained, see `prepare_attention`.
+            DivergenceError, ValueError: attention cannot be trained, see `prepare_attention`.
         """
         if trains_jointly(detector):
             return None
@@ -136,7 +136,7 @@ class Extractor:
         kept = self._kept(key)
         device = next(detector.flow.parameters()).device
         # Workers compute together or not at all, and between two questions somebody else may have put the answer.
-        found = summed(torch.tensor([kept is not None, 1], dtype=torch.float32, device=device))
+        found = sum_over_workers(torch.tensor([kept is not None, 1], dtype=torch.float32, device=device))
         if kept is not None and found[0] == found[1]:
             tensors = {name: torch.tensor(array, device=device) for name, array in kept.items()}
             attention = {name.removeprefix(_ATTENTION): tensors.pop(name) for name in kept if _ATTENTION in name}
@@ -166,7 +166,8 @@ class Extractor:
     def _computed(self, detector: AttentDifferNet) -> dict[str, Tensor]:
         angles = list_scoring_angles(detector.config.views)
         found = {
-            name: view_features(detector, InMemory(images), angles=angles) for name, images in self._images().items()
+            name: compute_view_features(detector, InMemory(images), angles=angles)
+            for name, images in self._images().items()
         }
         return {
             **found,

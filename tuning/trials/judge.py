@@ -27,7 +27,7 @@ import torch
 from model.detector import AttentDifferNet
 from model.network.flow import compute_nll
 from model.statistics.evaluation import auroc
-from model.training.held_out import scaling_log_det
+from model.training.held_out_loss import compute_scaling_log_det
 from tuning.trials.features import Features
 
 Scores = npt.NDArray[np.float64]
@@ -97,7 +97,7 @@ def compute_held_out_loss(detector: AttentDifferNet, features: Features) -> floa
     detector.flow.eval()
     scaled = detector.scale_features(features.held_out.flatten(0, 1))
     loss = compute_nll(*detector.flow(scaled))
-    return float(loss) - scaling_log_det(detector) / detector.feature_dim
+    return float(loss) - compute_scaling_log_det(detector) / detector.feature_dim
 
 
 def correlate_ranks(first: Sequence[float] | Scores, second: Sequence[float] | Scores) -> float:

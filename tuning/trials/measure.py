@@ -15,7 +15,7 @@ from model.config import DetectorConfig, OptimizerConfig
 from model.detector import AttentDifferNet
 from model.flops import count_scoring_gflop
 from model.training.likelihood import Wrap
-from model.training.loop import Snapshot, train, unwrapped
+from model.training.loop import Snapshot, leave_unwrapped, train
 from model.training.metrics import EpochMetrics
 from model.training.photos import InMemory
 from tuning.trials.features import Extractor, Features
@@ -67,7 +67,7 @@ class TrainingWorker:
 
     rank: int = 0
     world_size: int = 1
-    wrap: Wrap = unwrapped
+    wrap: Wrap = leave_unwrapped
     device: str | torch.device = "cpu"
 
 
@@ -83,7 +83,7 @@ def measure(
         Those of `tuning.trials.judge`; ``gflop``, the cost of scoring a photo; ``cpu_s``, CPU seconds of this process.
 
     Raises:
-        TrainingDiverged, CollapseDetected, ValueError: it cannot be trained or judged.
+        DivergenceError, CollapseError, ValueError: it cannot be trained or judged.
     """
     began_s, judgements, gflop = time.process_time(), [], 0.0
     for position, seed in enumerate(job.seeds):
@@ -124,7 +124,7 @@ def train_and_judge(
     """Trains a detector in place and judges it after its last epoch, and after those of ``rungs``, which are told.
 
     Raises:
-        TrainingDiverged, CollapseDetected, ValueError: see `measure`.
+        DivergenceError, CollapseError, ValueError: see `measure`.
     """
     labels = extractor.photos.labels
     features = extractor.ready(detector)
@@ -149,7 +149,7 @@ def train_flow(
     """Trains a detector in place, on features that are there already where there are any.
 
     Raises:
-        TrainingDiverged, CollapseDetected, ValueError: see `measure`.
+        DivergenceError, CollapseError, ValueError: see `measure`.
     """
     is_kept = features is not None and detector.config.train_angles == "scoring"
 

@@ -115,12 +115,12 @@ def add_synthetic_defects(images: Tensor) -> Tensor:
 
     `model.training.synthetic_defects` draws them.
     """
-    from model.training.synthetic_defects import with_defects
+    from model.training.synthetic_defects import draw_defects
 
     rng = np.random.default_rng([_SYNTHETIC_SEED, images.shape[-1]])
     donors = images.roll(1, 0)
     drawn = [
-        with_defects(photo, donor=donor, rng=rng, defects=1, area=(0.002, 0.06))
+        draw_defects(photo, donor=donor, rng=rng, defects=1, area=(0.002, 0.06))
         for photo, donor in zip(images, donors, strict=True)
     ]
     return torch.stack(drawn)

@@ -19,10 +19,10 @@ from model.config import DetectorConfig
 from model.detector import AttentDifferNet
 from model.image import ImageError, decode_image
 from model.packed.detector import build_scorer
-from model.training.attention_pretext import pretrained_attention
-from model.training.guard import CollapseDetected
+from model.training.attention_pretext import pretrain_attention
+from model.training.collapse_guard import CollapseError
 from model.training.loop import Snapshot, train
-from model.training.metrics import EpochMetrics, TrainingDiverged
+from model.training.metrics import DivergenceError, EpochMetrics
 from model.training.photos import InMemory
 
 
@@ -66,7 +66,7 @@ class OurDetector:
         """
         try:
             return self._fitted(photos, seed=seed)
-        except (TrainingDiverged, CollapseDetected, ValueError) as error:
+        except (DivergenceError, CollapseError, ValueError) as error:
             raise UnfittedError(one_line(error)) from error
 
     def _fitted(self, photos: LabelledFolder, *, seed: int) -> Score:
@@ -102,7 +102,7 @@ class OurDetector:
         ):
             return None
         sources = [InMemory(read_images(folder, size=config.image_size)) for folder in self._training]
-        return pretrained_attention(self._untrained(config), sources)
+        return pretrain_attention(self._untrained(config), sources)
 
 
 def _unreported(_metrics: EpochMetrics, _snapshot: Snapshot) -> None:

@@ -31,7 +31,7 @@ from jobs.benchmarks.peers.measurement import (
 from jobs.cli import parse_config
 from jobs.errors import RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
-from model.training.guard import CollapseDetected, FeatureHealth
+from model.training.collapse_guard import CollapseError, FeatureHealth
 
 
 class _Fake:
@@ -119,9 +119,7 @@ def test_who_cannot_learn_the_first_category_is_left_out_by_name_and_reason(phot
 
 def test_a_training_of_ours_that_goes_astray_is_told_in_one_line(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def collapsing(*_arguments: object, **_options: object) -> None:
-        raise CollapseDetected(
-            3, FeatureHealth(std_ratio=1, rank_ratio=0.68, dead_channels=0, gate_mean=1, saturation=0)
-        )
+        raise CollapseError(3, FeatureHealth(std_ratio=1, rank_ratio=0.68, dead_channels=0, gate_mean=1, saturation=0))
 
     monkeypatch.setattr(benchmark_ours, "train", collapsing)
     detector = {"weights": "random", "image_size": 128, "scales": 2, "flow": {"blocks": 1, "hidden_width": 8}}

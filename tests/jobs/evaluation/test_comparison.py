@@ -107,7 +107,12 @@ def test_a_unit_is_trained_on_the_flawless_photos_and_scored_after_the_last_epoc
         return [f"file://{path}" for path in paths], torch.stack([decode_image(p.read_bytes(), size=64) for p in paths])
 
     detector = AttentDifferNet(config.detector_config("attentdiffernet_se", seed=1))
-    train(detector, InMemory(photos("train")[1]), optimizer=config.optimizer, on_epoch=lambda metrics, snapshot: None)
+    train(
+        detector,
+        InMemory(photos("train")[1]),
+        optimizer=config.optimizer,
+        on_epoch=lambda metrics, snapshot: None,
+    )
     uris, images = photos("test")
     scores = dict(zip(uris, detector.score(images).tolist(), strict=True))
 

@@ -13,8 +13,8 @@ from PIL import Image
 from jobs.evaluation.histograms import histograms
 from jobs.evaluation.metrics import Seed, compare, figure_table, photo_scores, variant_summaries
 from jobs.tables.schema import EVALUATED, FIGURES, Status
-from model.statistics.evaluation import auroc, separation
-from model.statistics.resampling import seed_interval
+from model.statistics.evaluation import auroc, compute_metrics
+from model.statistics.resampling import estimate_seed_interval
 
 PHOTOS = 60
 
@@ -60,7 +60,7 @@ def test_figures_of_each_detector_are_those_of_its_scores_and_lost_photos_are_co
     assert table.schema == FIGURES
     assert [(row["seed"], row["flawless"], row["not_scored"]) for row in table.to_pylist()] == [(0, 29, 1), (1, 30, 0)]
     scores = np.array([row["score"] for row in rows[PHOTOS:]])
-    expected = separation(np.arange(PHOTOS) >= 30, scores)
+    expected = compute_metrics(np.arange(PHOTOS) >= 30, scores)
     found = table.to_pylist()[1]
     assert found["auroc"] == expected.auroc
     assert found["aupr"] == expected.aupr
@@ -88,10 +88,10 @@ def test_a_variant_s_mean_and_interval_are_over_its_seeds_means_over_categories(
         scored = photo_scores(table)
         return [auroc(photos.labels, photos.scores) for photos in (scored[category, "differnet", k] for k in range(3))]
 
-    assert summary.by_category["damper"]["auroc"] == seed_interval(aurocs("damper"))
+    assert summary.by_category["damper"]["auroc"] == estimate_seed_interval(aurocs("damper"))
     both = [(one + other) / 2 for one, other in zip(aurocs("damper"), aurocs("insulator"), strict=True)]
     assert summary.mean["auroc"].mean == pytest.approx(np.mean(both), abs=1e-12)
-    assert summary.mean["auroc"].high == pytest.approx(seed_interval(both).high, abs=1e-12)
+    assert summary.mean["auroc"].high == pytest.approx(estimate_seed_interval(both).high, abs=1e-12)
     assert summary.seeds == 3
 
 

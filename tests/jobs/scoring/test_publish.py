@@ -31,7 +31,7 @@ DETECTOR = PlannedDetector(
     image_size=64,
     views=4,
     precision="fp32",
-    threshold=CALIBRATION.threshold(0.05),
+    threshold=CALIBRATION.find_threshold(0.05),
     calibration=CALIBRATION,
 )
 PLAN = ScoringPlan(
@@ -105,7 +105,7 @@ def test_p_value_threshold_and_anomaly_agree() -> None:
 
 
 def test_without_enough_calibration_photos_nobody_is_called_an_anomaly_or_flawless() -> None:
-    small = DETECTOR.model_copy(update={"threshold": Calibration(scores=(1.0,)).threshold(0.05)})
+    small = DETECTOR.model_copy(update={"threshold": Calibration(scores=(1.0,)).find_threshold(0.05)})
     (row,) = assemble_staged(
         _manifest(1), run_id="r", planned=[small], statuses=[Status.SCORED], errors=[None], scores=np.array([9.0])
     ).to_pylist()

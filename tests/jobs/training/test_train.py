@@ -123,7 +123,7 @@ def test_p_values_of_new_flawless_photos_are_uniform_and_the_false_alarm_rate_ho
         on_epoch=lambda _metrics, _snapshot: None,
     )
     scores = detector.score(photos[60:]).numpy()
-    p_values = Calibration(scores=tuple(scores[:180])).p_values(scores[180:])
+    p_values = Calibration(scores=tuple(scores[:180])).compute_p_values(scores[180:])
     # 180 calibration photos make p-values a ladder of steps of 1/181, far finer than the KS test of 300 can tell.
     assert kstest(p_values, "uniform").pvalue > 0.01
     alarms = int((p_values <= 0.05).sum())

@@ -9,7 +9,7 @@ import pytest
 from jobs.training import worker as train_worker
 from jobs.training.config import TrainConfig
 from jobs.training.worker import _Epochs, _kept
-from model.training.guard import FeatureHealth
+from model.training.collapse_guard import FeatureHealth
 from model.training.metrics import EpochMetrics
 
 HEALTH = FeatureHealth(std_ratio=0.9, rank_ratio=1, dead_channels=0, gate_mean=1.02, saturation=0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import binom, kstest
 
-from model.statistics.calibration import Calibration, cross_conformal_bound, shortage, smallest_sample
+from model.statistics.calibration import Calibration, cross_conformal_bound, describe_shortage, find_min_sample_size
 
 # Few distinct values, so that ties are the rule: this is where a threshold and a p-value can come apart.
 _TIED = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=60)
@@ -25,7 +25,7 @@ _RATES = st.one_of(
 @given(_TIED, st.integers(-1, 7).map(float))
 def test_a_p_value_counts_the_calibration_scores_at_least_as_high(scores: list[float], score: float) -> None:
     expected = (1 + sum(known >= score for known in scores)) / (len(scores) + 1)
-    assert Calibration(scores=tuple(scores)).p_values(np.array([score])).tolist() == [expected]
+    assert Calibration(scores=tuple(scores)).compute_p_values(np.array([score])).tolist() == [expected]
 
 
 @given(_TIED, _RATES)
@@ -33,17 +33,17 @@ def test_a_score_is_above_the_threshold_iff_its_p_value_is_within_the_rate(score
     calibration = Calibration(scores=tuple(scores))
     asked = np.concatenate([np.arange(-1, 8, 0.5), np.nextafter(scores, np.inf), [-np.inf, np.inf]])
 
-    threshold = calibration.threshold(rate)
+    threshold = calibration.find_threshold(rate)
 
     reported = np.zeros(asked.size, dtype=bool) if threshold is None else asked > threshold
-    assert reported.tolist() == (calibration.p_values(asked) <= rate).tolist()
+    assert reported.tolist() == (calibration.compute_p_values(asked) <= rate).tolist()
 
 
 @given(_RATES)
 def test_the_smallest_sample_has_a_threshold_and_one_score_fewer_has_none(rate: float) -> None:
-    n = smallest_sample(rate)
-    assert Calibration(scores=(0.0,) * n).threshold(rate) is not None
-    assert n == 1 or Calibration(scores=(0.0,) * (n - 1)).threshold(rate) is None
+    n = find_min_sample_size(rate)
+    assert Calibration(scores=(0.0,) * n).find_threshold(rate) is not None
+    assert n == 1 or Calibration(scores=(0.0,) * (n - 1)).find_threshold(rate) is None
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=200), st.floats(0.001, 0.6), st.floats(0.05, 0.99))
@@ -54,50 +54,52 @@ def test_a_confident_threshold_is_the_lowest_score_whose_rate_holds_with_that_pr
     holds = [binom.sf(k - 1, len(scores), rate) for k in range(1, len(scores) + 1)]
     assume(min(abs(probability - confidence) for probability in holds) > 1e-9)
     allowed = [score for score, enough in zip(sorted(scores, reverse=True), holds, strict=True) if enough >= confidence]
-    assert Calibration(scores=tuple(scores)).threshold(rate, confidence=confidence) == (allowed or [None])[-1]
+    assert Calibration(scores=tuple(scores)).find_threshold(rate, confidence=confidence) == (allowed or [None])[-1]
 
 
 def test_a_confident_threshold_holds_the_rate_in_as_many_calibration_sets_as_said() -> None:
     # Uniform scores: the rate above a threshold t is 1 - t. Of 59 scores the highest is the bound at 0.95, and it holds
     # the rate with probability 1 - 0.95**59 = 0.9515; of 58 scores none does.
     draws = np.random.default_rng(3).uniform(size=(4000, 59))
-    thresholds = np.array([Calibration(scores=tuple(row)).threshold(0.05, confidence=0.95) for row in draws], float)
+    thresholds = np.array(
+        [Calibration(scores=tuple(row)).find_threshold(0.05, confidence=0.95) for row in draws], float
+    )
     low, high = binom.interval(0.99, 4000, 1 - 0.95**59)
     assert low <= np.sum(1 - thresholds <= 0.05) <= high
-    assert Calibration(scores=tuple(draws[0, 1:])).threshold(0.05, confidence=0.95) is None
+    assert Calibration(scores=tuple(draws[0, 1:])).find_threshold(0.05, confidence=0.95) is None
 
 
 @given(_RATES, st.floats(0.01, 0.999))
 def test_the_smallest_confident_sample_has_a_threshold_and_one_score_fewer_has_none(
     rate: float, confidence: float
 ) -> None:
-    n = smallest_sample(rate, confidence=confidence)
-    assert Calibration(scores=(0.0,) * n).threshold(rate, confidence=confidence) is not None
-    assert n == 1 or Calibration(scores=(0.0,) * (n - 1)).threshold(rate, confidence=confidence) is None
+    n = find_min_sample_size(rate, confidence=confidence)
+    assert Calibration(scores=(0.0,) * n).find_threshold(rate, confidence=confidence) is not None
+    assert n == 1 or Calibration(scores=(0.0,) * (n - 1)).find_threshold(rate, confidence=confidence) is None
 
 
 @pytest.mark.parametrize(("rate", "confidence", "count"), [(0.05, 0.9, 45), (0.01, 0.9, 230), (0.05, 0.95, 59)])
 def test_the_smallest_confident_samples_of_round_rates_are_known(rate: float, confidence: float, count: int) -> None:
-    assert smallest_sample(rate, confidence=confidence) == count
+    assert find_min_sample_size(rate, confidence=confidence) == count
 
 
 def test_a_shortage_is_worded_with_what_is_needed() -> None:
-    said = shortage(18, false_alarm_rate=0.05)
+    said = describe_shortage(18, false_alarm_rate=0.05)
     assert said is not None
     assert said.startswith("18 held-out photos cannot support a false-alarm rate of 0.05: 19 are needed")
-    assert shortage(19, false_alarm_rate=0.05) is None
+    assert describe_shortage(19, false_alarm_rate=0.05) is None
 
 
 @pytest.mark.parametrize(("rate", "count"), [(0.5, 1), (0.1, 9), (0.05, 19), (0.01, 99), (0.001, 999)])
 def test_the_smallest_samples_of_round_rates_are_known(rate: float, count: int) -> None:
-    assert smallest_sample(rate) == count
+    assert find_min_sample_size(rate) == count
 
 
 def test_p_values_of_exchangeable_scores_are_uniform() -> None:
     # One p-value per fresh calibration set, so that the p-values are independent; 999 scores make the steps of 1/1000
     # finer than what a test on 2,000 values can see (the 1 % bound of the statistic is 0.036).
     draws = np.random.default_rng(0).gumbel(size=(2000, 1000))
-    p_values = [Calibration(scores=tuple(row[1:])).p_values(row[:1])[0] for row in draws]
+    p_values = [Calibration(scores=tuple(row[1:])).compute_p_values(row[:1])[0] for row in draws]
     assert kstest(p_values, "uniform").pvalue > 0.01
 
 
@@ -105,7 +107,7 @@ def test_the_measured_false_alarm_rate_is_the_one_asked_for() -> None:
     # Marginal guarantee: again one photo per fresh calibration set, else all photos would share one Beta-distributed
     # rate (below) and no binomial interval would hold. 0.05 * (59 + 1) is whole: the rate is 0.05, not just at most.
     draws = np.random.default_rng(1).gumbel(size=(4000, 60))
-    thresholds = [Calibration(scores=tuple(row[1:])).threshold(0.05) for row in draws]
+    thresholds = [Calibration(scores=tuple(row[1:])).find_threshold(0.05) for row in draws]
     alarms = sum(row[0] > threshold for row, threshold in zip(draws, thresholds, strict=True))
     low, high = binom.interval(0.99, 4000, 0.05)
     assert low <= alarms <= high
@@ -115,8 +117,8 @@ def test_the_rate_given_one_calibration_set_falls_in_its_beta_interval_as_often_
     # Uniform scores: the true rate above a threshold t is 1 - t, no second sample needed. Few scores and a high rate,
     # because there a Beta distribution that is off by one is far off.
     calibrations = [Calibration(scores=tuple(row)) for row in np.random.default_rng(2).uniform(size=(2000, 4))]
-    low, high = calibrations[0].false_alarm_interval(0.4, confidence=0.9)
-    thresholds = np.array([calibration.threshold(0.4) for calibration in calibrations], dtype=np.float64)
+    low, high = calibrations[0].estimate_false_alarm_interval(0.4, confidence=0.9)
+    thresholds = np.array([calibration.find_threshold(0.4) for calibration in calibrations], dtype=np.float64)
     fewest, most = binom.interval(0.99, 2000, 0.05)
     assert fewest <= np.sum(1 - thresholds < low) <= most
     assert fewest <= np.sum(1 - thresholds > high) <= most
@@ -124,9 +126,9 @@ def test_the_rate_given_one_calibration_set_falls_in_its_beta_interval_as_often_
 
 def test_a_sample_too_small_for_the_rate_promises_no_alarms() -> None:
     calibration = Calibration(scores=(1.0,) * 18)
-    assert calibration.threshold(0.05) is None
-    assert calibration.false_alarm_interval(0.05) == (0.0, 0.0)
-    assert calibration.smallest_rate == 1 / 19
+    assert calibration.find_threshold(0.05) is None
+    assert calibration.estimate_false_alarm_interval(0.05) == (0.0, 0.0)
+    assert calibration.min_rate == 1 / 19
 
 
 def test_scores_are_kept_ascending_whatever_order_they_came_in() -> None:
@@ -142,21 +144,21 @@ def test_an_empty_or_not_finite_calibration_is_refused(scores: tuple[float, ...]
 
 def test_a_nan_score_has_no_p_value() -> None:
     with pytest.raises(ValueError, match="1 NaN of 2"):
-        Calibration(scores=(1.0,)).p_values(np.array([0.5, np.nan]))
+        Calibration(scores=(1.0,)).compute_p_values(np.array([0.5, np.nan]))
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, float("nan")])
 def test_a_rate_outside_zero_to_one_is_refused(rate: float) -> None:
     with pytest.raises(ValueError, match="false_alarm_rate"):
-        Calibration(scores=(1.0,)).threshold(rate)
+        Calibration(scores=(1.0,)).find_threshold(rate)
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, float("nan")])
 def test_a_confidence_outside_zero_to_one_is_refused(confidence: float) -> None:
     with pytest.raises(ValueError, match="confidence"):
-        Calibration(scores=(1.0,)).threshold(0.5, confidence=confidence)
+        Calibration(scores=(1.0,)).find_threshold(0.5, confidence=confidence)
     with pytest.raises(ValueError, match="confidence"):
-        smallest_sample(0.5, confidence=confidence)
+        find_min_sample_size(0.5, confidence=confidence)
 
 
 def test_folds_give_one_calibration_that_says_how_it_was_made() -> None:
@@ -164,7 +166,7 @@ def test_folds_give_one_calibration_that_says_how_it_was_made() -> None:
     assert calibration.scores == (1.0, 2.0, 3.0, 4.0, 5.0)
     assert (calibration.method, calibration.folds) == ("cross", 3)
     assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
-    assert calibration.p_values(np.array([3.5])).tolist() == [3 / 6]
+    assert calibration.compute_p_values(np.array([3.5])).tolist() == [3 / 6]
 
 
 @pytest.mark.parametrize("folds", [[], [[1.0, 2.0]], [[1.0, 2.0, 3.0], [1.0]], [[1.0], []]])
@@ -186,10 +188,10 @@ def test_a_calibration_of_the_first_format_is_a_split_one() -> None:
 def test_cross_conformal_scores_promise_no_rate_of_this_very_set() -> None:
     calibration = Calibration.from_folds([[1.0] * 30, [2.0] * 30])
     with pytest.raises(ValueError, match="known distribution for method split, got cross"):
-        calibration.false_alarm_interval(0.1)
+        calibration.estimate_false_alarm_interval(0.1)
     with pytest.raises(ValueError, match="known distribution for method split, got cross"):
-        calibration.threshold(0.1, confidence=0.9)
-    assert calibration.threshold(0.1) == 2.0
+        calibration.find_threshold(0.1, confidence=0.9)
+    assert calibration.find_threshold(0.1) == 2.0
 
 
 def test_the_cross_conformal_bound_is_twice_the_rate_for_leave_one_out_and_more_for_folds() -> None:
@@ -208,6 +210,6 @@ def test_cross_conformal_scores_of_an_unstable_detector_hold_no_rate_at_all() ->
     for bits in itertools.product((0, 1), repeat=11):
         photos, new = bits[:10], bits[10]
         held_out = [[float(sum(photos) % 2)] for _ in photos]
-        p_value = Calibration.from_folds(held_out).p_values(np.array([float((sum(photos) + new) % 2)]))[0]
+        p_value = Calibration.from_folds(held_out).compute_p_values(np.array([float((sum(photos) + new) % 2)]))[0]
         alarms += p_value <= 0.1
     assert alarms / 2**11 == 0.25

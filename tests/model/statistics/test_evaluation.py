@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from model.statistics.evaluation import aupr, auroc, false_alarm_threshold, recall, separation
+from model.statistics.evaluation import aupr, auroc, compute_metrics, find_false_alarm_threshold, recall
 
 _SCORED = st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=40).filter(
     lambda rows: 0 < sum(label for label, _ in rows) < len(rows)
@@ -48,7 +48,7 @@ def test_recall_is_the_best_of_the_roc_curve_within_the_false_alarm_rate(rows: _
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), _RATES)
 def test_a_false_alarm_threshold_keeps_the_rate_and_no_lower_score_would(scores: list[int], rate: float) -> None:
     flawless = np.array(scores, dtype=np.float64)
-    threshold = false_alarm_threshold(flawless, false_alarm_rate=rate)
+    threshold = find_false_alarm_threshold(flawless, false_alarm_rate=rate)
     assert (flawless > threshold).mean() <= rate
     lower = [score for score in scores if score < threshold]
     assert not lower or (flawless > max(lower)).mean() > rate
@@ -57,7 +57,7 @@ def test_a_false_alarm_threshold_keeps_the_rate_and_no_lower_score_would(scores:
 @pytest.mark.parametrize(("count", "rate", "alarms"), [(300, 0.01, 3), (300, 0.05, 15), (100, 0.29, 29), (19, 0.05, 0)])
 def test_a_false_alarm_threshold_lets_the_whole_share_pass(count: int, rate: float, alarms: int) -> None:
     flawless = np.arange(count, dtype=np.float64)
-    assert (flawless > false_alarm_threshold(flawless, false_alarm_rate=rate)).sum() == alarms
+    assert (flawless > find_false_alarm_threshold(flawless, false_alarm_rate=rate)).sum() == alarms
 
 
 @pytest.mark.parametrize("figure", [auroc, aupr, lambda y, s: recall(y, s, false_alarm_rate=0.05)])
@@ -77,18 +77,18 @@ def test_turning_labels_or_scores_around_mirrors_auroc(rows: _Rows) -> None:
 @given(st.integers(1, 30), st.integers(1, 30))
 def test_perfect_separation_is_1_in_every_figure_and_one_score_for_all_is_chance(flawless: int, defective: int) -> None:
     labels = np.arange(flawless + defective) >= flawless
-    perfect = separation(labels, labels + np.linspace(0, 0.5, len(labels)))
+    perfect = compute_metrics(labels, labels + np.linspace(0, 0.5, len(labels)))
     assert (perfect.flawless, perfect.defective) == (flawless, defective)
     figures = (perfect.auroc, perfect.aupr, perfect.recall_at_1_percent, perfect.recall_at_5_percent)
     assert figures == pytest.approx((1, 1, 1, 1), abs=1e-12)
-    blind = separation(labels, np.zeros(len(labels)))
+    blind = compute_metrics(labels, np.zeros(len(labels)))
     assert (blind.auroc, blind.recall_at_1_percent, blind.recall_at_5_percent) == (0.5, 0, 0)
     assert blind.aupr == pytest.approx(defective / len(labels), abs=1e-12)
 
 
 def test_the_two_recalls_are_those_of_their_rates() -> None:
     labels, scores = np.arange(110) >= 100, np.concatenate([np.arange(100), [97.5] * 4, [98.5] * 5, [3]])
-    found = separation(labels, scores)
+    found = compute_metrics(labels, scores)
     assert (found.recall_at_1_percent, found.recall_at_5_percent) == (0.5, 0.9)
 
 
@@ -97,7 +97,7 @@ def test_integer_labels_are_read_as_boolean_ones() -> None:
     assert auroc(np.array([0, 1, 1]), scores) == auroc(np.array([False, True, True]), scores) == 1.0
 
 
-@pytest.mark.parametrize("figure", [auroc, aupr, separation])
+@pytest.mark.parametrize("figure", [auroc, aupr, compute_metrics])
 @pytest.mark.parametrize(
     ("labels", "scores", "reason"),
     [
@@ -126,4 +126,4 @@ def test_a_rate_that_is_none_is_refused(rate: float) -> None:
 
 def test_a_threshold_of_no_photos_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one flawless photo"):
-        false_alarm_threshold(np.array([]), false_alarm_rate=0.05)
+        find_false_alarm_threshold(np.array([]), false_alarm_rate=0.05)

@@ -11,11 +11,11 @@ from model.config import OptimizerConfig
 from model.detector import AttentDifferNet
 from model.network.gates import Gate, GateInput, collect_gate_statistics, measure_gate_deviation, record_gates
 from model.network.scaling import fit_scaling
-from model.training.attention_pretext import fit_gate_inputs, pretrained_attention, train_attention
+from model.training.attention_pretext import fit_gate_inputs, pretrain_attention, train_attention
 from model.training.loop import train
-from model.training.metrics import TrainingDiverged
+from model.training.metrics import DivergenceError
 from model.training.photos import InMemory
-from model.training.synthetic_defects import with_defects
+from model.training.synthetic_defects import draw_defects
 from tests.model.training.test_training import _config, _ignore, _photos
 
 _PHOTOS = InMemory(_photos(24))
@@ -38,7 +38,7 @@ def _log_ratio(detector: AttentDifferNet) -> float:
     """How much farther defective photos lie from flawless ones than flawless ones do, as the mean log ratio."""
     flawless, rng = _photos(16, seed=7), np.random.default_rng(7)
     defective = torch.stack(
-        [with_defects(photo, donor=flawless[0], rng=rng, defects=3, area=(0.002, 0.06)) for photo in flawless]
+        [draw_defects(photo, donor=flawless[0], rng=rng, defects=3, area=(0.002, 0.06)) for photo in flawless]
     )
     with torch.no_grad():
         gaussian = fit_scaling("whiten", detector.pooled_features(_PHOTOS.images, attended=False))
@@ -73,8 +73,8 @@ def test_the_pretext_trains_attention_alone_and_the_flow_training_leaves_it() ->
 
 def test_attention_learnt_from_several_categories_is_taken_and_fitted_to_the_detectors_own_photos() -> None:
     others = InMemory(_photos(24, seed=9))
-    learnt = pretrained_attention(_detector(), [_PHOTOS, others])
-    alone = pretrained_attention(_detector(), [_PHOTOS])
+    learnt = pretrain_attention(_detector(), [_PHOTOS, others])
+    alone = pretrain_attention(_detector(), [_PHOTOS])
     assert not torch.equal(learnt["conv5.fc1.weight"], alone["conv5.fc1.weight"])
 
     trained = _detector()
@@ -165,7 +165,7 @@ def test_too_few_photos_for_a_pretext_are_refused() -> None:
 
 def test_a_pretext_that_diverges_is_reported_as_epoch_0() -> None:
     detector = _detector(pretext=_PRETEXT | {"learning_rate": 1e30})
-    with pytest.raises(TrainingDiverged, match=r"epoch 0.*pretext\.learning_rate"):
+    with pytest.raises(DivergenceError, match=r"epoch 0.*pretext\.learning_rate"):
         train(detector, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=_ignore)
 
 

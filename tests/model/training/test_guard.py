@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model.config import OptimizerConfig
 from model.detector import AttentDifferNet
-from model.training.guard import CollapseDetected, FeatureHealth, effective_rank, feature_health
+from model.training.collapse_guard import CollapseError, FeatureHealth, compare_features, effective_rank
 from model.training.loop import train
 from model.training.metrics import EpochMetrics
 from model.training.photos import InMemory
@@ -48,15 +48,15 @@ def test_joint_training_without_safeguards_collapses_and_its_loss_does_not_show_
 def test_joint_training_with_safeguards_stays_healthy(kind: str) -> None:
     history = _jointly_trained(kind, scaling="channel", guard=True)
     assert len(history) == 24
-    assert all(row.health.problems() == [] for row in history)
+    assert all(row.health.list_problems() == [] for row in history)
     assert history[-1].health.gate_mean != 1  # attention did move
 
 
 def test_the_guard_stops_a_collapse_with_its_figures_and_the_ways_out() -> None:
-    with pytest.raises(CollapseDetected, match=r"effective rank is 0\.\d+ of the plain one.*Ways out: ") as stopped:
+    with pytest.raises(CollapseError, match=r"effective rank is 0\.\d+ of the plain one.*Ways out: ") as stopped:
         _jointly_trained("se", scaling="none", guard=True)
     assert 0 < stopped.value.epoch < 24
-    assert stopped.value.health.problems()
+    assert stopped.value.health.list_problems()
     assert "\n" not in str(stopped.value)
 
 
@@ -76,9 +76,9 @@ def test_effective_rank_is_that_of_the_eigenvalues() -> None:
 
 
 def test_equal_features_are_healthy() -> None:
-    health = feature_health(plain=_features(), attended=_features(), gate_mean=1.0, saturation=0.0)
+    health = compare_features(plain=_features(), attended=_features(), gate_mean=1.0, saturation=0.0)
     assert health == FeatureHealth(1.0, 1.0, 0.0, 1.0, 0.0)
-    assert health.problems() == []
+    assert health.list_problems() == []
 
 
 @pytest.mark.parametrize(
@@ -92,16 +92,16 @@ def test_equal_features_are_healthy() -> None:
     ],
 )
 def test_each_way_to_collapse_is_named(attended: Tensor, saturation: float, problem: str) -> None:
-    health = feature_health(plain=_features(), attended=attended, gate_mean=None, saturation=saturation)
-    assert any(problem in said for said in health.problems())
+    health = compare_features(plain=_features(), attended=attended, gate_mean=None, saturation=saturation)
+    assert any(problem in said for said in health.list_problems())
 
 
 def test_channels_that_were_dead_before_do_not_count_against_attention() -> None:
     dead = torch.tensor([1.0] * 6 + [0.0] * 6)
-    health = feature_health(plain=_features() * dead, attended=_features() * dead, gate_mean=None, saturation=0.0)
+    health = compare_features(plain=_features() * dead, attended=_features() * dead, gate_mean=None, saturation=0.0)
     assert health.dead_channels == 0
 
 
 def test_photos_that_are_all_the_same_give_nothing_to_compare_with() -> None:
     with pytest.raises(ValueError, match="plain features that vary"):
-        feature_health(plain=torch.ones(5, 3), attended=torch.ones(5, 3), gate_mean=None, saturation=0.0)
+        compare_features(plain=torch.ones(5, 3), attended=torch.ones(5, 3), gate_mean=None, saturation=0.0)

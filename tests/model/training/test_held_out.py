@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.config import DetectorConfig
 from model.detector import AttentDifferNet
-from model.training.held_out import standardised_loss
+from model.training.held_out_loss import standardize_loss
 from tests.conftest import TINY
 
 
@@ -33,12 +33,12 @@ def test_a_density_has_the_same_loss_whatever_scaling_it_was_fitted_behind(kind:
     loss = _gaussian_loss(detector.scale_features(pooled))
     standardised = (pooled - pooled.mean(0)) / pooled.std(0, correction=0)
     # float32 features with scales from 1 to 10
-    assert standardised_loss(detector, loss, pooled=pooled) == pytest.approx(_gaussian_loss(standardised), abs=1e-4)
+    assert standardize_loss(detector, loss, pooled=pooled) == pytest.approx(_gaussian_loss(standardised), abs=1e-4)
 
 
 def test_shrinking_the_features_gains_nothing() -> None:
     """The loss of a shrunk space is lower by log 10, its standardised loss is not."""
     detector = AttentDifferNet(DetectorConfig.model_validate(TINY | {"feature_scaling": "none"}))
     pooled = _correlated_features(100, detector.feature_dim)
-    shrunk = standardised_loss(detector, 1.0 - 2.302585093, pooled=pooled / 10)
-    assert shrunk == pytest.approx(standardised_loss(detector, 1.0, pooled=pooled), abs=1e-6)
+    shrunk = standardize_loss(detector, 1.0 - 2.302585093, pooled=pooled / 10)
+    assert shrunk == pytest.approx(standardize_loss(detector, 1.0, pooled=pooled), abs=1e-6)

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from jobs import pretext_sheet
 from jobs.errors import RequestError
-from model.training.synthetic_defects import DEFECT_KINDS, with_defect, with_defects
+from model.training.synthetic_defects import DEFECT_KINDS, draw_defect, draw_defects
 from tests.model.training.test_training import _photos
 
 _PHOTO, _DONOR = _photos(2)
 
 
 def _drawn(kind: str, *, seed: int, share: float = 0.03, photo: Tensor = _PHOTO) -> Tensor:
-    return with_defect(photo, kind, donor=_DONOR, rng=np.random.default_rng(seed), share=share)
+    return draw_defect(photo, kind, donor=_DONOR, rng=np.random.default_rng(seed), share=share)
 
 
 def _changed(one: Tensor, other: Tensor) -> float:
@@ -72,7 +72,7 @@ def test_any_photo_of_any_side_gets_defects_of_its_own_type_and_shape(
     photo = torch.randint(0, 256, (3, size, size), generator=torch.Generator().manual_seed(seed % 2**31)).to(
         torch.uint8
     )
-    drawn = with_defects(photo, donor=photo, rng=np.random.default_rng(seed), defects=defects, area=(share / 2, share))
+    drawn = draw_defects(photo, donor=photo, rng=np.random.default_rng(seed), defects=defects, area=(share / 2, share))
     assert (drawn.dtype, drawn.shape) == (torch.uint8, photo.shape)
     assert not torch.equal(drawn, photo)
 

@@ -69,7 +69,11 @@ def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(training: s
 def test_training_stops_when_held_out_photos_stop_getting_likelier_and_keeps_the_best_epoch() -> None:
     # 4 photos, a fast flow: it learns them by heart within a few epochs, and held-out photos get unlikelier.
     settings = OptimizerConfig(epochs=200, batch_size=4, learning_rate=1e-2, patience=3)
-    detector, photos, held_out = AttentDifferNet(_config()), InMemory(_photos(4)), InMemory(_photos(4, seed=5))
+    detector, photos, held_out = (
+        AttentDifferNet(_config()),
+        InMemory(_photos(4)),
+        InMemory(_photos(4, seed=5)),
+    )
     snapshots: dict[int, TrainingState] = {}
 
     def remember(metrics: EpochMetrics, snapshot: Snapshot) -> None:

@@ -13,11 +13,11 @@ from model.config import AttentionConfig, DetectorConfig, FlowConfig, OptimizerC
 from model.detector import AttentDifferNet
 from model.network.rotation import list_scoring_angles, rotate_views
 from model.training.loop import Snapshot, train
-from model.training.metrics import EpochMetrics, TrainingDiverged
+from model.training.metrics import DivergenceError, EpochMetrics
 from model.training.photos import InMemory
 from model.training.splits import split_calibration
-from model.training.views import CachedViews, ComputedViews, training_views
-from model.training.workers import rank_share
+from model.training.views import CachedViews, ComputedViews, choose_views
+from model.training.workers import take_share
 
 _SETTINGS = OptimizerConfig(epochs=3, batch_size=4, learning_rate=1e-3)
 _FLOW = FlowConfig(blocks=2, hidden_width=16, hidden_layers=1)
@@ -132,7 +132,7 @@ def test_neighbouring_seeds_share_no_epoch() -> None:
             return asked[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("model.training.loop.training_views", lambda detector, photos: Recorder(detector, photos))
+        patch.setattr("model.training.loop.choose_views", lambda detector, photos: Recorder(detector, photos))
         for seed in (0, 1):
             train(AttentDifferNet(_config(seed=seed)), views.photos, optimizer=_SETTINGS, on_epoch=_ignore)
 
@@ -142,20 +142,20 @@ def test_neighbouring_seeds_share_no_epoch() -> None:
 
 def test_precomputed_features_are_those_of_the_same_view_computed_on_the_fly() -> None:
     detector, photos = AttentDifferNet(_config(train_angles="scoring")).eval(), _photos()
-    cached = training_views(detector, InMemory(photos))
+    cached = choose_views(detector, InMemory(photos))
     drawn = cached.draw(np.random.default_rng(0))
     chosen = torch.tensor([5, 0, 3])
     angles = torch.tensor(list_scoring_angles(4))[drawn[chosen]]
 
-    on_the_fly = ComputedViews(detector, InMemory(photos)).pooled(chosen, angles)
+    on_the_fly = ComputedViews(detector, InMemory(photos)).pool(chosen, angles)
 
     # A convolution's rounding may depend on the batch it runs in: float32 has 1e-7, over a few thousand terms 1e-5.
-    torch.testing.assert_close(cached.pooled(chosen, drawn[chosen]), on_the_fly, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(cached.pool(chosen, drawn[chosen]), on_the_fly, rtol=1e-5, atol=1e-6)
 
 
 def test_precomputed_features_are_those_that_scoring_computes() -> None:
     detector, photos = AttentDifferNet(_config(train_angles="scoring", views=7)).eval(), _photos()
-    cached = training_views(detector, InMemory(photos))
+    cached = choose_views(detector, InMemory(photos))
     assert isinstance(cached, CachedViews)
     with torch.no_grad():
         scored = detector.pooled_features(rotate_views(photos, list_scoring_angles(7)))
@@ -173,15 +173,15 @@ def test_an_epoch_draws_a_scoring_view_at_most_once_per_photo_and_all_of_them_in
 def test_features_do_not_depend_on_the_size_of_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     views = ComputedViews(AttentDifferNet(_config()).eval(), InMemory(_photos()))
     photos, angles = torch.arange(6), views.draw(np.random.default_rng(0))
-    whole = views.pooled(photos, angles)
+    whole = views.pool(photos, angles)
     monkeypatch.setattr("model.training.views._VIEWS_PER_CHUNK", 5)
-    torch.testing.assert_close(views.pooled(photos, angles), whole, rtol=1e-5, atol=1e-6)  # rounding, as above
+    torch.testing.assert_close(views.pool(photos, angles), whole, rtol=1e-5, atol=1e-6)  # rounding, as above
 
 
 @given(st.integers(1, 40), st.integers(1, 9))
 def test_the_shares_of_all_workers_are_the_global_batch(count: int, world_size: int) -> None:
     batch = torch.randperm(count, generator=torch.Generator().manual_seed(count))
-    shares = [rank_share(batch, rank=rank, world_size=world_size) for rank in range(world_size)]
+    shares = [take_share(batch, rank=rank, world_size=world_size) for rank in range(world_size)]
     counted = [photo for photos, weight in shares if weight > 0 for photo in photos.tolist()]
     assert sorted(counted) == list(range(count))
     assert all(len(photos) >= 1 for photos, _ in shares)
@@ -227,7 +227,7 @@ def test_the_wrapped_flow_is_the_one_that_is_called() -> None:
 
 
 def test_a_diverged_training_is_reported_with_its_epoch_and_what_to_do() -> None:
-    with pytest.raises(TrainingDiverged, match=r"epoch 1.*lower learning_rate") as report:
+    with pytest.raises(DivergenceError, match=r"epoch 1.*lower learning_rate") as report:
         _trained(_photos(), optimizer=_SETTINGS.model_copy(update={"learning_rate": 1e30}))
     assert report.value.epoch == 1
     assert not np.isfinite(report.value.loss)
@@ -245,7 +245,7 @@ class _FiniteLossNanGradient(nn.Module):
 
 def test_weights_ruined_by_the_last_step_are_reported_although_the_loss_was_finite() -> None:
     one_step = OptimizerConfig(epochs=1, batch_size=6)
-    with pytest.raises(TrainingDiverged, match="a weight is not finite") as report:
+    with pytest.raises(DivergenceError, match="a weight is not finite") as report:
         train(
             AttentDifferNet(_config()),
             InMemory(_photos()),

@@ -13,7 +13,7 @@ from model.detector import AttentDifferNet
 from model.network.scaling import DEAD_CHANNEL_STD
 
 
-def standardised_loss(detector: AttentDifferNet, loss: float, *, pooled: Tensor) -> float:
+def standardize_loss(detector: AttentDifferNet, loss: float, *, pooled: Tensor) -> float:
     """``loss`` in the space in which every pooled channel has a standard deviation of 1.
 
     Likelihoods change with the log-determinant of a change of variables; this one goes from the detector's scaled
@@ -21,7 +21,8 @@ def standardised_loss(detector: AttentDifferNet, loss: float, *, pooled: Tensor)
     (nearly) nothing. A gate that multiplies a channel by a constant gains nothing in this unit.
 
     What it is good for: detectors of one variant. Between variants no likelihood of features decides: features that
-    carry less are easier to predict, and likelihood alone prefers them (the collapse trap, see model.training.guard).
+    carry less are easier to predict, and likelihood alone prefers them: the collapse trap of
+    model.training.collapse_guard.
 
     Args:
         detector: fitted.
@@ -34,10 +35,10 @@ def standardised_loss(detector: AttentDifferNet, loss: float, *, pooled: Tensor)
     """
     std = pooled.double().std(0, correction=0)
     std = std.clamp_min(DEAD_CHANNEL_STD * float(std.mean()))
-    return loss - scaling_log_det(detector) / detector.feature_dim - float(std.log().mean())
+    return loss - compute_scaling_log_det(detector) / detector.feature_dim - float(std.log().mean())
 
 
-def scaling_log_det(detector: AttentDifferNet) -> float:
+def compute_scaling_log_det(detector: AttentDifferNet) -> float:
     """log|det| of the feature scaling, which is affine whatever its kind; in nats."""
     origin = torch.zeros(1, detector.feature_dim, device=detector.feature_mean.device)
     linear = detector.scale_features(torch.eye(detector.feature_dim, device=origin.device))

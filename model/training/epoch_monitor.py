@@ -12,16 +12,16 @@ from model.detector import AttentDifferNet
 from model.network.flow import compute_nll
 from model.network.gates import record_gates
 from model.network.rotation import list_scoring_angles
-from model.training.guard import FeatureHealth, feature_health
+from model.training.collapse_guard import FeatureHealth, compare_features
 from model.training.likelihood import trains_jointly
 from model.training.photos import Photos
-from model.training.views import ComputedViews, view_features
+from model.training.views import ComputedViews, compute_view_features
 
 _SAMPLE_VIEWS = 128
 _FLOW_BATCH = 1024
 
 
-class Watch:
+class EpochMonitor:
     """Fixed views of some training photos, and of all validation photos."""
 
     def __init__(
@@ -37,41 +37,43 @@ class Watch:
         self._moves = bool(blocks) and (
             detector.config.attention_training != "frozen" or any(block.gate != "identity" for block in blocks)
         )
-        self._plain = self._pooled(attended=False)
+        self._plain = self._pool(attended=False)
         self._attended: tuple[Tensor, float | None] | None = None
         self._validation_features: Tensor | None = None
 
-    def health(self) -> FeatureHealth:
+    def measure_health(self) -> FeatureHealth:
         """The attended features of the sample against the plain ones."""
         if self._attended is None or trains_jointly(self._detector):
-            self._attended = self._look()
+            self._attended = self._attend()
         attended, gate_mean = self._attended
         if trains_jointly(self._detector):
             self._detector.fit_feature_scaling(attended)
         saturation = self._detector.flow.saturation(self._detector.scale_features(attended))
-        return feature_health(plain=self._plain, attended=attended, gate_mean=gate_mean, saturation=saturation)
+        return compare_features(plain=self._plain, attended=attended, gate_mean=gate_mean, saturation=saturation)
 
-    def _look(self) -> tuple[Tensor, float | None]:
+    def _attend(self) -> tuple[Tensor, float | None]:
         """The attended features of the sample and the mean gate; they stay what they are once attention is frozen."""
         if not self._moves:
             return self._plain, None
         with record_gates(self._detector.backbone.attention) as gates:
-            attended = self._pooled(attended=True)
+            attended = self._pool(attended=True)
         return attended, float(torch.stack([gate.double().mean() for gate in gates]).mean()) if gates else None
 
     @torch.no_grad()
-    def validation_loss(self) -> float | None:
+    def compute_validation_loss(self) -> float | None:
         """Mean negative log-likelihood of the validation photos, in nats per dimension; None without such photos."""
         if self._validation is None or len(self._validation) == 0:
             return None
         if self._validation_features is None or trains_jointly(self._detector):
-            self._validation_features = view_features(self._detector, self._validation, angles=self._angles())
+            self._validation_features = compute_view_features(
+                self._detector, self._validation, angles=self._choose_angles()
+            )
         scaled = self._detector.scale_features(self._validation_features.flatten(0, 1))
         self._detector.flow.eval()
         losses = [compute_nll(*self._detector.flow(rows)) * len(rows) for rows in torch.split(scaled, _FLOW_BATCH)]
         return float(torch.stack(losses).sum() / len(scaled))
 
-    def _angles(self) -> tuple[float, ...]:
+    def _choose_angles(self) -> tuple[float, ...]:
         """``train_views`` angles, evenly spread, that training takes too."""
         config = self._detector.config
         if config.train_angles == "uniform":
@@ -79,11 +81,11 @@ class Watch:
         return list_scoring_angles(config.views)[:: config.views // config.train_views][: config.train_views]
 
     @torch.no_grad()
-    def _pooled(self, *, attended: bool) -> Tensor:
+    def _pool(self, *, attended: bool) -> Tensor:
         chunks = zip(torch.split(self._photos, 8), torch.split(self._drawn, 8), strict=True)
         return torch.cat(
             [
-                self._detector.pooled_features(self._views.images(some, drawn), attended=attended)
+                self._detector.pooled_features(self._views.rotate_photos(some, drawn), attended=attended)
                 for some, drawn in chunks
             ]
         )

@@ -16,8 +16,8 @@ from torch import Tensor
 
 STD_RATIO = (0.5, 1.5)
 RANK_RATIO = (0.7, 1.3)
-MOST_DEAD = 0.13
-MOST_SATURATED = 0.5
+MAX_DEAD_CHANNELS = 0.13
+MAX_SATURATION = 0.5
 _DEAD_STD = 1e-2
 """A channel is dead below this share of the plain features' mean standard deviation."""
 
@@ -40,7 +40,7 @@ class FeatureHealth:
     gate_mean: float | None
     saturation: float
 
-    def problems(self) -> list[str]:
+    def list_problems(self) -> list[str]:
         """What lies outside the limits of a healthy training, each with its figure; empty if nothing does."""
         found = []
         if not STD_RATIO[0] <= self.std_ratio <= STD_RATIO[1]:
@@ -48,16 +48,16 @@ class FeatureHealth:
         if not RANK_RATIO[0] <= self.rank_ratio <= RANK_RATIO[1]:
             limits = f"{RANK_RATIO[0]}-{RANK_RATIO[1]}"
             found.append(f"effective rank is {self.rank_ratio:.3g} of the plain one (limits {limits})")
-        if self.dead_channels > MOST_DEAD:
-            found.append(f"{self.dead_channels:.0%} of the channels are dead (limit {MOST_DEAD:.0%})")
-        if self.saturation > MOST_SATURATED:
+        if self.dead_channels > MAX_DEAD_CHANNELS:
+            found.append(f"{self.dead_channels:.0%} of the channels are dead (limit {MAX_DEAD_CHANNELS:.0%})")
+        if self.saturation > MAX_SATURATION:
             found.append(
-                f"{self.saturation:.0%} of the flow's log-scales are at their clamp (limit {MOST_SATURATED:.0%})"
+                f"{self.saturation:.0%} of the flow's log-scales are at their clamp (limit {MAX_SATURATION:.0%})"
             )
         return found
 
 
-class CollapseDetected(RuntimeError):  # noqa: N818  # the name says what happened, as StopIteration does
+class CollapseError(RuntimeError):
     """Attention has collapsed the features; the detector is worthless whatever its loss says.
 
     Attributes:
@@ -68,15 +68,15 @@ class CollapseDetected(RuntimeError):  # noqa: N818  # the name says what happen
     def __init__(self, epoch: int, health: FeatureHealth) -> None:
         """Says what collapsed and the ways out."""
         super().__init__(
-            f"attention collapsed after epoch {epoch}: {'; '.join(health.problems())}. Ways out: attention_training "
-            "pretext with a larger pretext.identity_weight, joint only with feature_scaling channel and a lower "
-            "learning_rate, or frozen; collapse_guard false lets it run"
+            f"attention collapsed after epoch {epoch}: {'; '.join(health.list_problems())}. Ways out: "
+            "attention_training pretext with a larger pretext.identity_weight, joint only with feature_scaling channel "
+            "and a lower learning_rate, or frozen; collapse_guard false lets it run"
         )
         self.epoch = epoch
         self.health = health
 
 
-def feature_health(*, plain: Tensor, attended: Tensor, gate_mean: float | None, saturation: float) -> FeatureHealth:
+def compare_features(*, plain: Tensor, attended: Tensor, gate_mean: float | None, saturation: float) -> FeatureHealth:
     """Compares pooled features (N, D) of the same N >= 2 views without and with attention.
 
     Raises:
