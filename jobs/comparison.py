@@ -1,4 +1,4 @@
-"""Command: train all variants with several seeds on labelled data sets, test them and compare them with anchors.
+"""Command: train all variants with several seeds on labelled data sets, test them and compare them with baselines.
 
 ``python -m jobs.comparison --data URI,URI --output URI``
 """
@@ -12,11 +12,11 @@ from jobs.evaluation.comparison_config import ComparisonConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reads the command line, runs `jobs.evaluation.comparison_run.run` and returns the exit code."""
+    """Reads the command line, runs `jobs.evaluation.comparison_run.compare_variants` and returns the exit code."""
     config = parse_config(ComparisonConfig, argv, prog="python -m jobs.comparison")
-    from jobs.evaluation.comparison_run import run
+    from jobs.evaluation.comparison_run import compare_variants
 
-    return run(config)
+    return compare_variants(config)
 
 
 if __name__ == "__main__":

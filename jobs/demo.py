@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(config.folder or tempfile.mkdtemp(prefix="attentdiffernet-demo-")).absolute()
     counts = draw_archive(folder, seed=config.seed)
     print(f"drew {counts.train_good} flawless photos to train on and an archive to score, in {folder}\n")
-    training.run(_training(folder, seed=config.seed))
+    training.train_detectors(_training(folder, seed=config.seed))
     scoring.score_archive(
         ScoreConfig(
             archive=str(folder / "archive"),

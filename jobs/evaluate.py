@@ -12,11 +12,11 @@ from jobs.evaluation.config import EvaluateConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reads the command line, runs `jobs.evaluation.run.run` and returns the exit code."""
+    """Reads the command line, runs `jobs.evaluation.run.evaluate_detectors` and returns the exit code."""
     config = parse_config(EvaluateConfig, argv, prog="python -m jobs.evaluate")
-    from jobs.evaluation.run import run
+    from jobs.evaluation.run import evaluate_detectors
 
-    return run(config)
+    return evaluate_detectors(config)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from jobs.training.config import TrainConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reads the command line, runs `jobs.training.run.run` and returns the exit code."""
+    """Reads the command line, runs `jobs.training.run.train_detectors` and returns the exit code."""
     config = parse_config(TrainConfig, argv, prog="python -m jobs.train")
-    from jobs.training.run import run
+    from jobs.training.run import train_detectors
 
-    return run(config)
+    return train_detectors(config)
 
 
 if __name__ == "__main__":

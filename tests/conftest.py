@@ -215,7 +215,7 @@ def detectors(cluster: str, drawn: Path, tmp_path_factory: pytest.TempPathFactor
     from jobs.training.config import TrainConfig
 
     registry = tmp_path_factory.mktemp("registry")
-    assert training.run(TrainConfig.model_validate(tiny_training(drawn, registry))) == 0
+    assert training.train_detectors(TrainConfig.model_validate(tiny_training(drawn, registry))) == 0
     return f"file://{registry}"
 
 

@@ -1,4 +1,4 @@
-"""Configuration of the comparison of variants with each other and with anchors."""
+"""Configuration of the comparison of variants with each other and with baselines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DECIDED = ("variant", "seed", "attention")
 
 
 class ComparisonConfig(JobConfig):
-    """Train every variant with every seed on every data set, test them, and set them against closed-form anchors.
+    """Train every variant with every seed on every data set, test them, and set them against closed-form baselines.
 
     Settings are the same for all variants: --detector.* and --optimizer.* are laid on the defaults, and on top comes
     only what a preset itself sets (attention, for instance). The last epoch is scored and nothing is selected on test
@@ -37,7 +37,7 @@ class ComparisonConfig(JobConfig):
         default_factory=dict, description="further variants by name: the detector fields in which each differs"
     )
     seeds: int = Field(3, ge=1, le=1000, description="seeds per variant, from 0")
-    anchors: bool = Field(True, description="compare with the closed-form anchors (model.baselines) as well")
+    baselines: bool = Field(True, description="compare with the closed-form baselines (model.baselines) as well")
     pretext_on: Literal["own", "all"] = Field(
         "own", description="flawless photos of the attention pretext: of the own category, or of all categories given"
     )
@@ -47,6 +47,13 @@ class ComparisonConfig(JobConfig):
         default_factory=OptimizerConfig, description="training procedure of all variants"
     )
     detector: DetectorConfig = Field(default_factory=DetectorConfig, description="settings of all variants")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_the_old_name(cls, given: object) -> object:
+        if isinstance(given, dict) and "anchors" in given:
+            raise ValueError("anchors is called baselines now")
+        return given
 
     @field_validator("detector")
     @classmethod
@@ -75,12 +82,12 @@ class ComparisonConfig(JobConfig):
 
     def detector_config(self, variant: str, *, seed: int) -> DetectorConfig:
         """The detector of a unit: defaults, under the settings of all variants, under what the variant is."""
-        differs = self.custom[variant] if variant in self.custom else _as_given(PRESETS[variant])
+        differs = self.custom[variant] if variant in self.custom else _list_given_fields(PRESETS[variant])
         common = self.detector.model_dump(mode="json", exclude_unset=True)
         detector = merge(merge(DetectorConfig().model_dump(mode="json"), common), differs)
         return DetectorConfig.model_validate({**detector, "variant": variant, "seed": seed})
 
 
-def _as_given(preset: dict[str, Any]) -> dict[str, object]:
+def _list_given_fields(preset: dict[str, Any]) -> dict[str, object]:
     """A preset as the fields it sets, at every level."""
     return DetectorConfig.model_validate(preset).model_dump(mode="json", exclude_unset=True)

@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: scores as Parquet, figures as JSON, tables as Markdown, histograms."""
+"""What a comparison leaves behind: scores as Parquet, metrics as JSON, tables as Markdown, histograms."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ import pyarrow as pa
 from jobs import storage
 from jobs.detectors.lineage import read_versions
 from jobs.evaluation.comparison_config import ComparisonConfig
-from jobs.evaluation.comparison_units import tested_photo
-from jobs.evaluation.metrics import FLAWLESS, Comparison, Seed, VariantSummary, compare, figure_table, variant_summaries
-from jobs.evaluation.report import percent, write_histograms
+from jobs.evaluation.comparison_units import describe_test_photo
+from jobs.evaluation.metrics import (
+    FLAWLESS,
+    Comparison,
+    Seed,
+    VariantSummary,
+    compare_with_reference,
+    measure_detectors,
+    summarize_variants,
+)
+from jobs.evaluation.report import format_interval, write_histograms
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from jobs.tables.schema import EVALUATED
 from model.baselines import BASELINES
-from model.statistics.resampling import Interval
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Failure:
     reason: str
 
 
-def report(
+def write_comparison(
     config: ComparisonConfig,
     outcomes: Sequence[Mapping[str, Any]],
     failures: Sequence[Failure],
@@ -46,17 +53,17 @@ def report(
         failures: the other units.
         manifests: category -> MANIFEST rows of its photos.
     """
-    rows = _rows(outcomes, manifests)
-    figures = figure_table(rows)
-    variants = [*config.variants, *(BASELINES if config.anchors else ())]
-    summaries = variant_summaries(figures, variants=variants)
-    against = [compare(rows, variants=variants, reference=config.variants[0])]
-    if best := best_anchor(summaries, categories=len(manifests)):
-        against.append(compare(rows, variants=config.variants, reference=best))
-    markdown = "\n".join(_markdown(config, summaries, against, failures, manifests)) + "\n"
+    rows = list_rows(outcomes, manifests)
+    metrics = measure_detectors(rows)
+    variants = [*config.variants, *(BASELINES if config.baselines else ())]
+    summaries = summarize_variants(metrics, variants=variants)
+    against = [compare_with_reference(rows, variants=variants, reference=config.variants[0])]
+    if best := find_best_baseline(summaries, categories=len(manifests)):
+        against.append(compare_with_reference(rows, variants=config.variants, reference=best))
+    markdown = "\n".join(format_markdown(config, summaries, against, failures, manifests)) + "\n"
     found = {
         "config": config.model_dump(mode="json"),
-        "categories": {name: _counts(manifest) for name, manifest in manifests.items()},
+        "categories": {name: count_photos(manifest) for name, manifest in manifests.items()},
         "variants": [asdict(summary) for summary in summaries],
         "comparisons": [asdict(comparison) for some in against for comparison in some],
         "failures": [asdict(failure) for failure in failures],
@@ -71,11 +78,11 @@ def report(
     print(f"written to {config.output}")
 
 
-def _rows(outcomes: Sequence[Mapping[str, Any]], manifests: Mapping[str, pa.Table]) -> pa.Table:
-    """EVALUATED rows: a row per test photo and unit, also of photos that could not be decoded."""
+def list_rows(outcomes: Sequence[Mapping[str, Any]], manifests: Mapping[str, pa.Table]) -> pa.Table:
+    """Returns EVALUATED rows: one per test photo and unit, also of photos that could not be decoded."""
     photos = {name: manifest.select(["uri", "site"]).to_pylist() for name, manifest in manifests.items()}
     found = [
-        {"category": one["category"], "variant": one["variant"], "seed": one["seed"], **tested_photo(photo, one)}
+        {"category": one["category"], "variant": one["variant"], "seed": one["seed"], **describe_test_photo(photo, one)}
         for one in outcomes
         for photo in photos[one["category"]]
         if photo["site"].startswith("test/")
@@ -83,8 +90,8 @@ def _rows(outcomes: Sequence[Mapping[str, Any]], manifests: Mapping[str, pa.Tabl
     return pa.Table.from_pylist(found, schema=EVALUATED)
 
 
-def best_anchor(summaries: Sequence[VariantSummary], *, categories: int) -> str | None:
-    """The anchor of the highest mean AUROC among those scored on all categories.
+def find_best_baseline(summaries: Sequence[VariantSummary], *, categories: int) -> str | None:
+    """Returns the baseline of the highest mean AUROC among those scored on all categories.
 
     Chosen on the test photos, which flatters it: it is the bar, not a proposal.
     """
@@ -92,22 +99,24 @@ def best_anchor(summaries: Sequence[VariantSummary], *, categories: int) -> str 
     return max(whole, key=lambda one: one.mean["auroc"].mean).variant if whole else None
 
 
-def _counts(manifest: pa.Table) -> dict[str, int]:
+def count_photos(manifest: pa.Table) -> dict[str, int]:
+    """Counts the training photos and the test photos of both classes."""
     sites = manifest["site"].to_pylist()
     train, good = sites.count("train/good"), sites.count(f"test/{FLAWLESS}")
     return {"train": train, "test_flawless": good, "test_defective": len(sites) - train - good}
 
 
-def _markdown(
+def format_markdown(
     config: ComparisonConfig,
     summaries: Sequence[VariantSummary],
     against: Sequence[Sequence[Comparison]],
     failures: Sequence[Failure],
     manifests: Mapping[str, pa.Table],
 ) -> Iterator[str]:
+    """Yields the lines of comparison.md: the table, differences, failures and settings."""
     yield f"Test AUROC in %, mean ± half of the 95 % interval (Student's t) over {config.seeds} seed(s), last epoch."
     yield ""
-    yield from _auroc_table(summaries, list(manifests))
+    yield from _format_auroc_table(summaries, list(manifests))
     for comparisons in (some for some in against if some):
         yield ""
         yield (
@@ -115,33 +124,34 @@ def _markdown(
             "paired bootstrap over photos and seeds:"
         )
         yield ""
-        yield from _difference_table(comparisons)
+        yield from _format_differences(comparisons)
     for failure in failures:
         yield ""
         seed = "" if failure.seed is None else f", seed {failure.seed}"
         yield f"Failed: `{failure.variant}` on {failure.category}{seed}: {failure.reason}"
     yield ""
-    yield f"Settings: {_settings(config)}."
+    yield f"Settings: {_format_settings(config)}."
 
 
-def _auroc_table(summaries: Sequence[VariantSummary], categories: Sequence[str]) -> Iterator[str]:
+def _format_auroc_table(summaries: Sequence[VariantSummary], categories: Sequence[str]) -> Iterator[str]:
     yield f"| | {' | '.join(categories)} | mean | mean AUPR | mean recall at 5 % false alarms |"
     yield "| --- |" + " ---: |" * (len(categories) + 3)
     for one in summaries:
-        cells = [_cell(one.by_category[name]["auroc"]) if name in one.by_category else "-" for name in categories]
+        cells = [
+            format_interval(one.by_category[name]["auroc"], sign="±") if name in one.by_category else "-"
+            for name in categories
+        ]
         # A mean over fewer categories than the others' would be read as comparable.
         whole = len(one.by_category) == len(categories)
-        means = [_cell(one.mean[metric]) if whole else "-" for metric in ("auroc", "aupr", "recall_at_5_percent")]
-        name = f"anchor `{one.variant}`" if one.variant in BASELINES else f"`{one.variant}`"
+        means = [
+            format_interval(one.mean[metric], sign="±") if whole else "-"
+            for metric in ("auroc", "aupr", "recall_at_5_percent")
+        ]
+        name = f"baseline `{one.variant}`" if one.variant in BASELINES else f"`{one.variant}`"
         yield f"| {' | '.join([name, *cells, *means])} |"
 
 
-def _cell(interval: Interval) -> str:
-    half = "" if interval.high is None else f" ± {percent(interval.high - interval.mean)}"
-    return percent(interval.mean) + half
-
-
-def _difference_table(comparisons: Sequence[Comparison]) -> Iterator[str]:
+def _format_differences(comparisons: Sequence[Comparison]) -> Iterator[str]:
     yield "| | difference | 95 % interval | share of resamples <= 0 | categories | seeds |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: |"
     for one in comparisons:
@@ -149,14 +159,14 @@ def _difference_table(comparisons: Sequence[Comparison]) -> Iterator[str]:
             yield f"| `{one.variant}` | - | - | - | 0 | 0 |"
             continue
         interval = f"{100 * one.low:+.2f}..{100 * one.high:+.2f}"
-        figures = (
+        numbers = (
             f"{100 * one.mean:+.2f} | {interval} | {one.share_not_above:.4f} | {len(one.categories)} | {one.seeds}"
         )
-        yield f"| `{one.variant}` | {figures} |"
+        yield f"| `{one.variant}` | {numbers} |"
 
 
-def _settings(config: ComparisonConfig) -> str:
-    """The settings of all variants in one line, so that the table says what it was made with."""
+def _format_settings(config: ComparisonConfig) -> str:
+    """Returns the settings of all variants in one line, so that the table says what it was made with."""
     detector = config.detector.model_dump(mode="json", exclude_unset=True)
     optimizer = config.optimizer.model_dump(mode="json")
     custom = f"; custom {json.dumps(config.custom)}" if config.custom else ""

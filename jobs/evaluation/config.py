@@ -28,7 +28,7 @@ class EvaluateConfig(JobConfig):
     seeds: int = Field(1, ge=1, le=1000, description="with --variants, k runs from 0 to seeds - 1")
     output: Uri | None = Field(
         None,
-        description="folder to write figures.json, figures.parquet, results.parquet (a row per photo and detector) and "
+        description="folder to write metrics.json, metrics.parquet, results.parquet (a row per photo and detector) and "
         "histograms/*.png to",
     )
     scoring: ScoringResources = Field(default_factory=ScoringResources, description="share of the cluster")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from jobs.evaluation.metrics import DetectorKey, PhotoScores, Seed
 from model.statistics.evaluation import auroc, find_false_alarm_threshold
 
-MOST_BINS = 40
+MAX_BINS = 40
 FALSE_ALARM_RATE = 0.05
 """The rate whose threshold is drawn."""
 _PANELS_PER_ROW = 3
@@ -23,19 +23,19 @@ _WIDEST = 1000.0
 median the axis is logarithmic, what lies beyond the second is counted in the last bin."""
 
 
-def histograms(scored: Mapping[DetectorKey, PhotoScores]) -> Iterator[tuple[str, bytes]]:
-    """File name and PNG of each category and variant, in the order of ``scored``.
+def draw_histograms(scored: Mapping[DetectorKey, PhotoScores]) -> Iterator[tuple[str, bytes]]:
+    """Draws one picture per category and variant; yields its file name and PNG, in the order of ``scored``.
 
     Raises:
         ImportError: matplotlib, the extra ``report``, is not installed.
     """
     for category, variant in dict.fromkeys((category, variant) for category, variant, _ in scored):
         seeds = {seed: photos for (of, name, seed), photos in scored.items() if (of, name) == (category, variant)}
-        yield f"{category}.{variant}.png", histogram(seeds, title=f"{category}, {variant}")
+        yield f"{category}.{variant}.png", draw_histogram(seeds, title=f"{category}, {variant}")
 
 
-def histogram(by_seed: Mapping[Seed, PhotoScores], *, title: str) -> bytes:
-    """One PNG, 120 dots per inch, with a panel per seed.
+def draw_histogram(by_seed: Mapping[Seed, PhotoScores], *, title: str) -> bytes:
+    """Draws a panel per seed; returns one PNG, 120 dots per inch.
 
     Args:
         by_seed: at least one seed's scored photos.
@@ -44,14 +44,15 @@ def histogram(by_seed: Mapping[Seed, PhotoScores], *, title: str) -> bytes:
     Raises:
         ImportError: matplotlib, the extra ``report``, is not installed.
     """
-    from matplotlib.figure import Figure  # not pyplot, which keeps figures and looks for a display
+    # An extra that few have. Not pyplot, which keeps figures and looks for a display.
+    from matplotlib.figure import Figure
 
     columns = min(_PANELS_PER_ROW, len(by_seed))
     rows = math.ceil(len(by_seed) / columns)
     figure = Figure(figsize=(max(6.0, 4.6 * columns), 3.6 * rows + 0.4), dpi=120, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for panel, (seed, photos) in zip(panels, by_seed.items(), strict=False):
-        _draw(panel, photos, title="every seed" if seed is None else f"seed {seed}")
+        _draw_panel(panel, photos, title="every seed" if seed is None else f"seed {seed}")
     for panel in panels[len(by_seed) :]:
         panel.set_visible(False)
     figure.suptitle(title)
@@ -60,14 +61,12 @@ def histogram(by_seed: Mapping[Seed, PhotoScores], *, title: str) -> bytes:
     return buffer.getvalue()
 
 
-def _draw(panel: Any, photos: PhotoScores, *, title: str) -> None:
+def _draw_panel(panel: Any, photos: PhotoScores, *, title: str) -> None:
     flawless, defective = photos.scores[~photos.labels], photos.scores[photos.labels]
-    edges, scale = _edges(photos.scores)
-    for scores, colour, name in ((flawless, "tab:blue", "flawless"), (defective, "tab:red", "defective")):
+    edges, scale = choose_edges(photos.scores)
+    for scores, color, name in ((flawless, "tab:blue", "flawless"), (defective, "tab:red", "defective")):
         if len(scores):
-            panel.hist(
-                scores.clip(max=edges[-1]), bins=edges, color=colour, alpha=0.55, label=f"{name} ({len(scores)})"
-            )
+            panel.hist(scores.clip(max=edges[-1]), bins=edges, color=color, alpha=0.55, label=f"{name} ({len(scores)})")
     if len(flawless):
         threshold = find_false_alarm_threshold(flawless, false_alarm_rate=FALSE_ALARM_RATE)
         panel.axvline(threshold, color="black", linestyle="--", label=f"{FALSE_ALARM_RATE:.0%} false alarms")
@@ -80,10 +79,10 @@ def _draw(panel: Any, photos: PhotoScores, *, title: str) -> None:
     panel.legend(fontsize="small")
 
 
-def _edges(scores: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], str]:
-    """Bin edges over all scores, and the axis they are even on."""
+def choose_edges(scores: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], str]:
+    """Returns bin edges over all scores, and the scale of the axis on which they are even."""
     low, high, median = float(scores.min()), float(scores.max()), float(np.median(scores))
-    bins = min(MOST_BINS, 2 * math.isqrt(len(scores)))
+    bins = min(MAX_BINS, 2 * math.isqrt(len(scores)))
     if low > 0 and high > _WIDEST_LINEAR * median:
         return np.geomspace(low, min(high, _WIDEST * median), bins + 1), "log"
     return np.linspace(low, high if high > low else low + 1, bins + 1), "linear"

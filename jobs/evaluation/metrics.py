@@ -1,4 +1,4 @@
-"""From EVALUATED rows to figures: per detector, per variant over seeds, and variants against each other."""
+"""From EVALUATED rows to metrics: per detector, per variant over seeds, and variants against each other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.tables.schema import FIGURES, Status
+from jobs.tables.schema import METRICS, Status
 from model.statistics.evaluation import compute_metrics
 from model.statistics.resampling import (
     Interval,
@@ -23,7 +23,7 @@ from model.statistics.resampling import (
 
 FLAWLESS = "good"
 """Label of flawless photos in the MVTec layout."""
-METRICS = ("auroc", "aupr", "recall_at_1_percent", "recall_at_5_percent")
+METRIC_NAMES = ("auroc", "aupr", "recall_at_1_percent", "recall_at_5_percent")
 
 Seed: TypeAlias = int | None
 """None: chance plays no part, so one result stands for every seed."""
@@ -52,7 +52,7 @@ class VariantSummary:
 
     Attributes:
         variant: its name.
-        seeds: number of seeds with a figure in every category that the variant was scored on.
+        seeds: number of seeds with metrics in every category that the variant was scored on.
         by_category: category -> metric -> mean and interval over seeds.
         mean: metric -> mean over those categories, its interval from the means of these seeds.
     """
@@ -88,8 +88,8 @@ class Comparison:
     share_not_above: float | None
 
 
-def photo_scores(rows: pa.Table) -> dict[DetectorKey, PhotoScores]:
-    """The scored photos of every detector in EVALUATED ``rows``, in order; a detector that scored none is left out."""
+def group_scores(rows: pa.Table) -> dict[DetectorKey, PhotoScores]:
+    """Returns the scored photos of every detector in EVALUATED rows, in order, but for detectors that scored none."""
     scored = rows.filter(pc.equal(rows["status"], Status.SCORED)).sort_by("image_uri")
     listed = [("image_uri", "list"), ("label", "list"), ("score", "list")]
     # Threads would let a list lose the order of the sorted rows.
@@ -105,21 +105,22 @@ def photo_scores(rows: pa.Table) -> dict[DetectorKey, PhotoScores]:
     }
 
 
-def figure_table(rows: pa.Table) -> pa.Table:
-    """One FIGURES row per category and detector of EVALUATED ``rows``, by category, variant and seed."""
+def measure_detectors(rows: pa.Table) -> pa.Table:
+    """Returns one METRICS row per category and detector of EVALUATED ``rows``, by category, variant and seed."""
     keys = ["category", "variant", "seed", "detector_id"]
-    scored = photo_scores(rows)
+    scored = group_scores(rows)
     unscored = pc.cast(pc.not_equal(rows["status"], Status.SCORED), pa.int64())
     counted = rows.append_column("not_scored", unscored).group_by(keys).aggregate([("not_scored", "sum")])
     counted = counted.rename_columns([*keys, "not_scored"]).sort_by([(key, "ascending") for key in keys])
     found = [
-        {**row, **_figures(scored.get((row["category"], row["variant"], row["seed"])))} for row in counted.to_pylist()
+        {**row, **measure_detector(scored.get((row["category"], row["variant"], row["seed"])))}
+        for row in counted.to_pylist()
     ]
-    return pa.Table.from_pylist(found, schema=FIGURES)
+    return pa.Table.from_pylist(found, schema=METRICS)
 
 
-def _figures(photos: PhotoScores | None) -> dict[str, Any]:
-    """The figures, or their reason to be missing."""
+def measure_detector(photos: PhotoScores | None) -> dict[str, Any]:
+    """Returns the metrics of a METRICS row, or the reason why they are missing."""
     if photos is None:
         return {"flawless": 0, "defective": 0, "reason": "no photo was scored"}
     try:
@@ -131,14 +132,15 @@ def _figures(photos: PhotoScores | None) -> dict[str, Any]:
     return {**found, "auroc_low": interval.low, "auroc_high": interval.high, "reason": None}
 
 
-def variant_summaries(figures: pa.Table, *, variants: Iterable[str]) -> list[VariantSummary]:
-    """Those of ``variants`` that have figures among FIGURES rows, each over its seeds."""
-    found = figures.filter(pc.is_null(figures["reason"])).to_pylist()
+def summarize_variants(metrics: pa.Table, *, variants: Iterable[str]) -> list[VariantSummary]:
+    """Returns a summary over seeds of each of ``variants`` that has metrics among METRICS rows."""
+    found = metrics.filter(pc.is_null(metrics["reason"])).to_pylist()
     rows = {variant: [row for row in found if row["variant"] == variant] for variant in variants}
-    return [_summary(variant, mine) for variant, mine in rows.items() if mine]
+    return [summarize_variant(variant, mine) for variant, mine in rows.items() if mine]
 
 
-def _summary(variant: str, rows: Sequence[Mapping[str, Any]]) -> VariantSummary:
+def summarize_variant(variant: str, rows: Sequence[Mapping[str, Any]]) -> VariantSummary:
+    """Returns the summary of one variant from its METRICS rows, at least one."""
     categories = list(dict.fromkeys(row["category"] for row in rows))
     by_seed: dict[Seed, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -148,15 +150,15 @@ def _summary(variant: str, rows: Sequence[Mapping[str, Any]]) -> VariantSummary:
     by_category = {
         category: {
             metric: estimate_seed_interval([row[metric] for row in rows if row["category"] == category])
-            for metric in METRICS
+            for metric in METRIC_NAMES
         }
         for category in categories
     }
-    mean = {metric: _mean_over_categories(metric, whole, by_category) for metric in METRICS}
+    mean = {metric: _average_categories(metric, whole, by_category) for metric in METRIC_NAMES}
     return VariantSummary(variant, len(whole), by_category, mean)
 
 
-def _mean_over_categories(
+def _average_categories(
     metric: str,
     seeds: Sequence[Sequence[Mapping[str, Any]]],
     by_category: Mapping[str, Mapping[str, Interval]],
@@ -166,7 +168,7 @@ def _mean_over_categories(
     return Interval(float(np.mean([intervals[metric].mean for intervals in by_category.values()])), None, None)
 
 
-def compare(rows: pa.Table, *, variants: Iterable[str], reference: str) -> list[Comparison]:
+def compare_with_reference(rows: pa.Table, *, variants: Iterable[str], reference: str) -> list[Comparison]:
     """Compares each of ``variants`` with ``reference`` on the photos and seeds that both have, by paired bootstrap.
 
     Args:
@@ -174,12 +176,15 @@ def compare(rows: pa.Table, *, variants: Iterable[str], reference: str) -> list[
         variants: names; the reference itself is passed over.
         reference: name of the variant to compare with.
     """
-    scored = photo_scores(rows)
-    return [_comparison(scored, variant, reference) for variant in variants if variant != reference]
+    scored = group_scores(rows)
+    return [compare_pair(scored, variant, reference) for variant in variants if variant != reference]
 
 
-def _comparison(scored: Mapping[DetectorKey, PhotoScores], variant: str, reference: str) -> Comparison:
-    pairs = {category: _pair(scored, category, variant, reference) for category in sorted({key[0] for key in scored})}
+def compare_pair(scored: Mapping[DetectorKey, PhotoScores], variant: str, reference: str) -> Comparison:
+    """Compares a variant with the reference, see `compare_with_reference`."""
+    pairs = {
+        category: pair_scores(scored, category, variant, reference) for category in sorted({key[0] for key in scored})
+    }
     paired = {category: pair for category, pair in pairs.items() if pair is not None}
     if not paired:
         return Comparison(variant, reference, (), 0, None, None, None, None)
@@ -190,13 +195,16 @@ def _comparison(scored: Mapping[DetectorKey, PhotoScores], variant: str, referen
     )
 
 
-def _pair(
+def pair_scores(
     scored: Mapping[DetectorKey, PhotoScores], category: str, variant: str, reference: str
 ) -> PairedScores | None:
-    """Both variants on their common photos, a row per common seed; None without any, or with one class of photos."""
-    first, second = _by_seed(scored, category, reference), _by_seed(scored, category, variant)
+    """Returns the scores of both variants on their common photos, a row per common seed.
+
+    None where they have no seed in common, or where the common photos are all flawless or all defective.
+    """
+    first, second = _select_seeds(scored, category, reference), _select_seeds(scored, category, variant)
     seeds: list[Seed] = [seed for seed in {**first, **second} if seed is not None] or [None]
-    both = [(_of_seed(first, seed), _of_seed(second, seed)) for seed in seeds]
+    both = [(_select_seed(first, seed), _select_seed(second, seed)) for seed in seeds]
     kept = [(one, other) for one, other in both if one is not None and other is not None]
     if not kept:
         return None
@@ -204,17 +212,17 @@ def _pair(
     labels = kept[0][0].labels[np.isin(kept[0][0].uris, list(common))]
     if len(set(labels)) < 2:
         return None
-    one, other = (np.stack([_common(pair[side], common) for pair in kept]) for side in (0, 1))
+    one, other = (np.stack([_select_photos(pair[side], common) for pair in kept]) for side in (0, 1))
     return PairedScores(labels=labels, first=one, second=other)
 
 
-def _by_seed(scored: Mapping[DetectorKey, PhotoScores], category: str, variant: str) -> dict[Seed, PhotoScores]:
+def _select_seeds(scored: Mapping[DetectorKey, PhotoScores], category: str, variant: str) -> dict[Seed, PhotoScores]:
     return {seed: photos for (of, name, seed), photos in scored.items() if (of, name) == (category, variant)}
 
 
-def _of_seed(by_seed: Mapping[Seed, PhotoScores], seed: Seed) -> PhotoScores | None:
+def _select_seed(by_seed: Mapping[Seed, PhotoScores], seed: Seed) -> PhotoScores | None:
     return by_seed.get(seed, by_seed.get(None))
 
 
-def _common(photos: PhotoScores, uris: set[str]) -> npt.NDArray[np.float64]:
+def _select_photos(photos: PhotoScores, uris: set[str]) -> npt.NDArray[np.float64]:
     return photos.scores[np.isin(photos.uris, list(uris))]

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from jobs import storage
 from jobs.detectors.lineage import read_versions
-from jobs.evaluation.histograms import histograms
-from jobs.evaluation.metrics import METRICS, Comparison, VariantSummary, photo_scores
+from jobs.evaluation.histograms import draw_histograms
+from jobs.evaluation.metrics import METRIC_NAMES, Comparison, VariantSummary, group_scores
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from jobs.tables.schema import Status
@@ -22,7 +22,7 @@ from model.statistics.resampling import Interval
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingDetector:
     """A detector that was asked for and cannot be evaluated."""
 
     category: str
@@ -36,53 +36,51 @@ class Evaluation:
 
     Attributes:
         rows: EVALUATED rows.
-        figures: FIGURES rows.
+        metrics: METRICS rows.
         summaries: every variant over its seeds.
         comparisons: every variant but the first against the first.
         missing: what could not be evaluated.
     """
 
     rows: pa.Table
-    figures: pa.Table
+    metrics: pa.Table
     summaries: Sequence[VariantSummary]
     comparisons: Sequence[Comparison]
-    missing: Sequence[Missing]
+    missing: Sequence[MissingDetector]
 
 
-def text(found: Evaluation) -> str:
-    """The tables for a person, figures in percent; the last lines are the means over categories and comparisons."""
-    lines = [*_detector_lines(found), *_summary_lines(found), *map(comparison_line, found.comparisons)]
+def format_evaluation(found: Evaluation) -> str:
+    """Returns the tables for a person, in percent; the last lines are means over categories, and comparisons."""
+    lines = [*_format_detectors(found), *_format_summaries(found), *map(format_difference, found.comparisons)]
     lines += [f"missing: {one.alias} of {one.category}: {one.reason}" for one in found.missing]
     return "\n".join(lines)
 
 
-def _detector_lines(found: Evaluation) -> Iterator[str]:
+def _format_detectors(found: Evaluation) -> Iterator[str]:
     yield (
         f"{'category':20} {'variant':24} {'seed':>4} {'flawless':>8} {'defective':>9} {'AUROC %':>8} "
         f"{'95 % interval':>15} {'AUPR %':>7} {'recall % at 1 %':>15} {'at 5 %':>7}"
     )
-    for row in found.figures.to_pylist():
-        counts = f"{_seed(row['seed']):>4} {row['flawless']:8} {row['defective']:9}"
-        yield f"{row['category']:20} {row['variant']:24} {counts} {_percent_columns(row)}"
-        yield from (f"  left out: {count} {error}" for error, count in _unscored(found.rows, row))
+    for row in found.metrics.to_pylist():
+        counts = f"{_format_seed(row['seed']):>4} {row['flawless']:8} {row['defective']:9}"
+        yield f"{row['category']:20} {row['variant']:24} {counts} {_format_percent_columns(row)}"
+        yield from (f"  left out: {count} {error}" for error, count in count_unscored(found.rows, row))
 
 
-def _percent_columns(row: Mapping[str, Any]) -> str:
+def _format_percent_columns(row: Mapping[str, Any]) -> str:
     if row["reason"]:
         return f"  {row['reason']}"
-    interval = f"{percent(row['auroc_low'])}..{percent(row['auroc_high'])}"
-    rest = (
-        f"{percent(row['aupr']):>7} {percent(row['recall_at_1_percent']):>15} {percent(row['recall_at_5_percent']):>7}"
-    )
-    return f"{percent(row['auroc']):>8} {interval:>15} {rest}"
+    interval = f"{format_percent(row['auroc_low'])}..{format_percent(row['auroc_high'])}"
+    auroc, aupr, recall_at_1, recall_at_5 = (format_percent(row[name]) for name in METRIC_NAMES)
+    return f"{auroc:>8} {interval:>15} {aupr:>7} {recall_at_1:>15} {recall_at_5:>7}"
 
 
-def _seed(seed: int | None) -> str:
+def _format_seed(seed: int | None) -> str:
     return "-" if seed is None else str(seed)
 
 
-def _unscored(rows: pa.Table, detector: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """Reasons why photos have no score, with their counts."""
+def count_unscored(rows: pa.Table, detector: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Counts the reasons why photos have no score, the most frequent first."""
     mine = pc.and_(
         pc.and_(pc.equal(rows["category"], detector["category"]), pc.equal(rows["variant"], detector["variant"])),
         pc.and_(pc.equal(rows["seed"], detector["seed"]), pc.not_equal(rows["status"], Status.SCORED)),
@@ -90,36 +88,38 @@ def _unscored(rows: pa.Table, detector: Mapping[str, Any]) -> list[tuple[str, in
     return Counter(rows.filter(mine)["error"].to_pylist()).most_common()
 
 
-def _summary_lines(found: Evaluation) -> Iterator[str]:
+def _format_summaries(found: Evaluation) -> Iterator[str]:
     several = any(summary.seeds > 1 for summary in found.summaries)
     what = ", mean +- half of the 95 % interval over seeds" if several else ""
     for summary in found.summaries:
         if several:
             for category, intervals in summary.by_category.items():
-                yield f"{category:20} {summary.variant:24} {_metric_columns(intervals)}"
+                yield f"{category:20} {summary.variant:24} {_format_intervals(intervals)}"
         name = f"mean of {len(summary.by_category)}"
-        yield f"{name:20} {summary.variant:24} {_metric_columns(summary.mean)} ({summary.seeds} seed(s){what})"
+        yield f"{name:20} {summary.variant:24} {_format_intervals(summary.mean)} ({summary.seeds} seed(s){what})"
 
 
-def _metric_columns(intervals: Mapping[str, Interval]) -> str:
+def _format_intervals(intervals: Mapping[str, Interval]) -> str:
     names = ("AUROC", "AUPR", "recall at 1 %", "at 5 %")
-    return ", ".join(f"{name} {percent_cell(intervals[metric])}" for name, metric in zip(names, METRICS, strict=True))
+    return ", ".join(
+        f"{name} {format_interval(intervals[metric])}" for name, metric in zip(names, METRIC_NAMES, strict=True)
+    )
 
 
-def percent(value: float) -> str:
-    """A share as percent with two digits."""
+def format_percent(value: float) -> str:
+    """Returns a share as percent with two digits."""
     return f"{100 * value:.2f}"
 
 
-def percent_cell(interval: Interval) -> str:
-    """``87.12 +- 1.24`` in percent, or the mean alone where there is no interval."""
+def format_interval(interval: Interval, *, sign: str = "+-") -> str:
+    """Returns ``87.12 +- 1.24`` in percent, or the mean alone where there is no interval."""
     if interval.high is None:
-        return percent(interval.mean)
-    return f"{percent(interval.mean)} +- {percent(interval.high - interval.mean)}"
+        return format_percent(interval.mean)
+    return f"{format_percent(interval.mean)} {sign} {format_percent(interval.high - interval.mean)}"
 
 
-def comparison_line(found: Comparison) -> str:
-    """One comparison in words."""
+def format_difference(found: Comparison) -> str:
+    """Returns one comparison in words."""
     who = f"{found.variant} against {found.reference}:"
     if found.mean is None or found.low is None or found.high is None:
         return f"{who} no category has a common seed and both classes of photos"
@@ -128,32 +128,32 @@ def comparison_line(found: Comparison) -> str:
     return f"{who} {100 * found.mean:+.2f} points of AUROC ({interval}, P(<= 0) {found.share_not_above:.3f}; {on})"
 
 
-def write(found: Evaluation, folder: str, *, request: Mapping[str, Any]) -> None:
-    """Writes figures.json, figures.parquet, results.parquet and histograms/ below the URI ``folder``.
+def write_evaluation(found: Evaluation, folder: str, *, request: Mapping[str, Any]) -> None:
+    """Writes metrics.json, metrics.parquet, results.parquet and histograms/ below the URI ``folder``.
 
     Args:
         found: the evaluation.
         folder: URI.
-        request: what was asked for, kept in figures.json.
+        request: what was asked for, kept in metrics.json.
     """
     report = {
         "request": dict(request),
-        "detectors": found.figures.to_pylist(),
+        "detectors": found.metrics.to_pylist(),
         "variants": [asdict(summary) for summary in found.summaries],
         "comparisons": [asdict(comparison) for comparison in found.comparisons],
         "missing": [asdict(one) for one in found.missing],
         "versions": read_versions(),
     }
     write_parquet(found.rows, uris.join(folder, "results.parquet"))
-    write_parquet(found.figures, uris.join(folder, "figures.parquet"))
-    storage.write(uris.join(folder, "figures.json"), json.dumps(report, indent=2).encode())
+    write_parquet(found.metrics, uris.join(folder, "metrics.parquet"))
+    storage.write(uris.join(folder, "metrics.json"), json.dumps(report, indent=2).encode())
     write_histograms(found.rows, folder)
 
 
 def write_histograms(rows: pa.Table, folder: str) -> None:
     """Writes histograms/<category>.<variant>.png of EVALUATED rows; without matplotlib, says what to install."""
     try:
-        for name, png in histograms(photo_scores(rows)):
+        for name, png in draw_histograms(group_scores(rows)):
             storage.write(uris.join(folder, "histograms", name), png)
     except ImportError as error:
         print(f"warning: no histograms, {error}: install attentdiffernet-ray[report]")

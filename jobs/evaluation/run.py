@@ -23,9 +23,9 @@ from jobs.decoding.fetch import FetchDecode
 from jobs.detectors import registry
 from jobs.errors import EXIT_DONE, JobError, RequestError
 from jobs.evaluation.config import EvaluateConfig
-from jobs.evaluation.metrics import compare, figure_table, variant_summaries
-from jobs.evaluation.report import Evaluation, Missing, text, write
-from jobs.evaluation.stage import Candidate, ScoreWithEach
+from jobs.evaluation.metrics import compare_with_reference, measure_detectors, summarize_variants
+from jobs.evaluation.report import Evaluation, MissingDetector, format_evaluation, write_evaluation
+from jobs.evaluation.stage import NamedDetector, ScoreWithEach
 from jobs.tables.schema import EVALUATED
 
 _LABELLED = r"(?P<category>[^/]+)/test/(?P<site>[^/]+)/"
@@ -33,40 +33,50 @@ _LABELLED = r"(?P<category>[^/]+)/test/(?P<site>[^/]+)/"
 _BATCH_PHOTOS = 64
 """Photos per batch: each of its detectors may have to be loaded for it."""
 
-Candidates = Mapping[str, Sequence[Candidate]]
-"""Category -> its detectors."""
+DetectorsByCategory = Mapping[str, Sequence[NamedDetector]]
 
 
-def run(config: EvaluateConfig) -> int:
-    """Evaluates what there is of the detectors asked for, prints the figures and returns the exit code."""
-    manifest = _labelled_photos(config)
-    candidates, missing = _candidates(config, sorted(set(manifest["category"].to_pylist())))
+def evaluate_detectors(config: EvaluateConfig) -> int:
+    """Evaluates what there is of the detectors asked for, prints the metrics and returns the exit code.
+
+    Raises:
+        RequestError: no photos or no detector, found before any cluster work.
+        JobError: the cluster failed.
+    """
+    manifest = list_labelled_photos(config)
+    candidates, missing = find_detectors(config, sorted(set(manifest["category"].to_pylist())))
     start_ray()
     try:
-        rows = _scored(config, manifest, candidates)
+        rows = score_photos(config, manifest, candidates)
     except ray.exceptions.RayError as error:
         raise JobError(f"evaluation stopped: {explain_error(error)}") from error
-    found = _evaluated(config, rows, missing)
-    print(text(found))
+    found = summarize_rows(config, rows, missing)
+    print(format_evaluation(found))
     if config.output:
-        write(found, config.output, request=config.model_dump(mode="json"))
+        write_evaluation(found, config.output, request=config.model_dump(mode="json"))
         print(f"written to {config.output}")
     return EXIT_DONE
 
 
-def _evaluated(config: EvaluateConfig, rows: pa.Table, missing: Sequence[Missing]) -> Evaluation:
-    figures = figure_table(rows)
+def summarize_rows(config: EvaluateConfig, rows: pa.Table, missing: Sequence[MissingDetector]) -> Evaluation:
+    """Computes metrics, summaries and comparisons of EVALUATED rows."""
+    metrics = measure_detectors(rows)
     variants = config.variants or sorted(set(rows["variant"].to_pylist()))
     return Evaluation(
         rows=rows,
-        figures=figures,
-        summaries=variant_summaries(figures, variants=variants),
-        comparisons=compare(rows, variants=config.variants[1:], reference=variants[0]),
+        metrics=metrics,
+        summaries=summarize_variants(metrics, variants=variants),
+        comparisons=compare_with_reference(rows, variants=config.variants[1:], reference=variants[0]),
         missing=missing,
     )
 
 
-def _labelled_photos(config: EvaluateConfig) -> pa.Table:
+def list_labelled_photos(config: EvaluateConfig) -> pa.Table:
+    """Returns MANIFEST rows of the test photos; the label stands in ``site``.
+
+    Raises:
+        RequestError: a category has no test photos, or there is no category.
+    """
     listing = list_archive(config.data, key_pattern=_LABELLED)
     wanted = set(config.categories) or {name for name in listing["category"].to_pylist() if name}
     absent = wanted - set(listing["category"].to_pylist())
@@ -77,18 +87,20 @@ def _labelled_photos(config: EvaluateConfig) -> pa.Table:
     return listing.filter(pa.array(keep))
 
 
-def _candidates(config: EvaluateConfig, categories: Sequence[str]) -> tuple[Candidates, list[Missing]]:
-    """The registered detectors asked for by category, and what is missing or damaged.
+def find_detectors(
+    config: EvaluateConfig, categories: Sequence[str]
+) -> tuple[DetectorsByCategory, list[MissingDetector]]:
+    """Returns the registered detectors asked for, by category, and what is missing or damaged.
 
     Raises:
         RequestError: none is there at all.
     """
-    found: dict[str, list[Candidate]] = {}
+    found: dict[str, list[NamedDetector]] = {}
     missing = []
     for category in categories:
-        for wanted in _wanted(config):
-            one = _candidate(config, category, wanted)
-            if isinstance(one, Candidate):
+        for wanted in list_wanted(config):
+            one = find_detector(config, category, wanted)
+            if isinstance(one, NamedDetector):
                 found.setdefault(category, []).append(one)
             else:
                 missing.append(one)
@@ -101,7 +113,7 @@ def _candidates(config: EvaluateConfig, categories: Sequence[str]) -> tuple[Cand
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class WantedDetector:
     """An alias, and the variant and seed it stands for; None takes the detector's own."""
 
     alias: str
@@ -109,46 +121,54 @@ class _Wanted:
     seed: int | None = None
 
 
-def _wanted(config: EvaluateConfig) -> list[_Wanted]:
+def list_wanted(config: EvaluateConfig) -> list[WantedDetector]:
+    """Returns the aliases to look for in each category."""
     if not config.variants:
-        return [_Wanted(config.alias)]
+        return [WantedDetector(config.alias)]
     return [
-        _Wanted(f"{variant}.seed{seed}", variant, seed) for variant in config.variants for seed in range(config.seeds)
+        WantedDetector(f"{variant}.seed{seed}", variant, seed)
+        for variant in config.variants
+        for seed in range(config.seeds)
     ]
 
 
-def _candidate(config: EvaluateConfig, category: str, wanted: _Wanted) -> Candidate | Missing:
+def find_detector(config: EvaluateConfig, category: str, wanted: WantedDetector) -> NamedDetector | MissingDetector:
+    """Returns the detector behind an alias, or why it cannot be evaluated."""
     try:
         registered = registry.resolve(config.detectors, category, alias=wanted.alias)
     except RequestError as error:
-        return Missing(category, wanted.alias, str(error))
+        return MissingDetector(category, wanted.alias, str(error))
     if registered is None:
-        return Missing(category, wanted.alias, "not registered")
+        return MissingDetector(category, wanted.alias, "not registered")
     seed = registered.config.seed if wanted.seed is None else wanted.seed
-    return Candidate(wanted.variant or registered.config.variant, seed, registered)
+    return NamedDetector(wanted.variant or registered.config.variant, seed, registered)
 
 
-def _scored(config: EvaluateConfig, manifest: pa.Table, candidates: Candidates) -> pa.Table:
-    """EVALUATED rows, by one or more passes over the photos."""
-    parts = passes(candidates)
+def score_photos(config: EvaluateConfig, manifest: pa.Table, candidates: DetectorsByCategory) -> pa.Table:
+    """Returns EVALUATED rows, by one or more passes over the photos.
+
+    Raises:
+        ray.exceptions.RayError: the cluster failed.
+    """
+    parts = split_into_passes(candidates)
     photos = [manifest.filter(pa.array([name in part for name in manifest["category"].to_pylist()])) for part in parts]
     scores = sum(
         len(part[name]) for part, some in zip(parts, photos, strict=True) for name in some["category"].to_pylist()
     )
     with Progress(scores, activity="evaluating", unit="score") as progress:
         tables = [
-            collect_table(_dataset(config, some, part, report=progress.report), schema=EVALUATED)
+            collect_table(build_dataset(config, some, part, report=progress.report), schema=EVALUATED)
             for some, part in zip(photos, parts, strict=True)
         ]
     return pa.concat_tables(tables)
 
 
-def passes(candidates: Candidates) -> list[dict[str, list[Candidate]]]:
-    """Splits detectors such that within one pass those of a category have one image size.
+def split_into_passes(candidates: DetectorsByCategory) -> list[dict[str, list[NamedDetector]]]:
+    """Splits detectors into passes, within each of which those of a category have one image size.
 
     A pass decodes each photo once, whatever the number of its detectors; nearly always one pass does.
     """
-    found: list[dict[str, list[Candidate]]] = []
+    found: list[dict[str, list[NamedDetector]]] = []
     for category, mine in candidates.items():
         for number, size in enumerate(sorted({one.registered.config.image_size for one in mine})):
             if number == len(found):
@@ -157,7 +177,17 @@ def passes(candidates: Candidates) -> list[dict[str, list[Candidate]]]:
     return found
 
 
-def _dataset(config: EvaluateConfig, manifest: pa.Table, candidates: Candidates, *, report: Report) -> ray.data.Dataset:
+def build_dataset(
+    config: EvaluateConfig, manifest: pa.Table, candidates: DetectorsByCategory, *, report: Report
+) -> ray.data.Dataset:
+    """Returns the dataset of EVALUATED rows of one pass, not run yet.
+
+    Args:
+        config: of the evaluation.
+        manifest: MANIFEST rows of the photos.
+        candidates: detectors of one image size per category.
+        report: of a running Progress.
+    """
     resources = config.scoring
     fetch_decode = FetchDecode(
         image_sizes={category: mine[0].registered.config.image_size for category, mine in candidates.items()},

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 
@@ -23,7 +24,7 @@ from model.process import keep_freed_memory, prepare_process
 
 
 @dataclass(frozen=True)
-class Candidate:
+class NamedDetector:
     """A registered detector that is evaluated, under the name and seed that tables give it."""
 
     variant: str
@@ -47,7 +48,7 @@ class ScoreWithEach:
         self,
         *,
         detectors: str,
-        candidates: Mapping[str, Sequence[Candidate]],
+        candidates: Mapping[str, Sequence[NamedDetector]],
         cache_bytes: int,
         precision: AskedPrecision,
         report: Callable[[Mapping[str, int]], None],
@@ -72,16 +73,16 @@ class ScoreWithEach:
         for category in sorted(set(rows["category"].to_pylist())):
             mine = rows.filter(pa.array([name == category for name in rows["category"].to_pylist()]))
             for candidate in self._candidates[category]:
-                found += self._evaluated(mine, candidate)
+                found += self._evaluate(mine, candidate)
         self._report(Counter(row["status"] for row in found))
         return pa.Table.from_pylist(found, schema=EVALUATED)
 
-    def _evaluated(self, rows: pa.Table, candidate: Candidate) -> list[dict[str, Any]]:
-        """Rows of one category under one detector; those that were not decoded keep their reason."""
+    def _evaluate(self, rows: pa.Table, candidate: NamedDetector) -> list[dict[str, Any]]:
+        """Returns EVALUATED rows of one category under one detector; photos that were not decoded keep their reason."""
         photos = rows.select(["uri", "site", "status", "error"]).to_pylist()
         outcomes = [{"status": photo["status"], "error": photo["error"]} for photo in photos]
         decoded = np.flatnonzero([photo["status"] is None for photo in photos])
-        scored = self._scored(rows["pixels"], decoded.tolist(), candidate)
+        scored = self._score(rows["pixels"], decoded.tolist(), candidate)
         for number, outcome in zip(decoded, scored, strict=True):
             outcomes[number] = outcome
         known = {
@@ -95,7 +96,7 @@ class ScoreWithEach:
             for photo, outcome in zip(photos, outcomes, strict=True)
         ]
 
-    def _scored(self, pixels: pa.ChunkedArray, rows: Sequence[int], candidate: Candidate) -> list[dict[str, Any]]:
+    def _score(self, pixels: pa.ChunkedArray, rows: Sequence[int], candidate: NamedDetector) -> list[dict[str, Any]]:
         asked = candidate.registered
         images = as_images(pixels, size=asked.config.image_size, rows=rows)
         try:
@@ -104,11 +105,16 @@ class ScoreWithEach:
             ).scorer
         except (ArtifactError, StorageError) as error:
             return [{"status": Status.FAILED, "error": reason("detector", str(error))}] * len(images)
-        return _outcomes(detector.score(torch.from_numpy(images).to(self._device)).cpu().numpy(), candidate)
+        return describe_outcomes(detector.score(torch.from_numpy(images).to(self._device)).cpu().numpy(), candidate)
 
 
-def _outcomes(scores: np.ndarray, candidate: Candidate) -> list[dict[str, Any]]:
-    """Status, score and p-value of each photo that the detector has looked at."""
+def describe_outcomes(scores: npt.NDArray[np.float64], candidate: NamedDetector) -> list[dict[str, Any]]:
+    """Returns status, error, score and p-value of each photo that the detector has looked at.
+
+    Args:
+        scores: (N,), not finite where the detector gave none.
+        candidate: the detector.
+    """
     calibration = candidate.registered.calibration
     finite = np.isfinite(scores)
     p_values = np.full(len(scores), np.nan)

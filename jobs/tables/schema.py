@@ -99,7 +99,7 @@ EVALUATED = pa.schema(
     [
         _column("category", pa.string(), "asset category"),
         _column("label", pa.string(), "good, or the name of the defect"),
-        _column("variant", pa.string(), "variant name of the detector, or name of the anchor"),
+        _column("variant", pa.string(), "variant name of the detector, or name of the baseline"),
         _column("seed", pa.int64(), "seed of the detector; null where chance plays no part"),
         _column("detector_id", pa.string(), "content id of the detector; null if it is not registered"),
         _column("image_uri", pa.string(), "scheme://bucket/key"),
@@ -111,7 +111,7 @@ EVALUATED = pa.schema(
 )
 """Labelled photos: one row per photo and detector."""
 
-FIGURES = pa.schema(
+METRICS = pa.schema(
     [
         *(EVALUATED.field(name) for name in ("category", "variant", "seed", "detector_id")),
         _column("flawless", pa.int64(), "scored photos labelled good"),
@@ -123,7 +123,7 @@ FIGURES = pa.schema(
         _column("aupr", pa.float64(), "average precision, in [0, 1]"),
         _column("recall_at_1_percent", pa.float64(), "share of the defective photos found at 1 % false alarms"),
         _column("recall_at_5_percent", pa.float64(), "the same at 5 %"),
-        _column("reason", pa.string(), "why the figures are null; null if they are not"),
+        _column("reason", pa.string(), "why the metrics are null; null if they are not"),
     ]
 )
 """Labelled photos: one row per category and detector."""

@@ -76,7 +76,7 @@ class TrainConfig(JobConfig):
         ]
         changes = given.get("detector", {})
         variants = [str(name) for name in asked] if isinstance(asked, list) else []
-        bases = {name: merge(_preset(name), changes) for name in variants}
+        bases = {name: merge(_read_preset(name), changes) for name in variants}
         config = handler({**given, "detector": next(iter(bases.values()), changes)})
         config._changes = changes
         for name in bases:
@@ -110,36 +110,36 @@ class TrainConfig(JobConfig):
 
     @property
     def categories(self) -> list[str] | None:
-        """The categories to train; None: every one in the data."""
+        """Returns the categories to train; None: every one in the data."""
         return None if self.category == "all" else self.category.split(",")
 
     @property
     def asked_variants(self) -> list[str]:
-        """The presets to train, the preferred one first."""
+        """Returns the presets to train, the preferred one first."""
         return self.variants or [self.variant]
 
     @property
     def validation_share(self) -> float:
-        """``validation_fraction`` with its default put in."""
+        """Returns ``validation_fraction`` with its default put in."""
         if self.validation_fraction is not None:
             return self.validation_fraction
         return 0.1 if self.optimizer.patience is not None or self.seeds > 1 else 0.0
 
     def detector_of(self, variant: str, *, seed: int) -> DetectorConfig:
-        """The detector of one unit: the preset ``variant`` with this configuration's changes, and its seed.
+        """Returns the detector of one unit: the preset ``variant`` with this configuration's changes, and its seed.
 
         Raises:
             ValueError: they do not go together; one line.
         """
         try:
-            return DetectorConfig.model_validate({**merge(_preset(variant), self._changes), "seed": seed})
+            return DetectorConfig.model_validate({**merge(_read_preset(variant), self._changes), "seed": seed})
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in ("detector", *first["loc"]))
             raise ValueError(f"{field} of variant {variant}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
-def _preset(name: str) -> dict[str, object]:
+def _read_preset(name: str) -> dict[str, object]:
     try:
         return get_preset(name).model_dump()
     except KeyError as error:

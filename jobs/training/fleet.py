@@ -1,26 +1,22 @@
-"""Many units on one cluster: so many at a time as it has room for, photos decoded once, one failure ends no other."""
+"""Trains many units on one cluster: as many at a time as it has room for, with photos decoded once."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.pool import ThreadPool
 from typing import Any
-
-import ray
 
 from jobs.cluster.datasets import count_scoring_actors
 from jobs.cluster.progress import Report
-from jobs.cluster.session import explain_error
+from jobs.cluster.task_pool import run_units
 from jobs.config import ScoringResources
 from jobs.errors import JobError
 from jobs.training.config import TrainConfig
 from jobs.training.photos import DecodedPhotos, decode_photos
 from jobs.training.trainer import train_unit
-from jobs.training.units import MIN_PHOTOS, Unit
+from jobs.training.units import MIN_PHOTOS, TrainingUnit
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class UnitResult:
         reason: why it failed, one line.
     """
 
-    unit: Unit
+    unit: TrainingUnit
     status: str
     detector_id: str | None
     metrics: Mapping[str, Any]
@@ -44,15 +40,18 @@ class UnitResult:
     reason: str | None
 
 
-def concurrent_units(config: TrainConfig) -> int:
-    """Units at a time: as asked, else as many as the GPUs, or the cores beside those that decode, can give workers."""
+def count_concurrent_units(config: TrainConfig) -> int:
+    """Returns how many units to train at a time.
+
+    As many as asked; else as many as the GPUs, or the cores that do not decode, can give workers.
+    """
     if config.concurrent is not None:
         return config.concurrent
     return max(1, count_scoring_actors(ScoringResources(use_gpu=config.use_gpu)) // config.workers)
 
 
 def train_units(
-    units: Sequence[Unit], *, concurrent: int, weights: Mapping[tuple[str, str], Any], report: Report
+    units: Sequence[TrainingUnit], *, concurrent: int, weights: Mapping[tuple[str, str], Any], report: Report
 ) -> Iterator[UnitResult]:
     """Trains units, a few at a time; yields each result when it is there.
 
@@ -62,40 +61,42 @@ def train_units(
     Args:
         units: those of one category one after the other, so that few categories' photos are kept at a time.
         concurrent: units at a time.
-        weights: references to backbone weights, or to None, by `Unit.weights_key`.
+        weights: references to backbone weights, or to None, by `TrainingUnit.weights_key`.
         report: of a running Progress.
     """
-    shared = _SharedPhotos(units)
+    shared = SharedPhotos(units)
 
-    def train(unit: Unit) -> UnitResult:
-        began = time.monotonic()
+    def train(unit: TrainingUnit) -> tuple[str, Mapping[str, Any]]:
         try:
-            if not ray.is_initialized():  # the driver is ending, and the next call of Ray would start another cluster
-                raise JobError(f"{unit}: interrupted")
             decoded = shared.take(unit)
-            detector_id, metrics = train_unit(unit, decoded, weights=weights[unit.weights_key], report=report)
-            report.reach(str(unit), unit.config.optimizer.epochs, f"{unit}: done")  # also if it stopped early
-            return UnitResult(unit, "trained", detector_id, metrics, time.monotonic() - began, None)
-        except Exception as error:  # one unit's failure, of whatever kind, must not end the others
-            reason = str(error) if isinstance(error, JobError) else explain_error(error)
-            return UnitResult(unit, "failed", None, {}, time.monotonic() - began, reason)
+            found = train_unit(unit, decoded, weights=weights[unit.weights_key], report=report)
         finally:
             shared.give_back(unit)
+        report.reach(str(unit), unit.config.optimizer.epochs, f"{unit}: done")  # also if it stopped early
+        return found
 
-    with ThreadPool(concurrent) as threads:
-        yield from threads.imap_unordered(train, units)
+    for outcome in run_units(units, train, at_a_time=concurrent):
+        if outcome.result is None:
+            yield UnitResult(outcome.unit, "failed", None, {}, outcome.seconds, outcome.reason)
+        else:
+            yield UnitResult(outcome.unit, "trained", *outcome.result, seconds=outcome.seconds, reason=None)
 
 
-class _SharedPhotos:
+class SharedPhotos:
     """Photos that several units train on: decoded when the first asks, dropped when the last is done."""
 
-    def __init__(self, units: Sequence[Unit]) -> None:
+    def __init__(self, units: Sequence[TrainingUnit]) -> None:
+        """Counts the units that need each category's photos; decodes nothing yet."""
         self._left = Counter(unit.photos_key for unit in units)
         self._decoded: dict[tuple[str, int], DecodedPhotos] = {}
         self._locks = {key: threading.Lock() for key in self._left}
 
-    def take(self, unit: Unit) -> DecodedPhotos:
-        """The unit's photos; others that ask for the same wait meanwhile.
+    def __len__(self) -> int:
+        """Returns how many sets of photos are decoded at present."""
+        return len(self._decoded)
+
+    def take(self, unit: TrainingUnit) -> DecodedPhotos:
+        """Returns the unit's photos; others that ask for the same wait meanwhile.
 
         Raises:
             JobError: too few are readable.
@@ -103,11 +104,11 @@ class _SharedPhotos:
         key = unit.photos_key
         with self._locks[key]:
             if key not in self._decoded:
-                self._decoded[key] = _decode(unit)
+                self._decoded[key] = decode_unit_photos(unit)
             return self._decoded[key]
 
-    def give_back(self, unit: Unit) -> None:
-        """Says that the unit is done with its photos."""
+    def give_back(self, unit: TrainingUnit) -> None:
+        """Drops the unit's photos if no other unit needs them."""
         key = unit.photos_key
         with self._locks[key]:
             self._left[key] -= 1
@@ -115,7 +116,12 @@ class _SharedPhotos:
                 self._decoded.pop(key, None)
 
 
-def _decode(unit: Unit) -> DecodedPhotos:
+def decode_unit_photos(unit: TrainingUnit) -> DecodedPhotos:
+    """Decodes the photos of a unit and names those that cannot be read.
+
+    Raises:
+        JobError: fewer than `MIN_PHOTOS` are readable.
+    """
     decoded = decode_photos(unit.manifest, size=unit.config.detector.image_size, max_pixels=unit.config.max_pixels)
     for uri, reason in decoded.left_out:
         print(f"warning: left out {uri}: {reason}", flush=True)

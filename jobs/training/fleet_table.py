@@ -13,17 +13,17 @@ from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from jobs.tables.schema import FLEET
 from jobs.training.fleet import UnitResult
-from jobs.training.units import Unit
+from jobs.training.units import TrainingUnit
 
 
-def table(results: Sequence[UnitResult], *, order: Sequence[Unit]) -> pa.Table:
-    """FLEET rows of all results, in the order of the units."""
+def build_fleet_table(results: Sequence[UnitResult], *, order: Sequence[TrainingUnit]) -> pa.Table:
+    """Returns FLEET rows of all results, in the order of the units."""
     place = {unit.alias + "\n" + unit.config.category: number for number, unit in enumerate(order)}
     ordered = sorted(results, key=lambda done: place[done.unit.alias + "\n" + done.unit.config.category])
-    return pa.Table.from_pylist([_row(result) for result in ordered], schema=FLEET)
+    return pa.Table.from_pylist([_make_row(result) for result in ordered], schema=FLEET)
 
 
-def _row(result: UnitResult) -> dict[str, object]:
+def _make_row(result: UnitResult) -> dict[str, object]:
     config, metrics = result.unit.config, result.metrics
     return {
         "category": config.category,
@@ -39,8 +39,8 @@ def _row(result: UnitResult) -> dict[str, object]:
     }
 
 
-def printed(rows: pa.Table) -> str:
-    """The table for a person; reasons stand below their rows."""
+def format_fleet_table(rows: pa.Table) -> str:
+    """Returns the table for a person; reasons stand below their rows."""
     lines = [
         f"{'category':20} {'variant':22} {'seed':>4} {'status':15} {'epochs':>6} {'loss':>9} {'validation':>10} "
         f"{'minutes':>7} detector"
@@ -59,7 +59,7 @@ def printed(rows: pa.Table) -> str:
     return "\n".join(lines)
 
 
-def save(rows: pa.Table, *, detectors: str, units: Sequence[Unit]) -> str:
+def save_fleet_table(rows: pa.Table, *, detectors: str, units: Sequence[TrainingUnit]) -> str:
     """Writes the table as ``<detectors>/fleet/<name>.parquet`` and ``.json``; returns the former's URI.
 
     The name is that of the units, so that the same request on the same photos replaces its table.

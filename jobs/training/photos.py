@@ -25,7 +25,7 @@ from jobs.cluster.datasets import DECODE_BATCH_PHOTOS, count_scoring_actors, dec
 from jobs.config import ScoringResources
 from jobs.decoding.fetch import FetchDecode
 
-OPEN_BLOCKS = 32
+MAX_OPEN_BLOCKS = 32
 """Blocks that a process keeps open, 19 MB each at 448 px: Ray can neither move nor spill what is open."""
 _FETCH_CONCURRENCY = 32
 
@@ -40,43 +40,45 @@ class BlockPhotos:
         blocks: references to DECODED tables; whoever made them must live as long as they are read.
         places: (N, 2) int64, the block and the row in it of each photo.
         size: side S in pixels.
+        open_blocks: pixels of the blocks that this process has open, the one used last at the end.
     """
 
     blocks: Sequence[Any]
     places: npt.NDArray[np.int64]
     size: int
-    _open: OrderedDict[int, pa.ChunkedArray] = field(default_factory=OrderedDict, repr=False)
+    open_blocks: OrderedDict[int, pa.ChunkedArray] = field(default_factory=OrderedDict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels to another process: no open block does."""
-        return {"blocks": self.blocks, "places": self.places, "size": self.size, "_open": OrderedDict()}
+        """Returns what travels to another process: no open block does."""
+        return {"blocks": self.blocks, "places": self.places, "size": self.size, "open_blocks": OrderedDict()}
 
     def __len__(self) -> int:
-        """N."""
+        """Returns N."""
         return len(self.places)
 
     def take(self, photos: Tensor) -> Tensor:
-        """The photos of indices (B,), int64 on the CPU, as uint8 (B, 3, S, S) RGB on the CPU."""
+        """Returns the photos of indices (B,), int64 on the CPU, as uint8 (B, 3, S, S) RGB on the CPU."""
         taken = np.empty((len(photos), 3, self.size, self.size), np.uint8)
         asked = self.places[photos.numpy()]
         # Block by block, so that a pass over more blocks than may be open opens each of them once.
         for position in np.argsort(asked[:, 0], kind="stable"):
             block, row = asked[position]
-            pixels = self._opened(int(block))[int(row)].as_buffer()
+            pixels = self.open(int(block))[int(row)].as_buffer()
             taken[position] = np.frombuffer(pixels, np.uint8).reshape(taken.shape[1:])
         return torch.from_numpy(taken)
 
     def subset(self, photos: npt.NDArray[np.int64]) -> BlockPhotos:
-        """The photos of indices (M,), in that order, over the same blocks."""
+        """Returns the photos of indices (M,), in that order, over the same blocks."""
         return BlockPhotos(self.blocks, self.places[photos], self.size)
 
-    def _opened(self, block: int) -> pa.ChunkedArray:
-        if block not in self._open:
-            if len(self._open) == OPEN_BLOCKS:
-                self._open.popitem(last=False)
-            self._open[block] = ray.get(self.blocks[block])["pixels"]
-        self._open.move_to_end(block)
-        return self._open[block]
+    def open(self, block: int) -> pa.ChunkedArray:
+        """Returns the pixels of a block; closes the one that was not used for longest if `MAX_OPEN_BLOCKS` are open."""
+        if block not in self.open_blocks:
+            if len(self.open_blocks) == MAX_OPEN_BLOCKS:
+                self.open_blocks.popitem(last=False)
+            self.open_blocks[block] = ray.get(self.blocks[block])["pixels"]
+        self.open_blocks.move_to_end(block)
+        return self.open_blocks[block]
 
 
 @dataclass(frozen=True)
@@ -117,17 +119,19 @@ def decode_photos(manifest: pa.Table, *, size: int, max_pixels: int) -> DecodedP
     for first in range(0, len(blocks), tasks):
         # Where the blocks lie, not here: the driver's node need not have them for the driver to know what is in them.
         outcomes += ray.get([_OUTCOMES.remote(block) for block in blocks[first : first + tasks]])
-    return _arranged(manifest, blocks, outcomes, size=size)
+    return arrange_photos(manifest, blocks, outcomes, size=size)
 
 
-def _outcomes(block: pa.Table) -> pa.Table:
+def _read_outcomes(block: pa.Table) -> pa.Table:
     return block.select(["image_id", "uri", "error"])
 
 
-_OUTCOMES: Any = ray.remote(num_cpus=0)(_outcomes)
+_OUTCOMES: Any = ray.remote(num_cpus=0)(_read_outcomes)
 
 
-def _arranged(manifest: pa.Table, blocks: Sequence[Any], outcomes: Sequence[pa.Table], *, size: int) -> DecodedPhotos:
+def arrange_photos(
+    manifest: pa.Table, blocks: Sequence[Any], outcomes: Sequence[pa.Table], *, size: int
+) -> DecodedPhotos:
     """Puts what the blocks hold, which come in any order, into the manifest's order."""
     places = np.array([(block, row) for block, rows in enumerate(outcomes) for row in range(len(rows))], np.int64)
     listed = pa.concat_tables(outcomes)

@@ -1,4 +1,4 @@
-"""Training as a job: units, weights, Ray, what came of each, champions."""
+"""Training as a job: plans the units, trains those that are not there, promotes champions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from jobs.errors import EXIT_DONE, EXIT_FAILED, JobError
 from jobs.storage import uris
 from jobs.training.champion import Candidate, choose_champion
 from jobs.training.config import TrainConfig
-from jobs.training.fleet import UnitResult, concurrent_units, train_units
-from jobs.training.fleet_table import printed, save, table
-from jobs.training.units import Unit, plan_units, trained_already
+from jobs.training.fleet import UnitResult, count_concurrent_units, train_units
+from jobs.training.fleet_table import build_fleet_table, format_fleet_table, save_fleet_table
+from jobs.training.units import TrainingUnit, find_trained, plan_units
 
 
-def run(config: TrainConfig) -> int:
+def train_detectors(config: TrainConfig) -> int:
     """Trains, calibrates and registers the units of a request, promotes champions; returns the exit code.
 
     Raises:
@@ -31,37 +31,38 @@ def run(config: TrainConfig) -> int:
     units = plan_units(config)
     results = []
     waiting = Counter(unit.config.category for unit in units)
-    for result in _results(config, units):
+    for result in train_or_find(config, units):
         results.append(result)
-        _say(result)
+        print_result(result)
         category = result.unit.config.category
         waiting[category] -= 1
         if waiting[category] == 0:
-            _promote(config, category, [done for done in results if done.unit.config.category == category])
+            promote_champion(config, category, [done for done in results if done.unit.config.category == category])
     failed = [result for result in results if result.status == "failed"]
     if len(units) == 1 and failed:
         raise JobError(str(failed[0].reason))
     if len(units) > 1:
-        rows = table(results, order=units)
-        print(printed(rows))
-        print("table: " + save(rows, detectors=config.detectors, units=units))
+        rows = build_fleet_table(results, order=units)
+        print(format_fleet_table(rows))
+        print("table: " + save_fleet_table(rows, detectors=config.detectors, units=units))
     return EXIT_FAILED if failed else EXIT_DONE
 
 
-def _results(config: TrainConfig, units: Sequence[Unit]) -> Iterator[UnitResult]:
-    """First those of earlier runs, then each as it is trained; Ray starts only if there is something to train."""
+def train_or_find(config: TrainConfig, units: Sequence[TrainingUnit]) -> Iterator[UnitResult]:
+    """Yields the results of earlier runs, then each as it is trained; Ray starts only if one is missing."""
     left = []
     for unit in units:
-        found = None if config.retrain else trained_already(unit)
+        found = None if config.retrain else find_trained(unit)
         if found is None:
             left.append(unit)
         else:
             yield UnitResult(unit, "already trained", *found, seconds=0, reason=None)
     if left:
-        yield from _trained(config, left)
+        yield from train_missing(config, left)
 
 
-def _trained(config: TrainConfig, units: Sequence[Unit]) -> Iterator[UnitResult]:
+def train_missing(config: TrainConfig, units: Sequence[TrainingUnit]) -> Iterator[UnitResult]:
+    """Loads backbone weights, starts Ray and trains the units; yields each result when it is there."""
     weights = {unit.weights_key: unit.config.detector for unit in units}
     loaded = {
         key: load_backbone_weights(detector, asked_as=f"--detector.weights {detector.weights}")
@@ -70,14 +71,15 @@ def _trained(config: TrainConfig, units: Sequence[Unit]) -> Iterator[UnitResult]
     start_ray()
     references = {key: ray.put(tensors) for key, tensors in loaded.items()}
     del loaded
-    concurrent = min(concurrent_units(config), len(units))
+    concurrent = min(count_concurrent_units(config), len(units))
     what = str(units[0]) if len(units) == 1 else f"{len(units)} detectors, {concurrent} at a time"
     print(f"training {what}, {config.workers} worker(s) each", flush=True)
     with Progress(sum(unit.config.optimizer.epochs for unit in units), activity="training", unit="epoch") as progress:
         yield from train_units(units, concurrent=concurrent, weights=references, report=progress.report)
 
 
-def _say(result: UnitResult) -> None:
+def print_result(result: UnitResult) -> None:
+    """Prints what became of one unit, and where its detector is."""
     config = result.unit.config
     if result.status == "failed":
         print(f"failed: {result.reason}", flush=True)
@@ -90,11 +92,11 @@ def _say(result: UnitResult) -> None:
     print(f"registered in {place}, alias {result.unit.alias}", flush=True)
 
 
-def _promote(config: TrainConfig, category: str, results: Sequence[UnitResult]) -> None:
+def promote_champion(config: TrainConfig, category: str, results: Sequence[UnitResult]) -> None:
     """Points the alias at the best of a category's detectors, see `jobs.training.champion`."""
     if config.alias is None:
         return
-    candidates = [_candidate(result) for result in results if result.detector_id is not None]
+    candidates = [make_candidate(result) for result in results if result.detector_id is not None]
     champion = choose_champion(candidates, variants=config.asked_variants)
     if champion is None:
         print(f"{config.alias} of {category} stays what it is: no new detector is fit to be one", flush=True)
@@ -106,7 +108,8 @@ def _promote(config: TrainConfig, category: str, results: Sequence[UnitResult]) 
     print(f"{config.alias} of {category}: {before or 'none'} -> {champion.detector_id}", flush=True)
 
 
-def _candidate(result: UnitResult) -> Candidate:
+def make_candidate(result: UnitResult) -> Candidate:
+    """Returns what `choose_champion` has to know of a trained detector."""
     metrics: Mapping[str, Any] = result.metrics
     return Candidate(
         detector_id=str(result.detector_id),

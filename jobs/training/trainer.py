@@ -1,14 +1,13 @@
 """One unit on Ray Train: workers, checkpoints in object storage, retries, and the same again after a crash.
 
-**Resuming.** Ray Train keeps the list of a run's checkpoints in the run's folder, and a run of the same name and folder
+**Resuming.** Ray Train keeps the list of a run's checkpoints in the run's folder. A run of the same name and folder
 begins with the latest of them (Train V2 has no ``restore``). The folder's name is made of what decides the outcome
-(`jobs.training.units.Unit.key`), so the same command finds it after its driver or the head has died, and another
-configuration
-or other photos never do. It is deleted once the detector is registered.
+(`jobs.training.units.TrainingUnit.key`). So the same command finds it after its driver or the head has died, and
+another configuration or other photos never do. The folder is deleted once the detector is registered.
 
-**Two drivers with the same unit at a time** are harmless. Each takes the checkpoints it knows of; both train the same
-thing, and on one worker a detector is its content: the second registers what is there already. Whoever comes second may
-find the folder deleted under its feet; what it then asks is whether the detector is there (`_registered_meanwhile`).
+**Two drivers with the same unit at a time** are harmless. Each takes the checkpoints it knows of, and both train the
+same thing. On one worker a detector is its content, so the second registers what is there already. The second may find
+the folder deleted; it then looks whether the detector is there (`find_registered_meanwhile`).
 
 **Retries.** A worker that dies is started again up to ``MAX_FAILURES`` times. What would fail again in the same way
 (a training that diverges, features that collapse, photos that cannot be used) is a worker's answer and no failure.
@@ -31,14 +30,16 @@ from jobs.detectors import registry
 from jobs.detectors.lineage import build_lineage, hash_training_photos
 from jobs.errors import JobError
 from jobs.training.photos import DecodedPhotos
-from jobs.training.units import Splits, Task, Unit, split_photos, trained_already
+from jobs.training.units import Splits, TrainingTask, TrainingUnit, find_trained, split_photos
 
 MAX_FAILURES = 3
 """Worker deaths that one run of a unit survives; preempted nodes do not count."""
 KEPT_CHECKPOINTS = 2
 
 
-def train_unit(unit: Unit, decoded: DecodedPhotos, *, weights: Any, report: Report) -> tuple[str, Mapping[str, Any]]:
+def train_unit(
+    unit: TrainingUnit, decoded: DecodedPhotos, *, weights: Any, report: Report
+) -> tuple[str, Mapping[str, Any]]:
     """Trains, calibrates and registers one unit's detector, from its last checkpoint if there is one.
 
     Args:
@@ -58,17 +59,17 @@ def train_unit(unit: Unit, decoded: DecodedPhotos, *, weights: Any, report: Repo
         raise JobError(
             f"{unit}: {len(decoded.photos)} readable photos leave {len(splits.training)} to train: add photos"
         )
-    task = Task(
+    task = TrainingTask(
         config=unit.config.model_dump(mode="json"),
         name=str(unit),
         training=decoded.photos.subset(splits.training),
         validation=decoded.photos.subset(splits.validation),
         calibration=decoded.photos.subset(splits.calibration),
         weights=weights,
-        metrics=_origin(unit, decoded, splits),
+        metrics=describe_origin(unit, decoded, splits),
         report=report,
     )
-    answer = _fit(unit, task)
+    answer = fit_unit(unit, task)
     if "refused" in answer:
         storage.delete_tree(unit.work_folder)  # from there the same would happen again
         raise JobError(f"{unit}: {answer['refused']}")
@@ -80,16 +81,20 @@ def train_unit(unit: Unit, decoded: DecodedPhotos, *, weights: Any, report: Repo
         reason="trained",
     )
     storage.delete_tree(unit.work_folder)
-    return answer["detector_id"], task.metrics | answer["figures"]
+    return answer["detector_id"], task.metrics | answer["metrics"]
 
 
-def _fit(unit: Unit, task: Task) -> dict[str, Any]:
-    """The first worker's answer, see `jobs.training.worker.work`."""
+def fit_unit(unit: TrainingUnit, task: TrainingTask) -> dict[str, Any]:
+    """Runs Ray Train; returns the first worker's answer, see `jobs.training.worker.run_worker`.
+
+    Raises:
+        JobError: the workers failed too often; one line.
+    """
     config = unit.config
     folder, _, name = unit.work_folder.rpartition("/")
     filesystem, path = storage.arrow_filesystem(folder)
     trainer = TorchTrainer(
-        _training_function(task),
+        _make_work(task),
         scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=config.use_gpu),
         run_config=ray.train.RunConfig(
             name=name,
@@ -102,7 +107,7 @@ def _fit(unit: Unit, task: Task) -> dict[str, Any]:
     try:
         result: Any = trainer.fit()  # typed as Train V1's Result, which has no return_value
     except (ray.exceptions.RayError, ray.train.TrainingFailedError) as error:
-        if (found := _registered_meanwhile(unit)) is not None:
+        if (found := find_registered_meanwhile(unit)) is not None:
             return found
         raise JobError(
             f"{unit}: training stopped: {explain_error(error)}; the same command continues from the last checkpoint, "
@@ -112,28 +117,29 @@ def _fit(unit: Unit, task: Task) -> dict[str, Any]:
     return answer
 
 
-def _registered_meanwhile(unit: Unit) -> dict[str, Any] | None:
-    found = None if unit.config.retrain else trained_already(unit)
-    return None if found is None else {"detector_id": found[0], "figures": found[1]}
+def find_registered_meanwhile(unit: TrainingUnit) -> dict[str, Any] | None:
+    """Returns the answer that another driver's training of the same unit came to, or None."""
+    found = None if unit.config.retrain else find_trained(unit)
+    return None if found is None else {"detector_id": found[0], "metrics": found[1]}
 
 
-def _training_function(task: Task) -> Any:
-    """What each worker runs.
+def _make_work(task: TrainingTask) -> Any:
+    """Returns the function that each worker runs.
 
-    A function within a function travels by value, its task with it: Ray Train's controller, which holds it too, need
-    not import the network, and that takes longer than many a training.
+    A function within a function travels by value. Ray Train's controller holds it too and runs none of it.
     """
 
     def work() -> dict[str, Any]:
-        from jobs.training.worker import work
+        # Imported on the worker only: the network takes 2.8 s of CPU to import beyond what the controller has anyway.
+        from jobs.training.worker import run_worker
 
-        return work(task)
+        return run_worker(task)
 
     return work
 
 
-def _origin(unit: Unit, decoded: DecodedPhotos, splits: Splits) -> dict[str, Any]:
-    """Where the detector comes from; made here, where the repository is."""
+def describe_origin(unit: TrainingUnit, decoded: DecodedPhotos, splits: Splits) -> dict[str, Any]:
+    """Returns what metrics.json says of a detector's origin; made in the driver, where the repository is."""
     config = unit.config.model_dump(mode="json")
     seen = np.concatenate([splits.training, splits.validation])
     return {

@@ -1,4 +1,4 @@
-"""The units of a training: every combination of category, variant and seed, and what is known of one beforehand."""
+"""The units of a training: every combination of category, variant and seed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OUTCOME_FIELDS = ("detector", "optimizer", "calibration_fraction", "validation_
 
 
 @dataclass(frozen=True)
-class Unit:
+class TrainingUnit:
     """One detector to train.
 
     Attributes:
@@ -43,29 +43,29 @@ class Unit:
     manifest: pa.Table
 
     def __str__(self) -> str:
-        """For messages."""
+        """Names the unit in messages."""
         return f"{self.config.category} {self.config.variant} seed {self.config.detector.seed}"
 
     @property
     def alias(self) -> str:
-        """The alias that the trained detector gets: it tells which detectors of a fleet are there already."""
+        """Returns the alias that the trained detector gets: it tells which detectors of a fleet are there already."""
         return f"{self.config.variant}.seed{self.config.detector.seed}"
 
     @cached_property
     def key(self) -> str:
-        """16 hex digits of everything that decides the outcome: configuration and photos."""
+        """Returns 16 hex digits of everything that decides the outcome: configuration and photos."""
         config = self.config.model_dump(mode="json")
         decisive = [{name: config[name] for name in _OUTCOME_FIELDS}, self.manifest_hash]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
     def manifest_hash(self) -> str:
-        """Names the photos, 64 hex digits."""
+        """Returns what names the photos, 64 hex digits."""
         return hash_manifest(self.manifest)
 
     @property
     def work_folder(self) -> str:
-        """Where checkpoints are kept until the detector is registered: the same for the same request."""
+        """Returns where checkpoints are kept until the detector is registered: the same for the same request."""
         name = f"{self.config.category}.{self.config.variant}.{self.key}"
         return uris.join(self.config.detectors, ".train", name)
 
@@ -90,7 +90,7 @@ class Splits:
 
 
 def split_photos(count: int, *, config: TrainConfig) -> Splits:
-    """Who trains, who decides when to stop, who calibrates; the calibration photos have no part in either.
+    """Decides which photos train, which decide when to stop, and which calibrate and have no part in either.
 
     Args:
         count: number of readable photos, at least 2.
@@ -108,28 +108,32 @@ def split_photos(count: int, *, config: TrainConfig) -> Splits:
     return Splits(rest[training], rest[validation], calibration)
 
 
-def plan_units(config: TrainConfig) -> list[Unit]:
-    """All units of a request, category by category, and warnings about what their photos cannot support.
+def plan_units(config: TrainConfig) -> list[TrainingUnit]:
+    """Returns all units of a request, category by category; warns about what their photos cannot support.
 
     Raises:
         RequestError: a category without enough flawless photos, or no category at all.
     """
-    wanted = config.categories or _categories(config.data)
-    return [unit for category in wanted for unit in _units(config, category)]
+    wanted = config.categories or list_categories(config.data)
+    return [unit for category in wanted for unit in _plan_category(config, category)]
 
 
-def _units(config: TrainConfig, category: str) -> list[Unit]:
-    manifest = _flawless(config, category)
+def _plan_category(config: TrainConfig, category: str) -> list[TrainingUnit]:
+    manifest = list_flawless_photos(config, category)
     first = config.detector.seed
     return [
-        Unit(_config_of(config, category, variant=variant, seed=seed), manifest)
+        TrainingUnit(make_unit_config(config, category, variant=variant, seed=seed), manifest)
         for variant in config.asked_variants
         for seed in range(first, first + config.seeds)
     ]
 
 
-def _config_of(config: TrainConfig, category: str, *, variant: str, seed: int) -> TrainConfig:
-    """The request for one unit alone: with it on the command line, the same detector comes out."""
+def make_unit_config(config: TrainConfig, category: str, *, variant: str, seed: int) -> TrainConfig:
+    """Returns the request for one unit alone: with it on the command line, the same detector comes out.
+
+    Raises:
+        RequestError: a folder has a name that no category can have.
+    """
     alone = {
         "category": category,
         "variant": variant,
@@ -146,7 +150,12 @@ def _config_of(config: TrainConfig, category: str, *, variant: str, seed: int) -
         ) from error
 
 
-def _categories(data: str) -> list[str]:
+def list_categories(data: str) -> list[str]:
+    """Returns the categories that have photos in ``<category>/train/good/``, sorted.
+
+    Raises:
+        RequestError: there is none.
+    """
     below = len(data) + 1
     keys = (info.uri[below:].split("/") for info in storage.list_objects(data))
     found = sorted({parts[0] for parts in keys if parts[1:3] == ["train", "good"] and len(parts) > 3})
@@ -155,7 +164,12 @@ def _categories(data: str) -> list[str]:
     return found
 
 
-def _flawless(config: TrainConfig, category: str) -> pa.Table:
+def list_flawless_photos(config: TrainConfig, category: str) -> pa.Table:
+    """Returns MANIFEST rows of a category's flawless photos; warns where they are too few to calibrate.
+
+    Raises:
+        RequestError: fewer than `MIN_PHOTOS`.
+    """
     folder = uris.join(config.data, category, "train", "good")
     manifest = list_archive(folder, key_pattern="(?P<category>)")
     if len(manifest) < MIN_PHOTOS:
@@ -171,8 +185,8 @@ def _flawless(config: TrainConfig, category: str) -> pa.Table:
     return manifest
 
 
-def trained_already(unit: Unit) -> tuple[str, dict[str, Any]] | None:
-    """The detector that this very unit came to earlier, id and metrics; None where there is none."""
+def find_trained(unit: TrainingUnit) -> tuple[str, dict[str, Any]] | None:
+    """Returns id and metrics of the detector that this very unit came to earlier; None where there is none."""
     config = unit.config
     detector_id = registry.read_aliases(config.detectors, config.category).get(unit.alias)
     if detector_id is None:
@@ -185,7 +199,7 @@ def trained_already(unit: Unit) -> tuple[str, dict[str, Any]] | None:
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """What the workers of one unit get.
 
     Attributes:

@@ -83,7 +83,7 @@ def test_a_training_whose_driver_and_then_worker_are_killed_ends_as_if_nothing_h
     assert 0 < len(before) < 5
 
     with ThreadPool(1) as threads:
-        rerun = threads.apply_async(training.run, (config,))
+        rerun = threads.apply_async(training.train_detectors, (config,))
         _kill_a_worker(rerun, unit.work_folder, after_epochs=len(before))
         assert rerun.get(timeout=240) == 0
     detector_id, _, history = plainly_trained(config, tmp_path / "artifact")
@@ -136,11 +136,9 @@ def test_a_training_that_diverges_ends_at_once_with_one_line(
     request = tiny_training(drawn, tmp_path) | {"optimizer": optimizer, "variant": "differnet"}
     (unit,) = plan_units(config := TrainConfig.model_validate(request))
     storage.write(uris.join(unit.work_folder, "checkpoint"), b"of an earlier try")
-    with pytest.raises(JobError) as caught:
-        training.run(config)
-    assert str(caught.value).startswith("insulator differnet seed 0: training diverged in epoch ")
-    assert "lower learning_rate" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    one_line = r"^insulator differnet seed 0: training diverged in epoch [^\n]*lower learning_rate[^\n]*$"
+    with pytest.raises(JobError, match=one_line):
+        training.train_detectors(config)
     assert registry.read_aliases(f"file://{tmp_path}", "insulator") == {}
     assert list(storage.list_objects(unit.work_folder)) == []
 
@@ -157,6 +155,6 @@ def test_a_second_driver_finds_what_the_first_has_registered_meanwhile(
     with pytest.raises(
         JobError, match=rf"Unable to set up .*; the same command continues .* once {unit.work_folder} is"
     ):
-        trainer._fit(unit, None)  # type: ignore[arg-type]
+        trainer.fit_unit(unit, None)  # type: ignore[arg-type]
     monkeypatch.setattr(trainer, "trained_already", lambda unit: ("a" * 16, {"epochs": 20}))
-    assert trainer._fit(unit, None) == {"detector_id": "a" * 16, "figures": {"epochs": 20}}  # type: ignore[arg-type]
+    assert trainer.fit_unit(unit, None) == {"detector_id": "a" * 16, "metrics": {"epochs": 20}}  # type: ignore[arg-type]

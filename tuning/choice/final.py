@@ -6,37 +6,33 @@ winner are calibrated on the held-out flawless photos and registered under ``tun
 
 from __future__ import annotations
 
-import json
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import ray
 import torch
 
-from jobs import storage
-from jobs.cluster.progress import Progress
-from jobs.cluster.task_pool import run_tasks
+from jobs.cluster.task_pool import FAILED, read_outcomes, run_and_keep
 from jobs.detectors import registry
 from jobs.detectors.lineage import build_lineage
-from jobs.errors import JobError, MissingObjectError, one_line
-from jobs.evaluation.comparison_units import tested_photo
+from jobs.detectors.registration import register_detector, score_photos
+from jobs.errors import JobError, one_line
+from jobs.evaluation.comparison_units import describe_test_photo
 from jobs.storage import uris
 from jobs.tables.schema import EVALUATED
-from model.artifact import save_artifact
+from jobs.training.history import describe_epochs
 from model.detector import AttentDifferNet
 from model.packed.detector import build_scorer
 from model.process import prepare_process
-from model.statistics.calibration import Calibration
-from tuning.choice.finalists import collect_outcome
+from model.training.photos import InMemory
 from tuning.config import SearchConfig
 from tuning.space.space import Configuration
 from tuning.trials.features import Extractor
-from tuning.trials.judge import Scores
 from tuning.trials.measure import build_detector, train_and_judge
 from tuning.trials.photos import SearchPhotos, to_tensor
 from tuning.trials.run import count_concurrent_trials
@@ -66,6 +62,10 @@ class FinalTraining:
     def seed(self) -> int:
         """Of the detector."""
         return self.point.detector.seed
+
+    def __str__(self) -> str:
+        """Names the training in messages."""
+        return self.alias
 
     @property
     def alias(self) -> str:
@@ -111,34 +111,25 @@ def run_final(
         trials: photos, weights and resources.
         test: image size -> reference to SearchPhotos whose labelled ones are the test photos.
     """
-    found = {unit.where: outcome for unit in units if (outcome := _known(unit.where)) is not None}
-    left = [unit for unit in units if unit.where not in found]
+    by_uri = {unit.where: unit for unit in units}
+    outcomes = read_outcomes(by_uri)
     share = FinalSettings(
         config.category, config.registry, build_lineage(config.identity, manifest_hash=trials.shared.photos_hash)
     )
-    remote = ray.remote(num_cpus=1, num_gpus=trials.gpus_per_worker)(train_final)
+    remote: Any = ray.remote(num_cpus=1, num_gpus=trials.gpus_per_worker)(train_final)
 
-    def start(unit: FinalTraining) -> Any:
-        return remote.remote(unit, share, trials, test[unit.point.detector.image_size])
+    def work(unit: FinalTraining) -> Mapping[str, Any]:
+        outcome: Mapping[str, Any] = ray.get(remote.remote(unit, share, trials, test[unit.point.detector.image_size]))
+        return outcome
 
-    with Progress(len(left), activity="final comparison", unit="detector") as progress:
-        for unit, done in run_tasks(left, start, tasks=count_concurrent_trials(config)):
-            outcome = collect_outcome(done)
-            if "failed" in outcome:
-                print(f"failed: {unit.alias}: {outcome['failed']}", flush=True)
-            found[unit.where] = {"name": unit.name, "seed": unit.seed, **outcome}
-            storage.write(unit.where, json.dumps(found[unit.where]).encode())
-            progress.report({"done": 1}, unit.alias)
-    return [found[unit.where] for unit in units]
-
-
-def _known(uri: str) -> Mapping[str, Any] | None:
-    """What a unit came to before; one that failed is tried again."""
-    try:
-        found = dict(json.loads(storage.read(uri)))
-    except MissingObjectError:
-        return None
-    return None if "failed" in found else found
+    outcomes |= run_and_keep(
+        {uri: unit for uri, unit in by_uri.items() if uri not in outcomes},
+        work,
+        at_a_time=count_concurrent_trials(config),
+        activity="final comparison",
+        noun="detector",
+    )
+    return [{"name": unit.name, "seed": unit.seed, **outcomes[unit.where]} for unit in units]
 
 
 def train_final(unit: FinalTraining, share: FinalSettings, trials: TrialSettings, test: SearchPhotos) -> dict[str, Any]:
@@ -173,14 +164,13 @@ def train_and_test(
         "lineage": {**share.origin, "seed": config.seed},
         "photos": {"train": len(photos.train), "validation": 0, "calibration": len(photos.held_out)},
         "training_photos": photos.trained_on,
-        "loss_by_epoch": [epoch.loss for epoch in history if epoch.epoch > 0],
-        "health": history[-1].to_json()["health"],
-        "problems": history[-1].health.list_problems(),
+        **describe_epochs(history, early=False),
+        "validation_loss": None,
         "search_metrics": judgement.metrics,
     }
     is_winner = unit.name == TUNED
     return {
-        "detector_id": register_winner(unit, share, detector, judgement.held_out, card) if is_winner else None,
+        "detector_id": register_winner(unit, share, detector, photos.held_out, card) if is_winner else None,
         "metrics": judgement.metrics,
         "cpu_s": time.process_time() - began_s,
         "scores": dict(zip(test.labelled_uris, scores.tolist(), strict=True)),
@@ -189,14 +179,15 @@ def train_and_test(
 
 
 def register_winner(
-    unit: FinalTraining, share: FinalSettings, detector: AttentDifferNet, scores: Scores, card: Mapping[str, Any]
+    unit: FinalTraining,
+    share: FinalSettings,
+    detector: AttentDifferNet,
+    held_out: npt.NDArray[np.uint8],
+    card: Mapping[str, Any],
 ) -> str:
-    """Saves the artifact, calibrated by the scores of held-out photos, and puts it into the registry; its id."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "artifact"
-        calibration = Calibration(scores=tuple(float(score) for score in scores))
-        save_artifact(folder, detector.cpu(), calibration=calibration, metrics=card)
-        detector_id = registry.put(share.registry, share.category, folder=folder)
+    """Calibrates the winner with the held-out photos and registers it under its alias; returns its id."""
+    scores = score_photos(detector, InMemory(to_tensor(held_out)))
+    detector_id = register_detector(detector, scores, detectors=share.registry, category=share.category, metrics=card)
     registry.set_alias(
         share.registry, share.category, alias=unit.alias, detector_id=detector_id, reason="found by a search"
     )
@@ -212,10 +203,10 @@ def build_final_rows(category: str, manifest: pa.Table, outcomes: Sequence[Mappi
             "variant": one["name"],
             "seed": one["seed"],
             "detector_id": one["detector_id"],
-            **tested_photo(photo, one),
+            **describe_test_photo(photo, one),
         }
         for one in outcomes
-        if "failed" not in one
+        if FAILED not in one
         for photo in photos
     ]
     return pa.Table.from_pylist(found, schema=EVALUATED)

@@ -8,7 +8,6 @@ how much luck there was.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +15,8 @@ from typing import Any
 import numpy as np
 import ray
 
-from jobs import storage
-from jobs.cluster.progress import Progress
-from jobs.cluster.session import explain_error
-from jobs.cluster.task_pool import run_tasks
-from jobs.errors import JobError, MissingObjectError
+from jobs.cluster.task_pool import FAILED, read_outcomes, run_and_keep
+from jobs.errors import JobError
 from jobs.storage import uris
 from model.config import DetectorConfig, OptimizerConfig
 from tuning.config import SearchConfig
@@ -102,7 +98,7 @@ def run_finalists(config: SearchConfig, records: Mapping[int, TrialRecord], tria
         reasons = sorted({str(record.reason) for record in records.values() if record.reason})
         raise JobError(f"none of {len(records)} trials gave a detector: {'; '.join(reasons[:3]) or 'all were stopped'}")
     seeds = range(config.seed + config.seeds_per_trial, config.seed + config.seeds_per_trial + config.finalist_seeds)
-    asked = [(record, seed) for record in chosen for seed in seeds]
+    asked = [FinalistTraining(record, seed) for record in chosen for seed in seeds]
     outcomes = train_all(config, asked, trials)
     found = [
         gather_finalist(record, [outcomes[record.key, seed] for seed in seeds], trials.objective) for record in chosen
@@ -112,49 +108,46 @@ def run_finalists(config: SearchConfig, records: Mapping[int, TrialRecord], tria
 
 def gather_finalist(record: TrialRecord, outcomes: Sequence[Mapping[str, Any]], objective: str) -> Finalist:
     """Joins what the seeds of one trial came to; one failed seed fails the finalist."""
-    reasons = [str(one["failed"]) for one in outcomes if "failed" in one]
+    reasons = [str(one[FAILED]) for one in outcomes if FAILED in one]
     if reasons:
         return Finalist(record, [], reasons[0])
     return Finalist(record, [float(one["metrics"][objective]) for one in outcomes], None)
 
 
+@dataclass(frozen=True)
+class FinalistTraining:
+    """One training of a finalist."""
+
+    record: TrialRecord
+    seed: int
+
+    def __str__(self) -> str:
+        """Names the training in messages."""
+        return f"trial {self.record.number}, seed {self.seed}"
+
+
 def train_all(
-    config: SearchConfig, asked: Sequence[tuple[TrialRecord, int]], trials: TrialSettings
+    config: SearchConfig, asked: Sequence[FinalistTraining], trials: TrialSettings
 ) -> dict[tuple[str, int], Mapping[str, Any]]:
-    """Key and seed -> ``metrics`` or ``failed``, of all that was asked for."""
-    places = {
-        (record.key, seed): uris.join(config.results, FOLDER, f"{record.key}.seed{seed}.json") for record, seed in asked
-    }
-    found = {name: outcome for name, uri in places.items() if (outcome := load_outcome(uri)) is not None}
-    left = [(record, seed) for record, seed in asked if (record.key, seed) not in found]
-    remote = ray.remote(num_cpus=trials.resources["CPU"], num_gpus=trials.resources.get("GPU", 0))(train_finalist)
+    """Trains what no earlier run has trained; returns key and seed -> ``metrics`` or ``failed``, of all."""
+    units = {uris.join(config.results, FOLDER, f"{one.record.key}.seed{one.seed}.json"): one for one in asked}
+    outcomes = read_outcomes(units)
+    remote: Any = ray.remote(num_cpus=trials.resources["CPU"], num_gpus=trials.resources.get("GPU", 0))(train_finalist)
 
-    def start(one: tuple[TrialRecord, int]) -> Any:
-        return remote.remote(one[0].detector, one[0].optimizer, one[1], trials)
+    def work(unit: FinalistTraining) -> Mapping[str, Any]:
+        outcome: Mapping[str, Any] = ray.get(
+            remote.remote(unit.record.detector, unit.record.optimizer, unit.seed, trials)
+        )
+        return outcome
 
-    with Progress(len(left), activity="training finalists", unit="training") as progress:
-        for (record, seed), done in run_tasks(left, start, tasks=count_concurrent_trials(config)):
-            outcome = collect_outcome(done)
-            storage.write(places[record.key, seed], json.dumps(outcome).encode())
-            found[record.key, seed] = outcome
-            progress.report({"done": 1}, f"trial {record.number}, seed {seed}")
-    return found
-
-
-def collect_outcome(done: Any) -> Mapping[str, Any]:
-    """What a task came to, or ``failed`` with the reason."""
-    try:
-        return dict(ray.get(done))
-    except ray.exceptions.RayError as error:
-        return {"failed": explain_error(error).removeprefix("JobError: ")}
-
-
-def load_outcome(uri: str) -> Mapping[str, Any] | None:
-    """Reads a stored outcome; None where there is none."""
-    try:
-        return dict(json.loads(storage.read(uri)))
-    except MissingObjectError:
-        return None
+    outcomes |= run_and_keep(
+        {uri: unit for uri, unit in units.items() if uri not in outcomes},
+        work,
+        at_a_time=count_concurrent_trials(config),
+        activity="training finalists",
+        noun="training",
+    )
+    return {(unit.record.key, unit.seed): outcomes[uri] for uri, unit in units.items()}
 
 
 def train_finalist(

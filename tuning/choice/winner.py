@@ -11,7 +11,7 @@ import yaml
 
 from jobs import storage
 from jobs.detectors import registry
-from jobs.evaluation.metrics import compare, figure_table, variant_summaries
+from jobs.evaluation.metrics import compare_with_reference, measure_detectors, summarize_variants
 from jobs.storage import uris
 from jobs.tables.schema import Status
 from model.artifact import load_artifact
@@ -78,7 +78,7 @@ def promote_winner(
         bar = find_best_preset(rows)
     else:
         rows = pa.concat_tables([rows, score_current(config, current.detector_id, manifest, schema=rows.schema)])
-    (found,) = compare(rows, variants=[TUNED], reference=bar)
+    (found,) = compare_with_reference(rows, variants=[TUNED], reference=bar)
     if found.low is None or found.high is None or found.mean is None:
         return f"{config.alias} of {config.category} stays what it is: nothing to compare the winner with"
     said = (
@@ -103,7 +103,8 @@ def promote_winner(
 def find_best_preset(rows: pa.Table) -> str:
     """The preset of the highest mean AUROC on the test photos, which flatters it: the bar, not a proposal."""
     presets = sorted({str(name) for name in rows["variant"].to_pylist()} - {TUNED})
-    return max(variant_summaries(figure_table(rows), variants=presets), key=lambda one: one.mean["auroc"].mean).variant
+    summaries = summarize_variants(measure_detectors(rows), variants=presets)
+    return max(summaries, key=lambda one: one.mean["auroc"].mean).variant
 
 
 def score_current(config: SearchConfig, detector_id: str, manifest: pa.Table, *, schema: pa.Schema) -> pa.Table:

@@ -11,8 +11,14 @@ import pyarrow as pa
 
 from jobs import storage
 from jobs.detectors.lineage import read_versions
-from jobs.evaluation.metrics import Comparison, VariantSummary, compare, figure_table, variant_summaries
-from jobs.evaluation.report import comparison_line, percent_cell
+from jobs.evaluation.metrics import (
+    Comparison,
+    VariantSummary,
+    compare_with_reference,
+    measure_detectors,
+    summarize_variants,
+)
+from jobs.evaluation.report import format_difference, format_interval
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from model.config import BACKBONE_STAGES
@@ -53,13 +59,13 @@ class SearchResults:
         """Winner and presets over their seeds, on the test photos; empty while it is sealed."""
         if self.rows is None:
             return []
-        return variant_summaries(figure_table(self.rows), variants=[TUNED, *self.config.presets])
+        return summarize_variants(measure_detectors(self.rows), variants=[TUNED, *self.config.presets])
 
     def comparisons(self) -> list[Comparison]:
         """The winner against each preset, by paired bootstrap over test photos and seeds."""
         names = {one.variant for one in self.summaries()} - {TUNED}
         presets = [name for name in self.config.presets if name in names]
-        return [one for name in presets for one in compare(self.rows, variants=[TUNED], reference=name)]
+        return [one for name in presets for one in compare_with_reference(self.rows, variants=[TUNED], reference=name)]
 
 
 def save_results(found: SearchResults) -> None:
@@ -114,8 +120,8 @@ def format_analysis(lessons: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[
 
 def format_comparison(found: SearchResults) -> list[str]:
     """The final comparison for a person; empty while the test is sealed."""
-    summaries = [f"{one.variant:24} test AUROC {percent_cell(one.mean['auroc'])}" for one in found.summaries()]
-    return [*summaries, *map(comparison_line, found.comparisons())]
+    summaries = [f"{one.variant:24} test AUROC {format_interval(one.mean['auroc'])}" for one in found.summaries()]
+    return [*summaries, *map(format_difference, found.comparisons())]
 
 
 def write_page(found: SearchResults, lessons: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -186,6 +192,6 @@ def to_final_table(found: SearchResults) -> dict[str, Any]:
     metrics = ("auroc", "aupr", "recall_at_1_percent", "recall_at_5_percent")
     return {
         "head": ["", *(f"{name} in %" for name in metrics)],
-        "rows": [[one.variant, *(percent_cell(one.mean[name]) for name in metrics)] for one in found.summaries()],
-        "lines": [comparison_line(one) for one in found.comparisons()],
+        "rows": [[one.variant, *(format_interval(one.mean[name]) for name in metrics)] for one in found.summaries()],
+        "lines": [format_difference(one) for one in found.comparisons()],
     }

@@ -1,8 +1,9 @@
-"""The comparison of variants with each other and with anchors, on small drawn photos."""
+"""The comparison of variants with each other and with baselines, on small drawn photos."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from jobs.archive.manifest import list_archive
 from jobs.cli import parse_config
 from jobs.errors import RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
-from jobs.evaluation.comparison_run import plan_units
-from jobs.evaluation.comparison_units import DecodedPhotos, Unit, decode, learn_attention, run_unit
+from jobs.evaluation.comparison_tasks import ComparisonPhotos, decode_category, learn_attention, train_and_test
+from jobs.evaluation.comparison_units import ComparisonUnit, plan_units
 from jobs.tables.schema import EVALUATED
 from model.baselines import BASELINES
 from model.config import PRESETS, get_preset
@@ -88,10 +89,10 @@ def _found(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "comparison.json").read_text()))
 
 
-def test_every_test_photo_has_a_row_per_detector_and_anchor(compared: Path) -> None:
+def test_every_test_photo_has_a_row_per_detector_and_baseline(compared: Path) -> None:
     rows = pq.read_table(compared / "scores.parquet")
     assert rows.schema == EVALUATED
-    detectors = 2 * 2 + len(BASELINES) + 1  # two variants and one anchor have two seeds
+    detectors = 2 * 2 + len(BASELINES) + 1  # two variants and one baseline have two seeds
     assert len(rows) == detectors * (12 + 13)
     lost = [row for row in rows.to_pylist() if row["image_uri"].endswith("zz.jpg")]
     assert len(lost) == detectors
@@ -139,19 +140,21 @@ def auroc_of(folder: Path, *, category: str, variant: str, seed: int) -> float:
     return auroc(np.array([row["label"] != "good" for row in rows]), np.array([row["score"] for row in rows]))
 
 
-def test_the_table_names_variants_anchors_differences_failures_and_settings(compared: Path) -> None:
+def test_the_table_names_variants_baselines_differences_failures_and_settings(compared: Path) -> None:
     text = (compared / "comparison.md").read_text()
     table = [line for line in text.splitlines() if line.startswith("| ")]
     assert table[0].startswith("| | first/insulator | second/insulator | mean |")
     names = [line.split("|")[1].strip() for line in table[2:]]
     assert names[:2] == ["`differnet`", "`attentdiffernet_se`"]
-    assert names[2:7] == [f"anchor `{name}`" for name in BASELINES]
+    assert names[2:7] == [f"baseline `{name}`" for name in BASELINES]
     assert "Difference of AUROC to `differnet`" in text
     found = _found(compared)
-    anchors = {one["variant"]: one["mean"]["auroc"]["mean"] for one in found["variants"] if one["variant"] in BASELINES}
-    best = max(anchors.values())
+    baselines = {
+        one["variant"]: one["mean"]["auroc"]["mean"] for one in found["variants"] if one["variant"] in BASELINES
+    }
+    best = max(baselines.values())
     against = {one["reference"] for one in found["comparisons"]} - {"differnet"}
-    assert {anchors[name] for name in against} == {best}
+    assert {baselines[name] for name in against} == {best}
     assert text.count("Failed: `diverging` on ") == 4
     assert "training diverged" in text
     assert '"image_size": 64' in text
@@ -176,7 +179,7 @@ def test_a_rerun_does_only_what_is_not_finished_and_finds_the_same(
     assert again == pytest.approx(first, rel=1e-5)  # rounding, as above
 
 
-def _planned(data: Path, **changes: object) -> dict[str, Unit]:
+def _planned(data: Path, **changes: object) -> dict[str, ComparisonUnit]:
     """Units by the file they are kept in."""
     config = ComparisonConfig.model_validate(_request(data, Path("/out"), **changes))
     manifests = {
@@ -186,7 +189,7 @@ def _planned(data: Path, **changes: object) -> dict[str, Unit]:
     return {unit.uri(config.output): unit for unit in plan_units(config, manifests)}
 
 
-def test_units_of_other_settings_are_other_units_and_unseeded_anchors_stay(data: Path) -> None:
+def test_units_of_other_settings_are_other_units_and_unseeded_baselines_stay(data: Path) -> None:
     plain = _planned(data)
     assert len(plain) == 2 * (2 * 2 + len(BASELINES) + 1)
     longer = _planned(data, optimizer={"epochs": 3})
@@ -214,10 +217,10 @@ def test_settings_are_equal_for_all_variants_but_for_what_a_preset_is(data: Path
     )
 
 
-def test_attention_that_learnt_from_all_categories_is_the_one_that_scores(data: Path, tmp_path: Path) -> None:
-    def decoded(name: str) -> DecodedPhotos:
+def test_attention_that_learnt_from_all_categories_is_the_one_that_scores(data: Path) -> None:
+    def decoded(name: str) -> ComparisonPhotos:
         pattern = r"(?P<category>[^/]+)/(?P<site>train/good|test/[^/]+)/"
-        return decode(list_archive(f"file://{data}/{name}", key_pattern=pattern), 64, 10**8)
+        return decode_category(list_archive(f"file://{data}/{name}", key_pattern=pattern), 64, 10**8)
 
     first, second = decoded("first"), decoded("second")
     unit = next(unit for unit in _planned(data, pretext_on="all").values() if unit.variant == "attentdiffernet_se")
@@ -227,7 +230,7 @@ def test_attention_that_learnt_from_all_categories_is_the_one_that_scores(data: 
     )
     assert all(torch.equal(both[name], alone[name]) for name in both) is False
     assert all(torch.equal(both[name], swapped[name]) for name in both) is False
-    outcomes = [run_unit(unit, f"file://{tmp_path}/unit.json", first, None, given)["scores"] for given in (None, both)]
+    outcomes = [train_and_test(unit, first, None, given)["scores"] for given in (None, both)]
     assert outcomes[0] != outcomes[1]
     assert list(first.lost) == [f"file://{data}/first/insulator/test/rust/zz.jpg"]
     assert (len(first.train), len(first.test)) == (16, 12)
@@ -244,16 +247,21 @@ def test_attention_that_learnt_from_all_categories_is_the_one_that_scores(data: 
     ],
 )
 def test_a_wrong_request_is_refused_in_one_line(argv: list[str], said: str) -> None:
-    with pytest.raises(RequestError) as refusal:
+    with pytest.raises(RequestError, match=rf"^[^\n]*{re.escape(said)}[^\n]*$"):
         parse_config(ComparisonConfig, ["--data", "/a,/b", "--output", "/o", *argv])
-    assert said in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+
+
+def test_the_old_name_of_the_baselines_is_refused_with_the_new_one(tmp_path: Path) -> None:
+    file = tmp_path / "comparison.yaml"
+    file.write_text("{anchors: false, data: [/a], output: /o}")
+    with pytest.raises(RequestError, match="anchors is called baselines now"):
+        parse_config(ComparisonConfig, ["--config", str(file)])
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"custom": {"mahalanobis": {}}, "variants": ["mahalanobis"]}, "name of an anchor"),
+        ({"custom": {"mahalanobis": {}}, "variants": ["mahalanobis"]}, "name of a baseline"),
         ({"detector": {**_TINY, "weights": "/nowhere.safetensors"}}, "/nowhere.safetensors of alexnet: "),
     ],
 )

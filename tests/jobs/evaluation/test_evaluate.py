@@ -1,4 +1,4 @@
-"""Evaluation as a job: labelled photos and registered detectors in, figures, tables and pictures out."""
+"""Evaluation as a job: labelled photos and registered detectors in, metrics, tables and pictures out."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 from jobs import evaluate, storage
 from jobs.detectors import registry
 from jobs.errors import RequestError
-from jobs.evaluation.run import passes
-from jobs.evaluation.stage import Candidate
-from jobs.tables.schema import EVALUATED, FIGURES
+from jobs.evaluation.run import split_into_passes
+from jobs.evaluation.stage import NamedDetector
+from jobs.tables.schema import EVALUATED, METRICS
 from model.artifact import save_artifact
 from model.config import DetectorConfig, get_preset
 from model.detector import AttentDifferNet
@@ -102,7 +102,7 @@ def test_every_photo_has_a_row_per_detector_of_its_category(evaluation: tuple[Pa
     ("category", "variant", "seed", "image_size"),
     [("insulator", "attentdiffernet_se", 0, 128), ("insulator", "differnet", 1, 128), ("damper", "differnet", 0, 192)],
 )
-def test_scores_p_values_and_figures_are_those_of_the_detector_itself(
+def test_scores_p_values_and_metrics_are_those_of_the_detector_itself(
     evaluation: tuple[Path, list[str]], category: str, variant: str, seed: int, image_size: int
 ) -> None:
     rows = [
@@ -116,11 +116,11 @@ def test_scores_p_values_and_figures_are_those_of_the_detector_itself(
     np.testing.assert_allclose([row["score"] for row in rows], scores, rtol=1e-5)
     expected = [(1 + (np.linspace(0, 5, 50) >= row["score"]).sum()) / 51 for row in rows]
     assert [row["p_value"] for row in rows] == pytest.approx(expected, abs=1e-12)
-    figures = pq.read_table(evaluation[0] / "figures.parquet")
-    assert figures.schema == FIGURES
+    metrics = pq.read_table(evaluation[0] / "metrics.parquet")
+    assert metrics.schema == METRICS
     (mine,) = (
         row
-        for row in figures.to_pylist()
+        for row in metrics.to_pylist()
         if (row["category"], row["variant"], row["seed"]) == (category, variant, seed)
     )
     assert mine["auroc"] == auroc(np.array([row["label"] != "good" for row in rows]), scores)
@@ -129,7 +129,7 @@ def test_scores_p_values_and_figures_are_those_of_the_detector_itself(
 def test_what_is_missing_or_damaged_is_named_and_ends_nothing(evaluation: tuple[Path, list[str]]) -> None:
     folder, said = evaluation
     assert "missing: attentdiffernet_se.seed1 of insulator: not registered" in said
-    report = json.loads((folder / "figures.json").read_text())
+    report = json.loads((folder / "metrics.json").read_text())
     assert [(one["category"], one["alias"]) for one in report["missing"]] == [
         ("damper", "differnet.seed1"),
         ("damper", "attentdiffernet_se.seed1"),
@@ -142,7 +142,7 @@ def test_what_is_missing_or_damaged_is_named_and_ends_nothing(evaluation: tuple[
 
 def test_variants_are_summed_up_over_seeds_and_compared_with_the_first(evaluation: tuple[Path, list[str]]) -> None:
     folder, said = evaluation
-    report = json.loads((folder / "figures.json").read_text())
+    report = json.loads((folder / "metrics.json").read_text())
     assert [one["variant"] for one in report["variants"]] == ["differnet", "attentdiffernet_se"]
     aurocs = [
         row["auroc"] for row in report["detectors"] if (row["category"], row["variant"]) == ("insulator", "differnet")
@@ -160,13 +160,13 @@ def test_variants_are_summed_up_over_seeds_and_compared_with_the_first(evaluatio
 
 
 def test_a_pass_has_one_image_size_per_category_and_every_detector_is_in_one_pass() -> None:
-    def candidate(category: str, seed: int, image_size: int) -> Candidate:
+    def candidate(category: str, seed: int, image_size: int) -> NamedDetector:
         config = DetectorConfig(image_size=image_size, seed=seed, scales=1)
-        return Candidate("differnet", seed, registry.RegisteredDetector(category, f"{seed:016x}", config, None))
+        return NamedDetector("differnet", seed, registry.RegisteredDetector(category, f"{seed:016x}", config, None))
 
     small, large, more = candidate("insulator", 0, 128), candidate("insulator", 1, 448), candidate("insulator", 2, 128)
     other = candidate("damper", 0, 224)
-    found = passes({"insulator": [large, small, more], "damper": [other]})
+    found = split_into_passes({"insulator": [large, small, more], "damper": [other]})
     assert found == [{"insulator": [small, more], "damper": [other]}, {"insulator": [large]}]
 
 

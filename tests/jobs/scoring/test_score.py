@@ -314,7 +314,7 @@ def test_bad_objects_of_every_kind_among_real_photos(
     )
     request = REAL_TRAINING | {"data": f"{bucket}/data", "category": "insulator", "detectors": f"{bucket}/detectors"}
     request["detector"] = REAL_TRAINING["detector"] | {"weights": f"{bucket}/weights.safetensors"}
-    assert training.run(TrainConfig.model_validate(request)) == 0
+    assert training.train_detectors(TrainConfig.model_validate(request)) == 0
 
     good = _copy(photos / "cplid_win" / "insulator" / "test", f"{bucket}/archive/insulator")
     good += _copy(photos / "uav_archive" / "insulator", f"{bucket}/archive/insulator/uav")

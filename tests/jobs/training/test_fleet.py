@@ -20,9 +20,9 @@ from jobs.errors import EXIT_DONE, EXIT_FAILED
 from jobs.training import fleet
 from jobs.training import run as training
 from jobs.training.config import TrainConfig
-from jobs.training.fleet import UnitResult, concurrent_units, train_units
+from jobs.training.fleet import UnitResult, count_concurrent_units, train_units
 from jobs.training.photos import DecodedPhotos
-from jobs.training.units import Unit, plan_units
+from jobs.training.units import TrainingUnit, plan_units
 from model.config import PRESETS
 from tests.conftest import tiny_training
 from tests.support.places import ROOT
@@ -61,7 +61,7 @@ def test_a_fleet_trains_what_can_be_trained_names_what_cannot_and_the_rerun_trai
     cluster: str, request_of_a_fleet: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = TrainConfig.model_validate(request_of_a_fleet)
-    assert training.run(config) == EXIT_FAILED
+    assert training.train_detectors(config) == EXIT_FAILED
     rows = _table(capsys.readouterr().out)
     assert [(row["category"], row["seed"], row["status"]) for row in rows] == [
         ("cap", 0, "failed"),
@@ -77,7 +77,7 @@ def test_a_fleet_trains_what_can_be_trained_names_what_cannot_and_the_rerun_trai
     assert list((tmp_path / "registry" / ".train").iterdir()) == []
 
     shutil.rmtree(tmp_path / "data" / "cap")
-    assert training.run(config) == EXIT_DONE
+    assert training.train_detectors(config) == EXIT_DONE
     again = _table(capsys.readouterr().out)
     assert [(row["status"], row["detector_id"]) for row in again] == [
         ("already trained", row) for row in trained.values()
@@ -113,10 +113,10 @@ def test_so_many_units_run_at_a_time_as_the_cluster_has_room_for(
 ) -> None:
     monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
     monkeypatch.setattr(ray, "nodes", lambda: [{}, {}])
-    assert concurrent_units(TrainConfig.model_validate(tiny_training(drawn, tmp_path) | more)) == expected
+    assert count_concurrent_units(TrainConfig.model_validate(tiny_training(drawn, tmp_path) | more)) == expected
 
 
-def _train(units: list[Unit], *, concurrent: int = 1) -> list[UnitResult]:
+def _train(units: list[TrainingUnit], *, concurrent: int = 1) -> list[UnitResult]:
     weights = {unit.weights_key: None for unit in units}
     return list(train_units(units, concurrent=concurrent, weights=weights, report=_Silent()))
 
@@ -132,19 +132,19 @@ def test_photos_are_decoded_once_per_category_and_size_and_dropped_when_their_la
     decoded: list[int] = []
     kept: list[int] = []
 
-    def decode(unit: Unit) -> DecodedPhotos:
+    def decode(unit: TrainingUnit) -> DecodedPhotos:
         decoded.append(unit.config.detector.image_size)
         return DecodedPhotos(None, None, [])  # type: ignore[arg-type]
 
-    monkeypatch.setattr(fleet, "_decode", decode)
+    monkeypatch.setattr(fleet, "decode_unit_photos", decode)
     monkeypatch.setattr(fleet, "train_unit", lambda unit, *_, **__: ("a" * 16, {}))
-    give_back = fleet._SharedPhotos.give_back
+    give_back = fleet.SharedPhotos.give_back
 
-    def watched(shared: fleet._SharedPhotos, unit: Unit) -> None:
+    def watched(shared: fleet.SharedPhotos, unit: TrainingUnit) -> None:
         give_back(shared, unit)
-        kept.append(len(shared._decoded))
+        kept.append(len(shared))
 
-    monkeypatch.setattr(fleet._SharedPhotos, "give_back", watched)
+    monkeypatch.setattr(fleet.SharedPhotos, "give_back", watched)
     assert [result.status for result in _train(units)] == ["trained"] * 5
     assert decoded == [128, 160]
     assert kept == [1, 1, 1, 0, 0]
@@ -155,7 +155,7 @@ def test_nothing_is_begun_once_ray_has_been_shut_down(
 ) -> None:
     """As after Ctrl-C: the next call of Ray would start another cluster."""
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(fleet, "_decode", lambda _: pytest.fail("it decodes"))
+    monkeypatch.setattr(fleet, "decode_unit_photos", lambda _: pytest.fail("it decodes"))
     (result,) = _train(plan_units(TrainConfig.model_validate(tiny_training(drawn, tmp_path))))
     assert (result.status, result.reason) == ("failed", "insulator attentdiffernet_se seed 0: interrupted")
 
@@ -165,12 +165,12 @@ def test_an_unexpected_failure_of_one_unit_becomes_its_reason(
 ) -> None:
     units = plan_units(TrainConfig.model_validate(tiny_training(drawn, tmp_path) | {"seeds": 3}))
 
-    def train_unit(unit: Unit, *_: object, **__: object) -> tuple[str, dict[str, Any]]:
+    def train_unit(unit: TrainingUnit, *_: object, **__: object) -> tuple[str, dict[str, Any]]:
         if unit.config.detector.seed == 1:
             raise KeyError("what nobody thought of")
         return "a" * 16, {}
 
-    monkeypatch.setattr(fleet, "_decode", lambda _: None)
+    monkeypatch.setattr(fleet, "decode_unit_photos", lambda _: None)
     monkeypatch.setattr(fleet, "train_unit", train_unit)
     results = {result.unit.config.detector.seed: result for result in _train(units, concurrent=2)}
     assert [results[seed].status for seed in range(3)] == ["trained", "failed", "trained"]

@@ -67,7 +67,7 @@ def test_photos_are_taken_by_index_in_the_order_asked_for(cluster: str) -> None:
 def test_photos_in_any_order_open_each_block_once_and_few_at_a_time(
     cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(photos, "OPEN_BLOCKS", 2)
+    monkeypatch.setattr(photos, "MAX_OPEN_BLOCKS", 2)
     found = _blocks((2, 2, 2), side=2)
     opened: list[object] = []
     get = ray.get
@@ -75,7 +75,7 @@ def test_photos_in_any_order_open_each_block_once_and_few_at_a_time(
     there_and_back = torch.from_numpy(np.lexsort(found.places.T))  # block 0, 1, 2, then 0, 1, 2 again
     assert found.take(there_and_back)[:, 0, 0, 0].tolist() == there_and_back.tolist()
     assert len(opened) == 3
-    assert len(found._open) == 2
+    assert len(found.open_blocks) == 2
 
 
 def test_photos_travel_as_references(cluster: str) -> None:

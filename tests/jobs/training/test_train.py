@@ -11,7 +11,8 @@ import torch
 from scipy.stats import binom, kstest
 
 from jobs import storage
-from jobs.decoding.fetch import FetchDecode
+from jobs.archive.manifest import list_archive
+from jobs.decoding.fetch import FetchDecode, as_images
 from jobs.detectors import registry
 from jobs.errors import RequestError
 from jobs.synthetic.archive import draw_photo
@@ -63,7 +64,7 @@ def test_two_workers_train_what_one_worker_trains(cluster: str, drawn: Path, tmp
     """Three steps: weights by their sums' order, losses and scores with them; validation is shared out as well."""
     more = {"optimizer": {"epochs": 3, "batch_size": 48, "learning_rate": 1e-3, "patience": 3}}
     _, one, history = plainly_trained(_config(drawn, tmp_path, **more), tmp_path / "artifact")
-    training.run(_config(drawn, tmp_path, workers=2, **more))
+    training.train_detectors(_config(drawn, tmp_path, workers=2, **more))
     found = _champion(f"file://{tmp_path}")
     registry.download(f"file://{tmp_path}", "insulator", detector_id=found.detector_id, folder=tmp_path / "two")
     two = load_artifact(tmp_path / "two").detector.flow.state_dict()
@@ -88,19 +89,16 @@ def test_weights_that_cannot_be_had_are_refused_before_any_cluster_work(
     drawn: Path, tmp_path: Path, detector: dict[str, object], said: str
 ) -> None:
     with pytest.raises(RequestError, match=said):
-        training.run(_config(drawn, tmp_path, detector=detector))
+        training.train_detectors(_config(drawn, tmp_path, detector=detector))
 
 
 def test_a_category_without_photos_is_refused(drawn: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="is empty"):
-        training.run(_config(drawn, tmp_path, category="damper"))
+        training.train_detectors(_config(drawn, tmp_path, category="damper"))
 
 
 def test_training_and_scoring_see_identical_tensors(drawn: Path) -> None:
     """Both go through FetchDecode; it gives what model.image gives."""
-    from jobs.archive.manifest import list_archive
-    from jobs.decoding.fetch import as_images
-
     folder = drawn / "data" / "insulator" / "train" / "good"
     listing = list_archive(f"file://{folder}", key_pattern="(?P<category>)").slice(0, 5)
     training = FetchDecode(image_sizes={"": 128}, max_pixels=10**9, concurrency=2)(listing)

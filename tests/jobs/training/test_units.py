@@ -11,7 +11,7 @@ import pytest
 from jobs.detectors import registry
 from jobs.errors import RequestError
 from jobs.training.config import TrainConfig
-from jobs.training.units import Unit, plan_units, split_photos, trained_already
+from jobs.training.units import TrainingUnit, find_trained, plan_units, split_photos
 from tests.conftest import tiny_training
 
 
@@ -19,7 +19,7 @@ def _config(drawn: Path, folder: Path, **more: object) -> TrainConfig:
     return TrainConfig.model_validate(tiny_training(drawn, folder) | more)
 
 
-def _only(config: TrainConfig) -> Unit:
+def _only(config: TrainConfig) -> TrainingUnit:
     (unit,) = plan_units(config)
     return unit
 
@@ -105,12 +105,12 @@ def test_a_unit_is_trained_already_if_its_alias_leads_to_the_same_training(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unit = _only(_config(drawn, tmp_path))
-    assert trained_already(unit) is None
+    assert find_trained(unit) is None
     monkeypatch.setattr(registry, "read_aliases", lambda detectors, category: {"attentdiffernet_se.seed0": "a" * 16})
-    assert trained_already(unit) is None  # the alias outlived its detector
+    assert find_trained(unit) is None  # the alias outlived its detector
     for key, expected in ((unit.key, "a" * 16), ("another training", None)):
         monkeypatch.setattr(registry, "read_metrics", lambda *_, detector_id, key=key: {"training_key": key})
-        assert (trained_already(unit) or (None,))[0] == expected
+        assert (find_trained(unit) or (None,))[0] == expected
 
 
 def test_data_without_a_category_is_refused(drawn: Path, tmp_path: Path) -> None:

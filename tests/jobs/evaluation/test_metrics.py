@@ -1,4 +1,4 @@
-"""From rows of scores to figures: per detector, over seeds, against each other."""
+"""From rows of scores to metrics: per detector, over seeds, against each other."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from jobs.evaluation.histograms import histograms
-from jobs.evaluation.metrics import Seed, compare, figure_table, photo_scores, variant_summaries
-from jobs.tables.schema import EVALUATED, FIGURES, Status
+from jobs.evaluation.histograms import draw_histograms
+from jobs.evaluation.metrics import Seed, compare_with_reference, group_scores, measure_detectors, summarize_variants
+from jobs.tables.schema import EVALUATED, METRICS, Status
 from model.statistics.evaluation import auroc, compute_metrics
 from model.statistics.resampling import estimate_seed_interval
 
@@ -53,11 +53,11 @@ def _lost(row: dict[str, object], status: Status = Status.UNREADABLE) -> dict[st
     return {**row, "status": status, "error": "truncated: half of it", "score": None}
 
 
-def test_figures_of_each_detector_are_those_of_its_scores_and_lost_photos_are_counted() -> None:
+def test_metrics_of_each_detector_are_those_of_its_scores_and_lost_photos_are_counted() -> None:
     rows = _rows("differnet", seeds=[0, 1])
-    table = figure_table(_table([_lost(rows[0]), *rows[1:]]))
+    table = measure_detectors(_table([_lost(rows[0]), *rows[1:]]))
 
-    assert table.schema == FIGURES
+    assert table.schema == METRICS
     assert [(row["seed"], row["flawless"], row["not_scored"]) for row in table.to_pylist()] == [(0, 29, 1), (1, 30, 0)]
     scores = np.array([row["score"] for row in rows[PHOTOS:]])
     expected = compute_metrics(np.arange(PHOTOS) >= 30, scores)
@@ -71,10 +71,10 @@ def test_figures_of_each_detector_are_those_of_its_scores_and_lost_photos_are_co
     assert found["auroc_low"] < found["auroc"] < found["auroc_high"]
 
 
-def test_a_detector_without_figures_has_a_row_with_the_reason() -> None:
+def test_a_detector_without_metrics_has_a_row_with_the_reason() -> None:
     flawless = _rows("differnet", seeds=[0])[:30]
     silent = [_lost(row, Status.FAILED) for row in _rows("attentdiffernet_se", seeds=[0])]
-    first, second = figure_table(_table(flawless, silent)).to_pylist()
+    first, second = measure_detectors(_table(flawless, silent)).to_pylist()
     assert (first["variant"], first["reason"], first["not_scored"]) == ("attentdiffernet_se", "no photo was scored", 60)
     assert second["reason"] == "evaluation needs both classes, got 30 flawless and 0 defective"
     assert (second["flawless"], second["auroc"]) == (30, None)
@@ -82,10 +82,10 @@ def test_a_detector_without_figures_has_a_row_with_the_reason() -> None:
 
 def test_a_variant_s_mean_and_interval_are_over_its_seeds_means_over_categories() -> None:
     table = _table(_rows("differnet"), _rows("differnet", category="damper"))
-    (summary,) = variant_summaries(figure_table(table), variants=["absent", "differnet"])
+    (summary,) = summarize_variants(measure_detectors(table), variants=["absent", "differnet"])
 
     def aurocs(category: str) -> list[float]:
-        scored = photo_scores(table)
+        scored = group_scores(table)
         return [auroc(photos.labels, photos.scores) for photos in (scored[category, "differnet", k] for k in range(3))]
 
     assert summary.by_category["damper"]["auroc"] == estimate_seed_interval(aurocs("damper"))
@@ -99,7 +99,7 @@ def test_a_seed_that_misses_a_category_has_no_part_in_the_mean_over_categories()
     whole = _table(_rows("differnet", seeds=[0, 1]), _rows("differnet", seeds=[0, 1], category="damper"))
     partly = _table(_rows("differnet"), _rows("differnet", seeds=[0, 1], category="damper"))
     (expected,), (found,) = (
-        variant_summaries(figure_table(table), variants=["differnet"]) for table in (whole, partly)
+        summarize_variants(measure_detectors(table), variants=["differnet"]) for table in (whole, partly)
     )
     assert found.mean == expected.mean
     assert found.seeds == 2
@@ -108,9 +108,11 @@ def test_a_seed_that_misses_a_category_has_no_part_in_the_mean_over_categories()
 def test_a_comparison_is_of_common_photos_and_common_seeds() -> None:
     first, second = _rows("differnet"), _rows("attentdiffernet_se", seeds=[1, 2, 3], shift=1.3)
     gone = [row for row in second if row["image_uri"] >= "file:///insulator/010.jpg"]
-    (found,) = compare(_table(first, gone), variants=["differnet", "attentdiffernet_se"], reference="differnet")
+    (found,) = compare_with_reference(
+        _table(first, gone), variants=["differnet", "attentdiffernet_se"], reference="differnet"
+    )
 
-    scored = photo_scores(_table(first, gone))
+    scored = group_scores(_table(first, gone))
     differences = [
         auroc(other.labels, other.scores) - auroc(one.labels[10:], one.scores[10:])
         for one, other in (
@@ -126,17 +128,17 @@ def test_a_comparison_is_of_common_photos_and_common_seeds() -> None:
 
 def test_a_variant_without_chance_is_compared_with_every_seed() -> None:
     table = _table(_rows("differnet"), _rows("mahalanobis", seeds=[None], shift=0.8))
-    (found,) = compare(table, variants=["differnet"], reference="mahalanobis")
+    (found,) = compare_with_reference(table, variants=["differnet"], reference="mahalanobis")
     assert found.seeds == 3
-    scored = photo_scores(table)
-    anchor = auroc(scored["insulator", "mahalanobis", None].labels, scored["insulator", "mahalanobis", None].scores)
+    scored = group_scores(table)
+    baseline = auroc(scored["insulator", "mahalanobis", None].labels, scored["insulator", "mahalanobis", None].scores)
     aurocs = [auroc(photos.labels, photos.scores) for key, photos in scored.items() if key[1] == "differnet"]
-    assert found.mean == pytest.approx(np.mean(aurocs) - anchor, abs=1e-12)
+    assert found.mean == pytest.approx(np.mean(aurocs) - baseline, abs=1e-12)
 
 
 def test_variants_with_nothing_in_common_are_not_compared() -> None:
     table = _table(_rows("differnet", seeds=[0]), _rows("attentdiffernet_se", seeds=[1]))
-    (found,) = compare(table, variants=["attentdiffernet_se"], reference="differnet")
+    (found,) = compare_with_reference(table, variants=["attentdiffernet_se"], reference="differnet")
     assert (found.mean, found.low, found.seeds, found.categories) == (None, None, 0, ())
 
 
@@ -144,7 +146,7 @@ def test_there_is_a_histogram_per_category_and_variant_with_a_panel_per_seed() -
     heavy = [
         {**row, "score": float(np.exp(3 * float(str(row["score"]))))} for row in _rows("differnet", seeds=range(4))
     ]
-    found = dict(histograms(photo_scores(_table(heavy, _rows("mahalanobis", seeds=[None], category="mtd/tile")))))
+    found = dict(draw_histograms(group_scores(_table(heavy, _rows("mahalanobis", seeds=[None], category="mtd/tile")))))
     assert sorted(found) == ["insulator.differnet.png", "mtd/tile.mahalanobis.png"]
     sizes = {name: Image.open(io.BytesIO(png)).size for name, png in found.items()}
     # Panels 4.6 x 3.6 inches at 120 dots per inch, three in a row, 0.4 inches for the title.
@@ -154,5 +156,5 @@ def test_there_is_a_histogram_per_category_and_variant_with_a_panel_per_seed() -
 
 def test_scores_that_are_all_alike_still_give_a_picture() -> None:
     same = [{**row, "score": 1.0} for row in _rows("differnet", seeds=[0])]
-    ((_, png),) = histograms(photo_scores(_table(same)))
+    ((_, png),) = draw_histograms(group_scores(_table(same)))
     assert png.startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""What a training worker decides by itself: when to keep a checkpoint, and which epoch its figures are of."""
+"""What a training worker decides by itself: when to keep a checkpoint, and which epoch its metrics are of."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from jobs.training import worker as train_worker
+from jobs.training import epoch_log
 from jobs.training.config import TrainConfig
-from jobs.training.worker import _Epochs, _kept
+from jobs.training.epoch_log import EpochLog
+from jobs.training.history import describe_epochs, find_kept_epoch, format_epoch
 from model.training.collapse_guard import FeatureHealth
 from model.training.metrics import EpochMetrics
 
@@ -25,52 +26,54 @@ class _Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
     clock = _Clock()
-    monkeypatch.setattr(train_worker, "time", clock)
+    monkeypatch.setattr(epoch_log, "time", clock)
     return clock
 
 
-def _epochs(clock: _Clock, *, every_s: float) -> _Epochs:
+def _epochs(clock: _Clock, *, every_s: float) -> EpochLog:
     request = {"data": "s3://a", "category": "cap", "detectors": "s3://d", "checkpoint_every_s": every_s}
     task: Any = None
     config = TrainConfig.model_validate(request)
-    return _Epochs(task, config, rank=0, is_alone=True, _finished_at_s=clock.now_s)
+    return EpochLog(task, config, rank=0, is_alone=True, kept_at_s=clock.now_s)
 
 
 def test_a_checkpoint_is_kept_every_so_many_seconds(clock: _Clock) -> None:
     epochs = _epochs(clock, every_s=60)
     clock.now_s += 59
-    assert not epochs._is_due()
+    assert not epochs.is_due()
     clock.now_s += 1
-    assert epochs._is_due()
+    assert epochs.is_due()
 
 
 def test_checkpoints_that_take_long_become_rare(clock: _Clock) -> None:
     """Ten seconds each are 5 % of 200."""
     epochs = _epochs(clock, every_s=60)
-    epochs._cost_s = 10
+    epochs.cost_s = 10
     clock.now_s += 199
-    assert not epochs._is_due()
+    assert not epochs.is_due()
     clock.now_s += 1
-    assert epochs._is_due()
+    assert epochs.is_due()
 
 
 def test_zero_seconds_keep_every_epoch_whatever_it_takes(clock: _Clock) -> None:
     epochs = _epochs(clock, every_s=0)
-    epochs._cost_s = 10
-    assert epochs._is_due()
+    epochs.cost_s = 10
+    assert epochs.is_due()
 
 
 def _metrics(epoch: int, validation_loss: float | None) -> EpochMetrics:
     return EpochMetrics(epoch, 0.5, validation_loss, seconds=1, views_per_s=100, health=HEALTH)
 
 
-def test_the_figures_are_those_of_the_epoch_whose_weights_are_kept() -> None:
+def test_the_metrics_are_those_of_the_epoch_whose_weights_are_kept() -> None:
     history = [_metrics(1, 0.4), _metrics(2, 0.3), _metrics(3, 0.35)]
-    assert _kept(history, early=True).epoch == 2
-    assert _kept(history, early=False).epoch == 3
-    assert _kept([_metrics(1, None), _metrics(2, None)], early=False).epoch == 2
+    assert find_kept_epoch(history, early=True).epoch == 2
+    assert find_kept_epoch(history, early=False).epoch == 3
+    assert find_kept_epoch([_metrics(1, None), _metrics(2, None)], early=False).epoch == 2
+    found = describe_epochs(history, early=True)
+    assert (found["epochs"], found["kept_epoch"], found["validation_loss_by_epoch"]) == (3, 2, [0.4, 0.3, 0.35])
 
 
 def test_the_progress_line_has_losses_gates_and_speed() -> None:
-    line = train_worker._line(_metrics(3, 0.25))
+    line = format_epoch(_metrics(3, 0.25))
     assert line == "loss 0.5000, validation 0.2500, gates 1.02, feature std 0.90 of plain, 100 views/s"

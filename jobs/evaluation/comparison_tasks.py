@@ -1,0 +1,162 @@
+"""What the Ray tasks of a comparison do: decode photos, learn attention, train and test one unit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from jobs.decoding.fetch import FetchDecode, as_images
+from jobs.errors import JobError, one_line
+from jobs.evaluation.comparison_units import ComparisonUnit
+from model.baselines import score_baseline
+from model.config import DetectorConfig
+from model.detector import AttentDifferNet
+from model.packed.detector import build_scorer
+from model.process import prepare_process
+from model.training.attention_pretext import pretrain_attention
+from model.training.loop import train
+from model.training.photos import InMemory
+
+_FETCH_CONCURRENCY = 32
+
+
+@dataclass(frozen=True)
+class ComparisonPhotos:
+    """Photos of one category, decoded to one size.
+
+    Attributes:
+        train: (N, 3, S, S) uint8, flawless.
+        test: (M, 3, S, S) uint8.
+        test_uris: their M URIs.
+        lost: URI -> why it could not be decoded, of train and test photos.
+    """
+
+    train: npt.NDArray[np.uint8]
+    test: npt.NDArray[np.uint8]
+    test_uris: Sequence[str]
+    lost: Mapping[str, str]
+
+
+def decode_category(manifest: pa.Table, size: int, max_pixels: int) -> ComparisonPhotos:
+    """Fetches and decodes the photos of one category by the stage that scoring has: a Ray task.
+
+    Args:
+        manifest: MANIFEST rows whose site is ``train/good`` or ``test/<label>``.
+        size: side S in pixels.
+        max_pixels: largest photo decoded.
+    """
+    categories = set(manifest["category"].to_pylist())
+    fetch = FetchDecode(
+        image_sizes=dict.fromkeys(categories, size), max_pixels=max_pixels, concurrency=_FETCH_CONCURRENCY
+    )
+    rows = fetch(manifest)
+    readable = rows.filter(pc.is_null(rows["error"]))
+    lost = rows.filter(pc.is_valid(rows["error"]))
+    is_train = pc.equal(readable["site"], "train/good")
+    train_rows, test_rows = readable.filter(is_train), readable.filter(pc.invert(is_train))
+    return ComparisonPhotos(
+        train=as_images(train_rows["pixels"], size=size),
+        test=as_images(test_rows["pixels"], size=size),
+        test_uris=test_rows["uri"].to_pylist(),
+        lost=dict(zip(lost["uri"].to_pylist(), lost["error"].to_pylist(), strict=True)),
+    )
+
+
+def learn_attention(
+    config: DetectorConfig, weights: Mapping[str, Tensor] | None, *categories: ComparisonPhotos
+) -> dict[str, Tensor]:
+    """Returns attention that has learnt its pretext from the flawless photos of all categories: a Ray task.
+
+    Args:
+        config: of one of the detectors that will have it.
+        weights: the backbone's, by name; None for random ones.
+        categories: their photos, in one order.
+
+    Raises:
+        JobError: it cannot be trained; one line.
+    """
+    prepare_process()
+    try:
+        detector = _make_detector(config, weights)
+        return pretrain_attention(detector, [InMemory(torch.tensor(photos.train)) for photos in categories])
+    except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
+        raise JobError(one_line(error)) from None
+
+
+def train_and_test(
+    unit: ComparisonUnit,
+    photos: ComparisonPhotos,
+    weights: Mapping[str, Tensor] | None,
+    attention: Mapping[str, Tensor] | None,
+) -> dict[str, Any]:
+    """Trains and tests one unit: a Ray task.
+
+    Args:
+        unit: what to do.
+        photos: of the unit's category.
+        weights: the backbone's, by name; None for random ones.
+        attention: what `learn_attention` gave; None learns a pretext, if any, from ``photos``.
+
+    Returns:
+        The outcome as JSON: what the unit is, ``scores`` and ``lost`` by test URI, ``history`` of the epochs.
+
+    Raises:
+        JobError: the unit cannot be trained or scored; one line.
+    """
+    prepare_process()
+    started_s = time.monotonic()
+    try:
+        history, scores = _train_and_score(unit, photos, weights, attention)
+    except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
+        raise JobError(one_line(error)) from None
+    if not np.isfinite(scores).all():
+        raise JobError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite")
+    return {
+        "category": unit.category,
+        "variant": unit.variant,
+        "seed": unit.seed,
+        "scores": dict(zip(photos.test_uris, scores.tolist(), strict=True)),
+        "lost": dict(photos.lost),
+        "history": history,
+        "seconds": time.monotonic() - started_s,
+    }
+
+
+def _train_and_score(
+    unit: ComparisonUnit,
+    photos: ComparisonPhotos,
+    weights: Mapping[str, Tensor] | None,
+    attention: Mapping[str, Tensor] | None,
+) -> tuple[list[dict[str, Any]], npt.NDArray[np.float64]]:
+    """Returns the epochs as JSON, none for a baseline, and the scores of the test photos."""
+    train_images, test_images = torch.tensor(photos.train), torch.tensor(photos.test)
+    if unit.optimizer is not None:
+        detector = _make_detector(unit.detector, weights)
+        epochs = train(
+            detector,
+            InMemory(train_images),
+            optimizer=unit.optimizer,
+            on_epoch=lambda metrics, snapshot: None,
+            attention=attention,
+        )
+        return [epoch.to_json() for epoch in epochs], build_scorer(detector).score(test_images).numpy()
+    scores = score_baseline(
+        unit.variant, unit.detector, weights=weights, train=train_images, test=test_images, seed=unit.seed or 0
+    )
+    return [], scores
+
+
+def _make_detector(config: DetectorConfig, weights: Mapping[str, Tensor] | None) -> AttentDifferNet:
+    detector = AttentDifferNet(config)
+    if weights is not None:
+        detector.backbone.load_features(weights)
+    return detector
