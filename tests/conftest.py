@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +14,13 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from tests.support.buckets import create_bucket
 from tests.support.places import SHARED
+from tests.support.poison import POISON_MARKER
+from tests.support.training import request_tiny_training
 
 if TYPE_CHECKING:
-    from jobs.training.config import TrainConfig
-    from model.detector import AttentDifferNet
-    from model.training.metrics import EpochMetrics
+    pass
 
 # Ignored in what a shell starts in the background, and inherited: tests could not interrupt anything then.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,16 +29,6 @@ hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
 _AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
-
-
-POISON_MARKER = "poison of the tests:"
-"""What a photo begins with that is to kill its decoder, see jobs.decoding.decoder_child."""
-
-
-GPU = pytest.param(
-    "cuda", marks=pytest.mark.skipif(not Path("/dev/nvidiactl").exists(), reason="needs an NVIDIA GPU: none is here")
-)
-"""The device of tests that also hold on a GPU."""
 
 
 def _free_ports(count: int) -> list[int]:
@@ -99,18 +89,7 @@ def _started_s3(script: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 @pytest.fixture
 def bucket(s3_environment: str | None) -> str:
     """The URI of a new bucket on the real S3 server."""
-    return new_bucket(s3_environment)
-
-
-def new_bucket(s3_environment: str | None) -> str:
-    """Creates a bucket, or skips with the reason that the fixture ``s3_environment`` gave."""
-    if s3_environment is not None:
-        pytest.skip(s3_environment)
-    import boto3
-
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    boto3.client("s3").create_bucket(Bucket=name)
-    return f"s3://{name}"
+    return create_bucket(s3_environment)
 
 
 @pytest.fixture(scope="session")
@@ -144,60 +123,6 @@ def cluster(s3_environment: str | None) -> Iterator[str]:
     ray.shutdown()
 
 
-TINY = {
-    "weights": "random",
-    "image_size": 128,
-    "scales": 2,
-    "views": 4,
-    "train_views": 2,
-    "train_angles": "scoring",
-    "feature_scaling": "channel",
-    "flow": {"blocks": 2, "hidden_width": 32, "hidden_layers": 1},
-    "pretext": {"steps": 2, "pairs": 4},
-}
-"""A detector that trains in seconds: for tests of what happens around it."""
-
-
-def tiny_training(drawn: Path, registry: Path) -> dict[str, object]:
-    """The request that trains the tiny detector."""
-    return {
-        "data": str(drawn / "data"),
-        "category": "insulator",
-        "detectors": str(registry),
-        "detector": TINY,
-        "optimizer": {"epochs": 20, "learning_rate": 1e-3},
-    }
-
-
-def plainly_trained(config: TrainConfig, folder: Path) -> tuple[str, AttentDifferNet, list[EpochMetrics]]:
-    """What a request for one detector comes to without Ray, saved in ``folder``: its id, the detector, its epochs."""
-    import torch
-
-    from jobs import storage
-    from jobs.training.units import plan_units, split_photos
-    from model.artifact import save_artifact
-    from model.detector import AttentDifferNet
-    from model.image import decode_image
-    from model.statistics.calibration import Calibration
-    from model.training.loop import train
-    from model.training.photos import InMemory
-
-    (unit,) = plan_units(config)
-    detector = AttentDifferNet(unit.config.detector)
-    size = unit.config.detector.image_size
-    images = torch.stack([decode_image(storage.read(uri), size=size) for uri in unit.manifest["uri"].to_pylist()])
-    splits = split_photos(len(images), config=unit.config)
-    history = train(
-        detector,
-        InMemory(images[splits.training]),
-        optimizer=unit.config.optimizer,
-        on_epoch=lambda *_: None,
-        validation=InMemory(images[splits.validation]),
-    )
-    scores = tuple(float(score) for score in detector.score(images[splits.calibration]))
-    return save_artifact(folder, detector, calibration=Calibration(scores=scores), metrics={}), detector, history
-
-
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn photos in MVTec layout under ``data``, and an archive of them with broken files under ``archive``."""
@@ -215,21 +140,5 @@ def detectors(cluster: str, drawn: Path, tmp_path_factory: pytest.TempPathFactor
     from jobs.training.config import TrainConfig
 
     registry = tmp_path_factory.mktemp("registry")
-    assert training.train_detectors(TrainConfig.model_validate(tiny_training(drawn, registry))) == 0
+    assert training.train_detectors(TrainConfig.model_validate(request_tiny_training(drawn, registry))) == 0
     return f"file://{registry}"
-
-
-REAL_TRAINING = {
-    "variant": "attentdiffernet_se",
-    "optimizer": {"epochs": 12},
-    "detector": {
-        "backbone": "alexnet_caffe",
-        "image_size": 160,
-        "views": 4,
-        "train_angles": "scoring",
-        "feature_scaling": "global",
-        "flow": {"blocks": 6, "hidden_width": 256},
-        "pretext": {"steps": 10},
-    },
-}
-"""attentdiffernet_se on real photos within a minute of two cores: a third of the side, four views, a narrow flow."""

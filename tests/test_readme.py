@@ -22,7 +22,7 @@ import yaml
 from jobs import evaluate, manifest, recalibrate, registry, score, storage, train
 from jobs.detectors.aliases import read_aliases
 from jobs.tables.schema import SCORES
-from tests.conftest import TINY
+from tests.support.detectors import TINY
 from tests.support.pages import PAGES, blocks, find_command, names
 from tuning import search
 

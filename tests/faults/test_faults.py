@@ -6,11 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -18,31 +15,7 @@ from jobs import storage
 from jobs.scoring.record import read_published, read_record, read_tables
 from jobs.scoring.run_folder import RunFolder
 from jobs.tables.schema import SCORES, STAGED
-
-PHOTOS = 240
-Found = TypeVar("Found")
-
-
-def _wait_for(look: Callable[[], Found], job: subprocess.Popen[str], *, timeout_s: float = 120) -> Found:
-    """Looks until something is there; fails if the job ends first."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        if job.poll() is not None:
-            pytest.fail(f"the job ended with {job.returncode} before it could be disturbed:\n{job.communicate()[0]}")
-        time.sleep(0.02)  # the pace of looking, not a guess of how long something takes
-    job.kill()
-    return pytest.fail(f"nothing to disturb within {timeout_s} s")
-
-
-@pytest.fixture
-def archive(drawn: Path, bucket: str) -> str:
-    """Enough photos for several blocks and batches."""
-    photos = sorted((drawn / "data").rglob("*.jpg"))
-    for number in range(PHOTOS):
-        storage.write(f"{bucket}/archive/insulator/{number:04d}.jpg", photos[number % len(photos)].read_bytes())
-    return f"{bucket}/archive"
+from tests.support.kills import PHOTOS, assert_every_image_once, list_staged_files, wait_for
 
 
 @pytest.fixture
@@ -70,24 +43,10 @@ def start(cluster: str, detectors: str, archive: str, bucket: str) -> Iterator[C
         job.communicate()
 
 
-def _staged_files(results: str) -> list[str]:
-    place = RunFolder(results, "night").checkpoint
-    return [
-        info.uri for info in storage.list_objects(place) if info.uri.endswith(".parquet") and ".pending" not in info.uri
-    ]
-
-
 def _scoring_actors() -> list[int]:
     """Process ids of the scoring actors, by the title that Ray gives its workers."""
     titles = {path.parent.name: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()}
     return [int(pid) for pid, title in titles.items() if title.startswith(b"ray::") and b"ScoreImages" in title]
-
-
-def _assert_every_image_once(results: str) -> None:
-    rows = read_published(results, ["image_uri", "status"])
-    assert Counter(rows["status"].to_pylist()) == {"scored": PHOTOS}
-    assert len(set(rows["image_uri"].to_pylist())) == PHOTOS
-    assert list(storage.list_objects(RunFolder(results, "night").staging)) == []
 
 
 def test_a_rerun_after_the_driver_was_killed_keeps_what_was_scored(
@@ -95,7 +54,7 @@ def test_a_rerun_after_the_driver_was_killed_keeps_what_was_scored(
 ) -> None:
     results = f"{bucket}/results"
     job = start()
-    _wait_for(lambda: _staged_files(results), job)
+    wait_for(lambda: list_staged_files(results), job)
     job.send_signal(signal.SIGKILL)
     job.wait()
     assert read_record(RunFolder(results, "night")) is None
@@ -106,7 +65,7 @@ def test_a_rerun_after_the_driver_was_killed_keeps_what_was_scored(
     said = again.communicate(timeout=240)[0]
     assert again.returncode == 0, said
     assert "continuing where an earlier try stopped" in said
-    _assert_every_image_once(results)
+    assert_every_image_once(results)
     published = read_published(results, SCORES.names)
     scored_at = dict(zip(published["image_uri"].to_pylist(), published["scored_at"].to_pylist(), strict=True))
     assert {row["image_uri"]: row["scored_at"] for row in kept}.items() <= scored_at.items()
@@ -114,7 +73,7 @@ def test_a_rerun_after_the_driver_was_killed_keeps_what_was_scored(
 
 def _committed_rows(results: str) -> list[str]:
     """Row files whose checkpoint was committed: the file names share their beginning."""
-    names = {Path(uri).stem for uri in _staged_files(results)}
+    names = {Path(uri).stem for uri in list_staged_files(results)}
     rows = [info.uri for info in storage.list_objects(RunFolder(results, "night").rows)]
     return [uri for uri in rows if any(Path(uri).stem.startswith(name) for name in names)]
 
@@ -122,12 +81,12 @@ def _committed_rows(results: str) -> list[str]:
 def test_a_run_whose_scoring_actor_is_killed_completes(start: Callable[[], subprocess.Popen[str]], bucket: str) -> None:
     results = f"{bucket}/results"
     job = start()
-    _wait_for(lambda: _staged_files(results), job)
-    victim = _wait_for(_scoring_actors, job)[0]
+    wait_for(lambda: list_staged_files(results), job)
+    victim = wait_for(_scoring_actors, job)[0]
     os.kill(victim, signal.SIGKILL)
     said = job.communicate(timeout=240)[0]
     assert job.returncode == 0, said
-    _assert_every_image_once(results)
+    assert_every_image_once(results)
 
 
 _TOLD_TO_END = """

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from jobs.scoring.record import read_published
-from tests.conftest import TINY
+from tests.support.detectors import TINY
 from tests.support.places import ROOT
 from tuning.trials.records import load_records
 

@@ -17,9 +17,8 @@ import pytest
 from jobs import storage
 from jobs.scoring.record import read_published, read_record
 from jobs.scoring.run_folder import RunFolder
-from tests.faults.test_faults import PHOTOS, _assert_every_image_once, _staged_files, _wait_for, archive
+from tests.support.kills import PHOTOS, assert_every_image_once, list_staged_files, wait_for
 
-__all__ = ["archive"]  # a fixture
 MOST_RERUNS = 3
 LATEST_S = 4.0
 """Kills come within so many seconds of the first staged file."""
@@ -114,12 +113,12 @@ def test_whatever_is_killed_every_image_comes_out_once(
     with Reader(results) as reader:
         job = started(nodes.address, archive, detectors, results)
         if victim not in BEFORE_STAGING:
-            _wait_for(lambda: _staged_files(results), job)
+            wait_for(lambda: list_staged_files(results), job)
             threading.Event().wait(chance.uniform(0, LATEST_S))  # a random moment, not a guess of a duration
         if victim == "other node":
             nodes.remove_node(nodes.spare, allow_graceful=False)
         else:
-            found = _wait_for(lambda: VICTIMS[victim](nodes, job), job)
+            found = wait_for(lambda: VICTIMS[victim](nodes, job), job)
             os.kill(chance.choice(sorted(found)), signal.SIGKILL)
         said = job.communicate(timeout=600)[0]
         address, reruns = nodes.address, 0
@@ -131,7 +130,7 @@ def test_whatever_is_killed_every_image_comes_out_once(
             said = job.communicate(timeout=600)[0]
     assert job.returncode == 0, said
     print(f"{victim}: {reruns} reruns")
-    _assert_every_image_once(results)
+    assert_every_image_once(results)
     assert reader.seen <= {0, PHOTOS}
 
 
@@ -142,7 +141,7 @@ def test_a_cancelled_run_says_that_it_can_go_on_and_leaves_nothing_running(
 ) -> None:
     results = f"{bucket}/results"
     job = started("local", archive, detectors, results)
-    _wait_for(lambda: _staged_files(results), job)
+    wait_for(lambda: list_staged_files(results), job)
     children = _descendants(job.pid)
     job.send_signal(stop)
     said = job.communicate(timeout=120)[0]
@@ -157,7 +156,7 @@ def test_a_cancelled_run_says_that_it_can_go_on_and_leaves_nothing_running(
     said = again.communicate(timeout=300)[0]
     assert again.returncode == 0, said
     assert "continuing where an earlier try stopped" in said
-    _assert_every_image_once(results)
+    assert_every_image_once(results)
 
 
 @pytest.mark.nightly
@@ -166,7 +165,7 @@ def test_a_second_run_with_the_same_id_is_refused_and_does_no_harm(
 ) -> None:
     results = f"{bucket}/results"
     first = started(cluster, archive, detectors, results)
-    _wait_for(lambda: list(storage.list_objects(RunFolder(results, "night").staging)), first)
+    wait_for(lambda: list(storage.list_objects(RunFolder(results, "night").staging)), first)
     second = started(cluster, archive, detectors, results)
     said = second.communicate(timeout=120)[0]
     assert second.returncode == 2, said
@@ -174,7 +173,7 @@ def test_a_second_run_with_the_same_id_is_refused_and_does_no_harm(
     assert "take a new --run-id" in said.splitlines()[-1]
     said = first.communicate(timeout=300)[0]
     assert first.returncode == 0, said
-    _assert_every_image_once(results)
+    assert_every_image_once(results)
 
 
 def _descendants(pid: int) -> list[int]:

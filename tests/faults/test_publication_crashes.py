@@ -20,7 +20,7 @@ from jobs.scoring.record import read_published, read_record
 from jobs.scoring.run_folder import RunFolder
 from jobs.tables import files as table_files
 from jobs.training.config import TrainConfig
-from tests.conftest import plainly_trained, tiny_training
+from tests.support.training import request_tiny_training, train_plainly
 
 PHOTOS = 96
 """In the drawn archive's data."""
@@ -34,8 +34,8 @@ class Crash(BaseException):
 def registered(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A registry with a champion of category insulator, made without Ray."""
     place = tmp_path_factory.mktemp("plain")
-    training = TrainConfig.model_validate(tiny_training(drawn, place) | {"optimizer": {"epochs": 1}})
-    detector_id, _, _ = plainly_trained(training, place / "artifact")
+    training = TrainConfig.model_validate(request_tiny_training(drawn, place) | {"optimizer": {"epochs": 1}})
+    detector_id, _, _ = train_plainly(training, place / "artifact")
     uri = f"file://{place}/registry"
     registry.put(uri, "insulator", folder=place / "artifact")
     registry.set_alias(uri, "insulator", alias="champion", detector_id=detector_id)

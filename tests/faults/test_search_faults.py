@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import ray
 
-from tests.tuning.test_search import search_request
+from tests.support.search import request_search
 from tuning import run as sweep
 from tuning.config import SearchConfig
 from tuning.space.known_points import known_points
@@ -39,7 +39,7 @@ def test_a_search_whose_driver_is_killed_goes_on_and_has_every_trial_once(
 ) -> None:
     results = f"file://{tmp_path / 'results'}"
     more = {"trials": 7, "final": False, "finalists": 1, "finalist_seeds": 1}
-    request = search_request(drawn, tmp_path / "results", **more)
+    request = request_search(drawn, tmp_path / "results", **more)
     (tmp_path / "search.yaml").write_text(json.dumps(request))  # JSON is YAML
     with (tmp_path / "driver.log").open("w") as log:
         driver = subprocess.Popen(
@@ -74,7 +74,7 @@ def fake(cluster: str, drawn: Path, tmp_path: Path) -> Callable[..., tuple[Searc
     """A search whose trials do what a test says instead of training."""
 
     def make(**more: Any) -> tuple[SearchConfig, TrialSettings]:
-        config = SearchConfig.model_validate(search_request(drawn, tmp_path / "results", **more))
+        config = SearchConfig.model_validate(request_search(drawn, tmp_path / "results", **more))
         shared: Any = type("NoPhotos", (), {"photos_hash": "none"})()
         return config, TrialSettings(shared, config.results, "auroc", [0], [4], config.workers, config.gpus_per_worker)
 
@@ -306,7 +306,7 @@ def test_trials_of_two_workers_share_two_gpus_and_come_to_what_one_worker_does(
         ("alone", {"concurrent": 1}),
         ("together", {"workers": 2, "gpus_per_worker": 0.5, "concurrent": None}),
     ):
-        config = SearchConfig.model_validate(search_request(drawn, tmp_path / name, trials=2, **more))
+        config = SearchConfig.model_validate(request_search(drawn, tmp_path / name, trials=2, **more))
         known = known_points(config.space, config.base)
         split = sweep.split_data(config.data, config.category, validation_share=0.5)
         trials = sweep.prepare_trials(config, split, known, objective="auroc", weights=None)

@@ -24,7 +24,8 @@ from jobs.training import run as training
 from jobs.training import trainer
 from jobs.training.config import TrainConfig
 from jobs.training.units import plan_units
-from tests.conftest import new_bucket, plainly_trained, tiny_training
+from tests.support.buckets import create_bucket
+from tests.support.training import request_tiny_training, train_plainly
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Where Ray Train lists a run's checkpoints."""
@@ -34,7 +35,7 @@ Found = TypeVar("Found")
 def _request(drawn: Path, detectors: str) -> dict[str, Any]:
     """A training that keeps a checkpoint after every epoch; as each takes up to two seconds, there is time to kill."""
     more = {"detectors": detectors, "variant": "differnet", "checkpoint_every_s": 0, "optimizer": {"epochs": 5}}
-    return tiny_training(drawn, Path()) | more
+    return request_tiny_training(drawn, Path()) | more
 
 
 def _wait_for(look: Callable[[], Found], ended: Callable[[], object], *, timeout_s: float = 180) -> Found:
@@ -74,7 +75,7 @@ def test_a_training_whose_driver_and_then_worker_are_killed_ends_as_if_nothing_h
     cluster: str, s3_environment: str | None, drawn: Path, tmp_path: Path
 ) -> None:
     """All epochs once each, and on one worker the same detector, bit for bit. In a bucket, where there is a server."""
-    place = new_bucket(s3_environment) if s3_environment is None else str(tmp_path)
+    place = create_bucket(s3_environment) if s3_environment is None else str(tmp_path)
     request = _request(drawn, f"{place}/detectors")
     config = TrainConfig.model_validate(request)
     (unit,) = plan_units(config)
@@ -86,7 +87,7 @@ def test_a_training_whose_driver_and_then_worker_are_killed_ends_as_if_nothing_h
         rerun = threads.apply_async(training.train_detectors, (config,))
         _kill_a_worker(rerun, unit.work_folder, after_epochs=len(before))
         assert rerun.get(timeout=240) == 0
-    detector_id, _, history = plainly_trained(config, tmp_path / "artifact")
+    detector_id, _, history = train_plainly(config, tmp_path / "artifact")
     assert registry.read_aliases(config.detectors, "insulator") == {
         "differnet.seed0": detector_id,
         "champion": detector_id,
@@ -133,7 +134,7 @@ def test_a_training_that_diverges_ends_at_once_with_one_line(
     in_this_process = ray.train.ScalingConfig(num_workers=0)  # no controller that could retry: the run must end well
     monkeypatch.setattr(trainer.ray.train, "ScalingConfig", lambda **_: in_this_process)
     optimizer = {"epochs": 3, "learning_rate": 1e12}
-    request = tiny_training(drawn, tmp_path) | {"optimizer": optimizer, "variant": "differnet"}
+    request = request_tiny_training(drawn, tmp_path) | {"optimizer": optimizer, "variant": "differnet"}
     (unit,) = plan_units(config := TrainConfig.model_validate(request))
     storage.write(uris.join(unit.work_folder, "checkpoint"), b"of an earlier try")
     one_line = r"^insulator differnet seed 0: training diverged in epoch [^\n]*lower learning_rate[^\n]*$"
@@ -147,7 +148,7 @@ def test_a_second_driver_finds_what_the_first_has_registered_meanwhile(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first deletes the work folder, and the second's workers fail: its detector is there all the same."""
-    config = TrainConfig.model_validate(tiny_training(drawn, tmp_path))
+    config = TrainConfig.model_validate(request_tiny_training(drawn, tmp_path))
     (unit,) = plan_units(config)
     failure = trainer.ray.train.TrainingFailedError("Unable to set up cluster storage")
     monkeypatch.setattr(trainer.TorchTrainer, "__init__", lambda *_, **__: None)

@@ -9,27 +9,10 @@ import torchvision
 from torch import Tensor, nn
 
 import model.detector
-from model.config import PAPER_PRESETS, AttentionConfig, DetectorConfig, FlowConfig, get_preset
+from model.config import PAPER_PRESETS, AttentionConfig, FlowConfig, get_preset
 from model.detector import AttentDifferNet
 from model.network.rotation import Padding, list_scoring_angles, rotate_views
-
-_SIDE = 64
-
-
-def _config(**parts: object) -> DetectorConfig:
-    small: dict[str, object] = {
-        "image_size": _SIDE,
-        "scales": 1,
-        "weights": "random",
-        "flow": FlowConfig(blocks=2, hidden_width=16, hidden_layers=1),
-        "views": 4,
-    }
-    return DetectorConfig(**small | parts)
-
-
-def _images(count: int = 3, *, side: int = _SIDE) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+from tests.support.detectors import SIDE_PX, build_config, draw_features, draw_images
 
 
 def _recorded(detector: AttentDifferNet, part: str) -> list[Tensor]:
@@ -41,31 +24,31 @@ def _recorded(detector: AttentDifferNet, part: str) -> list[Tensor]:
 
 
 def test_a_score_is_the_mean_squared_latent_of_a_plain_loop() -> None:
-    detector = AttentDifferNet(_config(feature_scaling="channel")).eval()
-    detector.fit_feature_scaling(detector.pooled_features(_images(8)).detach())
+    detector = AttentDifferNet(build_config(feature_scaling="channel")).eval()
+    detector.fit_feature_scaling(detector.pooled_features(draw_images(8)).detach())
     expected = []
-    for image in _images():
+    for image in draw_images():
         views = rotate_views(image.unsqueeze(0), list_scoring_angles(4))
         latents = [detector.flow(detector.features(view.unsqueeze(0)))[0].detach().double() for view in views]
         expected.append(sum(float((z**2).sum()) for z in latents) / (4 * 256))
     # float32 rounding of other batch sizes, amplified where a nearly dead channel is divided by its std
     torch.testing.assert_close(
-        detector.score(_images()), torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=0
+        detector.score(draw_images()), torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=0
     )
 
 
 @pytest.mark.parametrize("conv_batch", [1, 5, 16])
 def test_a_batch_scores_as_its_images_do_one_by_one(conv_batch: int) -> None:
-    detector = AttentDifferNet(_config())
-    single = torch.cat([detector.score(image.unsqueeze(0), conv_batch=conv_batch) for image in _images()])
+    detector = AttentDifferNet(build_config())
+    single = torch.cat([detector.score(image.unsqueeze(0), conv_batch=conv_batch) for image in draw_images()])
     # the flow's matrix products differ with the number of rows: float32
-    torch.testing.assert_close(detector.score(_images(), conv_batch=conv_batch), single, rtol=1e-5, atol=0)
+    torch.testing.assert_close(detector.score(draw_images(), conv_batch=conv_batch), single, rtol=1e-5, atol=0)
 
 
 def test_features_of_a_padded_tail_are_those_of_a_full_batch() -> None:
-    detector = AttentDifferNet(_config())
+    detector = AttentDifferNet(build_config())
     full = _recorded(detector, "flow.inn")
-    views, alone = _images(16), _images(16)[:3]
+    views, alone = draw_images(16), draw_images(16)[:3]
     detector.config = detector.config.model_copy(update={"views": 1})
     detector.score(views, conv_batch=16)
     detector.score(alone, conv_batch=16)
@@ -75,9 +58,9 @@ def test_features_of_a_padded_tail_are_those_of_a_full_batch() -> None:
 
 @pytest.mark.parametrize(("views", "conv_batch"), [(4, 5), (1, 2), (3, 8), (7, 3)])
 def test_the_backbone_only_ever_sees_batches_of_one_shape(views: int, conv_batch: int) -> None:
-    detector = AttentDifferNet(_config(views=views))
+    detector = AttentDifferNet(build_config(views=views))
     inputs = _recorded(detector, "backbone")
-    detector.score(_images(), conv_batch=conv_batch)
+    detector.score(draw_images(), conv_batch=conv_batch)
     assert [len(x) for x in inputs] == [conv_batch] * -(-3 * views // conv_batch)
 
 
@@ -88,75 +71,75 @@ def test_few_views_exist_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
         rotated.append(len(images) * len(angles))
         return rotate_views(images, angles, padding=padding)
 
-    monkeypatch.setattr(model.detector, "rotated_views", spy)
-    AttentDifferNet(_config()).score(_images(9), conv_batch=8)
+    monkeypatch.setattr(model.detector, "rotate_views", spy)
+    AttentDifferNet(build_config()).score(draw_images(9), conv_batch=8)
     assert max(rotated) == 8
 
 
 def test_the_flow_runs_in_large_passes_of_even_size() -> None:
-    detector = AttentDifferNet(_config())
+    detector = AttentDifferNet(build_config())
     passes = _recorded(detector, "flow.inn")
-    detector.score(_images(5), flow_batch=19)
+    detector.score(draw_images(5), flow_batch=19)
     assert [len(rows) for rows in passes] == [10, 10]
 
 
 def test_scores_are_float64_without_gradient() -> None:
-    scores = AttentDifferNet(_config()).score(_images())
+    scores = AttentDifferNet(build_config()).score(draw_images())
     assert (scores.dtype, scores.requires_grad, scores.shape) == (torch.float64, False, (3,))
 
 
 def test_no_images_have_no_scores() -> None:
-    assert AttentDifferNet(_config()).score(_images(0)).shape == (0,)
+    assert AttentDifferNet(build_config()).score(draw_images(0)).shape == (0,)
 
 
 def test_scoring_ignores_dropout_and_restores_each_modules_mode() -> None:
-    detector = AttentDifferNet(_config(flow=FlowConfig(blocks=1, hidden_width=16, dropout=0.5)))
+    detector = AttentDifferNet(build_config(flow=FlowConfig(blocks=1, hidden_width=16, dropout=0.5)))
     detector.backbone.eval()
     detector.flow.train()
-    assert torch.equal(detector.score(_images()), detector.score(_images()))
+    assert torch.equal(detector.score(draw_images()), detector.score(draw_images()))
     assert (detector.backbone.training, detector.flow.training, detector.training) == (False, True, True)
 
 
 @pytest.mark.parametrize("batches", [{"conv_batch": 0}, {"flow_batch": 0}])
 def test_a_batch_of_nothing_is_refused(batches: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be >= 1"):
-        AttentDifferNet(_config()).score(_images(), **batches)
+        AttentDifferNet(build_config()).score(draw_images(), **batches)
 
 
 @pytest.mark.parametrize(
     ("images", "came"),
     [
-        (torch.zeros(1, 3, _SIDE, _SIDE), r"torch.float32 \(1, 3, 64, 64\)"),
-        (torch.zeros(1, 3, _SIDE, 32, dtype=torch.uint8), r"torch.uint8 \(1, 3, 64, 32\)"),
-        (torch.zeros(1, 1, _SIDE, _SIDE, dtype=torch.uint8), r"torch.uint8 \(1, 1, 64, 64\)"),
-        (torch.zeros(3, _SIDE, _SIDE, dtype=torch.uint8), r"torch.uint8 \(3, 64, 64\)"),
+        (torch.zeros(1, 3, SIDE_PX, SIDE_PX), r"torch.float32 \(1, 3, 64, 64\)"),
+        (torch.zeros(1, 3, SIDE_PX, 32, dtype=torch.uint8), r"torch.uint8 \(1, 3, 64, 32\)"),
+        (torch.zeros(1, 1, SIDE_PX, SIDE_PX, dtype=torch.uint8), r"torch.uint8 \(1, 1, 64, 64\)"),
+        (torch.zeros(3, SIDE_PX, SIDE_PX, dtype=torch.uint8), r"torch.uint8 \(3, 64, 64\)"),
     ],
 )
 @pytest.mark.parametrize("method", ["score", "pooled_features"])
 def test_images_of_another_type_or_shape_are_refused(images: Tensor, came: str, method: str) -> None:
     with pytest.raises(ValueError, match=rf"needed uint8 images of shape \(N, 3, 64, 64\), got {came}"):
-        getattr(AttentDifferNet(_config()), method)(images)
+        getattr(AttentDifferNet(build_config()), method)(images)
 
 
 def test_the_backbone_gets_imagenet_normalised_channels_last_images() -> None:
-    detector = AttentDifferNet(_config())
+    detector = AttentDifferNet(build_config())
     inputs = _recorded(detector, "backbone")
-    detector.pooled_features(_images())
+    detector.pooled_features(draw_images())
     normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    torch.testing.assert_close(inputs[0], normalise(_images() / 255), rtol=1e-6, atol=1e-6)  # float32 rounding
+    torch.testing.assert_close(inputs[0], normalise(draw_images() / 255), rtol=1e-6, atol=1e-6)  # float32 rounding
     assert inputs[0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_gradients_reach_attention_but_not_the_frozen_convolutions() -> None:
-    detector = AttentDifferNet(_config(attention={"pool1": AttentionConfig(kind="se")}))
-    detector.loss(detector.features(_images())).backward()
+    detector = AttentDifferNet(build_config(attention={"pool1": AttentionConfig(kind="se")}))
+    detector.loss(detector.features(draw_images())).backward()
     reached = {name for name, parameter in detector.backbone.named_parameters() if parameter.grad is not None}
     assert reached == {f"attention.pool1.{layer}.{part}" for layer in ("fc1", "fc2") for part in ("weight", "bias")}
 
 
 def test_the_loss_is_the_negative_log_likelihood_per_dimension() -> None:
-    detector = AttentDifferNet(_config())
-    features = detector.features(_images())
+    detector = AttentDifferNet(build_config())
+    features = detector.features(draw_images())
     z, log_det = detector.flow(features)
     expected = torch.stack([0.5 * (row @ row) - d for row, d in zip(z, log_det, strict=True)]).sum() / 3 / 256
     torch.testing.assert_close(detector.loss(features), expected, rtol=1e-5, atol=0)  # float32 sums
@@ -164,41 +147,36 @@ def test_the_loss_is_the_negative_log_likelihood_per_dimension() -> None:
 
 @pytest.mark.parametrize("scaling", ["none", "global", "channel"])
 def test_scaling_is_the_identity_until_fitted(scaling: str) -> None:
-    detector = AttentDifferNet(_config(feature_scaling=scaling))
-    pooled = detector.pooled_features(_images())
+    detector = AttentDifferNet(build_config(feature_scaling=scaling))
+    pooled = detector.pooled_features(draw_images())
     assert torch.equal(detector.scale_features(pooled), pooled)
 
 
-def _pooled(rows: int = 50) -> Tensor:
-    spread = torch.linspace(0.5, 20, 256)
-    return torch.randn(rows, 256, generator=torch.Generator().manual_seed(0)) * spread + 7
-
-
 def test_no_scaling_leaves_features_as_pooled_when_fitted() -> None:
-    detector = AttentDifferNet(_config(feature_scaling="none"))
-    detector.fit_feature_scaling(_pooled())
-    assert torch.equal(detector.scale_features(_pooled()), _pooled())
+    detector = AttentDifferNet(build_config(feature_scaling="none"))
+    detector.fit_feature_scaling(draw_features())
+    assert torch.equal(detector.scale_features(draw_features()), draw_features())
 
 
 def test_global_scaling_divides_by_the_mean_channel_std_and_keeps_the_mean() -> None:
-    detector = AttentDifferNet(_config(feature_scaling="global"))
-    detector.fit_feature_scaling(_pooled())
-    expected = _pooled().numpy() / _pooled().numpy().astype(np.float64).std(0).mean()
-    np.testing.assert_allclose(detector.scale_features(_pooled()).numpy(), expected, rtol=1e-5)  # float32
+    detector = AttentDifferNet(build_config(feature_scaling="global"))
+    detector.fit_feature_scaling(draw_features())
+    expected = draw_features().numpy() / draw_features().numpy().astype(np.float64).std(0).mean()
+    np.testing.assert_allclose(detector.scale_features(draw_features()).numpy(), expected, rtol=1e-5)  # float32
 
 
 def test_channel_scaling_standardises_each_channel() -> None:
-    detector = AttentDifferNet(_config(feature_scaling="channel"))
-    detector.fit_feature_scaling(_pooled())
-    scaled = detector.scale_features(_pooled()).double()
+    detector = AttentDifferNet(build_config(feature_scaling="channel"))
+    detector.fit_feature_scaling(draw_features())
+    scaled = detector.scale_features(draw_features()).double()
     # float32, where a mean is up to 14 standard deviations
     torch.testing.assert_close(scaled.mean(0), torch.zeros(256).double(), rtol=0, atol=1e-5)
     torch.testing.assert_close(scaled.std(0, correction=0), torch.ones(256).double(), rtol=1e-5, atol=0)
 
 
 def test_a_dead_channel_is_scaled_to_zero_and_stays_bounded_when_it_wakes() -> None:
-    detector = AttentDifferNet(_config(feature_scaling="channel"))
-    pooled = _pooled()
+    detector = AttentDifferNet(build_config(feature_scaling="channel"))
+    pooled = draw_features()
     pooled[:, 5] = 0
     detector.fit_feature_scaling(pooled)
     awake = pooled.clone()
@@ -219,34 +197,34 @@ def test_a_dead_channel_is_scaled_to_zero_and_stays_bounded_when_it_wakes() -> N
 @pytest.mark.parametrize("scaling", ["global", "channel"])
 def test_features_that_cannot_be_scaled_are_refused(pooled: Tensor, message: str, scaling: str) -> None:
     with pytest.raises(ValueError, match=message):
-        AttentDifferNet(_config(feature_scaling=scaling)).fit_feature_scaling(pooled)
+        AttentDifferNet(build_config(feature_scaling=scaling)).fit_feature_scaling(pooled)
 
 
 def test_a_detector_comes_back_whole_from_its_state() -> None:
-    config = _config(feature_scaling="channel", attention={"conv5": AttentionConfig(kind="cbam", gate="sigmoid")})
+    config = build_config(feature_scaling="channel", attention={"conv5": AttentionConfig(kind="cbam", gate="sigmoid")})
     first, second = AttentDifferNet(config), AttentDifferNet(config.model_copy(update={"seed": 9}))
-    first.fit_feature_scaling(_pooled())
+    first.fit_feature_scaling(draw_features())
     second.load_state_dict(first.state_dict(), strict=True)
-    assert torch.equal(first.score(_images()), second.score(_images()))
+    assert torch.equal(first.score(draw_images()), second.score(draw_images()))
 
 
 @pytest.mark.parametrize(("other_seed", "same"), [(1, True), (2, False)])
 def test_the_seed_decides_the_scores(other_seed: int, same: bool) -> None:
-    first, second = AttentDifferNet(_config(seed=1)), AttentDifferNet(_config(seed=other_seed))
-    assert torch.equal(first.score(_images()), second.score(_images())) == same
+    first, second = AttentDifferNet(build_config(seed=1)), AttentDifferNet(build_config(seed=other_seed))
+    assert torch.equal(first.score(draw_images()), second.score(draw_images())) == same
 
 
 def test_building_leaves_the_global_generators_untouched() -> None:
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()
-    AttentDifferNet(_config(attention={"pool1": AttentionConfig(kind="cbam")}))
+    AttentDifferNet(build_config(attention={"pool1": AttentionConfig(kind="cbam")}))
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert np.random.get_state()[1].tolist() == numpy_state
 
 
 @pytest.mark.parametrize("name", ["attentdiffernet_se", "attentdiffernet_cbam"])
 def test_an_untrained_preset_scores_as_plain_differnet_to_the_bit(name: str) -> None:
-    attended = AttentDifferNet(_config(attention=get_preset(name).attention))
-    assert torch.equal(attended.score(_images()), AttentDifferNet(_config()).score(_images()))
+    attended = AttentDifferNet(build_config(attention=get_preset(name).attention))
+    assert torch.equal(attended.score(draw_images()), AttentDifferNet(build_config()).score(draw_images()))
 
 
 @pytest.mark.parametrize("name", PAPER_PRESETS)

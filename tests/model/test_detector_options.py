@@ -14,45 +14,45 @@ from model.detector import AttentDifferNet
 from model.network.flow import Flow
 from model.network.rotation import list_scoring_angles, rotate, rotate_views
 from model.packed.detector import build_scorer
-from tests.model.test_detector import _config, _images, _pooled
+from tests.support.detectors import build_config, draw_features, draw_images
 
 _IDENTITY_FLOW = FlowConfig(blocks=2, hidden_width=16, hidden_layers=1, start="identity")
 
 
 def test_whitened_features_have_mahalanobis_lengths() -> None:
-    detector = AttentDifferNet(_config(feature_scaling="whiten"))
-    detector.fit_feature_scaling(_pooled())
-    asked = _pooled(80)[50:]
-    expected = LedoitWolf().fit(_pooled().double().numpy()).mahalanobis(asked.double().numpy())
+    detector = AttentDifferNet(build_config(feature_scaling="whiten"))
+    detector.fit_feature_scaling(draw_features())
+    asked = draw_features(80)[50:]
+    expected = LedoitWolf().fit(draw_features().double().numpy()).mahalanobis(asked.double().numpy())
     # float32 against float64: sums of 256 products
     np.testing.assert_allclose(detector.scale_features(asked).square().sum(1).numpy(), expected, rtol=1e-4)
 
 
 def test_an_untrained_flow_that_starts_as_the_identity_scores_the_mahalanobis_distance() -> None:
-    detector = AttentDifferNet(_config(feature_scaling="whiten", flow=_IDENTITY_FLOW))
-    views = rotate_views(_images(12), list_scoring_angles(4))
+    detector = AttentDifferNet(build_config(feature_scaling="whiten", flow=_IDENTITY_FLOW))
+    views = rotate_views(draw_images(12), list_scoring_angles(4))
     with torch.no_grad():
         pooled = detector.pooled_features(views)
     detector.fit_feature_scaling(pooled)
     gaussian = LedoitWolf().fit(pooled.double().numpy())
     expected = gaussian.mahalanobis(pooled.double().numpy()).reshape(12, 4).mean(1) / 256
-    np.testing.assert_allclose(detector.score(_images(12)).numpy(), expected, rtol=1e-3)  # float32, padded batches
+    np.testing.assert_allclose(detector.score(draw_images(12)).numpy(), expected, rtol=1e-3)  # float32, padded batches
 
 
 def test_a_whitening_detector_comes_back_whole_from_its_state() -> None:
-    first = AttentDifferNet(_config(feature_scaling="whiten"))
-    first.fit_feature_scaling(_pooled())
-    second = AttentDifferNet(_config(feature_scaling="whiten"))
+    first = AttentDifferNet(build_config(feature_scaling="whiten"))
+    first.fit_feature_scaling(draw_features())
+    second = AttentDifferNet(build_config(feature_scaling="whiten"))
     second.load_state_dict(first.state_dict(), strict=True)
-    assert torch.equal(first.scale_features(_pooled()), second.scale_features(_pooled()))
+    assert torch.equal(first.scale_features(draw_features()), second.scale_features(draw_features()))
 
 
 def test_average_and_maximum_pooling_stand_one_after_the_other_for_each_scale() -> None:
     both, average = (
-        AttentDifferNet(_config(image_size=128, scales=2, pooling=pooling)).eval()
+        AttentDifferNet(build_config(image_size=128, scales=2, pooling=pooling)).eval()
         for pooling in ("average_max", "average")
     )
-    images = _images(side=128)
+    images = draw_images(side=128)
     with torch.no_grad():
         pooled, means = both.pooled_features(images), average.pooled_features(images)
         pixels = (images / 255 - both.image_mean) / both.image_std
@@ -64,13 +64,13 @@ def test_average_and_maximum_pooling_stand_one_after_the_other_for_each_scale() 
 
 
 def test_features_of_an_earlier_stage_are_that_stages_map_and_cost_no_later_layer() -> None:
-    detector = AttentDifferNet(_config(feature_stage="conv3"))
+    detector = AttentDifferNet(build_config(feature_stage="conv3"))
     ran: list[int] = []
     for number, layer in enumerate(detector.backbone.layers):
         layer.register_forward_hook(lambda _module, _args, _out, number=number: ran.append(number))
     with torch.no_grad():
-        pooled = detector.pooled_features(_images())
-        pixels = (_images() / 255 - detector.image_mean) / detector.image_std
+        pooled = detector.pooled_features(draw_images())
+        pixels = (draw_images() / 255 - detector.image_mean) / detector.image_std
         maps = detector.backbone.layers[:8](pixels)
     assert max(ran[:8]) == 7  # conv3 and its ReLU are torchvision's layers 6 and 7
     assert detector.feature_dim == 384
@@ -87,12 +87,12 @@ def test_features_of_an_earlier_stage_are_that_stages_map_and_cost_no_later_laye
 )
 def test_options_that_do_not_go_together_are_refused(changes: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        _config(**changes)
+        build_config(**changes)
 
 
 @pytest.mark.parametrize("angle", [0.0, 30.0, 90.0, 217.5])
 def test_reflected_rotation_shows_the_mirrored_photo_where_black_would_be(angle: float) -> None:
-    image = _images(1)
+    image = draw_images(1)
     reflected = rotate(image, torch.tensor([angle]), padding="reflect")
     black = rotate(image, torch.tensor([angle]))
     # The same rotation of a canvas of 3 x 3 photos, mirrored at each edge, cut out of its middle.
@@ -110,15 +110,15 @@ def test_reflected_rotation_shows_the_mirrored_photo_where_black_would_be(angle:
 
 
 def test_bf16_features_latents_and_scores_are_float32s_up_to_its_rounding() -> None:
-    full, half = (AttentDifferNet(_config(precision=precision)).eval() for precision in ("fp32", "bf16"))
+    full, half = (AttentDifferNet(build_config(precision=precision)).eval() for precision in ("fp32", "bf16"))
     with torch.no_grad():
-        exact, rounded = full.pooled_features(_images(8)), half.pooled_features(_images(8))
+        exact, rounded = full.pooled_features(draw_images(8)), half.pooled_features(draw_images(8))
     assert rounded.dtype == torch.float32
     assert not torch.equal(exact, rounded)
     # bf16 has 8 bits: 2**-9 a rounding, over five layers about 1 %.
     assert float((exact - rounded).norm() / exact.norm()) < 0.01
-    scores = build_scorer(half).score(_images(8)).numpy()
-    np.testing.assert_allclose(scores, full.score(_images(8)).numpy(), rtol=0.03)
+    scores = build_scorer(half).score(draw_images(8)).numpy()
+    np.testing.assert_allclose(scores, full.score(draw_images(8)).numpy(), rtol=0.03)
 
 
 def test_a_bf16_flow_keeps_its_stream_in_float32() -> None:
@@ -155,13 +155,13 @@ def test_identical_gradients_whether_a_step_is_cut_into_parts_or_not() -> None:
     from model.config import OptimizerConfig
     from model.training.loop import train
     from model.training.photos import InMemory
-    from tests.model.training.test_training import _config as trained_config
-    from tests.model.training.test_training import _ignore, _photos
+    from tests.support.training import build_training_config as trained_config
+    from tests.support.training import draw_photos, ignore_epoch
 
     def gradient(accumulate: int) -> Tensor:
         detector = AttentDifferNet(trained_config(train_angles="scoring"))
         settings = OptimizerConfig(epochs=1, batch_size=5, accumulate=accumulate, weight_decay=0)
-        train(detector, InMemory(_photos(5)), optimizer=settings, on_epoch=_ignore)
+        train(detector, InMemory(draw_photos(5)), optimizer=settings, on_epoch=ignore_epoch)
         return torch.cat([weight.grad.flatten() for weight in detector.flow.parameters() if weight.grad is not None])
 
     whole = gradient(1)

@@ -15,7 +15,7 @@ from model.detector import AttentDifferNet
 from model.image import decode_image
 from model.statistics.evaluation import auroc
 from model.training.metrics import EpochMetrics
-from tests.conftest import TINY
+from tests.support.detectors import TINY
 from tuning.trials.features import Extractor, FeatureCache, Features, compute_gaussian_loss, hash_extractor
 from tuning.trials.judge import average_seeds, compute_held_out_loss, correlate_ranks, judge
 from tuning.trials.measure import train_and_judge

@@ -19,51 +19,14 @@ from jobs.detectors import registry
 from jobs.errors import RequestError
 from jobs.training.config import TrainConfig
 from model.config import PRESETS, DetectorConfig, OptimizerConfig
-from tests.conftest import TINY
+from tests.support.detectors import TINY
+from tests.support.search import DIVERGING, request_search
 from tuning import run as sweep
 from tuning.choice.split import read_mark
 from tuning.config import SearchConfig
 from tuning.report.trials_table import TRIALS
 from tuning.search import main
 from tuning.trials.records import load_records
-
-DIVERGING = 1e12
-SMALL_SPACE = {
-    "image_size": 128,
-    "scales": 2,
-    "views": 1,
-    "train_views": 1,
-    "pretext_steps": 2,
-    "flow_hidden_width": [16, 32],
-    "flow_blocks": [1, 2],
-    "flow_hidden_layers": 1,
-    "batch_size": 24,
-    "learning_rate": [1e-3, DIVERGING],
-}
-
-
-UNGUARDED = {**TINY, "collapse_guard": False}
-"""On random weights the tiny CBAM loses rank, which is not what these tests are about."""
-
-
-def search_request(drawn: Path, results: Path, **more: Any) -> dict[str, Any]:
-    """A search whose trials take a second each; half of those that the sampler chooses diverge."""
-    return {
-        "data": str(drawn / "data"),
-        "category": "insulator",
-        "results": str(results),
-        "trials": 8,
-        "validation_share": 0.5,
-        "finalists": 2,
-        "finalist_seeds": 2,
-        "seeds": 2,
-        "concurrent": 1,
-        "grace_epochs": 1,
-        "detector": UNGUARDED,
-        "optimizer": {"epochs": 4, "learning_rate": 1e-3},
-        "space": SMALL_SPACE,
-        **more,
-    }
 
 
 @dataclass(frozen=True)
@@ -81,7 +44,7 @@ class Searched:
 
 @pytest.fixture(scope="module")
 def searched(cluster: str, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Searched:
-    request = search_request(drawn, tmp_path_factory.mktemp("searched"), promote=True)
+    request = request_search(drawn, tmp_path_factory.mktemp("searched"), promote=True)
     said, config = io.StringIO(), SearchConfig.model_validate(request)
     with contextlib.redirect_stdout(said):
         assert sweep.run(config) == 0
@@ -214,7 +177,7 @@ def test_the_same_seed_gives_the_same_trials_and_the_same_metrics(
     searched: Searched, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Another results folder and its own cache; every metric to the last bit, on one worker."""
-    (tmp_path / "search.yaml").write_text(yaml.safe_dump(search_request(drawn, tmp_path / "again", trials=6)))
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump(request_search(drawn, tmp_path / "again", trials=6)))
     assert (
         main(["--config", str(tmp_path / "search.yaml"), "--no-final", "--finalists", "1", "--finalist-seeds", "1"])
         == 0
@@ -249,5 +212,5 @@ def test_a_request_that_cannot_work_is_told_in_one_line(
 ) -> None:
     monkeypatch.setattr(sweep, "start_ray", lambda: pytest.fail("Ray was started"))
     with pytest.raises(RequestError, match=message):
-        sweep.run(SearchConfig.model_validate(search_request(drawn, tmp_path, **more)))
+        sweep.run(SearchConfig.model_validate(request_search(drawn, tmp_path, **more)))
     assert list(storage.list_objects(f"file://{tmp_path}")) == []

@@ -9,7 +9,7 @@ import mlflow
 import pytest
 
 from jobs.errors import RequestError
-from tests.tuning.test_search import search_request
+from tests.support.search import request_search
 from tuning import run as sweep
 from tuning.config import SearchConfig
 from tuning.trials import tracking
@@ -29,7 +29,7 @@ def test_every_trial_is_a_run_of_mlflow_and_of_wandb(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     more = {"trials": 7, "finalists": 1, "finalist_seeds": 1, "final": False, "early_stopping": False}
-    request = search_request(drawn, tmp_path / "results", trackers=["mlflow", "wandb"], **more)
+    request = request_search(drawn, tmp_path / "results", trackers=["mlflow", "wandb"], **more)
     config = SearchConfig.model_validate(request)
     assert sweep.run(config) == 0
 
@@ -57,7 +57,7 @@ def test_every_trial_is_a_run_of_mlflow_and_of_wandb(
 
 
 def _request(tmp_path: Path, tracker: str) -> SearchConfig:
-    return SearchConfig.model_validate(search_request(tmp_path, tmp_path, trackers=[tracker]))
+    return SearchConfig.model_validate(request_search(tmp_path, tmp_path, trackers=[tracker]))
 
 
 def test_a_tracker_whose_client_is_missing_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

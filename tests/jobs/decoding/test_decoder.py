@@ -22,10 +22,10 @@ from jobs.decoding.fetch import FetchDecode
 from jobs.errors import JobError
 from jobs.tables.schema import Status
 from model.image import decode_image
-from tests.conftest import POISON_MARKER
 from tests.support.bad_objects import bad_objects, encode, jpeg, photo
 from tests.support.hostile_files import jpeg_of_many_scans
 from tests.support.places import ROOT
+from tests.support.poison import POISON_MARKER
 
 SIZE = 48
 MARKER = POISON_MARKER

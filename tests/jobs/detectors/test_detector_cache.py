@@ -21,7 +21,7 @@ from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
 from model.packed.detector import PackedDetector
 from model.statistics.calibration import Calibration
-from tests.conftest import TINY
+from tests.support.detectors import TINY
 
 
 @pytest.fixture

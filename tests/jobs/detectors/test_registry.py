@@ -16,7 +16,7 @@ from model.artifact.files import ArtifactError
 from model.config import DetectorConfig
 from model.detector import AttentDifferNet
 from model.statistics.calibration import Calibration
-from tests.conftest import TINY
+from tests.support.detectors import TINY
 
 
 @pytest.fixture

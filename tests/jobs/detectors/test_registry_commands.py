@@ -20,7 +20,7 @@ from jobs.storage import uris
 from model.artifact.files import ARTIFACT_FILES
 from model.config import DetectorConfig
 from model.statistics.calibration import Calibration
-from tests.conftest import TINY
+from tests.support.detectors import TINY
 from tests.support.places import ROOT
 
 METRICS: dict[str, Any] = {

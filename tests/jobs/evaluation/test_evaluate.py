@@ -22,7 +22,7 @@ from model.detector import AttentDifferNet
 from model.image import decode_image
 from model.statistics.calibration import Calibration
 from model.statistics.evaluation import auroc
-from tests.conftest import TINY
+from tests.support.detectors import TINY
 
 _ONE_ACTOR = ["--scoring.actors", "1"]  # each imports the network, which takes longer than these photos
 

@@ -27,7 +27,7 @@ from model.config import DetectorConfig
 from model.detector import AttentDifferNet
 from model.image import decode_image
 from model.statistics.calibration import Calibration
-from tests.conftest import GPU, TINY
+from tests.support.detectors import GPU, TINY
 
 CATEGORIES: dict[str, dict[str, object]] = {
     "bolt": {"variant": "plain", "image_size": 128},

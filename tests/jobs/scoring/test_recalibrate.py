@@ -30,7 +30,7 @@ from model.config import DetectorConfig
 from model.detector import AttentDifferNet
 from model.image import decode_image
 from model.statistics.calibration import Calibration
-from tests.conftest import TINY
+from tests.support.detectors import TINY
 
 TRAINED = 35
 """Of the 60 flawless photos."""

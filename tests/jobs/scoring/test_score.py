@@ -33,8 +33,8 @@ from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.stage import ScoreImages
 from jobs.storage import uris
 from jobs.tables.schema import SCORES
-from tests.conftest import new_bucket
 from tests.support.bad_objects import bad_objects
+from tests.support.buckets import create_bucket
 
 
 def _config(archive: str, detectors: str, results: str, run_id: str, **more: object) -> ScoreConfig:
@@ -74,7 +74,7 @@ class Published:
 @pytest.fixture(scope="module")
 def published(s3_environment: str | None, drawn: Path, detectors: str) -> Published:
     """The drawn archive with its broken files, scored once as run night-1."""
-    bucket = new_bucket(s3_environment)
+    bucket = create_bucket(s3_environment)
     _copy(drawn / "archive", f"{bucket}/archive")
     config = _config(f"{bucket}/archive", detectors, f"{bucket}/results", "night-1")
     said = io.StringIO()
@@ -304,8 +304,9 @@ def test_bad_objects_of_every_kind_among_real_photos(
     """The issue's end-to-end case: train on real photos, score real photos and every kind of bad object, all on S3."""
     from jobs.training import run as training
     from jobs.training.config import TrainConfig
-    from tests.conftest import POISON_MARKER, REAL_TRAINING
-    from tests.jobs.storage.test_storage import deny_reading
+    from tests.support.buckets import deny_reading
+    from tests.support.poison import POISON_MARKER
+    from tests.support.training import REAL_TRAINING
 
     photos = shared / "data"
     _copy(photos / "cplid_win" / "insulator" / "train", f"{bucket}/data/insulator/train")

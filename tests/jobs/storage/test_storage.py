@@ -11,6 +11,7 @@ from jobs import storage
 from jobs.errors import ConflictError, DeniedError, MissingBucketError, MissingObjectError, RequestError, StorageError
 from jobs.storage import clients as storage_clients
 from jobs.storage import uris
+from tests.support.buckets import deny_reading
 
 ORDINARY_KEYS = (
     "a b.jpg",
@@ -146,19 +147,6 @@ def test_where_nobody_listens_is_said_before_the_minutes_of_trying(capsys: pytes
     assert "warning: the S3 endpoint at 127.0.0.1 does not answer ([Errno 111]" in said
     assert said.count("warning") == 1
     assert "secret" not in said
-
-
-def deny_reading(bucket: str, key: str) -> None:
-    """Allows listing but not reading one key, by bucket policy."""
-    import json
-
-    import boto3
-
-    name = bucket.removeprefix("s3://")
-    resource = f"arn:aws:s3:::{name}/{key}"
-    statement = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": resource}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    boto3.client("s3").put_bucket_policy(Bucket=name, Policy=policy)
 
 
 @pytest.mark.parametrize("uri", ["ftp://x/y", "s3://", "http://x/y"])

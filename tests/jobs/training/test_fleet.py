@@ -24,8 +24,8 @@ from jobs.training.fleet import UnitResult, count_concurrent_units, train_units
 from jobs.training.photos import DecodedPhotos
 from jobs.training.units import TrainingUnit, plan_units
 from model.config import PRESETS
-from tests.conftest import tiny_training
 from tests.support.places import ROOT
+from tests.support.training import request_tiny_training
 
 
 class _Silent(Report):
@@ -46,7 +46,7 @@ def request_of_a_fleet(drawn: Path, tmp_path: Path) -> dict[str, Any]:
     folder.mkdir(parents=True)
     for number in range(3):
         (folder / f"{number}.jpg").write_bytes(b"<html>")
-    request = tiny_training(drawn, tmp_path / "registry")
+    request = request_tiny_training(drawn, tmp_path / "registry")
     return request | {"data": str(tmp_path / "data"), "category": "all", "variants": "differnet", "seeds": 2}
 
 
@@ -113,7 +113,7 @@ def test_so_many_units_run_at_a_time_as_the_cluster_has_room_for(
 ) -> None:
     monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
     monkeypatch.setattr(ray, "nodes", lambda: [{}, {}])
-    assert count_concurrent_units(TrainConfig.model_validate(tiny_training(drawn, tmp_path) | more)) == expected
+    assert count_concurrent_units(TrainConfig.model_validate(request_tiny_training(drawn, tmp_path) | more)) == expected
 
 
 def _train(units: list[TrainingUnit], *, concurrent: int = 1) -> list[UnitResult]:
@@ -124,9 +124,9 @@ def _train(units: list[TrainingUnit], *, concurrent: int = 1) -> list[UnitResult
 def test_photos_are_decoded_once_per_category_and_size_and_dropped_when_their_last_unit_is_done(
     cluster: str, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = tiny_training(drawn, tmp_path) | {"variants": "differnet,attentdiffernet_se", "seeds": 2}
+    request = request_tiny_training(drawn, tmp_path) | {"variants": "differnet,attentdiffernet_se", "seeds": 2}
     units = plan_units(TrainConfig.model_validate(request))
-    smaller = tiny_training(drawn, tmp_path)
+    smaller = request_tiny_training(drawn, tmp_path)
     smaller["detector"] = {**dict(smaller["detector"]), "image_size": 160}  # type: ignore[call-overload]
     units += plan_units(TrainConfig.model_validate(smaller))
     decoded: list[int] = []
@@ -156,14 +156,14 @@ def test_nothing_is_begun_once_ray_has_been_shut_down(
     """As after Ctrl-C: the next call of Ray would start another cluster."""
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(fleet, "decode_unit_photos", lambda _: pytest.fail("it decodes"))
-    (result,) = _train(plan_units(TrainConfig.model_validate(tiny_training(drawn, tmp_path))))
+    (result,) = _train(plan_units(TrainConfig.model_validate(request_tiny_training(drawn, tmp_path))))
     assert (result.status, result.reason) == ("failed", "insulator attentdiffernet_se seed 0: interrupted")
 
 
 def test_an_unexpected_failure_of_one_unit_becomes_its_reason(
     cluster: str, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    units = plan_units(TrainConfig.model_validate(tiny_training(drawn, tmp_path) | {"seeds": 3}))
+    units = plan_units(TrainConfig.model_validate(request_tiny_training(drawn, tmp_path) | {"seeds": 3}))
 
     def train_unit(unit: TrainingUnit, *_: object, **__: object) -> tuple[str, dict[str, Any]]:
         if unit.config.detector.seed == 1:

@@ -25,11 +25,12 @@ from model.image import decode_image
 from model.statistics.calibration import Calibration
 from model.training.loop import train
 from model.training.photos import InMemory
-from tests.conftest import TINY, plainly_trained, tiny_training
+from tests.support.detectors import TINY
+from tests.support.training import request_tiny_training, train_plainly
 
 
 def _config(drawn: Path, registry_folder: Path, **more: object) -> TrainConfig:
-    return TrainConfig.model_validate(tiny_training(drawn, registry_folder) | more)
+    return TrainConfig.model_validate(request_tiny_training(drawn, registry_folder) | more)
 
 
 def _champion(detectors: str) -> registry.RegisteredDetector:
@@ -52,7 +53,7 @@ def test_training_registers_a_calibrated_champion_with_its_lineage(detectors: st
 
 
 def test_what_ray_train_trains_is_what_plain_torch_trains(drawn: Path, detectors: str, tmp_path: Path) -> None:
-    detector_id, _, history = plainly_trained(_config(drawn, tmp_path), tmp_path / "artifact")
+    detector_id, _, history = train_plainly(_config(drawn, tmp_path), tmp_path / "artifact")
     found = _champion(detectors).detector_id
     assert found == detector_id
     losses = registry.read_metrics(detectors, "insulator", detector_id=found)["loss_by_epoch"]
@@ -63,7 +64,7 @@ def test_what_ray_train_trains_is_what_plain_torch_trains(drawn: Path, detectors
 def test_two_workers_train_what_one_worker_trains(cluster: str, drawn: Path, tmp_path: Path) -> None:
     """Three steps: weights by their sums' order, losses and scores with them; validation is shared out as well."""
     more = {"optimizer": {"epochs": 3, "batch_size": 48, "learning_rate": 1e-3, "patience": 3}}
-    _, one, history = plainly_trained(_config(drawn, tmp_path, **more), tmp_path / "artifact")
+    _, one, history = train_plainly(_config(drawn, tmp_path, **more), tmp_path / "artifact")
     training.train_detectors(_config(drawn, tmp_path, workers=2, **more))
     found = _champion(f"file://{tmp_path}")
     registry.download(f"file://{tmp_path}", "insulator", detector_id=found.detector_id, folder=tmp_path / "two")

@@ -12,11 +12,11 @@ from jobs.detectors import registry
 from jobs.errors import RequestError
 from jobs.training.config import TrainConfig
 from jobs.training.units import TrainingUnit, find_trained, plan_units, split_photos
-from tests.conftest import tiny_training
+from tests.support.training import request_tiny_training
 
 
 def _config(drawn: Path, folder: Path, **more: object) -> TrainConfig:
-    return TrainConfig.model_validate(tiny_training(drawn, folder) | more)
+    return TrainConfig.model_validate(request_tiny_training(drawn, folder) | more)
 
 
 def _only(config: TrainConfig) -> TrainingUnit:
@@ -53,7 +53,7 @@ def test_a_unit_is_the_request_for_itself_alone(drawn: Path, tmp_path: Path) -> 
 
 
 def test_seeds_begin_at_the_detectors_seed(drawn: Path, tmp_path: Path) -> None:
-    request = tiny_training(drawn, tmp_path)
+    request = request_tiny_training(drawn, tmp_path)
     request["detector"] = {**dict(request["detector"]), "seed": 7}  # type: ignore[call-overload]
     found = plan_units(TrainConfig.model_validate(request | {"seeds": 2}))
     assert [unit.alias for unit in found] == ["attentdiffernet_se.seed7", "attentdiffernet_se.seed8"]

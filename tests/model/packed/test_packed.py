@@ -19,14 +19,13 @@ from model.packed.detector import PackedDetector, build_scorer
 from model.packed.flow import PackedFlow
 from model.packed.layers import PackedConvolution, PackedMaxPool, pack_layers
 from model.packed.view_layout import PIXEL_CHANNELS, ZERO_POINT, ViewLayout
-from tests.conftest import GPU
-from tests.model.test_detector import _config, _images
+from tests.support.detectors import GPU, build_config, draw_images
 
 SIDE = 128
 
 
 def _detector(**parts: object) -> AttentDifferNet:
-    detector = AttentDifferNet(_config(image_size=SIDE, scales=2, precision="bf16", **parts)).eval()
+    detector = AttentDifferNet(build_config(image_size=SIDE, scales=2, precision="bf16", **parts)).eval()
     generator = torch.Generator().manual_seed(1)
     for weight in detector.backbone.attention.parameters():  # gates that are not the identity
         weight.data.copy_(0.05 * torch.randn(weight.shape, generator=generator))
@@ -109,7 +108,7 @@ def test_blocks_hold_what_a_convolution_of_the_rotated_view_reads(
 ) -> None:
     convolution = nn.Conv2d(3, 2, kernel, stride=stride, padding=zeros)
     layout = ViewLayout(convolution, image_size=size, scales=2, padding=padding, mean=(7, 8, 9))
-    images = _images(1, side=size)
+    images = draw_images(1, side=size)
     turned = rotate_views(images, [angle], padding=padding)
     for scale, blocks in enumerate(layout.blocks):
         views = torch.empty(1, blocks.pixels, dtype=torch.int32)
@@ -293,7 +292,7 @@ def test_the_size_of_a_packed_detector_is_its_flows_in_two_bytes() -> None:
 
 
 def test_flow_blocks_come_in_the_order_in_which_they_act() -> None:
-    flow = Flow(6, _config().flow, seed=0)
+    flow = Flow(6, build_config().flow, seed=0)
     features = torch.randn(4, 6)
     with torch.inference_mode():
         expected, got = flow.latents(features), features

@@ -16,9 +16,9 @@ from model.training.loop import train
 from model.training.metrics import DivergenceError
 from model.training.photos import InMemory
 from model.training.synthetic_defects import draw_defects
-from tests.model.training.test_training import _config, _ignore, _photos
+from tests.support.training import build_training_config, draw_photos, ignore_epoch
 
-_PHOTOS = InMemory(_photos(24))
+_PHOTOS = InMemory(draw_photos(24))
 _PRETEXT = {"steps": 12, "pairs": 6, "learning_rate": 1e-2, "identity_weight": 0.3}
 _ONE_EPOCH = OptimizerConfig(epochs=1, batch_size=20)
 
@@ -27,7 +27,7 @@ def _detector(kind: str = "se", **changes: object) -> AttentDifferNet:
     attention = {"pool1": {"kind": kind}, "conv5": {"kind": kind}}
     # Unguarded: the features of random convolutions vary so little that any gate that moves makes most of the variance.
     changes = {"pretext": _PRETEXT, "train_angles": "scoring", "collapse_guard": False} | changes
-    return AttentDifferNet(_config(attention=attention, attention_training="pretext", **changes)).eval()
+    return AttentDifferNet(build_training_config(attention=attention, attention_training="pretext", **changes)).eval()
 
 
 def _rng() -> np.random.Generator:
@@ -36,7 +36,7 @@ def _rng() -> np.random.Generator:
 
 def _log_ratio(detector: AttentDifferNet) -> float:
     """How much farther defective photos lie from flawless ones than flawless ones do, as the mean log ratio."""
-    flawless, rng = _photos(16, seed=7), np.random.default_rng(7)
+    flawless, rng = draw_photos(16, seed=7), np.random.default_rng(7)
     defective = torch.stack(
         [draw_defects(photo, donor=flawless[0], rng=rng, defects=3, area=(0.002, 0.06)) for photo in flawless]
     )
@@ -72,13 +72,13 @@ def test_the_pretext_trains_attention_alone_and_the_flow_training_leaves_it() ->
 
 
 def test_attention_learnt_from_several_categories_is_taken_and_fitted_to_the_detectors_own_photos() -> None:
-    others = InMemory(_photos(24, seed=9))
+    others = InMemory(draw_photos(24, seed=9))
     learnt = pretrain_attention(_detector(), [_PHOTOS, others])
     alone = pretrain_attention(_detector(), [_PHOTOS])
     assert not torch.equal(learnt["conv5.fc1.weight"], alone["conv5.fc1.weight"])
 
     trained = _detector()
-    history = train(trained, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=_ignore, attention=learnt)
+    history = train(trained, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=ignore_epoch, attention=learnt)
 
     assert [row.epoch for row in history] == [1]  # there was no pretext to report
     state = trained.backbone.attention.state_dict()
@@ -103,7 +103,7 @@ def test_each_category_of_a_pretext_keeps_gate_statistics_of_its_own() -> None:
 def test_the_pretext_is_seeded() -> None:
     detectors = [_detector(seed=seed) for seed in (0, 0, 1)]
     for detector in detectors:
-        train(detector, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=_ignore)
+        train(detector, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=ignore_epoch)
     assert _equal(detectors[0].backbone.attention, detectors[1].backbone.attention)
     assert not _equal(detectors[0].backbone.attention, detectors[2].backbone.attention)
 
@@ -160,18 +160,18 @@ def test_every_gate_counts_the_same_in_the_deviation() -> None:
 
 def test_too_few_photos_for_a_pretext_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 4 flawless photos, got 3"):
-        train(_detector(), InMemory(_photos(3)), optimizer=_ONE_EPOCH, on_epoch=_ignore)
+        train(_detector(), InMemory(draw_photos(3)), optimizer=_ONE_EPOCH, on_epoch=ignore_epoch)
 
 
 def test_a_pretext_that_diverges_is_reported_as_epoch_0() -> None:
     detector = _detector(pretext=_PRETEXT | {"learning_rate": 1e30})
     with pytest.raises(DivergenceError, match=r"epoch 0.*pretext\.learning_rate"):
-        train(detector, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=_ignore)
+        train(detector, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=ignore_epoch)
 
 
 def test_attention_with_the_published_gate_cannot_learn_a_pretext() -> None:
     with pytest.raises(ValueError, match="starts from gates that are the identity"):
-        _config(attention={"pool1": {"kind": "se", "gate": "sigmoid"}}, attention_training="pretext")
+        build_training_config(attention={"pool1": {"kind": "se", "gate": "sigmoid"}}, attention_training="pretext")
 
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:

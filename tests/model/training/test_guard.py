@@ -14,7 +14,7 @@ from model.training.collapse_guard import CollapseError, FeatureHealth, compare_
 from model.training.loop import train
 from model.training.metrics import EpochMetrics
 from model.training.photos import InMemory
-from tests.model.training.test_training import _config, _ignore, _photos
+from tests.support.training import build_training_config, draw_photos, ignore_epoch
 
 _JOINT = OptimizerConfig(epochs=24, batch_size=12, learning_rate=1e-2)
 
@@ -24,7 +24,7 @@ def _features(rows: int = 200, columns: int = 12, *, seed: int = 0) -> Tensor:
 
 
 def _jointly_trained(kind: str, *, scaling: str, guard: bool) -> list[EpochMetrics]:
-    config = _config(
+    config = build_training_config(
         attention={"pool1": {"kind": kind}, "conv5": {"kind": kind}},
         attention_training="joint",
         feature_scaling=scaling,
@@ -32,7 +32,7 @@ def _jointly_trained(kind: str, *, scaling: str, guard: bool) -> list[EpochMetri
         train_angles="scoring",
         train_views=1,
     )
-    return train(AttentDifferNet(config), InMemory(_photos(12)), optimizer=_JOINT, on_epoch=_ignore)
+    return train(AttentDifferNet(config), InMemory(draw_photos(12)), optimizer=_JOINT, on_epoch=ignore_epoch)
 
 
 @pytest.mark.parametrize("kind", ["se", "cbam"])

@@ -9,7 +9,7 @@ from torch import Tensor
 from model.config import DetectorConfig
 from model.detector import AttentDifferNet
 from model.training.held_out_loss import standardize_loss
-from tests.conftest import TINY
+from tests.support.detectors import TINY
 
 
 def _correlated_features(count: int, dimensions: int) -> Tensor:

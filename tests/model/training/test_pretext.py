@@ -15,9 +15,9 @@ from torch import Tensor
 from jobs import pretext_sheet
 from jobs.errors import RequestError
 from model.training.synthetic_defects import DEFECT_KINDS, draw_defect, draw_defects
-from tests.model.training.test_training import _photos
+from tests.support.training import draw_photos
 
-_PHOTO, _DONOR = _photos(2)
+_PHOTO, _DONOR = draw_photos(2)
 
 
 def _drawn(kind: str, *, seed: int, share: float = 0.03, photo: Tensor = _PHOTO) -> Tensor:
@@ -83,7 +83,7 @@ def test_a_contact_sheet_shows_every_kind_on_the_readable_photos(
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "a.jpg").write_bytes(b"<html>")
-    for name, image in zip(("b.png", "c.png"), _photos(2), strict=True):
+    for name, image in zip(("b.png", "c.png"), draw_photos(2), strict=True):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(photos / name)
     argv = ["--photos", str(photos), "--output", str(tmp_path / "sheet.png"), "--size", "64"]
     assert pretext_sheet.main(argv) == 0

@@ -13,9 +13,9 @@ from model.training.checkpoint import CheckpointError, TrainingState, load_state
 from model.training.loop import Snapshot, train
 from model.training.metrics import EpochMetrics
 from model.training.photos import InMemory
-from tests.model.training.test_training import _config, _ignore, _photos, _same_weights
+from tests.support.training import build_training_config, draw_photos, have_same_weights, ignore_epoch
 
-_PHOTOS = InMemory(_photos(8))
+_PHOTOS = InMemory(draw_photos(8))
 _SETTINGS = OptimizerConfig(epochs=6, batch_size=4, learning_rate=1e-3)
 
 
@@ -33,18 +33,19 @@ def _interrupted_at(epoch: int, detector: AttentDifferNet, optimizer: OptimizerC
             raise _Interrupted
 
     with pytest.raises(_Interrupted):
-        train(detector, _PHOTOS, optimizer=optimizer, on_epoch=stop, validation=InMemory(_photos(4, seed=5)))
+        train(detector, _PHOTOS, optimizer=optimizer, on_epoch=stop, validation=InMemory(draw_photos(4, seed=5)))
     return states[0]
 
 
 @pytest.mark.parametrize("training", ["frozen", "pretext", "joint"])
 @pytest.mark.parametrize("epoch", [1, 4])
 def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(training: str, epoch: int, tmp_path: Path) -> None:
-    flow = _config().flow.model_copy(update={"dropout": 0.2})
-    config = _config(attention_training=training, pretext={"steps": 2, "pairs": 3}, flow=flow, train_angles="scoring")
+    flow = build_training_config().flow.model_copy(update={"dropout": 0.2})
+    pretext = {"steps": 2, "pairs": 3}
+    config = build_training_config(attention_training=training, pretext=pretext, flow=flow, train_angles="scoring")
     whole, resumed = AttentDifferNet(config), AttentDifferNet(config)
-    validation = InMemory(_photos(4, seed=5))
-    expected = train(whole, _PHOTOS, optimizer=_SETTINGS, on_epoch=_ignore, validation=validation)
+    validation = InMemory(draw_photos(4, seed=5))
+    expected = train(whole, _PHOTOS, optimizer=_SETTINGS, on_epoch=ignore_epoch, validation=validation)
 
     save_state(tmp_path, _interrupted_at(epoch, AttentDifferNet(config), _SETTINGS))
     state = load_state(tmp_path)
@@ -60,7 +61,7 @@ def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(training: s
     )
 
     assert reported == list(range(epoch + 1, 7))
-    assert _same_weights(whole, resumed)
+    assert have_same_weights(whole, resumed)
     assert [(row.epoch, row.loss, row.validation_loss) for row in history] == [
         (row.epoch, row.loss, row.validation_loss) for row in expected
     ]
@@ -70,9 +71,9 @@ def test_training_stops_when_held_out_photos_stop_getting_likelier_and_keeps_the
     # 4 photos, a fast flow: it learns them by heart within a few epochs, and held-out photos get unlikelier.
     settings = OptimizerConfig(epochs=200, batch_size=4, learning_rate=1e-2, patience=3)
     detector, photos, held_out = (
-        AttentDifferNet(_config()),
-        InMemory(_photos(4)),
-        InMemory(_photos(4, seed=5)),
+        AttentDifferNet(build_training_config()),
+        InMemory(draw_photos(4)),
+        InMemory(draw_photos(4, seed=5)),
     )
     snapshots: dict[int, TrainingState] = {}
 
@@ -92,20 +93,20 @@ def test_training_stops_when_held_out_photos_stop_getting_likelier_and_keeps_the
 
 def test_patience_survives_an_interruption() -> None:
     settings = OptimizerConfig(epochs=60, batch_size=4, learning_rate=1e-2, patience=3)
-    held_out = InMemory(_photos(4, seed=5))
-    whole, resumed = AttentDifferNet(_config()), AttentDifferNet(_config())
-    expected = train(whole, _PHOTOS, optimizer=settings, on_epoch=_ignore, validation=held_out)
-    state = _interrupted_at(len(expected) - 1, AttentDifferNet(_config()), settings)
-    history = train(resumed, _PHOTOS, optimizer=settings, on_epoch=_ignore, validation=held_out, resume=state)
+    held_out = InMemory(draw_photos(4, seed=5))
+    whole, resumed = AttentDifferNet(build_training_config()), AttentDifferNet(build_training_config())
+    expected = train(whole, _PHOTOS, optimizer=settings, on_epoch=ignore_epoch, validation=held_out)
+    state = _interrupted_at(len(expected) - 1, AttentDifferNet(build_training_config()), settings)
+    history = train(resumed, _PHOTOS, optimizer=settings, on_epoch=ignore_epoch, validation=held_out, resume=state)
     assert len(history) == len(expected) < 60
-    assert _same_weights(whole, resumed)
+    assert have_same_weights(whole, resumed)
 
 
 def test_a_state_of_another_detector_is_refused() -> None:
-    state = _interrupted_at(1, AttentDifferNet(_config()), _SETTINGS)
-    other = AttentDifferNet(_config(flow=_config().flow.model_copy(update={"blocks": 3})))
+    state = _interrupted_at(1, AttentDifferNet(build_training_config()), _SETTINGS)
+    other = AttentDifferNet(build_training_config(flow=build_training_config().flow.model_copy(update={"blocks": 3})))
     with pytest.raises(ValueError, match="of another detector"):
-        train(other, _PHOTOS, optimizer=_SETTINGS, on_epoch=_ignore, resume=state)
+        train(other, _PHOTOS, optimizer=_SETTINGS, on_epoch=ignore_epoch, resume=state)
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "not JSON"])

@@ -9,64 +9,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from model.config import AttentionConfig, DetectorConfig, FlowConfig, OptimizerConfig
+from model.config import FlowConfig, OptimizerConfig
 from model.detector import AttentDifferNet
 from model.network.rotation import list_scoring_angles, rotate_views
-from model.training.loop import Snapshot, train
+from model.training.loop import train
 from model.training.metrics import DivergenceError, EpochMetrics
 from model.training.photos import InMemory
 from model.training.splits import split_calibration
 from model.training.views import CachedViews, ComputedViews, choose_views
 from model.training.workers import take_share
+from tests.support.training import build_training_config, draw_photos, have_same_weights, ignore_epoch
 
 _SETTINGS = OptimizerConfig(epochs=3, batch_size=4, learning_rate=1e-3)
 _FLOW = FlowConfig(blocks=2, hidden_width=16, hidden_layers=1)
 
 
-def _config(**changes: object) -> DetectorConfig:
-    tiny = DetectorConfig(
-        weights="random",
-        image_size=64,
-        scales=1,
-        attention={"pool1": AttentionConfig(kind="se"), "conv5": AttentionConfig(kind="cbam")},
-        feature_scaling="channel",
-        flow=_FLOW,
-        views=4,
-        train_views=2,
-    )
-    return DetectorConfig.model_validate(tiny.model_dump() | changes)
-
-
-def _photos(count: int = 6, *, seed: int = 0) -> Tensor:
-    """Photos with structure at several scales, so that their pooled features differ."""
-    coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
-    smooth = nn.functional.interpolate(coarse, size=64, mode="bicubic").clamp(0, 1)
-    return (smooth * 255).to(torch.uint8)
-
-
-def _ignore(_: EpochMetrics, _snapshot: Snapshot) -> None:
-    pass
-
-
 def _trained(photos: Tensor, *, optimizer: OptimizerConfig = _SETTINGS, **changes: object) -> AttentDifferNet:
-    detector = AttentDifferNet(_config(**changes))
-    train(detector, InMemory(photos), optimizer=optimizer, on_epoch=_ignore)
+    detector = AttentDifferNet(build_training_config(**changes))
+    train(detector, InMemory(photos), optimizer=optimizer, on_epoch=ignore_epoch)
     return detector
-
-
-def _same_weights(one: nn.Module, other: nn.Module) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
 @pytest.mark.parametrize("angles", ["uniform", "scoring"])
 @pytest.mark.parametrize("scaling", ["global", "channel"])
 def test_the_loss_falls_in_training(angles: str, scaling: str) -> None:
     reported: list[EpochMetrics] = []
-    detector = AttentDifferNet(_config(train_angles=angles, feature_scaling=scaling))
+    detector = AttentDifferNet(build_training_config(train_angles=angles, feature_scaling=scaling))
 
     history = train(
         detector,
-        InMemory(_photos()),
+        InMemory(draw_photos()),
         optimizer=_SETTINGS.model_copy(update={"epochs": 15}),
         on_epoch=lambda metrics, _: reported.append(metrics),
     )
@@ -77,17 +49,17 @@ def test_the_loss_falls_in_training(angles: str, scaling: str) -> None:
 
 
 def test_training_changes_the_flow_and_leaves_backbone_and_attention_alone() -> None:
-    untrained = AttentDifferNet(_config())
-    trained = _trained(_photos())
-    assert _same_weights(untrained.backbone, trained.backbone)
-    assert not _same_weights(untrained.flow, trained.flow)
+    untrained = AttentDifferNet(build_training_config())
+    trained = _trained(draw_photos())
+    assert have_same_weights(untrained.backbone, trained.backbone)
+    assert not have_same_weights(untrained.flow, trained.flow)
     assert not any(part.training for part in trained.modules())
 
 
 def test_training_is_adam_on_the_mean_negative_log_likelihood() -> None:
     # All photos in one step and all scoring views drawn, so that every step sees the same set and a plain loop can too.
-    settings, photos = OptimizerConfig(epochs=3, batch_size=6), _photos()
-    expected = AttentDifferNet(_config()).eval()
+    settings, photos = OptimizerConfig(epochs=3, batch_size=6), draw_photos()
+    expected = AttentDifferNet(build_training_config()).eval()
     pooled = expected.pooled_features(rotate_views(photos, list_scoring_angles(4))).detach()
     expected.fit_feature_scaling(pooled)
     adam = torch.optim.Adam(expected.flow.parameters(), lr=2e-4, betas=(0.8, 0.8), eps=1e-4, weight_decay=1e-5)
@@ -106,24 +78,24 @@ def test_training_is_adam_on_the_mean_negative_log_likelihood() -> None:
 @pytest.mark.parametrize("angles", ["uniform", "scoring"])
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(angles: str) -> None:
     flow = _FLOW.model_copy(update={"dropout": 0.3})
-    first = _trained(_photos(), train_angles=angles, flow=flow)
+    first = _trained(draw_photos(), train_angles=angles, flow=flow)
     torch.manual_seed(123)  # another state of the global generator must not matter, even with dropout
     before = torch.get_rng_state()
-    second = _trained(_photos(), train_angles=angles, flow=flow)
-    assert _same_weights(first, second)
+    second = _trained(draw_photos(), train_angles=angles, flow=flow)
+    assert have_same_weights(first, second)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_dropout_is_active_in_training() -> None:
     dropped = _FLOW.model_copy(update={"dropout": 0.5})
     assert not torch.equal(
-        nn.utils.parameters_to_vector(_trained(_photos(), flow=_FLOW).flow.parameters()),
-        nn.utils.parameters_to_vector(_trained(_photos(), flow=dropped).flow.parameters()),
+        nn.utils.parameters_to_vector(_trained(draw_photos(), flow=_FLOW).flow.parameters()),
+        nn.utils.parameters_to_vector(_trained(draw_photos(), flow=dropped).flow.parameters()),
     )
 
 
 def test_neighbouring_seeds_share_no_epoch() -> None:
-    views = ComputedViews(AttentDifferNet(_config()), InMemory(_photos()))
+    views = ComputedViews(AttentDifferNet(build_training_config()), InMemory(draw_photos()))
     asked: list[Tensor] = []
 
     class Recorder(ComputedViews):
@@ -134,14 +106,15 @@ def test_neighbouring_seeds_share_no_epoch() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("model.training.loop.choose_views", lambda detector, photos: Recorder(detector, photos))
         for seed in (0, 1):
-            train(AttentDifferNet(_config(seed=seed)), views.photos, optimizer=_SETTINGS, on_epoch=_ignore)
+            detector = AttentDifferNet(build_training_config(seed=seed))
+            train(detector, views.photos, optimizer=_SETTINGS, on_epoch=ignore_epoch)
 
     drawn = {tuple(angles.flatten().tolist()) for angles in asked}
     assert len(drawn) == len(asked) == 2 * (1 + _SETTINGS.epochs)  # the scaling's draw and one per epoch
 
 
 def test_precomputed_features_are_those_of_the_same_view_computed_on_the_fly() -> None:
-    detector, photos = AttentDifferNet(_config(train_angles="scoring")).eval(), _photos()
+    detector, photos = AttentDifferNet(build_training_config(train_angles="scoring")).eval(), draw_photos()
     cached = choose_views(detector, InMemory(photos))
     drawn = cached.draw(np.random.default_rng(0))
     chosen = torch.tensor([5, 0, 3])
@@ -154,7 +127,7 @@ def test_precomputed_features_are_those_of_the_same_view_computed_on_the_fly() -
 
 
 def test_precomputed_features_are_those_that_scoring_computes() -> None:
-    detector, photos = AttentDifferNet(_config(train_angles="scoring", views=7)).eval(), _photos()
+    detector, photos = AttentDifferNet(build_training_config(train_angles="scoring", views=7)).eval(), draw_photos()
     cached = choose_views(detector, InMemory(photos))
     assert isinstance(cached, CachedViews)
     with torch.no_grad():
@@ -171,7 +144,7 @@ def test_an_epoch_draws_a_scoring_view_at_most_once_per_photo_and_all_of_them_in
 
 
 def test_features_do_not_depend_on_the_size_of_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    views = ComputedViews(AttentDifferNet(_config()).eval(), InMemory(_photos()))
+    views = ComputedViews(AttentDifferNet(build_training_config()).eval(), InMemory(draw_photos()))
     photos, angles = torch.arange(6), views.draw(np.random.default_rng(0))
     whole = views.pool(photos, angles)
     monkeypatch.setattr("model.training.views._VIEWS_PER_CHUNK", 5)
@@ -197,8 +170,9 @@ def test_the_mean_gradient_over_workers_is_that_of_one_worker(angles: str, world
     one_step = OptimizerConfig(epochs=1, batch_size=3, weight_decay=0)
 
     def gradient(rank: int, world_size: int) -> Tensor:
-        detector = AttentDifferNet(_config(train_angles=angles))
-        train(detector, InMemory(_photos(3)), optimizer=one_step, on_epoch=_ignore, rank=rank, world_size=world_size)
+        detector = AttentDifferNet(build_training_config(train_angles=angles))
+        photos = InMemory(draw_photos(3))
+        train(detector, photos, optimizer=one_step, on_epoch=ignore_epoch, rank=rank, world_size=world_size)
         return torch.cat([weight.grad.flatten() for weight in detector.flow.parameters() if weight.grad is not None])
 
     mean = torch.stack([gradient(rank, world_size) for rank in range(world_size)]).mean(0)
@@ -220,15 +194,15 @@ def test_the_wrapped_flow_is_the_one_that_is_called() -> None:
             z, log_det = self.module(x)
             return z, log_det
 
-    detector = AttentDifferNet(_config())
-    train(detector, InMemory(_photos()), optimizer=_SETTINGS, on_epoch=_ignore, wrap=Wrapper)
+    detector = AttentDifferNet(build_training_config())
+    train(detector, InMemory(draw_photos()), optimizer=_SETTINGS, on_epoch=ignore_epoch, wrap=Wrapper)
     assert calls == [True] * 3 * 2  # 3 epochs of 6 photos in batches of 4
-    assert _same_weights(detector, _trained(_photos()))
+    assert have_same_weights(detector, _trained(draw_photos()))
 
 
 def test_a_diverged_training_is_reported_with_its_epoch_and_what_to_do() -> None:
     with pytest.raises(DivergenceError, match=r"epoch 1.*lower learning_rate") as report:
-        _trained(_photos(), optimizer=_SETTINGS.model_copy(update={"learning_rate": 1e30}))
+        _trained(draw_photos(), optimizer=_SETTINGS.model_copy(update={"learning_rate": 1e30}))
     assert report.value.epoch == 1
     assert not np.isfinite(report.value.loss)
 
@@ -247,10 +221,10 @@ def test_weights_ruined_by_the_last_step_are_reported_although_the_loss_was_fini
     one_step = OptimizerConfig(epochs=1, batch_size=6)
     with pytest.raises(DivergenceError, match="a weight is not finite") as report:
         train(
-            AttentDifferNet(_config()),
-            InMemory(_photos()),
+            AttentDifferNet(build_training_config()),
+            InMemory(draw_photos()),
             optimizer=one_step,
-            on_epoch=_ignore,
+            on_epoch=ignore_epoch,
             wrap=_FiniteLossNanGradient,
         )
     assert np.isfinite(report.value.loss)
@@ -266,8 +240,9 @@ def test_weights_ruined_by_the_last_step_are_reported_although_the_loss_was_fini
     ],
 )
 def test_input_that_cannot_be_trained_on_is_refused(photos: Tensor, rank: int, reason: str) -> None:
+    detector = AttentDifferNet(build_training_config())
     with pytest.raises(ValueError, match=reason):
-        train(AttentDifferNet(_config()), InMemory(photos), optimizer=_SETTINGS, on_epoch=_ignore, rank=rank)
+        train(detector, InMemory(photos), optimizer=_SETTINGS, on_epoch=ignore_epoch, rank=rank)
 
 
 @given(st.integers(2, 200), st.floats(0.001, 0.999), st.integers(0, 2**31))
