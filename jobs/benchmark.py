@@ -76,8 +76,8 @@ class BenchmarkConfig(JobConfig):
 def main(argv: Sequence[str]) -> int:
     """Measures what was asked for and writes the figures."""
     config = parse_config(BenchmarkConfig, argv, prog="python -m jobs.benchmark")
-    from jobs.detectors.lineage import read_versions
     from model.process import keep_freed_memory, prepare_process
+    from model.versions import read_versions
 
     prepare_process()
     keep_freed_memory()

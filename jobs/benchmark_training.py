@@ -21,7 +21,6 @@ from pydantic import Field
 from jobs.benchmarks.differnet import differnet_optimizer, train_step_as_differnet
 from jobs.cli import parse_config, run_command
 from jobs.config import JobConfig
-from jobs.detectors.lineage import read_versions
 from jobs.errors import EXIT_DONE
 from jobs.synthetic.archive import draw_archive
 from model.config import DetectorConfig, OptimizerConfig, get_preset
@@ -30,6 +29,7 @@ from model.image import decode_image
 from model.training.loop import Snapshot, train
 from model.training.metrics import EpochMetrics
 from model.training.photos import InMemory
+from model.versions import read_versions
 
 _OURS: dict[str, dict[str, object]] = {
     "uniform_fp32": {"train_angles": "uniform"},

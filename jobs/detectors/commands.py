@@ -15,9 +15,10 @@ from jobs.config import JobConfig
 from jobs.detectors import registry
 from jobs.detectors.aliases import DETECTOR_ID, find_previous, read_history, set_alias
 from jobs.detectors.config import CompareConfig, HistoryConfig, ListConfig, PromoteConfig, RollbackConfig, ShowConfig
-from jobs.detectors.report import describe_detector, find_differences, format_table, make_printable, summarize_detectors
+from jobs.detectors.report import describe_detector, find_differences, summarize_detectors
 from jobs.errors import EXIT_DONE, RequestError
 from jobs.storage import uris
+from jobs.tables.text import format_table, make_printable
 from model.artifact.card import render_model_card
 from model.artifact.files import ARTIFACT_FILES
 
@@ -65,7 +66,7 @@ def _list(config: ListConfig) -> None:
         print(json.dumps(rows, indent=1))
         return
     lines = [[*(row.get(column) for column in _LISTED), ", ".join(row["aliases"]) or row.get("damage")] for row in rows]
-    print(format_table([[*_LISTED, "aliases"], *lines]))
+    print(format_table([*_LISTED, "aliases"], lines))
 
 
 def _show(config: ShowConfig) -> None:
@@ -89,7 +90,7 @@ def _compare(config: CompareConfig) -> None:
     if config.format == "json":
         print(json.dumps(rows, indent=1))
         return
-    print(format_table([["field", *config.names], *([name, *values] for name, values in rows.items())]))
+    print(format_table(["field", *config.names], [[name, *values] for name, values in rows.items()]))
 
 
 def _promote(config: PromoteConfig) -> None:
@@ -129,7 +130,7 @@ def _history(config: HistoryConfig) -> None:
         print(json.dumps(lines, indent=1))
         return
     columns = ("at", "by", "action", "alias", "from", "to", "reason")
-    print(format_table([columns, *([line[column] for column in columns] for line in lines)]))
+    print(format_table(columns, [[line[column] for column in columns] for line in lines]))
 
 
 def check_promotable(detectors: str, category: str, *, detector_id: str) -> None:

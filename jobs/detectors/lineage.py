@@ -6,9 +6,7 @@ None of it is part of the detector's content id, which names what decides scores
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
-import platform
 import re
 import subprocess
 from collections.abc import Collection, Iterable, Mapping
@@ -17,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from model.versions import read_versions
 
 COMMIT_VARIABLE = "ATTENTDIFFERNET_COMMIT"
 """Names the code's git commit where there is no repository: a container image, or the upload of `ray job submit`."""
@@ -126,15 +126,3 @@ def _etags(etags: Iterable[str | None]) -> list[str]:
 
 def _short_hash(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:8]
-
-
-def read_versions() -> dict[str, str]:
-    """Versions that decide a score, for run records and artifacts."""
-    names = ("attentdiffernet-ray", "ray", "torch", "torchvision", "FrEIA", "pyarrow", "simplejpeg", "Pillow")
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"  # a checkout run in place, as `ray job submit --working-dir` does
-    return {"python": platform.python_version(), **found}

@@ -111,22 +111,3 @@ def _flat(value: object, *, name: str = "") -> dict[str, Any]:
     if isinstance(value, list):
         return {f"{name}[-1]": value[-1]} if len(value) > _LONGEST_LIST else {name: json.dumps(value)}
     return {name: value}
-
-
-def format_table(rows: Sequence[Sequence[object]]) -> str:
-    """Rows as aligned columns, the first row as the heading; see ``make_printable``."""
-    cells = [[_cell(value) for value in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join(lines)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return "-" if value is None or value == "" else make_printable(str(value))
-
-
-def make_printable(text: str) -> str:
-    """``text`` without characters that could command a terminal: names and metrics come from storage."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

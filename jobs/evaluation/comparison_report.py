@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 
 from jobs import storage
-from jobs.detectors.lineage import read_versions
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.comparison_units import describe_test_photo
 from jobs.evaluation.metrics import (
@@ -27,6 +26,7 @@ from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from jobs.tables.schema import EVALUATED
 from model.baselines import BASELINES
+from model.versions import read_versions
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs import storage
-from jobs.detectors.lineage import read_versions
 from jobs.evaluation.histograms import draw_histograms
 from jobs.evaluation.metrics import METRIC_NAMES, Comparison, VariantSummary, group_scores
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from jobs.tables.schema import Status
 from model.statistics.resampling import Interval
+from model.versions import read_versions
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from jobs.detectors import registry
 from jobs.detectors.config import RecalibrateConfig
 from jobs.detectors.lineage import build_lineage, hash_manifest, is_training_photo
 from jobs.detectors.registry import RegisteredDetector
-from jobs.detectors.report import make_printable
 from jobs.errors import EXIT_DONE, JobError, RequestError
 from jobs.scoring.pipeline import score_photos
 from jobs.scoring.plan import ScoringPlan, plan_detector
 from jobs.storage import uris
 from jobs.tables.schema import MANIFEST, STAGED, Status
+from jobs.tables.text import make_printable
 from model.artifact import recalibrate_artifact
 from model.statistics.calibration import Calibration, describe_shortage
 

@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 
 from jobs import storage
 from jobs.cluster.progress import Reported
-from jobs.detectors.lineage import read_versions
 from jobs.errors import MissingObjectError, StorageError
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.run_folder import RECORDS, RunFolder
 from jobs.storage import uris
 from jobs.tables.parquet import scan
 from jobs.tables.schema import SCHEMA_VERSION, SCORES, Status
+from model.versions import read_versions
 
 _AFTER_CODE = r":.*"
 _RECORDS_AT_ONCE = 16

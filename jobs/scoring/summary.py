@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from jobs.scoring.run_folder import RunFolder
 from jobs.tables.schema import Status
+from jobs.tables.text import make_printable
 
 COLUMNS = ("image_uri", "status", "error", "score", "p_value", "threshold")
 """SCORES columns that the summary looks at."""
@@ -68,5 +69,5 @@ def _most_anomalous(found: Sequence[Mapping[str, Any]]) -> list[str]:
     if not found:
         return []
     return ["most anomalous (p-value, score, photo):"] + [
-        f"  {row['p_value']:.4f}  {row['score']:9.3f}  {row['image_uri']}" for row in found
+        f"  {row['p_value']:.4f}  {row['score']:9.3f}  {make_printable(row['image_uri'])}" for row in found
     ]

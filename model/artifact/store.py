@@ -12,11 +12,9 @@ same outcome gives the same id, and nobody can change a detector without changin
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -44,8 +42,7 @@ from model.artifact.files import (
 from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
 from model.statistics.calibration import Calibration
-
-_LIBRARIES = ("torchvision", "FrEIA", "numpy", "safetensors")
+from model.versions import read_versions
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def save_artifact(
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
     _check_tensors(tensors, config=detector.config)
-    metrics_bytes = encode_json(recorded := {"versions": _versions(), **metrics})
+    metrics_bytes = encode_json(recorded := {"versions": read_versions(), **metrics})
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS)
     _write_config(folder, detector.config)
@@ -223,8 +220,3 @@ def _check_tensor(name: str, tensor: Tensor, *, needed: Tensor, is_finite: bool)
     # The flow's permutations follow from the config and are real even on meta; a forged one could index out of bounds.
     if not needed.is_meta and not torch.equal(tensor, needed):
         raise ArtifactError(f"{WEIGHTS}: {name} is a constant, its values are not those that {CONFIG} implies")
-
-
-def _versions() -> dict[str, str]:
-    others = {library: version(library) for library in _LIBRARIES}
-    return {"python": platform.python_version(), "torch": torch.__version__, **others}  # torch names its CUDA there

@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 
 from jobs import storage
-from jobs.detectors.lineage import read_versions
 from jobs.evaluation.metrics import (
     Comparison,
     VariantSummary,
@@ -22,6 +21,7 @@ from jobs.evaluation.report import format_difference, format_interval
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from model.config import BACKBONE_STAGES
+from model.versions import read_versions
 from tuning.choice.final import TUNED
 from tuning.choice.finalists import Finalist
 from tuning.choice.winner import format_winner

@@ -24,13 +24,13 @@ from jobs.benchmarks.peers.ours import OurDetector
 from jobs.benchmarks.peers.theirs import AnomalibPeer
 from jobs.config import merge
 from jobs.detectors.backbone_weights import load_backbone_weights
-from jobs.detectors.lineage import read_versions
 from jobs.errors import EXIT_DONE, RequestError, one_line
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.storage import uris
 from jobs.synthetic.archive import draw_archive
 from model.network.backbone import Backbone
 from model.process import keep_freed_memory, prepare_process
+from model.versions import read_versions
 
 
 def run(config: PeersConfig) -> int:
