@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from model.config import DetectorConfig, FlowConfig
-from model.detector import AttentDifferNet
+from model.detector import AttentDifferNet, build_detector
 
 _Floats = npt.NDArray[np.floating]
 
@@ -64,9 +64,7 @@ def score_baseline(
     baseline = BASELINES[name]
     unused_flow = FlowConfig(blocks=1, hidden_width=1, hidden_layers=1)
     plain = {"attention": {}, "attention_training": "frozen", "pooling": baseline.pooling, "flow": unused_flow}
-    detector = AttentDifferNet(config.model_copy(update=plain)).eval()
-    if weights is not None:
-        detector.backbone.load_features(weights)
+    detector = build_detector(config.model_copy(update=plain), weights)
     return baseline.scores(detector, train, test, seed)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -169,6 +169,22 @@ class AttentDifferNet(nn.Module):
         padding = views.new_zeros((conv_batch - len(views), *views.shape[1:]))
         padded = torch.cat([views, padding]) if len(padding) else views
         return self.pooled_features(padded)[: len(views)]
+
+
+def build_detector(config: DetectorConfig, weights: Mapping[str, Tensor] | None) -> AttentDifferNet:
+    """Builds an untrained detector on the CPU, in evaluation mode.
+
+    Args:
+        config: what to build.
+        weights: the backbone's, by name; None keeps the random ones of ``config.seed``.
+
+    Raises:
+        ValueError: the weights do not fit the backbone.
+    """
+    detector = AttentDifferNet(config).eval()
+    if weights is not None:
+        detector.backbone.load_features(weights)
+    return detector
 
 
 def check_images(images: Tensor, *, side_px: int) -> None:

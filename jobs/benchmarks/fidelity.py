@@ -21,7 +21,7 @@ from jobs.archive.manifest import list_archive
 from jobs.benchmarks.differnet import score_as_differnet
 from jobs.errors import RequestError
 from model.config import DetectorConfig, OptimizerConfig, Precision
-from model.detector import AttentDifferNet
+from model.detector import AttentDifferNet, build_detector
 from model.hardware import has_fast_bf16
 from model.image import decode_image
 from model.packed.detector import build_scorer
@@ -149,9 +149,7 @@ def _train_exact(
     images = torch.stack([decode_image(storage.read(uri), size=request.detector.image_size) for uri in uris])
     views = request.detector.views
     training = {"views": min(views, _TRAINING_VIEWS), "train_angles": "scoring", "train_views": min(views, 4)}
-    teacher = AttentDifferNet(DetectorConfig.model_validate(request.detector.model_dump() | training))
-    if weights is not None:
-        teacher.backbone.load_features(weights)
+    teacher = build_detector(DetectorConfig.model_validate(request.detector.model_dump() | training), weights)
     settings = OptimizerConfig(epochs=request.epochs)
     train(teacher, InMemory(images), optimizer=settings, on_epoch=lambda *_: None)
     exact = AttentDifferNet(request.detector.model_copy(update={"precision": "fp32"})).eval()

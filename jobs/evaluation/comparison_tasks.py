@@ -19,7 +19,7 @@ from jobs.errors import JobError, one_line
 from jobs.evaluation.comparison_units import ComparisonUnit
 from model.baselines import score_baseline
 from model.config import DetectorConfig
-from model.detector import AttentDifferNet
+from model.detector import build_detector
 from model.packed.detector import build_scorer
 from model.process import prepare_process
 from model.training.attention_pretext import pretrain_attention
@@ -86,7 +86,7 @@ def learn_attention(
     """
     prepare_process()
     try:
-        detector = _make_detector(config, weights)
+        detector = build_detector(config, weights)
         return pretrain_attention(detector, [InMemory(torch.tensor(photos.train)) for photos in categories])
     except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
         raise JobError(one_line(error)) from None
@@ -140,7 +140,7 @@ def _train_and_score(
     """Returns the epochs as JSON, none for a baseline, and the scores of the test photos."""
     train_images, test_images = torch.tensor(photos.train), torch.tensor(photos.test)
     if unit.optimizer is not None:
-        detector = _make_detector(unit.detector, weights)
+        detector = build_detector(unit.detector, weights)
         epochs = train(
             detector,
             InMemory(train_images),
@@ -153,10 +153,3 @@ def _train_and_score(
         unit.variant, unit.detector, weights=weights, train=train_images, test=test_images, seed=unit.seed or 0
     )
     return [], scores
-
-
-def _make_detector(config: DetectorConfig, weights: Mapping[str, Tensor] | None) -> AttentDifferNet:
-    detector = AttentDifferNet(config)
-    if weights is not None:
-        detector.backbone.load_features(weights)
-    return detector

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import ray
 import ray.train
 import torch
 from ray.train.torch import get_device, prepare_model
-from torch import Tensor
 
 from jobs.detectors.registration import register_detector, score_photos
 from jobs.errors import one_line
@@ -19,7 +17,7 @@ from jobs.training.epoch_log import EpochLog
 from jobs.training.history import describe_epochs, find_kept_epoch
 from jobs.training.photos import BlockPhotos
 from jobs.training.units import TrainingTask
-from model.detector import AttentDifferNet
+from model.detector import AttentDifferNet, build_detector
 from model.network.rotation import list_scoring_angles
 from model.process import prepare_process
 from model.training.collapse_guard import CollapseError
@@ -56,7 +54,7 @@ def train_and_register(task: TrainingTask, config: TrainConfig) -> dict[str, Any
     rank, world_size = context.get_world_rank(), context.get_world_size()
     log = EpochLog(task, config, rank=rank, is_alone=world_size == 1)
     resume = log.load_state()
-    detector = make_detector(config, ray.get(task.weights))
+    detector = build_detector(config.detector, ray.get(task.weights)).to(get_device())
     epochs = train(
         detector,
         task.training,
@@ -86,14 +84,6 @@ def train_and_register(task: TrainingTask, config: TrainConfig) -> dict[str, Any
         metrics=task.metrics | metrics,
     )
     return {"detector_id": detector_id, "metrics": metrics}
-
-
-def make_detector(config: TrainConfig, weights: Mapping[str, Tensor] | None) -> AttentDifferNet:
-    """Returns an untrained detector with the backbone's weights, on this worker's device."""
-    detector = AttentDifferNet(config.detector)
-    if weights is not None:
-        detector.backbone.load_features(weights)
-    return detector.to(get_device())
 
 
 def compute_comparable_loss(detector: AttentDifferNet, training: BlockPhotos, kept: EpochMetrics) -> float | None:

@@ -26,14 +26,14 @@ from jobs.evaluation.comparison_units import describe_test_photo
 from jobs.storage import uris
 from jobs.tables.schema import EVALUATED
 from jobs.training.history import describe_epochs
-from model.detector import AttentDifferNet
+from model.detector import AttentDifferNet, build_detector
 from model.packed.detector import build_scorer
 from model.process import prepare_process
 from model.training.photos import InMemory
 from tuning.config import SearchConfig
 from tuning.space.space import Configuration
 from tuning.trials.features import Extractor
-from tuning.trials.measure import build_detector, train_and_judge
+from tuning.trials.measure import train_and_judge
 from tuning.trials.photos import SearchPhotos, to_tensor
 from tuning.trials.run import count_concurrent_trials
 from tuning.trials.search import hash_configuration

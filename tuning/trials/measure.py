@@ -9,10 +9,9 @@ from typing import Any
 
 import ray
 import torch
-from torch import Tensor
 
 from model.config import DetectorConfig, OptimizerConfig
-from model.detector import AttentDifferNet
+from model.detector import AttentDifferNet, build_detector
 from model.flops import count_scoring_gflop
 from model.training.likelihood import Wrap
 from model.training.loop import Snapshot, leave_unwrapped, train
@@ -102,14 +101,6 @@ def measure(
     metrics: Metrics = {**average_seeds(judgements), "gflop": gflop, "cpu_s": time.process_time() - began_s}
     tell(job.optimizer.epochs, metrics)
     return metrics
-
-
-def build_detector(config: DetectorConfig, weights: Mapping[str, Tensor] | None) -> AttentDifferNet:
-    """An untrained detector with the backbone's weights."""
-    detector = AttentDifferNet(config).eval()
-    if weights is not None:
-        detector.backbone.load_features(weights)
-    return detector
 
 
 def train_and_judge(

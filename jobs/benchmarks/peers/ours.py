@@ -16,7 +16,7 @@ from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.errors import RequestError, one_line
 from jobs.evaluation.comparison_config import ComparisonConfig
 from model.config import DetectorConfig
-from model.detector import AttentDifferNet
+from model.detector import AttentDifferNet, build_detector
 from model.image import ImageError, decode_image
 from model.packed.detector import build_scorer
 from model.training.attention_pretext import pretrain_attention
@@ -76,7 +76,7 @@ class OurDetector:
             config = config.model_copy(update={"pretext": config.pretext.model_copy(update={"steps": 1})})
             optimizer = optimizer.model_copy(update={"epochs": 1})
             images = images[: optimizer.batch_size]
-        detector = self._untrained(config)
+        detector = build_detector(config, self._weights)
         train(
             detector,
             InMemory(images),
@@ -85,12 +85,6 @@ class OurDetector:
             attention=self._attention(config),
         )
         return _scoring(detector.eval(), batch_photos=self._batch_photos)
-
-    def _untrained(self, config: DetectorConfig) -> AttentDifferNet:
-        detector = AttentDifferNet(config)
-        if self._weights is not None:
-            detector.backbone.load_features(self._weights)
-        return detector
 
     def _attention(self, config: DetectorConfig) -> Mapping[str, Tensor] | None:
         """What has learnt from all categories, as in the comparison's table; None leaves it to the own one."""
@@ -102,7 +96,7 @@ class OurDetector:
         ):
             return None
         sources = [InMemory(read_images(folder, size=config.image_size)) for folder in self._training]
-        return pretrain_attention(self._untrained(config), sources)
+        return pretrain_attention(build_detector(config, self._weights), sources)
 
 
 def _unreported(_metrics: EpochMetrics, _snapshot: Snapshot) -> None:
