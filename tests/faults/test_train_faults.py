@@ -157,5 +157,5 @@ def test_a_second_driver_finds_what_the_first_has_registered_meanwhile(
         JobError, match=rf"Unable to set up .*; the same command continues .* once {unit.work_folder} is"
     ):
         trainer.fit_unit(unit, None)  # type: ignore[arg-type]
-    monkeypatch.setattr(trainer, "trained_already", lambda unit: ("a" * 16, {"epochs": 20}))
+    monkeypatch.setattr(trainer, "find_trained", lambda unit: ("a" * 16, {"epochs": 20}))
     assert trainer.fit_unit(unit, None) == {"detector_id": "a" * 16, "metrics": {"epochs": 20}}  # type: ignore[arg-type]
