@@ -215,7 +215,7 @@ def test_no_file_names_a_web_address() -> None:
 def test_the_comparison_of_the_readme_parses_and_varies_nothing_but_what_it_says() -> None:
     argv = ["--config", str(INFRA / "runs" / "comparison.yaml"), "--data", "/a,/b", "--output", "/o"]
     config = parse_config(ComparisonConfig, argv)
-    best, bare = (config.detector_config(name, seed=1).model_dump() for name in config.variants[-2:])
+    best, bare = (config.make_detector_config(name, seed=1).model_dump() for name in config.variants[-2:])
     assert {name for name in best if best[name] != bare[name]} == {"variant", "attention", "attention_training"}
 
 

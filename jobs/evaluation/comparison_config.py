@@ -50,26 +50,26 @@ class ComparisonConfig(JobConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_the_old_name(cls, given: object) -> object:
+    def _refuse_old_names(cls, given: object) -> object:
         if isinstance(given, dict) and "anchors" in given:
             raise ValueError("anchors is called baselines now")
         return given
 
     @field_validator("detector")
     @classmethod
-    def _leaves_to_the_comparison_what_it_decides(cls, detector: DetectorConfig) -> DetectorConfig:
+    def _refuse_decided_fields(cls, detector: DetectorConfig) -> DetectorConfig:
         if given := [name for name in _DECIDED if name in detector.model_fields_set]:
             raise ValueError(f"{', '.join(given)} cannot be set: --variants and --seeds decide it")
         return detector
 
     @model_validator(mode="after")
-    def _every_variant_is_a_detector(self) -> ComparisonConfig:
+    def _check_variants(self) -> ComparisonConfig:
         for variant in self.variants:
             if variant not in PRESETS and variant not in self.custom:
                 known = ", ".join([*PRESETS, *self.custom])
                 raise ValueError(f"unknown variant {variant!r}, expected some of {known}")
             try:
-                self.detector_config(variant, seed=0)
+                self.make_detector_config(variant, seed=0)
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(str(part) for part in first["loc"])
@@ -80,7 +80,7 @@ class ComparisonConfig(JobConfig):
             )
         return self
 
-    def detector_config(self, variant: str, *, seed: int) -> DetectorConfig:
+    def make_detector_config(self, variant: str, *, seed: int) -> DetectorConfig:
         """The detector of a unit: defaults, under the settings of all variants, under what the variant is."""
         differs = self.custom[variant] if variant in self.custom else _list_given_fields(PRESETS[variant])
         common = self.detector.model_dump(mode="json", exclude_unset=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from jobs import storage
 from jobs.evaluation.comparison_config import ComparisonConfig
-from jobs.evaluation.comparison_units import describe_test_photo
 from jobs.evaluation.metrics import (
     FLAWLESS,
     Comparison,
@@ -24,7 +23,7 @@ from jobs.evaluation.metrics import (
 from jobs.evaluation.report import format_interval, write_histograms
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
-from jobs.tables.schema import EVALUATED
+from jobs.tables.schema import EVALUATED, Status
 from model.baselines import BASELINES
 from model.versions import read_versions
 
@@ -53,7 +52,7 @@ def write_comparison(
         failures: the other units.
         manifests: category -> MANIFEST rows of its photos.
     """
-    rows = list_rows(outcomes, manifests)
+    rows = build_evaluated_rows(outcomes, manifests)
     metrics = measure_detectors(rows)
     variants = [*config.variants, *(BASELINES if config.baselines else ())]
     summaries = summarize_variants(metrics, variants=variants)
@@ -78,11 +77,24 @@ def write_comparison(
     print(f"written to {config.output}")
 
 
-def list_rows(outcomes: Sequence[Mapping[str, Any]], manifests: Mapping[str, pa.Table]) -> pa.Table:
-    """Returns EVALUATED rows: one per test photo and unit, also of photos that could not be decoded."""
+def build_evaluated_rows(outcomes: Iterable[Mapping[str, Any]], manifests: Mapping[str, pa.Table]) -> pa.Table:
+    """Builds EVALUATED rows: one per test photo and outcome, also of photos that could not be decoded.
+
+    Args:
+        outcomes: category, variant, seed and perhaps detector_id of a detector; ``scores`` and ``lost`` by URI.
+        manifests: category -> MANIFEST rows, whose site is ``test/<label>`` for test photos.
+    """
+    columns = ("category", "variant", "seed", "detector_id")
     photos = {name: manifest.select(["uri", "site"]).to_pylist() for name, manifest in manifests.items()}
     found = [
-        {"category": one["category"], "variant": one["variant"], "seed": one["seed"], **describe_test_photo(photo, one)}
+        {
+            **{name: one.get(name) for name in columns},
+            "label": photo["site"].removeprefix("test/"),
+            "image_uri": photo["uri"],
+            "status": Status.SCORED if photo["uri"] in one["scores"] else Status.UNREADABLE,
+            "error": one["lost"].get(photo["uri"]),
+            "score": one["scores"].get(photo["uri"]),
+        }
         for one in outcomes
         for photo in photos[one["category"]]
         if photo["site"].startswith("test/")

@@ -36,7 +36,7 @@ References = Mapping[tuple[str, Any], Any]
 def compare_variants(config: ComparisonConfig) -> int:
     """Runs what is not finished yet, writes and prints the comparison; returns 1 if a unit failed, else 0."""
     manifests = list_categories(config)
-    units = {unit.uri(config.output): unit for unit in plan_units(config, manifests)}
+    units = {unit.locate_outcome(config.output): unit for unit in plan_units(config, manifests)}
     outcomes = read_outcomes(units)
     print(f"comparison of {len(units)} units, {len(outcomes)} of them finished before", flush=True)
     warn_of_other_code(outcomes.values())

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -19,7 +18,6 @@ from jobs.errors import RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.metrics import Seed
 from jobs.storage import uris
-from jobs.tables.schema import Status
 from model.baselines import BASELINES
 from model.config import DetectorConfig, OptimizerConfig
 
@@ -60,7 +58,7 @@ class ComparisonUnit:
         """Names the unit in messages."""
         return f"{self.variant} on {self.category}" + ("" if self.seed is None else f", seed {self.seed}")
 
-    def uri(self, output: str) -> str:
+    def locate_outcome(self, output: str) -> str:
         """Returns where its outcome is kept."""
         asked = {
             "detector": self.detector.model_dump(mode="json"),
@@ -70,23 +68,6 @@ class ComparisonUnit:
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
         seed = "" if self.seed is None else f".seed{self.seed}"
         return uris.join(output, "units", f"{self.category.replace('/', '-')}.{self.variant}{seed}.{digest}.json")
-
-
-def describe_test_photo(photo: Mapping[str, Any], outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what an EVALUATED row says of one test photo.
-
-    Args:
-        photo: uri, and site ``test/<label>``.
-        outcome: ``scores`` and ``lost`` of a detector, by URI.
-    """
-    uri = photo["uri"]
-    return {
-        "label": photo["site"].removeprefix("test/"),
-        "image_uri": uri,
-        "status": Status.SCORED if uri in outcome["scores"] else Status.UNREADABLE,
-        "error": outcome["lost"].get(uri),
-        "score": outcome["scores"].get(uri),
-    }
 
 
 def plan_units(config: ComparisonConfig, manifests: Mapping[str, pa.Table]) -> list[ComparisonUnit]:
@@ -126,7 +107,7 @@ def plan_variant(
     config: ComparisonConfig, hashes: Mapping[str, str], *, variant: str, seed: int
 ) -> list[ComparisonUnit]:
     """Returns the units of one variant and seed; ``hashes`` name the photos of each category."""
-    detector = config.detector_config(variant, seed=seed)
+    detector = config.make_detector_config(variant, seed=seed)
     sees_all = config.pretext_on == "all" and detector.attention_training == "pretext" and bool(detector.attention)
     every_hash = "+".join(hashes[category] for category in sorted(hashes))
     return [

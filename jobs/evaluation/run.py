@@ -98,7 +98,7 @@ def find_detectors(
     found: dict[str, list[NamedDetector]] = {}
     missing = []
     for category in categories:
-        for wanted in list_wanted(config):
+        for wanted in list_wanted_detectors(config):
             one = find_detector(config, category, wanted)
             if isinstance(one, NamedDetector):
                 found.setdefault(category, []).append(one)
@@ -121,7 +121,7 @@ class WantedDetector:
     seed: int | None = None
 
 
-def list_wanted(config: EvaluateConfig) -> list[WantedDetector]:
+def list_wanted_detectors(config: EvaluateConfig) -> list[WantedDetector]:
     """Returns the aliases to look for in each category."""
     if not config.variants:
         return [WantedDetector(config.alias)]

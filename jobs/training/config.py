@@ -80,25 +80,25 @@ class TrainConfig(JobConfig):
         config = handler({**given, "detector": next(iter(bases.values()), changes)})
         config._changes = changes
         for name in bases:
-            config.detector_of(name, seed=config.detector.seed)
+            config.make_detector_config(name, seed=config.detector.seed)
         return config
 
     @field_validator("category")
     @classmethod
-    def _categories_are_names(cls, category: str) -> str:
+    def _check_category_names(cls, category: str) -> str:
         names = [as_name(name.strip()) for name in category.split(",")]
         if len(set(names)) < len(names) or ("all" in names and len(names) > 1):
             raise ValueError(f"expected different names, or all, got {category!r}")
         return ",".join(names)
 
     @model_validator(mode="after")
-    def _workers_share_a_batch(self) -> Self:
+    def _check_batch_size(self) -> Self:
         if self.optimizer.batch_size < self.workers:
             raise ValueError(f"optimizer.batch_size {self.optimizer.batch_size} is less than {self.workers} workers")
         return self
 
     @model_validator(mode="after")
-    def _photos_are_left_to_train(self) -> Self:
+    def _check_held_out_photos(self) -> Self:
         held_out = self.calibration_fraction + self.validation_share
         if held_out >= 1:
             raise ValueError(f"calibration_fraction and validation_fraction must be below 1 together, got {held_out:g}")
@@ -125,7 +125,7 @@ class TrainConfig(JobConfig):
             return self.validation_fraction
         return 0.1 if self.optimizer.patience is not None or self.seeds > 1 else 0.0
 
-    def detector_of(self, variant: str, *, seed: int) -> DetectorConfig:
+    def make_detector_config(self, variant: str, *, seed: int) -> DetectorConfig:
         """Returns the detector of one unit: the preset ``variant`` with this configuration's changes, and its seed.
 
         Raises:

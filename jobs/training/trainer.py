@@ -54,21 +54,7 @@ def train_unit(
     Raises:
         JobError: it cannot be trained, or the workers failed too often; one line.
     """
-    splits = split_photos(len(decoded.photos), config=unit.config)
-    if len(splits.training) < 2:
-        raise JobError(
-            f"{unit}: {len(decoded.photos)} readable photos leave {len(splits.training)} to train: add photos"
-        )
-    task = TrainingTask(
-        config=unit.config.model_dump(mode="json"),
-        name=str(unit),
-        training=decoded.photos.subset(splits.training),
-        validation=decoded.photos.subset(splits.validation),
-        calibration=decoded.photos.subset(splits.calibration),
-        weights=weights,
-        metrics=describe_origin(unit, decoded, splits),
-        report=report,
-    )
+    task = make_task(unit, decoded, weights=weights, report=report)
     answer = fit_unit(unit, task)
     if "refused" in answer:
         storage.delete_tree(unit.work_folder)  # from there the same would happen again
@@ -82,6 +68,27 @@ def train_unit(
     )
     storage.delete_tree(unit.work_folder)
     return answer["detector_id"], task.metrics | answer["metrics"]
+
+
+def make_task(unit: TrainingUnit, decoded: DecodedPhotos, *, weights: Any, report: Report) -> TrainingTask:
+    """Splits a unit's photos; returns what its workers get.
+
+    Raises:
+        JobError: fewer than two photos are left to train.
+    """
+    photos, splits = decoded.photos, split_photos(len(decoded.photos), config=unit.config)
+    if len(splits.training) < 2:
+        raise JobError(f"{unit}: {len(photos)} readable photos leave {len(splits.training)} to train: add photos")
+    return TrainingTask(
+        config=unit.config.model_dump(mode="json"),
+        name=str(unit),
+        training=photos.subset(splits.training),
+        validation=photos.subset(splits.validation),
+        calibration=photos.subset(splits.calibration),
+        weights=weights,
+        metrics=describe_origin(unit, decoded, splits),
+        report=report,
+    )
 
 
 def fit_unit(unit: TrainingUnit, task: TrainingTask) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def make_unit_config(config: TrainConfig, category: str, *, variant: str, seed: 
         "variants": [],
         "seeds": 1,
         "validation_fraction": config.validation_share,
-        "detector": config.detector_of(variant, seed=seed).model_dump(),
+        "detector": config.make_detector_config(variant, seed=seed).model_dump(),
     }
     try:
         return TrainConfig.model_validate(config.model_dump() | alone)

@@ -22,9 +22,8 @@ from jobs.detectors import registry
 from jobs.detectors.lineage import build_lineage
 from jobs.detectors.registration import register_detector, score_photos
 from jobs.errors import JobError, one_line
-from jobs.evaluation.comparison_units import describe_test_photo
+from jobs.evaluation.comparison_report import build_evaluated_rows
 from jobs.storage import uris
-from jobs.tables.schema import EVALUATED
 from jobs.training.history import describe_epochs
 from model.detector import AttentDifferNet, build_detector
 from model.packed.detector import build_scorer
@@ -195,18 +194,6 @@ def register_winner(
 
 
 def build_final_rows(category: str, manifest: pa.Table, outcomes: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """EVALUATED rows of the test photos for every detector that was trained."""
-    photos = manifest.select(["uri", "site"]).to_pylist()
-    found = [
-        {
-            "category": category,
-            "variant": one["name"],
-            "seed": one["seed"],
-            "detector_id": one["detector_id"],
-            **describe_test_photo(photo, one),
-        }
-        for one in outcomes
-        if FAILED not in one
-        for photo in photos
-    ]
-    return pa.Table.from_pylist(found, schema=EVALUATED)
+    """Builds EVALUATED rows of the test photos for every detector that was trained."""
+    trained = [{**one, "category": category, "variant": one["name"]} for one in outcomes if FAILED not in one]
+    return build_evaluated_rows(trained, {category: manifest})

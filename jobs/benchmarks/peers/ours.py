@@ -42,7 +42,7 @@ class OurDetector:
             training: folders of flawless photos of all categories, which attention learns from where it says so.
             batch_photos: photos scored at once.
         """
-        config = comparison.detector_config(variant, seed=0)
+        config = comparison.make_detector_config(variant, seed=0)
         self.name = variant
         self.about: dict[str, Any] = {
             "backbone": config.backbone,
@@ -70,7 +70,7 @@ class OurDetector:
             raise UnfittedError(one_line(error)) from error
 
     def _fitted(self, photos: LabelledFolder, *, seed: int) -> Score:
-        config, optimizer = self._comparison.detector_config(self.name, seed=seed), self._comparison.optimizer
+        config, optimizer = self._comparison.make_detector_config(self.name, seed=seed), self._comparison.optimizer
         images = read_images(photos.train, size=config.image_size)
         if not self.has_auroc:
             config = config.model_copy(update={"pretext": config.pretext.model_copy(update={"steps": 1})})

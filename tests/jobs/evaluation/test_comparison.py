@@ -107,7 +107,7 @@ def test_a_unit_is_trained_on_the_flawless_photos_and_scored_after_the_last_epoc
         paths = sorted((data / "second" / "insulator" / part).rglob("*.jpg"))
         return [f"file://{path}" for path in paths], torch.stack([decode_image(p.read_bytes(), size=64) for p in paths])
 
-    detector = AttentDifferNet(config.detector_config("attentdiffernet_se", seed=1))
+    detector = AttentDifferNet(config.make_detector_config("attentdiffernet_se", seed=1))
     train(
         detector,
         InMemory(photos("train")[1]),
@@ -186,7 +186,7 @@ def _planned(data: Path, **changes: object) -> dict[str, ComparisonUnit]:
         f"{name}/insulator": list_archive(f"file://{data}/{name}", key_pattern="(?P<category>[^/]+)/")
         for name in ("first", "second")
     }
-    return {unit.uri(config.output): unit for unit in plan_units(config, manifests)}
+    return {unit.locate_outcome(config.output): unit for unit in plan_units(config, manifests)}
 
 
 def test_units_of_other_settings_are_other_units_and_unseeded_baselines_stay(data: Path) -> None:
@@ -201,7 +201,7 @@ def test_units_of_other_settings_are_other_units_and_unseeded_baselines_stay(dat
 
 def test_settings_are_equal_for_all_variants_but_for_what_a_preset_is(data: Path) -> None:
     config = ComparisonConfig.model_validate(_request(data, Path("/out"), variants=list(PRESETS)))
-    first, *others = (config.detector_config(variant, seed=4).model_dump() for variant in PRESETS)
+    first, *others = (config.make_detector_config(variant, seed=4).model_dump() for variant in PRESETS)
     assert (first["seed"], first["image_size"], first["flow"]["hidden_width"]) == (4, 64, 8)
     for variant, other in zip(list(PRESETS)[1:], others, strict=True):
         differing = {name for name in first if first[name] != other[name]}
