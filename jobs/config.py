@@ -47,7 +47,8 @@ Name = Annotated[str, AfterValidator(as_name)]
 
 ARCHIVE_HELP = (
     "the photos: a prefix; or the manifest.json of an S3 Inventory (Parquet, CSV); or a .csv, .csv.gz or .parquet list "
-    "with a column uri and any of etag, size_bytes, last_modified, category, site, captured_at"
+    "with a column image_uri and any of image_etag, image_bytes, last_modified, category, site, captured_at "
+    "(uri, etag and size_bytes, their older names, are read too)"
 )
 DEFAULT_KEY_PATTERN = r"(?P<category>[^/]+)/"
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from jobs.archive.manifest import fill
+from jobs.archive.manifest import fill_ordering
 from jobs.archive.ordering import Ordering
 from jobs.cli import parse_config, run_command
 from jobs.config import ARCHIVE_HELP, DEFAULT_KEY_PATTERN, JobConfig, Uri
@@ -31,17 +31,21 @@ def main(argv: Sequence[str]) -> int:
     config = parse_config(ManifestConfig, argv, prog="python -m jobs.manifest")
     with Scratch() as scratch:
         ordering = Ordering(scratch)
-        count = fill(ordering, config.archive, key_pattern=config.key_pattern)
+        count = fill_ordering(ordering, config.archive, key_pattern=config.key_pattern)
         files = write_files(
-            ordering.rows(), rows=count, name=lambda number: _file_name(config.output, number), folder=scratch.folder
+            ordering.stream_rows(),
+            rows=count,
+            name=lambda number: name_file(config.output, number),
+            folder=scratch.folder,
         )
-        for category, objects, size_bytes in ordering.sizes():
+        for category, objects, size_bytes in ordering.sum_sizes():
             print(f"{category or '(no category)'}: {objects} objects, {size_bytes / 1e6:.1f} MB")
     print(f"{count} rows in {', '.join(files)}")
     return EXIT_DONE
 
 
-def _file_name(output: str, number: int) -> str:
+def name_file(output: str, number: int) -> str:
+    """Returns the URI of the first, second ... file, which ``number`` counts as 0, 1 ..."""
     return f"{output.removesuffix('.parquet')}-{number:05d}.parquet" if number else output
 
 

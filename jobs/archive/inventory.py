@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs import storage
-from jobs.archive.keys import as_time, named_by_key
+from jobs.archive.keys import parse_keys, parse_time
 from jobs.errors import RequestError, StorageError
 from jobs.storage import uris
 from jobs.tables import parquet as tables
@@ -44,18 +44,19 @@ def read_inventory(manifest: str, *, pattern: re.Pattern[str]) -> Iterator[pa.Re
         RequestError: it is no inventory, or one in ORC.
         StorageError: a file is missing, damaged or cannot be reached.
     """
-    content = _content(manifest)
+    content = read_content(manifest)
     scheme, bucket, _ = uris.split(manifest)
     if scheme == "file":
         scheme, bucket = "s3", content["destinationBucket"].rsplit(":", 1)[-1]
     files = [f"{scheme}://{bucket}/{file['key']}" for file in content["files"]]
-    for batch in _rows(files, content):
-        current = batch.filter(_is_current(batch))
+    for batch in read_rows(files, content):
+        current = batch.filter(mark_current(batch))
         if len(current):
-            yield _listed(current, pattern, encoded=content["fileFormat"] == "CSV")
+            yield to_listed(current, pattern, encoded=content["fileFormat"] == "CSV")
 
 
-def _content(manifest: str) -> Mapping[str, Any]:
+def read_content(manifest: str) -> Mapping[str, Any]:
+    """Reads an inventory's manifest.json and checks that it is one."""
     try:
         content: Any = json.loads(storage.read(manifest))
         content["files"][:], content["destinationBucket"], content["fileSchema"]
@@ -73,7 +74,7 @@ def _content(manifest: str) -> Mapping[str, Any]:
     return dict(content)
 
 
-def _rows(files: Sequence[str], content: Mapping[str, Any]) -> Iterator[pa.RecordBatch]:
+def read_rows(files: Sequence[str], content: Mapping[str, Any]) -> Iterator[pa.RecordBatch]:
     """Batches with columns named as in Parquet; those that the inventory lacks are missing."""
     if content["fileFormat"] == "CSV":
         names = [name.strip() for name in content["fileSchema"].split(",")]
@@ -81,10 +82,10 @@ def _rows(files: Sequence[str], content: Mapping[str, Any]) -> Iterator[pa.Recor
             yield from _read_csv(uri, names)
         return
     for uri in files:
-        have = tables.columns_of(uri)
+        have = tables.read_schema(uri)
         _check_columns(have.names, uri)
         wanted = [name for name in _AS_IN_PARQUET.values() if name in have.names]
-        yield from tables.scan([uri], columns=wanted, schema=have)
+        yield from tables.scan_parquet([uri], columns=wanted, schema=have)
 
 
 def _check_columns(names: Sequence[str], uri: str) -> None:
@@ -113,36 +114,38 @@ def _read_csv(uri: str, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         except pa.ArrowInvalid as error:
             raise StorageError(f"the inventory file {uri} is damaged: {str(error).splitlines()[0]}") from error
         except OSError as error:
-            raise storage.as_storage_error(error, uri) from error
+            raise storage.translate_error(error, uri) from error
 
 
-def _is_current(batch: pa.RecordBatch) -> pa.Array:
+def mark_current(batch: pa.RecordBatch) -> pa.Array:
     """Rows of the latest version that are no delete marker; an inventory of current versions has neither column."""
     keep = pa.array([True] * len(batch))
     if "is_latest" in batch.schema.names:
-        keep = pc.and_(keep, _flags(batch.column("is_latest"), absent=True))
+        keep = pc.and_(keep, to_flags(batch.column("is_latest"), absent=True))
     if "is_delete_marker" in batch.schema.names:
-        keep = pc.and_(keep, pc.invert(_flags(batch.column("is_delete_marker"), absent=False)))
+        keep = pc.and_(keep, pc.invert(to_flags(batch.column("is_delete_marker"), absent=False)))
     return keep
 
 
-def _flags(column: pa.Array, *, absent: bool) -> pa.Array:
+def to_flags(column: pa.Array, *, absent: bool) -> pa.Array:
+    """Converts a column of true and false, which CSV gives as text, to booleans; null becomes ``absent``."""
     flags = pc.equal(pc.utf8_lower(column), "true") if pa.types.is_string(column.type) else column.cast(pa.bool_())
     return pc.fill_null(flags, absent)
 
 
-def _listed(batch: pa.RecordBatch, pattern: re.Pattern[str], *, encoded: bool) -> pa.RecordBatch:
+def to_listed(batch: pa.RecordBatch, pattern: re.Pattern[str], *, encoded: bool) -> pa.RecordBatch:
     """LISTED columns. Keys of CSV files are URL-encoded, as in S3's own listings: a plus is a space."""
     keys = batch.column("key").to_pylist()
     keys = [unquote_plus(key) for key in keys] if encoded else keys
     have = dict(zip(batch.schema.names, batch.columns, strict=True))
     modified = have.get("last_modified_date", pa.nulls(len(batch), pa.string()))
     if pa.types.is_string(modified.type):
-        modified = pa.array([as_time(text) for text in modified.to_pylist()], LISTED.field("last_modified").type)
+        modified = pa.array([parse_time(text) for text in modified.to_pylist()], LISTED.field("last_modified").type)
+    buckets = batch.column("bucket").to_pylist()
     columns = {
-        "uri": [f"s3://{bucket}/{key}" for bucket, key in zip(batch.column("bucket").to_pylist(), keys, strict=True)],
-        "etag": have.get("e_tag", pa.nulls(len(batch), pa.string())),
-        "size_bytes": have.get("size", pa.nulls(len(batch))).cast(pa.int64()),
+        "image_uri": [f"s3://{bucket}/{key}" for bucket, key in zip(buckets, keys, strict=True)],
+        "image_etag": have.get("e_tag", pa.nulls(len(batch), pa.string())),
+        "image_bytes": have.get("size", pa.nulls(len(batch))).cast(pa.int64()),
         "last_modified": modified.cast(LISTED.field("last_modified").type),
     }
-    return pa.record_batch(columns | named_by_key(keys, pattern), schema=LISTED)
+    return pa.record_batch(columns | parse_keys(keys, pattern), schema=LISTED)

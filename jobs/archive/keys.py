@@ -6,31 +6,24 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from jobs.storage import uris
-
 _GROUPS = ("category", "site", "captured_at")
 
 
-def named_by_key(keys: Sequence[str], pattern: re.Pattern[str]) -> dict[str, list[object]]:
+def parse_keys(keys: Sequence[str], pattern: re.Pattern[str]) -> dict[str, list[object]]:
     """The columns category, site and captured_at of keys; None where the pattern does not match or has no such group.
 
     A category or site that is empty is none; neither is one that is not a time.
     """
     matches = [match.groupdict() if (match := pattern.match(key)) else {} for key in keys]
     columns: dict[str, list[object]] = {name: [named.get(name) for named in matches] for name in _GROUPS}
-    columns["captured_at"] = [as_time(named.get("captured_at")) for named in matches]
+    columns["captured_at"] = [parse_time(named.get("captured_at")) for named in matches]
     return columns
 
 
-def as_time(text: str | None) -> datetime | None:
+def parse_time(text: str | None) -> datetime | None:
     """An ISO 8601 time, UTC unless it says otherwise; None where the text is none that exists."""
     try:
         moment = datetime.fromisoformat(text) if text else None
     except ValueError:
         return None
     return moment.replace(tzinfo=moment.tzinfo or UTC) if moment else None
-
-
-def keys_of(found: Sequence[str]) -> list[str]:
-    """The keys of URIs, below their buckets."""
-    return [uris.split(uri)[2] for uri in found]

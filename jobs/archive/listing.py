@@ -19,10 +19,10 @@ from jobs.storage.objects import ObjectInfo
 
 THREADS = 16
 """Requests under way at once: a page of 1,000 objects takes S3 100-200 ms, and this process 10 ms to parse."""
-SHARES = 128
+MAX_SHARES = 128
 """Shares that the listing is cut into at most, several per thread because folders differ in size."""
-DEEPEST_LOOK = 3
-_PAGES_WAITING = 64
+MAX_LOOK_DEPTH = 3
+MAX_PAGES_WAITING = 64
 
 Page = list[ObjectInfo]
 _Share = Callable[[], Iterator[Page]]
@@ -39,12 +39,12 @@ def list_pages(uri: str, *, threads: int = THREADS) -> Iterator[Page]:
         MissingBucketError: the bucket does not exist. An empty prefix is an empty listing.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="listing") as pool:
-        loose, folders = _look(uri, pool)
+        loose, folders = find_folders(uri, pool)
         yield loose
-        yield from _together(_shares(uri, folders), pool, threads=threads)
+        yield from merge_pages(_cut_shares(uri, folders), pool, threads=threads)
 
 
-def _look(uri: str, pool: ThreadPoolExecutor) -> tuple[Page, list[str]]:
+def find_folders(uri: str, pool: ThreadPoolExecutor) -> tuple[Page, list[str]]:
     """Goes down level by level until there are enough folders to share out.
 
     Returns:
@@ -52,19 +52,19 @@ def _look(uri: str, pool: ThreadPoolExecutor) -> tuple[Page, list[str]]:
     """
     loose: Page = []
     folders, unseen = [uri], {uri}
-    for _ in range(DEEPEST_LOOK):
-        seen = list(pool.map(_divided, [folder for folder in folders if folder in unseen]))
+    for _ in range(MAX_LOOK_DEPTH):
+        seen = list(pool.map(divide_folder, [folder for folder in folders if folder in unseen]))
         loose += [info for objects, _ in seen for info in objects]
         divided = {name for _, names in seen for name in names}
         kept = set(folders) - unseen
         unseen = divided - set(folders)
         folders = sorted(kept | divided)
-        if len(folders) >= SHARES or not unseen:
+        if len(folders) >= MAX_SHARES or not unseen:
             break
     return loose, folders
 
 
-def _divided(folder: str) -> tuple[Page, list[str]]:
+def divide_folder(folder: str) -> tuple[Page, list[str]]:
     """A folder as the objects and folders in it, or as itself where it is flat.
 
     On S3 it stays in the list beside those, for there it is a boundary. Elsewhere a look holds the whole level, so the
@@ -78,11 +78,11 @@ def _divided(folder: str) -> tuple[Page, list[str]]:
     return storage.list_level(folder)
 
 
-def _shares(uri: str, folders: list[str]) -> list[_Share]:
+def _cut_shares(uri: str, folders: list[str]) -> list[_Share]:
     if not uri.startswith("s3://"):
         return [lambda folder=folder: storage.list_between(folder) for folder in folders]  # type: ignore[misc]
     keys = sorted(uris.split(folder)[2] + "/" for folder in folders if folder != uri)
-    chosen = keys[:: max(1, len(keys) // SHARES)]
+    chosen = keys[:: max(1, len(keys) // MAX_SHARES)]
     ranges = pairwise(["", *chosen, ""])
     return [
         lambda after=after, until=until: storage.list_between(uri, after=after, until=until)  # type: ignore[misc]
@@ -90,9 +90,9 @@ def _shares(uri: str, folders: list[str]) -> list[_Share]:
     ]
 
 
-def _together(shares: list[_Share], pool: ThreadPoolExecutor, *, threads: int) -> Iterator[Page]:
+def merge_pages(shares: list[_Share], pool: ThreadPoolExecutor, *, threads: int) -> Iterator[Page]:
     """The pages of all shares as they come; the first error of one ends them all."""
-    pages: queue.Queue[Page | BaseException | None] = queue.Queue(_PAGES_WAITING)
+    pages: queue.Queue[Page | BaseException | None] = queue.Queue(MAX_PAGES_WAITING)
     waiting: queue.SimpleQueue[_Share] = queue.SimpleQueue()
     stop = threading.Event()
     for share in shares:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from jobs.archive.kinds import Kind, kind_of, listed
+from jobs.archive.kinds import ArchiveKind, detect_kind, stream_archive
 from jobs.archive.ordering import Ordering
 from jobs.cluster.progress import follow_rows
 from jobs.config import DEFAULT_KEY_PATTERN
@@ -26,19 +26,19 @@ def list_archive(archive: str, *, key_pattern: str = DEFAULT_KEY_PATTERN) -> pa.
     """
     with Scratch() as scratch:
         ordering = Ordering(scratch)
-        fill(ordering, archive, key_pattern=key_pattern)
-        return pa.Table.from_batches(ordering.rows(), schema=MANIFEST).combine_chunks()
+        fill_ordering(ordering, archive, key_pattern=key_pattern)
+        return pa.Table.from_batches(ordering.stream_rows(), schema=MANIFEST).combine_chunks()
 
 
-def fill(ordering: Ordering, archive: str, *, key_pattern: str) -> int:
+def fill_ordering(ordering: Ordering, archive: str, *, key_pattern: str) -> int:
     """Lists an archive into an ordering, each object once, saying how far it is; returns how many objects there are.
 
     Raises:
         RequestError: the archive holds nothing, or is not what its name says.
         MissingBucketError: its bucket does not exist.
     """
-    ordering.add(follow_rows(listed(archive, key_pattern=key_pattern), activity="listing"))
-    if kind_of(archive) is not Kind.PREFIX:
+    ordering.add_batches(follow_rows(stream_archive(archive, key_pattern=key_pattern), activity="listing"))
+    if detect_kind(archive) is not ArchiveKind.PREFIX:
         ordering.drop_duplicates()
     count = ordering.count()
     if not count:

@@ -29,25 +29,25 @@ class Ordering:
     def __init__(self, scratch: Scratch) -> None:
         """Makes the tables."""
         self._scratch = scratch
-        scratch.fill("listed", [], schema=LISTED)
-        scratch.fill("settled", [], schema=SETTLED)
-        scratch.fill("wanted", [], schema=_WANTED)
-        scratch.run("CREATE TABLE left_out (row BIGINT)")
+        scratch.insert("listed", [], schema=LISTED)
+        scratch.insert("settled", [], schema=SETTLED)
+        scratch.insert("wanted", [], schema=_WANTED)
+        scratch.execute("CREATE TABLE left_out (row BIGINT)")
 
-    def add(self, batches: Iterable[pa.RecordBatch]) -> None:
+    def add_batches(self, batches: Iterable[pa.RecordBatch]) -> None:
         """Adds LISTED rows."""
-        self._scratch.fill("listed", batches, schema=LISTED)
+        self._scratch.insert("listed", batches, schema=LISTED)
 
     def drop_duplicates(self) -> None:
         """Keeps the first of the rows that name the same object."""
-        self._scratch.run(
+        self._scratch.execute(
             "INSERT INTO left_out SELECT rowid FROM listed "
-            "WHERE rowid NOT IN (SELECT min(rowid) FROM listed GROUP BY uri)"
+            "WHERE rowid NOT IN (SELECT min(rowid) FROM listed GROUP BY image_uri)"
         )
 
-    def categories(self) -> set[str]:
+    def list_categories(self) -> set[str]:
         """The categories of what was listed."""
-        return {name for (name,) in self._scratch.ask("SELECT DISTINCT category FROM listed") if name}
+        return {name for (name,) in self._scratch.query("SELECT DISTINCT category FROM listed") if name}
 
     def drop_settled(self, earlier: Iterable[pa.RecordBatch], detector_ids: Mapping[str, str]) -> None:
         """Leaves out what an earlier published run settled with the same detector.
@@ -60,34 +60,35 @@ class Ordering:
             earlier: EARLIER columns of published runs.
             detector_ids: category -> detector id of this run.
         """
-        self._scratch.fill("settled", (_settled(batch) for batch in earlier), schema=SETTLED)
+        self._scratch.insert("settled", (select_settled(batch) for batch in earlier), schema=SETTLED)
         pairs = {"category": list(detector_ids), "detector_id": list(detector_ids.values())}
-        self._scratch.fill("wanted", [pa.record_batch(pairs, schema=_WANTED)], schema=_WANTED)
+        self._scratch.insert("wanted", [pa.record_batch(pairs, schema=_WANTED)], schema=_WANTED)
         same = (
             "INSERT INTO left_out SELECT listed.rowid FROM listed JOIN wanted USING (category) JOIN settled "
-            "ON uri = image_uri AND wanted.detector_id = settled.detector_id"
+            "ON listed.image_uri = settled.image_uri AND wanted.detector_id = settled.detector_id"
         )
-        self._scratch.run(f"{same} AND etag = image_etag")
-        self._scratch.run(
-            f"{same} WHERE etag IS NULL AND coalesce(size_bytes = image_bytes, true) "
+        self._scratch.execute(f"{same} AND listed.image_etag = settled.image_etag")
+        self._scratch.execute(
+            f"{same} WHERE listed.image_etag IS NULL "
+            "AND coalesce(listed.image_bytes = settled.image_bytes, true) "
             "AND coalesce(last_modified <= scored_at, true)"
         )
 
     def count(self) -> int:
         """The rows that are left."""
-        return int(self._scratch.ask(f"SELECT count(*) FROM {_LEFT}")[0][0])
+        return int(self._scratch.query(f"SELECT count(*) FROM {_LEFT}")[0][0])
 
-    def sizes(self) -> list[tuple[str | None, int, int]]:
+    def sum_sizes(self) -> list[tuple[str | None, int, int]]:
         """Category, objects and bytes of what is left, by category."""
-        query = f"SELECT category, count(*), coalesce(sum(size_bytes), 0) FROM {_LEFT} GROUP BY category"
-        rows = self._scratch.ask(f"{query} ORDER BY category NULLS FIRST")
+        query = f"SELECT category, count(*), coalesce(sum(image_bytes), 0) FROM {_LEFT} GROUP BY category"
+        rows = self._scratch.query(f"{query} ORDER BY category NULLS FIRST")
         return [(category, objects, int(size_bytes)) for category, objects, size_bytes in rows]
 
-    def rows(self) -> Iterator[pa.RecordBatch]:
+    def stream_rows(self) -> Iterator[pa.RecordBatch]:
         """MANIFEST rows in order; image_id is the row number."""
         first = 0
         # Python orders strings by code point, DuckDB by UTF-8 bytes: that is the same.
-        query = f"SELECT {', '.join(LISTED.names)} FROM {_LEFT} ORDER BY coalesce(category, ''), uri"
+        query = f"SELECT {', '.join(LISTED.names)} FROM {_LEFT} ORDER BY coalesce(category, ''), image_uri"
         for batch in self._scratch.stream(query, schema=LISTED):
             numbers = pa.array(np.arange(first, first + len(batch)), pa.int64())
             yield pa.RecordBatch.from_arrays([numbers, *batch.columns], schema=MANIFEST)
@@ -97,7 +98,8 @@ class Ordering:
 _LEFT = "listed ANTI JOIN left_out ON listed.rowid = left_out.row"
 
 
-def _settled(batch: pa.RecordBatch) -> pa.RecordBatch:
+def select_settled(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Keeps the rows that speak of the bytes themselves: such objects need not be scored again."""
     code = pc.replace_substring_regex(batch.column("error"), ":.*", "")
     is_about_bytes = pc.invert(pc.is_in(code, pa.array(RETRIED_CODES)))
     status = batch.column("status")

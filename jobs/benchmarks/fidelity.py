@@ -127,10 +127,10 @@ def _compare(request: FidelityRequest, uri: str, weights: dict[str, torch.Tensor
 
 def _photos(request: FidelityRequest, uri: str) -> tuple[list[str], list[tuple[str, bool]]]:
     """Training photos, and test photos with whether they are defective, classes in turns."""
-    rows = list_archive(uri, key_pattern=_LABELLED).select(["uri", "site"]).to_pylist()
-    training = [row["uri"] for row in rows if row["site"] == "train/good"][: request.train_photos]
-    good = [row["uri"] for row in rows if row["site"] == "test/good"]
-    defective = [row["uri"] for row in rows if row["site"] not in (None, "train/good", "test/good")]
+    rows = list_archive(uri, key_pattern=_LABELLED).select(["image_uri", "site"]).to_pylist()
+    training = [row["image_uri"] for row in rows if row["site"] == "train/good"][: request.train_photos]
+    good = [row["image_uri"] for row in rows if row["site"] == "test/good"]
+    defective = [row["image_uri"] for row in rows if row["site"] not in (None, "train/good", "test/good")]
     half = min(request.test_photos // 2, len(good), len(defective))
     if len(training) < 2 or half < 1:
         raise RequestError(f"{uri} needs photos in train/good, test/good and test/<defect>, got {len(rows)} photos")

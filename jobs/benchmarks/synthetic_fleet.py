@@ -72,10 +72,11 @@ def _objects(numbers: np.ndarray) -> dict[str, pa.Array]:
     names = [_category(number % CATEGORIES) for number in numbers.tolist()]
     sites = [f"line-{number % 37:02d}" for number in numbers.tolist()]
     places = [f"s3://archive/{name}/{site}/2026-11-01" for name, site in zip(names, sites, strict=True)]
+    uris = [f"{place}/{number:09d}.jpg" for place, number in zip(places, numbers.tolist(), strict=True)]
     return {
-        "uri": pa.array([f"{place}/{number:09d}.jpg" for place, number in zip(places, numbers.tolist(), strict=True)]),
-        "etag": pa.array([f"{number * 0x9E3779B97F4A7C15 % 2**128:032x}" for number in numbers.tolist()]),
-        "size_bytes": pa.array(numbers % 5_000_000 + 100_000),
+        "image_uri": pa.array(uris),
+        "image_etag": pa.array([f"{number * 0x9E3779B97F4A7C15 % 2**128:032x}" for number in numbers.tolist()]),
+        "image_bytes": pa.array(numbers % 5_000_000 + 100_000),
         "last_modified": pa.array([_WHEN] * len(numbers), LISTED.field("last_modified").type),
         "category": pa.array(names),
         "site": pa.array(sites),
@@ -85,7 +86,6 @@ def _objects(numbers: np.ndarray) -> dict[str, pa.Array]:
 
 def _scored(numbers: np.ndarray) -> pa.Table:
     objects, count = _objects(numbers), len(numbers)
-    known = {"image_uri": "uri", "image_etag": "etag", "image_bytes": "size_bytes"}
     constant: dict[str, object] = {
         "status": Status.SCORED,
         "detector_id": DETECTOR_ID,
@@ -97,8 +97,8 @@ def _scored(numbers: np.ndarray) -> pa.Table:
         "schema_version": SCHEMA_VERSION,
     }
     columns = [
-        objects[known.get(field.name, field.name)].cast(field.type)
-        if known.get(field.name, field.name) in objects
+        objects[field.name].cast(field.type)
+        if field.name in objects
         else pa.repeat(pa.scalar(constant.get(field.name), field.type), count)
         for field in SCORES
     ]

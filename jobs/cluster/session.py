@@ -22,7 +22,7 @@ LOGICAL_CPUS_PER_CORE = 4
 
 def start_ray() -> None:
     """Joins the cluster of RAY_ADDRESS (as in `ray job submit`) or a running local one, else starts one of its own."""
-    for name, value in storage.worker_environment().items():
+    for name, value in storage.make_worker_environment().items():
         os.environ.setdefault(name, value)  # Ray Tune writes from the driver as well
     if not ray.is_initialized():
         with _sigterm_stays_ours():
@@ -53,7 +53,7 @@ def _sigterm_stays_ours() -> Iterator[None]:
 def _connect() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_worker_niceness", "0")
-    environment = {"env_vars": storage.worker_environment()}
+    environment = {"env_vars": storage.make_worker_environment()}
     if os.environ.get("RAY_ADDRESS") == "local" or not _joined(environment):
         ray.init(
             address="local",

@@ -23,9 +23,9 @@ from jobs.errors import JobError
 from jobs.tables.schema import Status
 
 _MESSAGE_BYTES = 65_536
-_TRIES = 2
+MAX_TRIES = 2
 """A decoder can die of what is not the photo's fault, as when the machine runs out of memory."""
-_GRACE_S = 120.0
+ANSWER_GRACE_S = 120.0
 """For the child's imports on a busy machine; beyond it the child itself is taken for dead."""
 
 
@@ -65,7 +65,7 @@ class UndecodedError(Exception):
 
 
 @cache
-def process_decoder(limits: DecodeLimits) -> Decoder:
+def share_decoder(limits: DecodeLimits) -> Decoder:
     """This process's decoder with these limits, one for all tasks that run in it."""
     return Decoder(limits)
 
@@ -130,26 +130,26 @@ class Decoder:
             JobError: no decoder can be started here, whatever the photo.
         """
         answer: dict[str, Any] = {}
-        for _ in range(_TRIES):
+        for _ in range(MAX_TRIES):
             answer = await self._ask(data, into=into, size=size, max_pixels=max_pixels, at=at)
             if answer["status"] == "decoded":
                 return
             if answer["status"] != "died" or answer["exit_code"] == -signal.SIGALRM:
                 break
-        raise self._error(answer)
+        raise self._make_error(answer)
 
-    def _error(self, answer: dict[str, Any]) -> Exception:
+    def _make_error(self, answer: dict[str, Any]) -> Exception:
         if answer["status"] == "refused":
             return UndecodedError(Status.UNREADABLE, answer["code"], answer["detail"])
         if answer["status"] == "failed":
             return UndecodedError(Status.FAILED, answer["code"], answer["detail"])
-        ending = _ending(answer["exit_code"])
+        ending = describe_exit(answer["exit_code"])
         if answer["exit_code"] == -signal.SIGALRM:
             detail = f"not decoded after {self._limits.timeout_s:g} s, the limit of --scoring.decode-timeout-s"
             return UndecodedError(Status.FAILED, "decode_timeout", detail)
         if answer.get("never_ready"):
             return JobError(f"needed a process that decodes, it ended at its start with {ending}: see its log")
-        return UndecodedError(Status.FAILED, "decoder_died", f"the decoder ended with {ending}, {_TRIES} times")
+        return UndecodedError(Status.FAILED, "decoder_died", f"the decoder ended with {ending}, {MAX_TRIES} times")
 
     async def _ask(self, data: bytes | memoryview, *, into: int, size: int, max_pixels: int, at: int) -> dict[str, Any]:
         """One request and its answer; a child that has ended answers ``died``."""
@@ -167,10 +167,10 @@ class Decoder:
             "memory_bytes": self._limits.memory_bytes,
         }
         try:
-            async with asyncio.timeout(self._limits.timeout_s + _GRACE_S):
+            async with asyncio.timeout(self._limits.timeout_s + ANSWER_GRACE_S):
                 return await self._exchange(request, into=into)
         except (OSError, EOFError, TimeoutError):
-            return self._buried()
+            return self._bury()
 
     async def _exchange(self, request: dict[str, Any], *, into: int) -> dict[str, Any]:
         loop, channel = asyncio.get_running_loop(), self._channel
@@ -186,11 +186,12 @@ class Decoder:
                 return answer
         raise EOFError
 
-    def _buried(self) -> dict[str, Any]:
+    def _bury(self) -> dict[str, Any]:
         """What is said of a child that went away as a whole."""
         never_ready = not self._is_ready
         return {"status": "died", "exit_code": self.stop(), "never_ready": never_ready}
 
 
-def _ending(exit_code: int) -> str:
+def describe_exit(exit_code: int) -> str:
+    """Describes how a process ended, as a person reads it."""
     return f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"

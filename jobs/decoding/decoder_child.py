@@ -41,18 +41,18 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     prepare_process()
     current = mmap.mmap(-1, _NUMBER.size)  # the number of the request that the worker has taken, shared with it
-    _tell(channel, number=0, status="ready")
+    send(channel, number=0, status="ready")
     while True:
         pid = os.fork()
         if pid == 0:
-            _work(channel, photo=photo, current=current)
-        exit_code = _exit_code(pid, channel)
+            answer_requests(channel, photo=photo, current=current)
+        exit_code = wait_for_worker(pid, channel)
         if exit_code in (None, 0):
             return
-        _tell(channel, number=_NUMBER.unpack_from(current)[0], status="died", exit_code=exit_code)
+        send(channel, number=_NUMBER.unpack_from(current)[0], status="died", exit_code=exit_code)
 
 
-def _exit_code(pid: int, channel: socket.socket) -> int | None:
+def wait_for_worker(pid: int, channel: socket.socket) -> int | None:
     """Waits for the worker; -N where signal N ended it, None where the parent has gone (and then the worker too)."""
     handle = os.pidfd_open(pid)
     watched = select.poll()
@@ -67,9 +67,9 @@ def _exit_code(pid: int, channel: socket.socket) -> int | None:
     return None if parent_is_gone else os.waitstatus_to_exitcode(status)
 
 
-def _work(channel: socket.socket, *, photo: int, current: mmap.mmap) -> None:
+def answer_requests(channel: socket.socket, *, photo: int, current: mmap.mmap) -> None:
     """Worker: answers requests until the parent is gone; never returns."""
-    _confine()
+    confine_worker()
     start_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     while True:
         message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1)
@@ -80,13 +80,13 @@ def _work(channel: socket.socket, *, photo: int, current: mmap.mmap) -> None:
         limit_bytes = start_bytes + request["memory_bytes"]
         resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, resource.RLIM_INFINITY))
         signal.setitimer(signal.ITIMER_REAL, request["timeout_s"])
-        answer = _answer(request, photo=photo, pixels=descriptors[0])
+        answer = decode_one(request, photo=photo, pixels=descriptors[0])
         signal.setitimer(signal.ITIMER_REAL, 0)
         os.close(descriptors[0])
-        _tell(channel, number=request["number"], **answer)
+        send(channel, number=request["number"], **answer)
 
 
-def _confine() -> None:
+def confine_worker() -> None:
     """The worker ends with its nursery, dumps no core, says nothing, and is the first to go where memory runs out."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -96,7 +96,7 @@ def _confine() -> None:
     Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def _answer(request: dict[str, Any], *, photo: int, pixels: int) -> dict[str, Any]:
+def decode_one(request: dict[str, Any], *, photo: int, pixels: int) -> dict[str, Any]:
     """Decodes one photo: its pixels go to the file, and what became of it is returned."""
     try:
         data = os.pread(photo, request["photo_bytes"], 0)
@@ -114,7 +114,8 @@ def _answer(request: dict[str, Any], *, photo: int, pixels: int) -> dict[str, An
     return {"status": "decoded"}
 
 
-def _tell(channel: socket.socket, **message: object) -> None:
+def send(channel: socket.socket, **message: object) -> None:
+    """Sends one message; ends this process if nobody is left to read it."""
     try:
         channel.send(json.dumps(message).encode())
     except OSError:

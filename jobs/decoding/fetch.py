@@ -16,24 +16,24 @@ import numpy as np
 import pyarrow as pa
 
 from jobs import storage
-from jobs.decoding.decoder import DEFAULT_LIMITS, DecodeLimits, UndecodedError, process_decoder
+from jobs.decoding.decoder import DEFAULT_LIMITS, DecodeLimits, UndecodedError, share_decoder
 from jobs.decoding.pixels import PixelFile
 from jobs.errors import CredentialsError, DeniedError, MissingObjectError, StorageError
-from jobs.tables.schema import MANIFEST, Status, reason
+from jobs.tables.schema import MANIFEST, Status, format_reason
 
 DECODED = MANIFEST.append(pa.field("status", pa.string())).append(pa.field("error", pa.string()))
 DECODED = DECODED.append(pa.field("pixels", pa.large_binary()))
 """FetchDecode's output: ``pixels`` is uint8 (3, S, S) in C order, null together with a status that is final."""
 
 Measure = Callable[[Mapping[str, float]], None]
-_BATCH_THAT_TELLS = 16
+MIN_TELLING_BATCH = 16
 """Photos of one batch that, all unreached, say that storage is away rather than that these objects are odd."""
 
-_MOST_BYTES = 2**30
+MAX_OBJECT_BYTES = 2**30
 """Largest object fetched. A photo of the 160 million pixels allowed has 0.5 GB uncompressed."""
-_LARGE_BYTES = 2**25
+MIN_LARGE_BYTES = 2**25
 """Objects from this size on are held one at a time: a batch of 300 MB scans would take 10 GB."""
-_PAUSES_S = (0.5, 2.0)
+RETRY_PAUSES_S = (0.5, 2.0)
 """Before an object that came short is read again."""
 
 _Outcome = tuple[str | None, str | None]
@@ -69,36 +69,36 @@ class FetchDecode:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Fetches and decodes one batch, in order."""
-        process_decoder(self._limits).start()
+        share_decoder(self._limits).start()
         spent = defaultdict[str, float](float)
-        asked = rows.select(["uri", "etag", "size_bytes", "category"]).to_pylist()
+        asked = rows.select(["image_uri", "image_etag", "image_bytes", "category"]).to_pylist()
         outcomes: list[_Outcome] = []
         with PixelFile([self._image_sizes.get(row["category"]) for row in asked]) as pixels:
-            asyncio.run(self._all(asked, pixels, outcomes, spent))
+            asyncio.run(self._fetch_all(asked, pixels, outcomes, spent))
             is_decoded = [status is None for status, _ in outcomes]
-            decoded = pixels.as_array(is_decoded)
+            decoded = pixels.to_arrow(is_decoded)
         _check_storage_answers(outcomes)
         if self._measure is not None:
             self._measure(spent)
-        for name in ("etag", "size_bytes"):  # a list of URIs may have left them to be found out
+        for name in ("image_etag", "image_bytes"):  # a list of URIs may have left them to be found out
             found = pa.array([row[name] for row in asked], MANIFEST.field(name).type)
             rows = rows.set_column(rows.schema.get_field_index(name), name, found)
         statuses, errors = zip(*outcomes, strict=True) if outcomes else ((), ())
         columns = [pa.array(statuses, pa.string()), pa.array(errors, pa.string()), decoded]
         return pa.Table.from_arrays([*rows.cast(MANIFEST).columns, *columns], schema=DECODED)
 
-    async def _all(
+    async def _fetch_all(
         self, rows: Sequence[dict[str, Any]], pixels: PixelFile, outcomes: list[_Outcome], spent: dict[str, float]
     ) -> None:
         fetching, decoding, large = asyncio.Semaphore(self._concurrency), asyncio.Lock(), asyncio.Lock()
 
         async def one(row: dict[str, Any], at: int) -> _Outcome:
-            async with large if (row["size_bytes"] or 0) >= _LARGE_BYTES else nullcontext():
-                return await self._one(row, fetching, decoding, spent, into=pixels.descriptor, at=at)
+            async with large if (row["image_bytes"] or 0) >= MIN_LARGE_BYTES else nullcontext():
+                return await self._fetch_one(row, fetching, decoding, spent, into=pixels.descriptor, at=at)
 
         outcomes += await asyncio.gather(*(one(row, int(at)) for row, at in zip(rows, pixels.starts, strict=False)))
 
-    async def _one(
+    async def _fetch_one(
         self,
         row: dict[str, Any],
         fetching: asyncio.Semaphore,
@@ -113,53 +113,53 @@ class FetchDecode:
             detail = (
                 "the key does not match --key-pattern" if row["category"] is None else "no detector for this category"
             )
-            return Status.NO_DETECTOR, reason("no_detector", detail)
-        if (row["size_bytes"] or 0) > _MOST_BYTES:
-            return Status.UNREADABLE, reason("too_many_bytes", f"at most {_MOST_BYTES} bytes are fetched")
+            return Status.NO_DETECTOR, format_reason("no_detector", detail)
+        if (row["image_bytes"] or 0) > MAX_OBJECT_BYTES:
+            return Status.UNREADABLE, format_reason("too_many_bytes", f"at most {MAX_OBJECT_BYTES} bytes are fetched")
         try:
             async with fetching:
                 began = time.perf_counter()
-                data, etag = await _whole(row)
+                data, etag = await read_whole(row)
                 spent["fetch_s"] += time.perf_counter() - began
                 spent["fetched_bytes"] += len(data)
             if _is_changed(row, etag, len(data)):
-                return Status.MISSING, reason("changed", "replaced after it was listed; the next run scores it")
+                return Status.MISSING, format_reason("changed", "replaced after it was listed; the next run scores it")
             async with decoding:
-                decoder = process_decoder(self._limits)
+                decoder = share_decoder(self._limits)
                 began = time.perf_counter()
                 await decoder.decode(data, size=size, max_pixels=self._max_pixels, into=into, at=at)
                 spent["decode_s"] += time.perf_counter() - began
             return None, None
         except UndecodedError as error:
-            return error.status, reason(error.code, error.detail)
+            return error.status, format_reason(error.code, error.detail)
         except CredentialsError:
             raise  # true of every photo: rows that say so would help nobody
         except MissingObjectError:
-            return Status.MISSING, reason("deleted", "deleted after it was listed")
+            return Status.MISSING, format_reason("deleted", "deleted after it was listed")
         except DeniedError as error:
-            return Status.UNREADABLE, reason("access_denied", str(error))
+            return Status.UNREADABLE, format_reason("access_denied", str(error))
         except StorageError as error:
-            return Status.UNREADABLE, reason("storage", str(error))
+            return Status.UNREADABLE, format_reason("storage", str(error))
 
 
-async def _whole(row: Mapping[str, Any]) -> tuple[bytes | memoryview, str]:
+async def read_whole(row: Mapping[str, Any]) -> tuple[bytes | memoryview, str]:
     """Reads an object; again where the answer was short and, as a proxy on the way may do, did not say so."""
-    for pause_s in (*_PAUSES_S, None):
-        data, etag = await storage.read_async(row["uri"])
-        is_short = etag == row["etag"] and row["size_bytes"] is not None and len(data) < row["size_bytes"]
+    for pause_s in (*RETRY_PAUSES_S, None):
+        data, etag = await storage.read_async(row["image_uri"])
+        is_short = etag == row["image_etag"] and row["image_bytes"] is not None and len(data) < row["image_bytes"]
         if not is_short:
             break
         if pause_s is None:
-            raise StorageError(f"{row['uri']} came short: {len(data)} of {row['size_bytes']} bytes, three times")
+            raise StorageError(f"{row['image_uri']} came short: {len(data)} of {row['image_bytes']} bytes, three times")
         await asyncio.sleep(pause_s)
     return data, etag
 
 
 def _is_changed(row: dict[str, Any], etag: str, size_bytes: int) -> bool:
     """Whether these are other bytes than those listed; what the listing did not know is noted in ``row``."""
-    is_changed = bool(etag and row["etag"] and etag != row["etag"])
-    row["etag"] = row["etag"] or etag or None
-    row["size_bytes"] = size_bytes if row["size_bytes"] is None else row["size_bytes"]
+    is_changed = bool(etag and row["image_etag"] and etag != row["image_etag"])
+    row["image_etag"] = row["image_etag"] or etag or None
+    row["image_bytes"] = size_bytes if row["image_bytes"] is None else row["image_bytes"]
     return is_changed
 
 
@@ -170,11 +170,11 @@ def _check_storage_answers(outcomes: Sequence[_Outcome]) -> None:
         StorageError: none of a batch's photos could be reached, for as long as clients try.
     """
     unreached = [error for _, error in outcomes if error is not None and error.startswith("storage:")]
-    if len(unreached) == len(outcomes) >= _BATCH_THAT_TELLS:
+    if len(unreached) == len(outcomes) >= MIN_TELLING_BATCH:
         raise StorageError(f"none of {len(outcomes)} photos in a row could be fetched, the first: {unreached[0]}")
 
 
-def as_images(pixels: pa.ChunkedArray, *, size: int, rows: Sequence[int] | None = None) -> np.ndarray:
+def stack_images(pixels: pa.ChunkedArray, *, size: int, rows: Sequence[int] | None = None) -> np.ndarray:
     """The ``pixels`` column of decoded rows as one uint8 array (N, 3, size, size).
 
     Args:

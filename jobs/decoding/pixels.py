@@ -40,7 +40,7 @@ class PixelFile:
         """Closes the descriptor; memory lives on for as long as an array uses it."""
         os.close(self.descriptor)
 
-    def as_array(self, is_there: Sequence[bool]) -> pa.Array:
+    def to_arrow(self, is_there: Sequence[bool]) -> pa.Array:
         """The photos as N large_binary values, null where ``is_there`` is false, whatever lies at their place."""
         total_bytes = int(self.starts[-1])
         if total_bytes == 0:

@@ -76,9 +76,9 @@ def hash_manifest(manifest: pa.Table) -> str:
     """Names a set of photos, 64 hex digits: the same keys with the same bytes give the same hash.
 
     Args:
-        manifest: columns ``uri`` and ``etag``, in any order of rows.
+        manifest: columns ``image_uri`` and ``image_etag``, in any order of rows.
     """
-    lines = zip(manifest["uri"].to_pylist(), manifest["etag"].to_pylist(), strict=True)
+    lines = zip(manifest["image_uri"].to_pylist(), manifest["image_etag"].to_pylist(), strict=True)
     return hashlib.sha256("\n".join(f"{uri} {etag}" for uri, etag in sorted(lines)).encode()).hexdigest()
 
 
@@ -86,15 +86,15 @@ def hash_training_photos(manifest: pa.Table) -> list[str] | None:
     """What belongs under ``metrics["training_photos"]``: the photos that must never calibrate this detector.
 
     Args:
-        manifest: columns ``uri`` and ``etag`` of every photo that the weights or the moment of stopping depend on
-            (training and validation photos), and of no other.
+        manifest: columns ``image_uri`` and ``image_etag`` of every photo that the weights or the moment of stopping
+            depend on (training and validation photos), and of no other.
 
     Returns:
         Short hashes of uris and etags, sorted; None where there are more than ``MAX_TRAINING_PHOTOS``.
     """
     if len(manifest) > MAX_TRAINING_PHOTOS:
         return None
-    names = {*manifest["uri"].to_pylist(), *_etags(manifest["etag"].to_pylist())}
+    names = {*manifest["image_uri"].to_pylist(), *_etags(manifest["image_etag"].to_pylist())}
     return sorted({_short_hash(name) for name in names})
 
 
@@ -113,7 +113,7 @@ def is_training_photo(manifest: pa.Table, *, recorded: Collection[str]) -> list[
         N truth values.
     """
     known = frozenset(recorded)
-    uris, etags = manifest["uri"].to_pylist(), manifest["etag"].to_pylist()
+    uris, etags = manifest["image_uri"].to_pylist(), manifest["image_etag"].to_pylist()
     return [
         not known.isdisjoint(_short_hash(name) for name in (uri, *_etags([etag])))
         for uri, etag in zip(uris, etags, strict=True)

@@ -85,15 +85,15 @@ def build_evaluated_rows(outcomes: Iterable[Mapping[str, Any]], manifests: Mappi
         manifests: category -> MANIFEST rows, whose site is ``test/<label>`` for test photos.
     """
     columns = ("category", "variant", "seed", "detector_id")
-    photos = {name: manifest.select(["uri", "site"]).to_pylist() for name, manifest in manifests.items()}
+    photos = {name: manifest.select(["image_uri", "site"]).to_pylist() for name, manifest in manifests.items()}
     found = [
         {
             **{name: one.get(name) for name in columns},
             "label": photo["site"].removeprefix("test/"),
-            "image_uri": photo["uri"],
-            "status": Status.SCORED if photo["uri"] in one["scores"] else Status.UNREADABLE,
-            "error": one["lost"].get(photo["uri"]),
-            "score": one["scores"].get(photo["uri"]),
+            "image_uri": photo["image_uri"],
+            "status": Status.SCORED if photo["image_uri"] in one["scores"] else Status.UNREADABLE,
+            "error": one["lost"].get(photo["image_uri"]),
+            "score": one["scores"].get(photo["image_uri"]),
         }
         for one in outcomes
         for photo in photos[one["category"]]

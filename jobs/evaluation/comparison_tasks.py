@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from jobs.decoding.fetch import FetchDecode, as_images
+from jobs.decoding.fetch import FetchDecode, stack_images
 from jobs.errors import JobError, one_line
 from jobs.evaluation.comparison_units import ComparisonUnit
 from model.baselines import score_baseline
@@ -64,10 +64,10 @@ def decode_category(manifest: pa.Table, size: int, max_pixels: int) -> Compariso
     is_train = pc.equal(readable["site"], "train/good")
     train_rows, test_rows = readable.filter(is_train), readable.filter(pc.invert(is_train))
     return ComparisonPhotos(
-        train=as_images(train_rows["pixels"], size=size),
-        test=as_images(test_rows["pixels"], size=size),
-        test_uris=test_rows["uri"].to_pylist(),
-        lost=dict(zip(lost["uri"].to_pylist(), lost["error"].to_pylist(), strict=True)),
+        train=stack_images(train_rows["pixels"], size=size),
+        test=stack_images(test_rows["pixels"], size=size),
+        test_uris=test_rows["image_uri"].to_pylist(),
+        lost=dict(zip(lost["image_uri"].to_pylist(), lost["error"].to_pylist(), strict=True)),
     )
 
 

@@ -14,11 +14,11 @@ import torch
 
 from jobs.cluster.run_log import RunLog
 from jobs.config import AskedPrecision
-from jobs.decoding.fetch import as_images
+from jobs.decoding.fetch import stack_images
 from jobs.detectors.cache import DetectorCache
 from jobs.detectors.registry import RegisteredDetector
 from jobs.errors import StorageError
-from jobs.tables.schema import EVALUATED, Status, reason
+from jobs.tables.schema import EVALUATED, Status, format_reason
 from model.artifact.files import ArtifactError
 from model.process import keep_freed_memory, prepare_process
 
@@ -79,7 +79,7 @@ class ScoreWithEach:
 
     def _evaluate(self, rows: pa.Table, candidate: NamedDetector) -> list[dict[str, Any]]:
         """Returns EVALUATED rows of one category under one detector; photos that were not decoded keep their reason."""
-        photos = rows.select(["uri", "site", "status", "error"]).to_pylist()
+        photos = rows.select(["image_uri", "site", "status", "error"]).to_pylist()
         outcomes = [{"status": photo["status"], "error": photo["error"]} for photo in photos]
         decoded = np.flatnonzero([photo["status"] is None for photo in photos])
         scored = self._score(rows["pixels"], decoded.tolist(), candidate)
@@ -92,19 +92,19 @@ class ScoreWithEach:
             "detector_id": candidate.registered.detector_id,
         }
         return [
-            {**known, "label": photo["site"], "image_uri": photo["uri"], **outcome}
+            {**known, "label": photo["site"], "image_uri": photo["image_uri"], **outcome}
             for photo, outcome in zip(photos, outcomes, strict=True)
         ]
 
     def _score(self, pixels: pa.ChunkedArray, rows: Sequence[int], candidate: NamedDetector) -> list[dict[str, Any]]:
         asked = candidate.registered
-        images = as_images(pixels, size=asked.config.image_size, rows=rows)
+        images = stack_images(pixels, size=asked.config.image_size, rows=rows)
         try:
             detector = self._loaded.get(
                 asked.category, detector_id=asked.detector_id, precision=asked.config.precision
             ).scorer
         except (ArtifactError, StorageError) as error:
-            return [{"status": Status.FAILED, "error": reason("detector", str(error))}] * len(images)
+            return [{"status": Status.FAILED, "error": format_reason("detector", str(error))}] * len(images)
         return describe_outcomes(detector.score(torch.from_numpy(images).to(self._device)).cpu().numpy(), candidate)
 
 
@@ -120,7 +120,7 @@ def describe_outcomes(scores: npt.NDArray[np.float64], candidate: NamedDetector)
     p_values = np.full(len(scores), np.nan)
     if calibration is not None:
         p_values[finite] = calibration.compute_p_values(scores[finite])
-    failed = {"status": Status.FAILED, "error": reason("not_finite", "the detector gave no finite score")}
+    failed = {"status": Status.FAILED, "error": format_reason("not_finite", "the detector gave no finite score")}
     return [
         {"status": Status.SCORED, "error": None, "score": score, "p_value": None if np.isnan(p_value) else p_value}
         if np.isfinite(score)

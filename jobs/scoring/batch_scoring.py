@@ -14,12 +14,12 @@ import torch
 
 from jobs.cluster.run_log import RunLog
 from jobs.cluster.telemetry import Telemetry
-from jobs.decoding.fetch import as_images
+from jobs.decoding.fetch import stack_images
 from jobs.detectors.cache import DetectorCache, LoadedDetector
 from jobs.errors import StorageError
 from jobs.scoring.plan import PlannedDetector, ScoringPlan
 from jobs.scoring.staged_rows import assemble_staged
-from jobs.tables.schema import Status, reason
+from jobs.tables.schema import Status, format_reason
 from model.artifact.files import ArtifactError
 from model.process import keep_freed_memory, prepare_process
 
@@ -92,13 +92,13 @@ class BatchScorer:
         try:
             detector = self._loaded(category)
         except (ArtifactError, StorageError) as problem:  # costs this category's rows, which the next run tries again
-            error = reason("detector", str(problem))
+            error = format_reason("detector", str(problem))
         else:
             outcomes.scores[mine] = self._scores(
-                detector, as_images(pixels, size=planned.image_size, rows=mine.tolist())
+                detector, stack_images(pixels, size=planned.image_size, rows=mine.tolist())
             )
             planned = planned.model_copy(update={"precision": detector.precision})
-            error = reason("not_finite", "the detector gave no finite score")
+            error = format_reason("not_finite", "the detector gave no finite score")
         for number in mine:
             is_scored = bool(np.isfinite(outcomes.scores[number]))
             outcomes.statuses[number] = Status.SCORED if is_scored else Status.FAILED

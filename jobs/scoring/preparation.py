@@ -5,20 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from jobs import storage
-from jobs.archive.manifest import fill
+from jobs.archive.manifest import fill_ordering
 from jobs.archive.ordering import EARLIER, Ordering
 from jobs.errors import MissingObjectError, RequestError
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors
 from jobs.scoring.record import stream_published
 from jobs.scoring.run_folder import RunFolder
-from jobs.tables.files import in_tables
+from jobs.tables.files import regroup_batches
 from jobs.tables.parquet import write_parquet
 from jobs.tables.scratch import Scratch
 
@@ -38,6 +38,8 @@ class StagedRun(BaseModel):
     listed: int
     to_score: int
     started_at: datetime
+    image_columns: Literal["image_uri, image_etag, image_bytes"]
+    """Required, so that a run staged by a version that named these columns otherwise is refused, not continued."""
     listing_s: float
     """Listing an archive, or reading its inventory or list."""
     ordering_s: float
@@ -73,7 +75,9 @@ def resume_run(config: ScoreConfig, folder: RunFolder) -> StagedRun | None:
     except MissingObjectError:
         return None
     except ValueError as error:
-        raise RequestError(f"{folder.plan} is damaged: delete the folder, or take a new --run-id") from error
+        raise RequestError(
+            f"{folder.plan} is damaged, or of another version: delete the folder, or take a new --run-id"
+        ) from error
     check_same_run(config, staged.config)
     print(f"run {config.run_id}: continuing where an earlier try stopped", flush=True)
     return staged
@@ -85,19 +89,20 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
     storage.delete_tree(folder.manifest)  # parts of a try that did not come to its plan
     with Scratch() as scratch:
         ordering = Ordering(scratch)
-        count = fill(ordering, config.archive, key_pattern=config.key_pattern)
+        count = fill_ordering(ordering, config.archive, key_pattern=config.key_pattern)
         listing_s = time.monotonic() - began
-        plan = plan_run(config, ordering.categories())
+        plan = plan_run(config, ordering.list_categories())
         if not config.rescore:
             ids = {category: detector.detector_id for category, detector in plan.by_category.items()}
             ordering.drop_settled(stream_published(config.results, EARLIER), ids)
-        to_score = write_manifest(ordering.rows(), folder)
+        to_score = write_manifest(ordering.stream_rows(), folder)
     staged = StagedRun(
         config=config.model_dump(mode="json"),
         plan=plan,
         listed=count,
         to_score=to_score,
         started_at=started_at,
+        image_columns="image_uri, image_etag, image_bytes",
         listing_s=listing_s,
         ordering_s=time.monotonic() - began - listing_s,
     )
@@ -126,7 +131,7 @@ def plan_run(config: ScoreConfig, categories: set[str]) -> ScoringPlan:
 def write_manifest(rows: Iterable[pa.RecordBatch], folder: RunFolder) -> int:
     """Writes MANIFEST rows in parts of ``PART_ROWS``; returns how many there are."""
     written = 0
-    for number, table in enumerate(in_tables(rows, size_rows=PART_ROWS)):
+    for number, table in enumerate(regroup_batches(rows, size_rows=PART_ROWS)):
         write_parquet(table, folder.manifest_part(number))
         written += len(table)
     return written

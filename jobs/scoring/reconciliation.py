@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.staged_rows import assemble_staged
-from jobs.tables.schema import MANIFEST, SCORES, STAGED, Status, reason
+from jobs.tables.schema import MANIFEST, SCORES, STAGED, Status, format_reason
 from jobs.tables.scratch import Scratch
 
-_LOST = reason("lost", "no result came back for this object; the next run tries it again")
+_LOST = format_reason("lost", "no result came back for this object; the next run tries it again")
 
 
 def reconcile(
@@ -32,17 +32,17 @@ def reconcile(
         rows: how many the manifest has; their image_id are 0 to rows - 1.
         plan: the run's detectors.
     """
-    scratch.fill("staged", staged, schema=STAGED)
-    scratch.run("CREATE TABLE kept (image_id BIGINT, row BIGINT)")
+    scratch.insert("staged", staged, schema=STAGED)
+    scratch.execute("CREATE TABLE kept (image_id BIGINT, row BIGINT)")
     first = "INSERT INTO kept SELECT image_id, min(rowid) FROM staged"
-    scratch.run(f"{first} WHERE image_id BETWEEN 0 AND {rows - 1} GROUP BY image_id")
-    ((found,),) = scratch.ask("SELECT count(*) FROM kept")
+    scratch.execute(f"{first} WHERE image_id BETWEEN 0 AND {rows - 1} GROUP BY image_id")
+    ((found,),) = scratch.query("SELECT count(*) FROM kept")
     if found < rows:
-        ((before,),) = scratch.ask("SELECT coalesce(max(rowid), -1) FROM staged")
-        scratch.fill("manifest", manifest(), schema=MANIFEST)
+        ((before,),) = scratch.query("SELECT coalesce(max(rowid), -1) FROM staged")
+        scratch.insert("manifest", manifest(), schema=MANIFEST)
         absent = scratch.stream("SELECT manifest.* FROM manifest ANTI JOIN kept USING (image_id)", schema=MANIFEST)
-        scratch.fill("staged", (_lost(batch, plan) for batch in absent), schema=STAGED)
-        scratch.run(f"{first} WHERE rowid > {before} GROUP BY image_id")
+        scratch.insert("staged", (_lost(batch, plan) for batch in absent), schema=STAGED)
+        scratch.execute(f"{first} WHERE rowid > {before} GROUP BY image_id")
 
 
 def stream_in_order(scratch: Scratch) -> Iterator[pa.RecordBatch]:

@@ -19,7 +19,7 @@ from jobs.errors import MissingObjectError, StorageError
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.run_folder import RECORDS, RunFolder
 from jobs.storage import uris
-from jobs.tables.parquet import scan
+from jobs.tables.parquet import scan_parquet
 from jobs.tables.schema import SCHEMA_VERSION, SCORES, Status
 from model.versions import read_versions
 
@@ -78,7 +78,7 @@ def read_record(folder: RunFolder) -> dict[str, Any] | None:
 
 def stream_published(results: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Streams some columns of the rows of all published runs; files of unpublished runs do not count."""
-    return scan(list_published_files(results), columns=columns, schema=SCORES)
+    return scan_parquet(list_published_files(results), columns=columns, schema=SCORES)
 
 
 def list_published_files(results: str) -> list[str]:
@@ -97,7 +97,7 @@ def read_published(results: str, columns: Sequence[str]) -> pa.Table:
 def read_tables(files: Sequence[str], *, columns: Sequence[str], schema: pa.Schema) -> pa.Table:
     """Reads Parquet files of one schema into one table, for those that fit into memory."""
     wanted = pa.schema([schema.field(name) for name in columns])
-    return pa.Table.from_batches(scan(files, columns=columns, schema=schema), schema=wanted)
+    return pa.Table.from_batches(scan_parquet(files, columns=columns, schema=schema), schema=wanted)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from jobs.scoring.record import Published, make_record, read_record, write_recor
 from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.summary import COLUMNS, summarize_run
 from jobs.storage import uris
-from jobs.storage.lease import Lease, held
-from jobs.tables.parquet import scan
+from jobs.storage.lease import Lease, hold_lease
+from jobs.tables.parquet import scan_parquet
 from jobs.tables.schema import MANIFEST, SCORES, STAGED
 
 
@@ -53,7 +53,7 @@ def score_archive(config: ScoreConfig, *, pipeline: Pipeline = score_photos) -> 
     except BaseException as error:
         log.event("run_stopped", {"error": f"{type(error).__name__}: {error}"})
         raise
-    rows = scan([uris.join(config.results, name) for name in record["files"]], columns=COLUMNS, schema=SCORES)
+    rows = scan_parquet([uris.join(config.results, name) for name in record["files"]], columns=COLUMNS, schema=SCORES)
     print(summarize_run(record, rows, folder=folder, top=config.top))
     return EXIT_TOO_MANY_UNREADABLE if record["error_rate"] > config.max_error_rate else EXIT_DONE
 
@@ -65,7 +65,7 @@ def ensure_published(config: ScoreConfig, folder: RunFolder, *, log: RunLog, pip
         check_same_run(config, record["config"])
         print(f"run {config.run_id} is already published: nothing to do")
     else:
-        with held(folder.lease) as lease:
+        with hold_lease(folder.lease) as lease:
             record = read_record(folder)  # another process may have published while we waited
             if record is None:
                 record = run_all_steps(config, folder, lease=lease, log=log, pipeline=pipeline)
@@ -105,11 +105,11 @@ def run_all_steps(
 
 def publish_staged(folder: RunFolder, staged: StagedRun) -> Published:
     """Writes the staged rows into the table; see `publish_rows`."""
-    rows = scan(list_staged_files(folder), columns=STAGED.names, schema=STAGED, small=True)
+    rows = scan_parquet(list_staged_files(folder), columns=STAGED.names, schema=STAGED, small=True)
     parts = [folder.manifest_part(number) for number in range(math.ceil(staged.to_score / PART_ROWS))]
     return publish_rows(
         follow_rows(rows, activity="publishing", total=staged.to_score),
-        manifest=lambda: scan(parts, columns=MANIFEST.names, schema=MANIFEST),
+        manifest=lambda: scan_parquet(parts, columns=MANIFEST.names, schema=MANIFEST),
         rows=staged.to_score,
         plan=staged.plan,
         folder=folder,
@@ -131,16 +131,16 @@ def score_into_staging(
     began = time.monotonic()
     start_ray()
     ray_s = time.monotonic() - began
-    filesystem, rows_path = storage.arrow_filesystem(folder.rows)
+    filesystem, rows_path = storage.resolve_filesystem(folder.rows)
     context = ray.data.DataContext.get_current()
     context.checkpoint_config = ray.data.checkpoint.CheckpointConfig(
         id_column="image_id",
-        checkpoint_path=storage.arrow_filesystem(folder.checkpoint)[1],
+        checkpoint_path=storage.resolve_filesystem(folder.checkpoint)[1],
         delete_checkpoint_on_success=False,
         override_filesystem=filesystem,
     )
     rows, plan, resources = staged.to_score, staged.plan, config.scoring
-    manifest_path = storage.arrow_filesystem(folder.manifest)[1]
+    manifest_path = storage.resolve_filesystem(folder.manifest)[1]
     try:
         with Progress(rows, activity="scoring") as progress:
             manifest = read_manifest(manifest_path, filesystem=filesystem, rows=rows, plan=plan, resources=resources)

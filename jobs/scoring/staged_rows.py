@@ -53,11 +53,10 @@ def assemble_staged(
         "scored_at": [datetime.now(UTC)] * len(rows),
         "schema_version": [SCHEMA_VERSION] * len(rows),
     }
-    listed = {"image_uri": "uri", "image_etag": "etag", "image_bytes": "size_bytes"}
     columns = [
         pa.array(values[field.name], field.type)
         if field.name in values
-        else rows[listed.get(field.name, field.name)].combine_chunks().cast(field.type)
+        else rows[field.name].combine_chunks().cast(field.type)
         for field in STAGED
     ]
     return pa.Table.from_arrays(columns, schema=STAGED)

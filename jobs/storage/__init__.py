@@ -1,7 +1,7 @@
 """Object storage and local files behind one set of functions on URIs: all that others know of either."""
 
-from jobs.storage.arrow import arrow_filesystem, open_stream, worker_environment
-from jobs.storage.errors import as_storage_error
+from jobs.storage.arrow import make_worker_environment, open_stream, resolve_filesystem
+from jobs.storage.errors import translate_error
 from jobs.storage.objects import (
     ObjectInfo,
     delete,
@@ -18,18 +18,18 @@ from jobs.storage.objects import (
 
 __all__ = [
     "ObjectInfo",
-    "arrow_filesystem",
-    "as_storage_error",
     "delete",
     "delete_tree",
     "list_between",
     "list_level",
     "list_objects",
+    "make_worker_environment",
     "open_stream",
     "read",
     "read_async",
     "read_with_etag",
+    "resolve_filesystem",
+    "translate_error",
     "upload",
-    "worker_environment",
     "write",
 ]

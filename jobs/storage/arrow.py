@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from jobs.storage.clients import S3_ATTEMPTS, s3_endpoint, s3_session
-from jobs.storage.errors import CLIENT_ERRORS, as_storage_error
+from jobs.storage.clients import MAX_S3_ATTEMPTS, find_s3_endpoint, open_s3_session
+from jobs.storage.errors import CLIENT_ERRORS, translate_error
 from jobs.storage.uris import split
 
 if TYPE_CHECKING:
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     import pyarrow.fs
 
 
-def worker_environment() -> dict[str, str]:
+def make_worker_environment() -> dict[str, str]:
     """Environment that every process needs which writes through pyarrow.
 
     S3-compatible stores behind AWS_ENDPOINT_URL may refuse the checksum trailers that the AWS SDK sends by default
     (Ceph before Squid: 411 MissingContentLength).
     """
-    if not s3_endpoint():
+    if not find_s3_endpoint():
         return {}
     return {
         "AWS_REQUEST_CHECKSUM_CALCULATION": os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required"),
@@ -34,14 +34,14 @@ def open_stream(uri: str) -> pyarrow.NativeFile:
     Raises:
         MissingObjectError, DeniedError, StorageError: see their docstrings.
     """
-    filesystem, path = arrow_filesystem(uri)
+    filesystem, path = resolve_filesystem(uri)
     try:
         return filesystem.open_input_stream(path)
     except CLIENT_ERRORS as error:
-        raise as_storage_error(error, uri) from error
+        raise translate_error(error, uri) from error
 
 
-def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+def resolve_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """The pyarrow filesystem of ``uri`` and the path within it, for Ray Data and Ray Train."""
     from pyarrow import fs
 
@@ -51,9 +51,9 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     if scheme != "s3":
         filesystem, path = fs.FileSystem.from_uri(uri)
         return filesystem, path
-    endpoint = s3_endpoint()
-    region = s3_session().region_name or "us-east-1"
-    patience = fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS)
+    endpoint = find_s3_endpoint()
+    region = open_s3_session().region_name or "us-east-1"
+    patience = fs.AwsStandardS3RetryStrategy(max_attempts=MAX_S3_ATTEMPTS)
     if not endpoint:
         return fs.S3FileSystem(region=region, retry_strategy=patience), f"{bucket}/{key}"
     host_scheme, host = endpoint.split("://", 1)

@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     AnyStore = S3Store | GCSStore | AzureStore | LocalStore
 
 CONNECT_TIMEOUT_S = 5
-SILENCE_S = 30
+READ_TIMEOUT_S = 30
 """Longest wait for the next bytes of an answer."""
 _CLIENT = {
     "allow_http": True,
     "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
-    "read_timeout": f"{SILENCE_S}s",
+    "read_timeout": f"{READ_TIMEOUT_S}s",
     "timeout": "600s",  # of a whole answer: a 300 MB scan over a slow line takes minutes
 }
-_PATIENCE = timedelta(seconds=180)
+RETRY_TIMEOUT = timedelta(seconds=180)
 _RETRY = {
     "max_retries": 1800,  # never reached: the time ends it
-    "retry_timeout": _PATIENCE,
+    "retry_timeout": RETRY_TIMEOUT,
     # A pause is drawn from [init, base * the last one): with base 2 they shrink as often as grow, and 16 lasted 5 s.
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=15), "base": 4},
 }
-S3_ATTEMPTS = 16
+MAX_S3_ATTEMPTS = 16
 """Of boto3 and pyarrow: each pause is drawn from [0, 2^n s), at most 20 s, so 16 last 60 to 170 s."""
 
 
 @cache
-def s3_session() -> Any:
+def open_s3_session() -> Any:
     """Credentials and region as the standard AWS_* variables, profiles and roles give them."""
     import boto3
 
@@ -48,17 +48,17 @@ def s3_session() -> Any:
 
 
 @cache
-def s3_client() -> Any:
+def open_s3_client() -> Any:
     """boto3's, for what obstore cannot do."""
     from botocore.config import Config
 
-    retries: Any = {"total_max_attempts": S3_ATTEMPTS, "mode": "standard"}
-    config = Config(connect_timeout=CONNECT_TIMEOUT_S, read_timeout=SILENCE_S, retries=retries)
-    return s3_session().client("s3", config=config)
+    retries: Any = {"total_max_attempts": MAX_S3_ATTEMPTS, "mode": "standard"}
+    config = Config(connect_timeout=CONNECT_TIMEOUT_S, read_timeout=READ_TIMEOUT_S, retries=retries)
+    return open_s3_session().client("s3", config=config)
 
 
 @cache
-def object_store(scheme: str, bucket: str) -> AnyStore:
+def open_store(scheme: str, bucket: str) -> AnyStore:
     """obstore's, for a bucket or the local files."""
     client: Any = _CLIENT
     retry: Any = _RETRY
@@ -70,14 +70,14 @@ def object_store(scheme: str, bucket: str) -> AnyStore:
         return AzureStore(bucket, client_options=client, retry_config=retry)
     from obstore.auth.boto3 import Boto3CredentialProvider
 
-    endpoint = s3_endpoint()
+    endpoint = find_s3_endpoint()
     if endpoint:
-        _warn_of_silence(endpoint)
+        warn_of_silence(endpoint)
     place: Any = {"endpoint": endpoint} if endpoint else {}
     return S3Store(
         bucket,
-        credential_provider=Boto3CredentialProvider(s3_session()),
-        region=s3_session().region_name or "us-east-1",
+        credential_provider=Boto3CredentialProvider(open_s3_session()),
+        region=open_s3_session().region_name or "us-east-1",
         client_options=client,
         retry_config=retry,
         virtual_hosted_style_request=not endpoint,
@@ -86,7 +86,7 @@ def object_store(scheme: str, bucket: str) -> AnyStore:
 
 
 @cache  # once for all buckets of a process
-def _warn_of_silence(endpoint: str) -> None:
+def warn_of_silence(endpoint: str) -> None:
     """Says at once that nobody listens there, for the clients below try for minutes before they say so.
 
     No error: a proxy may know the way, and a storage that starts again is back within those minutes.
@@ -97,9 +97,9 @@ def _warn_of_silence(endpoint: str) -> None:
         socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
     except (OSError, ValueError) as error:  # the host alone is named: an address may hold a password
         what = f"the S3 endpoint at {url.hostname} does not answer ({error}), see AWS_ENDPOINT_URL"
-        print(f"warning: {what}; trying for {_PATIENCE.seconds} s", file=sys.stderr, flush=True)
+        print(f"warning: {what}; trying for {RETRY_TIMEOUT.seconds} s", file=sys.stderr, flush=True)
 
 
-def s3_endpoint() -> str | None:
+def find_s3_endpoint() -> str | None:
     """Where an S3-compatible store answers; None for AWS."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")

@@ -33,16 +33,16 @@ CLIENT_ERRORS = (BaseError, OSError, ValueError)
 """What obstore and pyarrow raise."""
 
 
-def s3_errors() -> tuple[type[Exception], ...]:
+def list_s3_errors() -> tuple[type[Exception], ...]:
     """What obstore, pyarrow and boto3 raise."""
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
     return (*CLIENT_ERRORS, BotoCoreError, ClientError, HTTPClientError)
 
 
-def as_storage_error(error: Exception, uri: str) -> StorageError:
+def translate_error(error: Exception, uri: str) -> StorageError:
     """Translates any client's exception, or pyarrow's, into one line of ours."""
-    code, message = _code(error), str(error).splitlines()[0] if str(error) else type(error).__name__
+    code, message = find_code(error), str(error).splitlines()[0] if str(error) else type(error).__name__
     if code == "NoSuchBucket":
         return MissingBucketError(f"bucket of {uri} does not exist: create it or correct the name")
     if isinstance(error, FileNotFoundError) or code in ("NoSuchKey", "404"):
@@ -63,7 +63,7 @@ def as_storage_error(error: Exception, uri: str) -> StorageError:
     return StorageError(f"{uri} could not be reached: {detail}{f' {code}' if code and code not in detail else ''}")
 
 
-def _code(error: Exception) -> str:
+def find_code(error: Exception) -> str:
     """S3's error code, or nothing."""
     response = getattr(error, "response", None)  # boto's; other libraries mean something else by the name
     if isinstance(response, dict):

@@ -20,9 +20,9 @@ from jobs.storage.lease_holder import Holder
 
 TTL_S = 60.0
 """Without renewal for so long, the holder counts as gone."""
-RENEWAL_S = 10.0
+RENEWAL_INTERVAL_S = 10.0
 """Well below the TTL, so that a few failed renewals in a row are no loss."""
-_POLL_S = 1.0
+POLL_INTERVAL_S = 1.0
 
 
 class Lease:
@@ -72,11 +72,11 @@ class Lease:
             try:
                 self._etag = storage.write(self._uri, self._holder.model_dump_json().encode(), if_etag=self._etag)
             except ConflictError:
-                self._etag = _etag_if_ours(self._uri, self._holder)
+                self._etag = read_etag_if_ours(self._uri, self._holder)
             self._renewed_at = time.monotonic()
 
     def _keep(self) -> None:
-        while not self._stop.wait(RENEWAL_S):
+        while not self._stop.wait(RENEWAL_INTERVAL_S):
             try:
                 self._renew()
             except (ConflictError, MissingObjectError):
@@ -90,7 +90,7 @@ class Lease:
 
 
 @contextmanager
-def held(uri: str) -> Iterator[Lease]:
+def hold_lease(uri: str) -> Iterator[Lease]:
     """Holds the lease at ``uri`` while its block runs.
 
     Raises:
@@ -98,7 +98,7 @@ def held(uri: str) -> Iterator[Lease]:
         JobError: it was lost within the block.
         StorageError: the storage cannot be reached.
     """
-    lease = _taken(uri)
+    lease = take_lease(uri)
     try:
         with _interrupted_once_lost(lease):
             yield lease
@@ -131,7 +131,8 @@ def _interrupted_once_lost(lease: Lease) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _taken(uri: str) -> Lease:
+def take_lease(uri: str) -> Lease:
+    """Takes the lease at ``uri``, also one whose holder has gone."""
     holder = Holder.this_process()
     data = holder.model_dump_json().encode()
     while True:
@@ -140,15 +141,15 @@ def _taken(uri: str) -> Lease:
         except ConflictError:
             pass
         with suppress(ConflictError, MissingObjectError):
-            return Lease(uri, holder, _etag_if_ours(uri, holder))
+            return Lease(uri, holder, read_etag_if_ours(uri, holder))
         try:
-            etag = _abandoned(uri)
+            etag = wait_until_abandoned(uri)
             return Lease(uri, holder, storage.write(uri, data, if_etag=etag))
         except (ConflictError, MissingObjectError):
             continue  # released or taken over in the meantime: look again
 
 
-def _etag_if_ours(uri: str, holder: Holder) -> str:
+def read_etag_if_ours(uri: str, holder: Holder) -> str:
     """The entity tag of a lease that ``holder`` wrote, although the store refused the write.
 
     A write whose answer got lost is sent again by the client, and then conflicts with itself.
@@ -164,7 +165,7 @@ def _etag_if_ours(uri: str, holder: Holder) -> str:
     raise ConflictError(f"{uri} is held by another")
 
 
-def _abandoned(uri: str) -> str:
+def wait_until_abandoned(uri: str) -> str:
     """The entity tag of a lease whose holder has gone; waits until that is certain.
 
     Raises:
@@ -172,12 +173,12 @@ def _abandoned(uri: str) -> str:
         MissingObjectError: it was released.
     """
     data, first_etag = storage.read_with_etag(uri)
-    holder = _read(uri, data)
+    holder = parse_holder(uri, data)
     is_alive, began = holder.is_alive(), time.monotonic()
     if is_alive is None:
         print(f"the run is held by {holder}: waiting up to {TTL_S:.0f} s for a sign of life", flush=True)
     while is_alive is None and time.monotonic() - began < TTL_S:
-        time.sleep(_POLL_S)
+        time.sleep(POLL_INTERVAL_S)
         is_alive = True if storage.read_with_etag(uri)[1] != first_etag else None
     if is_alive:
         raise RequestError(
@@ -186,7 +187,8 @@ def _abandoned(uri: str) -> str:
     return first_etag
 
 
-def _read(uri: str, data: bytes) -> Holder:
+def parse_holder(uri: str, data: bytes) -> Holder:
+    """Parses a lease's object, or says that it is damaged."""
     try:
         return Holder.model_validate_json(data)
     except ValueError as error:

@@ -40,29 +40,30 @@ class Holder(BaseModel):
         return cls(
             owner=uuid.uuid4().hex,
             host=socket.gethostname(),
-            machine=_machine(),
+            machine=read_machine_id(),
             pid=os.getpid(),
-            pid_since=_started(os.getpid()) or 0,
+            pid_since=read_start_ticks(os.getpid()) or 0,
             since=datetime.now(UTC),
         )
 
     def is_alive(self) -> bool | None:
         """Whether the process lives; None where that cannot be told from here."""
-        if self.machine != _machine():
+        if self.machine != read_machine_id():
             return None
-        return _started(self.pid) == self.pid_since
+        return read_start_ticks(self.pid) == self.pid_since
 
     def __str__(self) -> str:
         """For messages."""
         return f"process {self.pid} on {self.host} since {self.since:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _machine() -> str:
+def read_machine_id() -> str:
+    """Reads what tells this boot and process namespace from all others."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
 
 
-def _started(pid: int) -> int | None:
+def read_start_ticks(pid: int) -> int | None:
     """Start of a process in clock ticks since boot (field 22 of proc(5)'s stat), or None if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()

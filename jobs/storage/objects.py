@@ -17,8 +17,8 @@ from typing import Any
 import obstore
 
 from jobs.errors import ConflictError
-from jobs.storage.clients import object_store, s3_client
-from jobs.storage.errors import as_storage_error, s3_errors
+from jobs.storage.clients import open_s3_client, open_store
+from jobs.storage.errors import list_s3_errors, translate_error
 from jobs.storage.uris import split
 
 _ODD_KEY = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
@@ -58,10 +58,10 @@ async def read_async(uri: str) -> tuple[bytes | memoryview, str]:
             return await asyncio.to_thread(_read_odd_key, bucket, key)
         if _ODD_KEY.search(key) and scheme == "file":
             return await asyncio.to_thread(Path("/" + key).read_bytes), ""
-        answer = await obstore.get_async(object_store(scheme, bucket), key)
+        answer = await obstore.get_async(open_store(scheme, bucket), key)
         return memoryview(await answer.bytes_async()), (answer.meta["e_tag"] or "").strip('"')
-    except s3_errors() as error:
-        raise as_storage_error(error, uri) from error
+    except list_s3_errors() as error:
+        raise translate_error(error, uri) from error
 
 
 def _read_odd_key(bucket: str, key: str) -> tuple[bytes, str]:
@@ -69,7 +69,7 @@ def _read_odd_key(bucket: str, key: str) -> tuple[bytes, str]:
 
     tries_left = 3
     while True:  # boto3 tries requests again, but not bodies that break off
-        answer = s3_client().get_object(Bucket=bucket, Key=key)
+        answer = open_s3_client().get_object(Bucket=bucket, Key=key)
         try:
             return answer["Body"].read(), answer["ETag"].strip('"')
         except (IncompleteReadError, ResponseStreamingError):
@@ -91,24 +91,24 @@ def write(uri: str, data: bytes, *, if_absent: bool = False, if_etag: str | None
         ConflictError: the condition did not hold.
     """
     scheme, bucket, key = split(uri)
-    store = object_store(scheme, bucket)
+    store = open_store(scheme, bucket)
     try:
         if if_etag is not None and scheme == "file":
             return _replace_file(Path("/" + key), data, if_etag=if_etag)
         # Unquoted, because Ceph's gateway compares the header literally with its unquoted tag.
         mode: Any = {"e_tag": if_etag} if if_etag is not None else "create" if if_absent else "overwrite"
         return (obstore.put(store, key, data, mode=mode)["e_tag"] or "").strip('"')
-    except s3_errors() as error:
-        raise as_storage_error(error, uri) from error
+    except list_s3_errors() as error:
+        raise translate_error(error, uri) from error
 
 
 def upload(uri: str, path: Path) -> None:
     """Writes one local file as one object, atomically and without holding it in memory."""
     scheme, bucket, key = split(uri)
     try:
-        obstore.put(object_store(scheme, bucket), key, path, mode="overwrite")
-    except s3_errors() as error:
-        raise as_storage_error(error, uri) from error
+        obstore.put(open_store(scheme, bucket), key, path, mode="overwrite")
+    except list_s3_errors() as error:
+        raise translate_error(error, uri) from error
 
 
 def _replace_file(path: Path, data: bytes, *, if_etag: str) -> str:
@@ -119,18 +119,18 @@ def _replace_file(path: Path, data: bytes, *, if_etag: str) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if read_with_etag(f"file://{path}")[1] != if_etag:
             raise ConflictError(f"{path} was written by someone else in the meantime")
-        return (obstore.put(object_store("file", ""), str(path).removeprefix("/"), data)["e_tag"] or "").strip('"')
+        return (obstore.put(open_store("file", ""), str(path).removeprefix("/"), data)["e_tag"] or "").strip('"')
 
 
 def delete(uri: str) -> None:
     """Deletes one object; nothing there is no error."""
     scheme, bucket, key = split(uri)
     try:
-        obstore.delete(object_store(scheme, bucket), key)
+        obstore.delete(open_store(scheme, bucket), key)
     except FileNotFoundError:
         return
-    except s3_errors() as error:
-        raise as_storage_error(error, uri) from error
+    except list_s3_errors() as error:
+        raise translate_error(error, uri) from error
 
 
 def delete_tree(uri: str) -> None:
@@ -139,9 +139,9 @@ def delete_tree(uri: str) -> None:
     keys = [split(info.uri)[2] for info in list_objects(uri)]
     ordinary = [key for key in keys if not _ODD_KEY.search(key)]
     if ordinary:
-        obstore.delete(object_store(scheme, bucket), ordinary)
+        obstore.delete(open_store(scheme, bucket), ordinary)
     for key in set(keys).difference(ordinary) if scheme == "s3" else ():
-        s3_client().delete_object(Bucket=bucket, Key=key)  # the folder markers that pyarrow leaves end in a slash
+        open_s3_client().delete_object(Bucket=bucket, Key=key)  # the folder markers that pyarrow leaves end in a slash
     if scheme == "file" and Path("/" + split(uri)[2]).is_dir():
         import shutil
 
@@ -169,7 +169,7 @@ def list_between(uri: str, *, after: str = "", until: str = "") -> Iterator[list
     Raises:
         MissingBucketError: the bucket does not exist.
     """
-    scheme, bucket, prefix = _folder(uri)
+    scheme, bucket, prefix = split_folder(uri)
     try:
         if scheme != "s3":
             yield from _list_other(scheme, bucket, prefix)
@@ -178,11 +178,11 @@ def list_between(uri: str, *, after: str = "", until: str = "") -> Iterator[list
             yield [info for info in page if not until or split(info.uri)[2] <= until]
             if until and page and split(page[-1].uri)[2] > until:
                 return
-    except s3_errors() as error:
-        raise as_storage_error(error, uri) from error
+    except list_s3_errors() as error:
+        raise translate_error(error, uri) from error
 
 
-def list_level(uri: str, *, most_pages: int = 20) -> tuple[list[ObjectInfo], list[str]]:
+def list_level(uri: str, *, max_pages: int = 20) -> tuple[list[ObjectInfo], list[str]]:
     """Looks at one level: the objects right under ``uri``, and the URIs of its folders, without a trailing slash.
 
     Of S3 it may see only the beginning, for the folders that it names serve to share the listing out, and lists no
@@ -190,23 +190,26 @@ def list_level(uri: str, *, most_pages: int = 20) -> tuple[list[ObjectInfo], lis
 
     Args:
         uri: a folder, see `list_objects`.
-        most_pages: requests, of 1,000 entries each, on S3.
+        max_pages: requests, of 1,000 entries each, on S3.
     """
-    scheme, bucket, prefix = _folder(uri)
+    scheme, bucket, prefix = split_folder(uri)
     root = f"{scheme}://{bucket}/"
     try:
         if scheme == "s3":
-            pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
-            seen = itertools.islice(pages, most_pages)
+            pages = (
+                open_s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+            )
+            seen = itertools.islice(pages, max_pages)
             return [], [root + item["Prefix"][:-1] for page in seen for item in page.get("CommonPrefixes", [])]
-        level = obstore.list_with_delimiter(object_store(scheme, bucket), prefix=prefix or None)
+        level = obstore.list_with_delimiter(open_store(scheme, bucket), prefix=prefix or None)
         folders = [root + name.rstrip("/") for name in level["common_prefixes"]]
         return [_info(root, item) for item in level["objects"]], folders
-    except s3_errors() as error:
-        raise as_storage_error(error, uri) from error
+    except list_s3_errors() as error:
+        raise translate_error(error, uri) from error
 
 
-def _folder(uri: str) -> tuple[str, str, str]:
+def split_folder(uri: str) -> tuple[str, str, str]:
+    """Splits a folder's URI into scheme, bucket and prefix; the prefix ends in a slash, or is empty."""
     scheme, bucket, key = split(uri)
     return scheme, bucket, key.rstrip("/") + "/" if key else ""
 
@@ -214,7 +217,7 @@ def _folder(uri: str) -> tuple[str, str, str]:
 def _list_s3(bucket: str, prefix: str, *, after: str = "") -> Iterator[list[ObjectInfo]]:
     # boto3, not obstore, lists S3: one key with a "." or empty segment ends obstore's whole listing with an error.
     start: Any = {"StartAfter": after} if after else {}
-    for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **start):
+    for page in open_s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **start):
         yield [
             ObjectInfo(
                 f"s3://{bucket}/{item['Key']}",
@@ -228,7 +231,7 @@ def _list_s3(bucket: str, prefix: str, *, after: str = "") -> Iterator[list[Obje
 
 def _list_other(scheme: str, bucket: str, prefix: str) -> Iterator[list[ObjectInfo]]:
     root = f"{scheme}://{bucket}/"
-    for batch in obstore.list(object_store(scheme, bucket), prefix=prefix or None, chunk_size=1000):
+    for batch in obstore.list(open_store(scheme, bucket), prefix=prefix or None, chunk_size=1000):
         yield [_info(root, item) for item in batch]
 
 

@@ -16,7 +16,7 @@ FILE_BYTES = 320_000_000
 """Files are as near to this as an even division allows: 213-480 MB, within the 128-512 MB that query engines like."""
 
 
-def in_tables(batches: Iterable[pa.RecordBatch], *, size_rows: int) -> Iterator[pa.Table]:
+def regroup_batches(batches: Iterable[pa.RecordBatch], *, size_rows: int) -> Iterator[pa.Table]:
     """Regroups a stream into tables of ``size_rows`` rows, the last one of what is left."""
     waiting: list[pa.RecordBatch] = []
     rows = 0
@@ -45,14 +45,14 @@ def write_files(batches: Iterable[pa.RecordBatch], *, rows: int, name: Callable[
         folder: a private folder for the file that is being written.
     """
     found: list[str] = []
-    groups = in_tables(batches, size_rows=ROW_GROUP_ROWS)
+    groups = regroup_batches(batches, size_rows=ROW_GROUP_ROWS)
     group = next(groups, None)
     per_file = 0
     while group is not None:
         local = folder / "file.parquet"
         with pa.OSFile(str(local), "wb") as sink, pq.ParquetWriter(sink, group.schema, compression="zstd") as writer:
             writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
-            per_file = per_file or _groups_per_file(sink.tell() / len(group), rows=rows)
+            per_file = per_file or divide_groups(sink.tell() / len(group), rows=rows)
             group = next(groups, None)
             for _ in range(per_file - 1):
                 if group is None:
@@ -65,6 +65,7 @@ def write_files(batches: Iterable[pa.RecordBatch], *, rows: int, name: Callable[
     return found
 
 
-def _groups_per_file(row_bytes: float, *, rows: int) -> int:
+def divide_groups(row_bytes: float, *, rows: int) -> int:
+    """Returns the row groups of one file, so that all files are about FILE_BYTES large and of even size."""
     files = max(1, round(row_bytes * rows / FILE_BYTES))
     return math.ceil(math.ceil(rows / ROW_GROUP_ROWS) / files)

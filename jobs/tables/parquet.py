@@ -15,7 +15,7 @@ BATCH_ROWS = 65_536
 _SMALL_FILES_AHEAD = 32
 
 
-def scan(
+def scan_parquet(
     files: Sequence[str], *, columns: Sequence[str], schema: pa.Schema, small: bool = False
 ) -> Iterator[pa.RecordBatch]:
     """Streams Parquet files of one schema, in order; columns that a file lacks are null.
@@ -32,16 +32,16 @@ def scan(
     if not files:
         return
     try:
-        yield from _many(files, columns, schema) if small else _one_by_one(files, columns, schema)
+        yield from _scan_small_files(files, columns, schema) if small else _scan_row_groups(files, columns, schema)
     except (OSError, pa.ArrowInvalid) as error:
-        raise storage.as_storage_error(error, files[0]) from error
+        raise storage.translate_error(error, files[0]) from error
 
 
-def _many(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _scan_small_files(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     import pyarrow.dataset
 
-    filesystem = storage.arrow_filesystem(files[0])[0]
-    paths = [storage.arrow_filesystem(uri)[1] for uri in files]
+    filesystem = storage.resolve_filesystem(files[0])[0]
+    paths = [storage.resolve_filesystem(uri)[1] for uri in files]
     dataset = pyarrow.dataset.dataset(paths, schema=schema, filesystem=filesystem)
     yield from dataset.to_batches(
         columns=list(columns),
@@ -51,13 +51,13 @@ def _many(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> It
     )
 
 
-def _one_by_one(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _scan_row_groups(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """One row group at a time: a dataset reads on while its consumer sorts, half a gigabyte and more ahead."""
     import pyarrow.parquet as pq
 
     wanted = pa.schema([schema.field(name) for name in columns])
     for uri in files:
-        filesystem, path = storage.arrow_filesystem(uri)
+        filesystem, path = storage.resolve_filesystem(uri)
         with pq.ParquetFile(path, filesystem=filesystem) as file:
             have = [name for name in wanted.names if name in file.schema_arrow.names]
             for batch in file.iter_batches(BATCH_ROWS, columns=have):
@@ -68,7 +68,7 @@ def _one_by_one(files: Sequence[str], columns: Sequence[str], schema: pa.Schema)
                 )
 
 
-def columns_of(uri: str) -> pa.Schema:
+def read_schema(uri: str) -> pa.Schema:
     """The schema of one Parquet file.
 
     Raises:
@@ -77,16 +77,16 @@ def columns_of(uri: str) -> pa.Schema:
     """
     import pyarrow.parquet as pq
 
-    filesystem, path = storage.arrow_filesystem(uri)
+    filesystem, path = storage.resolve_filesystem(uri)
     try:
         return pq.read_schema(path, filesystem=filesystem)
     except pa.ArrowInvalid as error:
         raise RequestError(f"{uri} is no Parquet file: {str(error).splitlines()[0]}") from error
     except OSError as error:
-        raise storage.as_storage_error(error, uri) from error
+        raise storage.translate_error(error, uri) from error
 
 
-def cast(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def cast_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The same rows with the columns, order and types of ``schema``."""
     for batch in batches:
         columns = [batch.column(field.name).cast(field.type) for field in schema]

@@ -20,53 +20,58 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
-def _column(name: str, kind: pa.DataType, description: str) -> pa.Field:
+def define_column(name: str, kind: pa.DataType, description: str) -> pa.Field:
+    """Defines a column with its description, which travels in the Parquet file."""
     return pa.field(name, kind, metadata={"description": description})
 
 
 MANIFEST = pa.schema(
     [
-        _column("image_id", pa.int64(), "row number in this run's manifest"),
-        _column("uri", pa.string(), "scheme://bucket/key, the key as stored, never percent-encoded"),
-        _column(
-            "etag",
+        define_column("image_id", pa.int64(), "row number in this run's manifest"),
+        define_column("image_uri", pa.string(), "scheme://bucket/key, the key as stored, never percent-encoded"),
+        define_column(
+            "image_etag",
             pa.string(),
             "entity tag at listing, no quotes, changes with the object's bytes; or null",
         ),
-        _column("size_bytes", pa.int64(), "object size at listing time, or null"),
-        _column("last_modified", _TIME, "modification time at listing, or null"),
-        _column("category", pa.string(), "asset category by --key-pattern; null where the key does not match"),
-        _column("site", pa.string(), "site by --key-pattern, or null"),
-        _column("captured_at", _TIME, "capture time by --key-pattern, or null"),
+        define_column("image_bytes", pa.int64(), "object size at listing time, or null"),
+        define_column("last_modified", _TIME, "modification time at listing, or null"),
+        define_column("category", pa.string(), "asset category by --key-pattern; null where the key does not match"),
+        define_column("site", pa.string(), "site by --key-pattern, or null"),
+        define_column("captured_at", _TIME, "capture time by --key-pattern, or null"),
     ]
 )
 
 LISTED = pa.schema([field for field in MANIFEST if field.name != "image_id"])
-"""What is known of an object before it is given its row number. A list of URIs may leave all but ``uri`` null."""
+"""What is known of an object before it is given its row number. A list of URIs may leave all but ``image_uri`` null."""
 
 SCORES = pa.schema(
     [
-        _column("image_uri", pa.string(), "scheme://bucket/key, the key as stored, never percent-encoded"),
-        _column("image_etag", pa.string(), "entity tag of the bytes this row speaks of"),
-        _column("image_bytes", pa.int64(), "object size in bytes"),
-        _column("category", pa.string(), "asset category, or null where the key has none"),
-        _column("site", pa.string(), "site, or null"),
-        _column("captured_at", _TIME, "capture time, or null"),
-        _column("status", pa.string(), "scored, unreadable, missing, no_detector or failed"),
-        _column("error", pa.string(), "reason code: detail; null when scored"),
-        _column("score", pa.float64(), "mean z^2 over views and dimensions; raw, comparable within one detector only"),
-        _column(
+        define_column("image_uri", pa.string(), "scheme://bucket/key, the key as stored, never percent-encoded"),
+        define_column("image_etag", pa.string(), "entity tag of the bytes this row speaks of"),
+        define_column("image_bytes", pa.int64(), "object size in bytes"),
+        define_column("category", pa.string(), "asset category, or null where the key has none"),
+        define_column("site", pa.string(), "site, or null"),
+        define_column("captured_at", _TIME, "capture time, or null"),
+        define_column("status", pa.string(), "scored, unreadable, missing, no_detector or failed"),
+        define_column("error", pa.string(), "reason code: detail; null when scored"),
+        define_column(
+            "score", pa.float64(), "mean z^2 over views and dimensions; raw, comparable within one detector only"
+        ),
+        define_column(
             "p_value", pa.float64(), "conformal p-value in (0, 1]; comparable across categories; small is anomalous"
         ),
-        _column("threshold", pa.float64(), "score above which is_anomaly; null if the calibration set is too small"),
-        _column("is_anomaly", pa.bool_(), "p_value <= the run's false_alarm_rate; null without threshold"),
-        _column("detector_id", pa.string(), "content id of the detector, null without one"),
-        _column("detector_variant", pa.string(), "variant name of the detector"),
-        _column("views", pa.int32(), "rotated views averaged per photo"),
-        _column("precision", pa.string(), "arithmetic of the network"),
-        _column("run_id", pa.string(), "the run that wrote this row"),
-        _column("scored_at", _TIME, "when this row was computed"),
-        _column("schema_version", pa.int32(), "version of this contract"),
+        define_column(
+            "threshold", pa.float64(), "score above which is_anomaly; null if the calibration set is too small"
+        ),
+        define_column("is_anomaly", pa.bool_(), "p_value <= the run's false_alarm_rate; null without threshold"),
+        define_column("detector_id", pa.string(), "content id of the detector, null without one"),
+        define_column("detector_variant", pa.string(), "variant name of the detector"),
+        define_column("views", pa.int32(), "rotated views averaged per photo"),
+        define_column("precision", pa.string(), "arithmetic of the network"),
+        define_column("run_id", pa.string(), "the run that wrote this row"),
+        define_column("scored_at", _TIME, "when this row was computed"),
+        define_column("schema_version", pa.int32(), "version of this contract"),
     ],
     metadata={
         "contract": "attentdiffernet-ray scores: one row per object of the archive and run; a row counts only if "
@@ -97,16 +102,18 @@ of held-out photos in standardised features (model.training.held_out_loss), to c
 
 EVALUATED = pa.schema(
     [
-        _column("category", pa.string(), "asset category"),
-        _column("label", pa.string(), "good, or the name of the defect"),
-        _column("variant", pa.string(), "variant name of the detector, or name of the baseline"),
-        _column("seed", pa.int64(), "seed of the detector; null where chance plays no part"),
-        _column("detector_id", pa.string(), "content id of the detector; null if it is not registered"),
-        _column("image_uri", pa.string(), "scheme://bucket/key"),
-        _column("status", pa.string(), "scored, unreadable, missing or failed"),
-        _column("error", pa.string(), "reason code: detail; null when scored"),
-        _column("score", pa.float64(), "raw, higher is more anomalous, comparable within one detector only"),
-        _column("p_value", pa.float64(), "conformal p-value in (0, 1]; null for a detector that is not calibrated"),
+        define_column("category", pa.string(), "asset category"),
+        define_column("label", pa.string(), "good, or the name of the defect"),
+        define_column("variant", pa.string(), "variant name of the detector, or name of the baseline"),
+        define_column("seed", pa.int64(), "seed of the detector; null where chance plays no part"),
+        define_column("detector_id", pa.string(), "content id of the detector; null if it is not registered"),
+        define_column("image_uri", pa.string(), "scheme://bucket/key"),
+        define_column("status", pa.string(), "scored, unreadable, missing or failed"),
+        define_column("error", pa.string(), "reason code: detail; null when scored"),
+        define_column("score", pa.float64(), "raw, higher is more anomalous, comparable within one detector only"),
+        define_column(
+            "p_value", pa.float64(), "conformal p-value in (0, 1]; null for a detector that is not calibrated"
+        ),
     ]
 )
 """Labelled photos: one row per photo and detector."""
@@ -114,22 +121,22 @@ EVALUATED = pa.schema(
 METRICS = pa.schema(
     [
         *(EVALUATED.field(name) for name in ("category", "variant", "seed", "detector_id")),
-        _column("flawless", pa.int64(), "scored photos labelled good"),
-        _column("defective", pa.int64(), "scored photos with a defect"),
-        _column("not_scored", pa.int64(), "photos without a score"),
-        _column("auroc", pa.float64(), "area under the ROC curve, in [0, 1]"),
-        _column("auroc_low", pa.float64(), "lower end of its 95 % interval, by bootstrap over photos"),
-        _column("auroc_high", pa.float64(), "upper end"),
-        _column("aupr", pa.float64(), "average precision, in [0, 1]"),
-        _column("recall_at_1_percent", pa.float64(), "share of the defective photos found at 1 % false alarms"),
-        _column("recall_at_5_percent", pa.float64(), "the same at 5 %"),
-        _column("reason", pa.string(), "why the metrics are null; null if they are not"),
+        define_column("flawless", pa.int64(), "scored photos labelled good"),
+        define_column("defective", pa.int64(), "scored photos with a defect"),
+        define_column("not_scored", pa.int64(), "photos without a score"),
+        define_column("auroc", pa.float64(), "area under the ROC curve, in [0, 1]"),
+        define_column("auroc_low", pa.float64(), "lower end of its 95 % interval, by bootstrap over photos"),
+        define_column("auroc_high", pa.float64(), "upper end"),
+        define_column("aupr", pa.float64(), "average precision, in [0, 1]"),
+        define_column("recall_at_1_percent", pa.float64(), "share of the defective photos found at 1 % false alarms"),
+        define_column("recall_at_5_percent", pa.float64(), "the same at 5 %"),
+        define_column("reason", pa.string(), "why the metrics are null; null if they are not"),
     ]
 )
 """Labelled photos: one row per category and detector."""
 
 
-def reason(code: str, detail: str) -> str:
+def format_reason(code: str, detail: str) -> str:
     """The ``error`` column: a reason code for machines, a detail for people, on one line."""
     return f"{code}: {' '.join(detail.split())}"
 

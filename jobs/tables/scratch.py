@@ -18,7 +18,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from jobs.errors import JobError, one_line
-from jobs.tables.parquet import BATCH_ROWS, cast
+from jobs.tables.parquet import BATCH_ROWS, cast_batches
 
 MEMORY_LIMIT = "400MB"
 """What DuckDB may hold before it spills; beside it stand Arrow's batches, Ray and torch."""
@@ -27,7 +27,7 @@ THREADS = 2
 
 
 _PREFIX, _LOCK = "attentdiffernet-scratch-", "lock"
-_NEW_S = 60.0
+MIN_ABANDONED_AGE_S = 60.0
 
 
 class Scratch:
@@ -37,7 +37,7 @@ class Scratch:
         """Makes the folder, under TMPDIR, and opens the database in it."""
         import duckdb
 
-        _sweep(Path(tempfile.gettempdir()))
+        remove_abandoned(Path(tempfile.gettempdir()))
         self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         self._lock = (self.folder / _LOCK).open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -63,7 +63,7 @@ class Scratch:
         self._lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def fill(self, table: str, batches: Iterable[pa.RecordBatch], *, schema: pa.Schema) -> None:
+    def insert(self, table: str, batches: Iterable[pa.RecordBatch], *, schema: pa.Schema) -> None:
         """Adds a stream of rows to a table, which is made if it is not there.
 
         Args:
@@ -75,11 +75,11 @@ class Scratch:
             JobError: the local disk is full.
         """
         failures: list[Exception] = []
-        reader = pa.RecordBatchReader.from_batches(schema, _noting(cast(batches, schema), failures))
+        reader = pa.RecordBatchReader.from_batches(schema, _note_failures(cast_batches(batches, schema), failures))
         self._connection.register("incoming", reader)
         try:
-            self.run(f"CREATE TABLE IF NOT EXISTS {table} AS SELECT * FROM incoming LIMIT 0")
-            self.run(f"INSERT INTO {table} SELECT * FROM incoming")
+            self.execute(f"CREATE TABLE IF NOT EXISTS {table} AS SELECT * FROM incoming LIMIT 0")
+            self.execute(f"INSERT INTO {table} SELECT * FROM incoming")
         except Exception:
             # The stream's own error, which DuckDB wraps in one of its own, is the one to show.
             if failures:
@@ -88,40 +88,40 @@ class Scratch:
         finally:
             self._connection.unregister("incoming")
 
-    def run(self, sql: str) -> None:
+    def execute(self, sql: str) -> None:
         """Runs a statement."""
-        self._executed(sql)
+        self._execute(sql)
 
-    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a query whose answer is small."""
-        rows: list[tuple[Any, ...]] = self._executed(sql).fetchall()
+        rows: list[tuple[Any, ...]] = self._execute(sql).fetchall()
         return rows
 
     def stream(self, sql: str, *, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """The rows of a query, batch by batch, with the columns of ``schema``; other statements may run meanwhile."""
         try:
-            yield from cast(self._connection.cursor().sql(sql).to_arrow_reader(BATCH_ROWS), schema)
+            yield from cast_batches(self._connection.cursor().sql(sql).to_arrow_reader(BATCH_ROWS), schema)
         except self._failed as error:
-            raise self._explained(error) from error
+            raise self._explain(error) from error
 
-    def _executed(self, sql: str) -> Any:
+    def _execute(self, sql: str) -> Any:
         try:
             return self._connection.execute(sql)
         except self._failed as error:
-            raise self._explained(error) from error
+            raise self._explain(error) from error
 
-    def _explained(self, error: Exception) -> JobError:
+    def _explain(self, error: Exception) -> JobError:
         return JobError(
             f"sorting on local disk failed: {one_line(error)[:300]}; it needs about 1 kB per photo under "
             f"{self.folder.parent}: make room there, or set TMPDIR to a larger disk"
         )
 
 
-def _sweep(place: Path) -> None:
+def remove_abandoned(place: Path) -> None:
     """Removes what killed processes of this user have left: folders whose lock nobody holds any more."""
     for lock in place.glob(f"{_PREFIX}*/{_LOCK}"):
         try:
-            if lock.stat().st_uid != os.getuid() or time.time() - lock.stat().st_mtime < _NEW_S:
+            if lock.stat().st_uid != os.getuid() or time.time() - lock.stat().st_mtime < MIN_ABANDONED_AGE_S:
                 continue
             with lock.open("r+") as held:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,7 +130,7 @@ def _sweep(place: Path) -> None:
             continue  # in use, or gone already
 
 
-def _noting(batches: Iterator[pa.RecordBatch], failures: list[Exception]) -> Iterator[pa.RecordBatch]:
+def _note_failures(batches: Iterator[pa.RecordBatch], failures: list[Exception]) -> Iterator[pa.RecordBatch]:
     try:
         yield from batches
     except Exception as error:

@@ -123,7 +123,7 @@ def decode_photos(manifest: pa.Table, *, size: int, max_pixels: int) -> DecodedP
 
 
 def _read_outcomes(block: pa.Table) -> pa.Table:
-    return block.select(["image_id", "uri", "error"])
+    return block.select(["image_id", "image_uri", "error"])
 
 
 _OUTCOMES: Any = ray.remote(num_cpus=0)(_read_outcomes)
@@ -142,5 +142,5 @@ def arrange_photos(
     return DecodedPhotos(
         photos=BlockPhotos(blocks, places.reshape(-1, 2)[order][is_readable.to_numpy(zero_copy_only=False)], size),
         readable=manifest.filter(is_readable),
-        left_out=list(zip(unreadable["uri"].to_pylist(), unreadable["error"].to_pylist(), strict=True)),
+        left_out=list(zip(unreadable["image_uri"].to_pylist(), unreadable["error"].to_pylist(), strict=True)),
     )

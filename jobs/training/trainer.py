@@ -99,7 +99,7 @@ def fit_unit(unit: TrainingUnit, task: TrainingTask) -> dict[str, Any]:
     """
     config = unit.config
     folder, _, name = unit.work_folder.rpartition("/")
-    filesystem, path = storage.arrow_filesystem(folder)
+    filesystem, path = storage.resolve_filesystem(folder)
     trainer = TorchTrainer(
         _make_work(task),
         scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=config.use_gpu),

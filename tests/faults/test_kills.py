@@ -32,7 +32,7 @@ def nodes(bucket: str, detectors: str) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in storage.worker_environment().items():
+        for name, value in storage.make_worker_environment().items():
             patch.setenv(name, value)
         running = Cluster(
             initialize_head=True,

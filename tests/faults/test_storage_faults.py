@@ -17,14 +17,14 @@ from jobs.decoding.fetch import FetchDecode
 from jobs.errors import CredentialsError, StorageError
 from jobs.storage import clients as storage_clients
 from jobs.storage import uris
-from jobs.storage.clients import S3_ATTEMPTS
+from jobs.storage.clients import MAX_S3_ATTEMPTS
 from jobs.tables.schema import RETRIED_CODES
 from tests.support.bad_objects import jpeg
 from tests.support.fault_proxy import Proxy, Rule
 
 KEYS = {"ordinary": "in/insulator/photo.jpg", "odd": "in/insulator//photo.jpg"}
 """The second one is read by another client."""
-_CACHED = (storage_clients.s3_client, storage_clients.object_store, storage_clients.s3_session)
+_CACHED = (storage_clients.open_s3_client, storage_clients.open_store, storage_clients.open_s3_session)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
     pauses = {"init_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=15), "base": 2}
     monkeypatch.setitem(storage_clients._RETRY, "backoff", pauses)
-    monkeypatch.setitem(storage_clients._RETRY, "max_retries", S3_ATTEMPTS)
+    monkeypatch.setitem(storage_clients._RETRY, "max_retries", MAX_S3_ATTEMPTS)
     monkeypatch.setattr(standard.ExponentialBackoff, "delay_amount", lambda *_: 0.001)
 
 
@@ -90,7 +90,7 @@ def test_no_answer_within_the_time_limit_is_asked_for_again(
     key: str, bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(storage_clients._CLIENT, "read_timeout", "1s")
-    monkeypatch.setattr(storage_clients, "SILENCE_S", 1)
+    monkeypatch.setattr(storage_clients, "READ_TIMEOUT_S", 1)
     put(bucket, KEYS[key], jpeg())
     proxy.rules.append(Rule("hang", times=1, method="GET", part="photo"))
     assert fetched(bucket) == [""]
@@ -103,7 +103,7 @@ def test_no_answer_within_the_time_limit_is_asked_for_again(
 def test_a_fault_that_stays_is_a_row_that_the_next_run_tries_again(
     kind: str, key: str, bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.decoding.fetch._PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr("jobs.decoding.fetch.RETRY_PAUSES_S", (0.0, 0.0))
     put(bucket, KEYS[key], jpeg())
     put(bucket, "in/insulator/neighbour.jpg", jpeg())
     proxy.rules.append(Rule(kind, method="GET", part="photo"))
@@ -116,14 +116,14 @@ def test_a_fault_that_stays_is_a_row_that_the_next_run_tries_again(
 def test_every_call_outlasts_as_many_refusals_as_a_minute_holds(call: str, bucket: str, proxy: Proxy) -> None:
     # At full length the pauses of so many tries are longer than a minute: the next test adds them up.
     uri = put(bucket, KEYS["ordinary"], jpeg())
-    proxy.rules.append(Rule("error", times=S3_ATTEMPTS - 1))
+    proxy.rules.append(Rule("error", times=MAX_S3_ATTEMPTS - 1))
     if call == "read":
         assert storage.read(uri) == jpeg()
     elif call == "write":
         storage.write(uri, b"new")
     else:
         assert [info.uri for info in storage.list_objects(f"{bucket}/in")] == [uri]
-    assert proxy.applied == {"error": S3_ATTEMPTS - 1}
+    assert proxy.applied == {"error": MAX_S3_ATTEMPTS - 1}
 
 
 def test_the_pauses_between_tries_add_up_to_more_than_a_minute() -> None:
@@ -131,7 +131,7 @@ def test_the_pauses_between_tries_add_up_to_more_than_a_minute() -> None:
     retry: Any = storage_clients._RETRY
     assert retry["retry_timeout"] >= timedelta(seconds=120)
     assert retry["max_retries"] * retry["backoff"]["init_backoff"] >= retry["retry_timeout"]
-    longest_s = np.minimum(2.0 ** np.arange(S3_ATTEMPTS - 1), 20)
+    longest_s = np.minimum(2.0 ** np.arange(MAX_S3_ATTEMPTS - 1), 20)
     lasted_s = np.random.default_rng(0).uniform(0, longest_s, (100_000, len(longest_s))).sum(axis=1)
     assert (lasted_s < 60).mean() < 0.002
 
@@ -173,4 +173,4 @@ def test_a_storage_that_answers_nothing_ends_the_run_instead_of_waiting_for_ever
 def test_what_another_library_calls_a_response_is_no_error_code() -> None:
     error = OSError("connection broken")
     error.response = None  # type: ignore[attr-defined]  # as urllib3 has it
-    assert "connection broken" in str(storage.as_storage_error(error, "s3://bucket/key"))
+    assert "connection broken" in str(storage.translate_error(error, "s3://bucket/key"))

@@ -72,7 +72,7 @@ def train_plainly(config: TrainConfig, folder: Path) -> tuple[str, AttentDifferN
     (unit,) = plan_units(config)
     detector = AttentDifferNet(unit.config.detector)
     size = unit.config.detector.image_size
-    images = torch.stack([decode_image(storage.read(uri), size=size) for uri in unit.manifest["uri"].to_pylist()])
+    images = torch.stack([decode_image(storage.read(uri), size=size) for uri in unit.manifest["image_uri"].to_pylist()])
     splits = split_photos(len(images), config=unit.config)
     history = train(
         detector,

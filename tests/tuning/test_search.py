@@ -127,7 +127,7 @@ def test_the_final_comparison_has_every_preset_on_photos_that_no_trial_saw(searc
     assert {row["variant"] for row in rows} == {"tuned", *PRESETS}
     tested = {row["image_uri"] for row in rows}
     split = sweep.split_data(searched.config.data, "insulator", validation_share=0.5)
-    assert tested.isdisjoint(split.validation["uri"].to_pylist())
+    assert tested.isdisjoint(split.validation["image_uri"].to_pylist())
     assert len(tested) == sum(split.test.counts.values())
     results = json.loads(searched.path("results.json").read_text())
     assert {one["reference"] for one in results["comparisons"]} == set(PRESETS)

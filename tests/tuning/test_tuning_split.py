@@ -21,7 +21,7 @@ def _split(data: Path, *, share: float = 0.4) -> Split:
 
 def _names(split: Split, results: Path) -> tuple[set[str], set[str]]:
     test = split.test.open(results=f"file://{results}", winner="w")
-    return set(split.validation["uri"].to_pylist()), set(test["uri"].to_pylist())
+    return set(split.validation["image_uri"].to_pylist()), set(test["image_uri"].to_pylist())
 
 
 def test_validation_is_a_share_of_the_test_photos_and_they_have_none_in_common(drawn: Path, tmp_path: Path) -> None:

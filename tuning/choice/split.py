@@ -125,7 +125,7 @@ def split_data(data: str, category: str, *, validation_share: float) -> Split:
         )
     is_carved = "validation" not in parts
     if is_carved:
-        keys = [uri.removeprefix(folder + "/") for uri in rows["uri"].to_pylist()]
+        keys = [uri.removeprefix(folder + "/") for uri in rows["image_uri"].to_pylist()]
         parts = [assign_part(part, key, share=validation_share) for part, key in zip(parts, keys, strict=True)]
     train, validation, test = (
         rows.filter(pa.array([part == name for part in parts])) for name in ("train", "validation", "test")

@@ -116,7 +116,7 @@ def score_current(config: SearchConfig, detector_id: str, manifest: pa.Table, *,
         score, error = None, None
         try:
             image = decode_image(
-                storage.read(row["uri"]), size=detector.config.image_size, max_pixels=config.max_pixels
+                storage.read(row["image_uri"]), size=detector.config.image_size, max_pixels=config.max_pixels
             )
             score = float(np.asarray(scorer.score(image[None]))[0])
         except ImageError as problem:
@@ -127,7 +127,7 @@ def score_current(config: SearchConfig, detector_id: str, manifest: pa.Table, *,
                 "label": row["site"].split("/")[1],
                 "variant": CURRENT,
                 "detector_id": detector_id,
-                "image_uri": row["uri"],
+                "image_uri": row["image_uri"],
                 "status": Status.UNREADABLE if error else Status.SCORED,
                 "error": error,
                 "score": score,

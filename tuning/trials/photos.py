@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from jobs.decoding.fetch import FetchDecode, as_images
+from jobs.decoding.fetch import FetchDecode, stack_images
 from jobs.detectors.lineage import hash_training_photos
 from jobs.errors import JobError
 from jobs.evaluation.metrics import FLAWLESS
@@ -65,16 +65,16 @@ def decode_search_photos(
     prepare_process()
     flawless, lost = decode_rows(train, size, max_pixels)
     judged, lost_too = decode_rows(labelled, size, max_pixels)
-    images = as_images(flawless["pixels"], size=size)
+    images = stack_images(flawless["pixels"], size=size)
     if len(images) < 4:
         raise JobError(f"needed at least 4 readable flawless photos, got {len(images)} of {len(train)}")
     kept, held_out = split_calibration(len(images), fraction=fraction, seed=0)
     return SearchPhotos(
         train=images[kept],
         held_out=images[held_out],
-        labelled=as_images(judged["pixels"], size=size),
+        labelled=stack_images(judged["pixels"], size=size),
         labels=np.array([site.split("/")[1] != FLAWLESS for site in judged["site"].to_pylist()], dtype=bool),
-        labelled_uris=judged["uri"].to_pylist(),
+        labelled_uris=judged["image_uri"].to_pylist(),
         lost={**lost, **lost_too},
         trained_on=hash_training_photos(flawless.take(pa.array(kept))),
     )
@@ -88,7 +88,7 @@ def decode_rows(rows: pa.Table, size: int, max_pixels: int) -> tuple[pa.Table, d
     )
     found = fetch(rows)
     lost = found.filter(pc.is_valid(found["error"]))
-    reasons = dict(zip(lost["uri"].to_pylist(), lost["error"].to_pylist(), strict=True))
+    reasons = dict(zip(lost["image_uri"].to_pylist(), lost["error"].to_pylist(), strict=True))
     return found.filter(pc.is_null(found["error"])), reasons
 
 

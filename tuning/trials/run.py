@@ -108,7 +108,7 @@ def run_tune(
         until_s=until_s,
     )
     keeping = RecordCallback(config.results, study, finished, report, metrics=metrics, epochs=config.optimizer.epochs)
-    filesystem, path = storage.arrow_filesystem(uris.join(config.results, _TUNE))
+    filesystem, path = storage.resolve_filesystem(uris.join(config.results, _TUNE))
     tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, trials=trials), trials.resources),
         tune_config=tune.TuneConfig(

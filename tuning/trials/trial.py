@@ -122,7 +122,7 @@ def train_with_workers(name: str, job: TrainingJob, trials: TrialSettings) -> Me
     """Trains and judges with several workers of Ray Train."""
     from tuning.trials.distributed import measure_with_workers
 
-    filesystem, path = storage.arrow_filesystem(uris.join(trials.results, ".train"))
+    filesystem, path = storage.resolve_filesystem(uris.join(trials.results, ".train"))
     return measure_with_workers(
         job,
         trials.shared,

@@ -27,7 +27,7 @@ CURRENT = [('s3://photos/bolt/"ü",.jpg', "e3", 12, "bolt"), ("s3://photos/cap/a
 
 
 def _rows(table: pa.Table) -> list[tuple[object, ...]]:
-    return [(row["uri"], row["etag"], row["size_bytes"], row["category"]) for row in table.to_pylist()]
+    return [(row["image_uri"], row["image_etag"], row["image_bytes"], row["category"]) for row in table.to_pylist()]
 
 
 def _put_inventory(bucket: str, file_format: str, schema: str, data: bytes, suffix: str) -> str:
@@ -95,11 +95,13 @@ def test_what_is_no_inventory_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.csv.gz", "list.parquet"])
-def test_a_list_of_uris_is_an_archive(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["image_", ""], ids=["today's names", "older names"])
+def test_a_list_of_uris_is_an_archive(name: str, prefix: str, tmp_path: Path) -> None:
     rows = {
         "note": ["unknown columns", "are", "ignored", None],
-        "uri": ["s3://b/cap/2.jpg", "gs://c/x/1.jpg", "s3://b/cap/2.jpg", "file:///data/3.jpg"],
-        "etag": ['"e2"', "", "other", None],
+        f"{prefix}uri": ["s3://b/cap/2.jpg", "gs://c/x/1.jpg", "s3://b/cap/2.jpg", "file:///data/3.jpg"],
+        f"{prefix}etag": ['"e2"', "", "other", None],
+        f"{prefix}bytes" if prefix else "size_bytes": [7, 9, 8, 10],
         "category": [None, "bolt", "bolt", ""],
         "captured_at": ["2026-03-02T10:00", "someday", None, None],
     }
@@ -111,9 +113,9 @@ def test_a_list_of_uris_is_an_archive(name: str, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
     found = list_archive(f"file://{tmp_path}/{name}")
     assert _rows(found) == [
-        ("gs://c/x/1.jpg", None, None, "bolt"),
-        ("s3://b/cap/2.jpg", "e2", None, "cap"),  # the first of two rows counts, the key names its category
-        ("file:///data/3.jpg", None, None, "data"),
+        ("gs://c/x/1.jpg", None, 9, "bolt"),
+        ("s3://b/cap/2.jpg", "e2", 7, "cap"),  # the first of two rows counts, the key names its category
+        ("file:///data/3.jpg", None, 10, "data"),
     ]
     assert found["captured_at"].to_pylist() == [None, datetime(2026, 3, 2, 10, tzinfo=UTC), None]
 
@@ -121,11 +123,12 @@ def test_a_list_of_uris_is_an_archive(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("url,etag\ns3://b/x,e\n", "has no column uri: got url, etag"),
+        ("url,etag\ns3://b/x,e\n", "has no column image_uri: got url, etag"),
         ("uri\nhttps://b.s3.amazonaws.com/x.jpg\n", r"expected s3://.*, got 'https://b\.s3\.amazonaws\.com/x\.jpg'"),
         ("uri\ns3://bucket-alone\n", "expected s3://bucket/key"),
-        ("uri,size_bytes\ns3://b/x,many\n", "column size_bytes of .*many"),
+        ("uri,size_bytes\ns3://b/x,many\n", "column image_bytes of .*many"),
         ("uri,etag\ns3://b/x\n", "is no CSV"),
+        ("image_etag,uri,image_uri\ne,s3://b/old,nowhere\n", "column image_uri of .* got 'nowhere'"),
         ("", "is no CSV"),
         ("uri\n", "is empty"),
     ],
@@ -139,7 +142,7 @@ def test_a_list_that_cannot_be_read_is_a_bad_request(text: str, complaint: str, 
 
 
 def test_the_verb_lists_a_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "list.csv").write_text("uri,size_bytes\ns3://b/cap/1.jpg,2000000\ns3://b/cap/2.jpg,\n")
+    (tmp_path / "list.csv").write_text("image_uri,image_bytes\ns3://b/cap/1.jpg,2000000\ns3://b/cap/2.jpg,\n")
     output = tmp_path / "manifest.parquet"
     assert manifest.main(["--archive", str(tmp_path / "list.csv"), "--output", str(output)]) == 0
     assert pq.read_table(output)["image_id"].to_pylist() == [0, 1]

@@ -50,10 +50,10 @@ class _Store:
         for start in range(0, len(found), 2):
             yield [ObjectInfo(f"s3://b/{key}", "e", 1, None) for key in found[start : start + 2]]  # type: ignore[arg-type]
 
-    def list_level(self, uri: str, *, most_pages: int = 20) -> tuple[list[ObjectInfo], list[str]]:
+    def list_level(self, uri: str, *, max_pages: int = 20) -> tuple[list[ObjectInfo], list[str]]:
         prefix = uris.split(uri)[2] + "/"
         below = [key.removeprefix(prefix) for key in self.keys if key.startswith(prefix)]
-        return [], sorted({f"s3://b/{prefix}{key.split('/', 1)[0]}" for key in below if "/" in key})[:most_pages]
+        return [], sorted({f"s3://b/{prefix}{key.split('/', 1)[0]}" for key in below if "/" in key})[:max_pages]
 
 
 def _listed(uri: str) -> list[str]:
@@ -67,7 +67,7 @@ def test_every_key_is_listed_exactly_once(keys: set[str], shares: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "list_between", store.list_between)
         patch.setattr(storage, "list_level", store.list_level)
-        patch.setattr(listing, "SHARES", shares)
+        patch.setattr(listing, "MAX_SHARES", shares)
         assert sorted(_listed("s3://b/in")) == sorted(f"s3://b/in/{key}" for key in keys)
 
 

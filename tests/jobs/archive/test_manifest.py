@@ -24,7 +24,7 @@ _TOLD = ("image_uri", "image_etag", "detector_id", "status", "error")
 
 def _listing(*rows: tuple[str, str, str | None]) -> pa.Table:
     found = [
-        {"image_id": number, "uri": uri, "etag": etag, "size_bytes": 1, "category": category}
+        {"image_id": number, "image_uri": uri, "image_etag": etag, "image_bytes": 1, "category": category}
         for number, (uri, etag, category) in enumerate(rows)
     ]
     return pa.Table.from_pylist(found, schema=MANIFEST)
@@ -33,10 +33,10 @@ def _listing(*rows: tuple[str, str, str | None]) -> pa.Table:
 def _unscored(listing: pa.Table, *, earlier: pa.Table, detector_ids: dict[str, str]) -> pa.Table:
     with Scratch() as scratch:
         known = Ordering(scratch)
-        known.add(listing.drop_columns("image_id").to_batches())
+        known.add_batches(listing.drop_columns("image_id").to_batches())
         known.drop_duplicates()
         known.drop_settled(earlier.to_batches(), detector_ids)
-        return pa.Table.from_batches(known.rows(), schema=MANIFEST)
+        return pa.Table.from_batches(known.stream_rows(), schema=MANIFEST)
 
 
 def _earlier(*rows: tuple[str, str, str | None, str, str | None]) -> pa.Table:
@@ -48,14 +48,14 @@ def test_every_object_below_the_prefix_is_a_row(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"1234")
     listing = manifest.list_archive(f"file://{tmp_path}")
-    keys = [uri.removeprefix(f"file://{tmp_path}/") for uri in listing["uri"].to_pylist()]
+    keys = [uri.removeprefix(f"file://{tmp_path}/") for uri in listing["image_uri"].to_pylist()]
     assert list(zip(listing["image_id"].to_pylist(), listing["category"].to_pylist(), keys, strict=True)) == [
         (0, None, "root.txt"),
         (1, "a", "a/deep/z.png"),
         (2, "a", "a/y.jpg"),
         (3, "b", "b/x.jpg"),
     ]
-    assert listing["size_bytes"].to_pylist() == [4] * 4
+    assert listing["image_bytes"].to_pylist() == [4] * 4
 
 
 def test_the_key_pattern_gives_category_site_and_capture_time(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_what_was_scored_with_the_same_detector_is_left_out() -> None:
         ("u4", "e4", "d1", Status.UNREADABLE, "truncated: half a photo"),
     )
     left = _unscored(listing, earlier=earlier, detector_ids={"c": "d1"})
-    assert left["uri"].to_pylist() == ["u2", "u3", "u5"]
+    assert left["image_uri"].to_pylist() == ["u2", "u3", "u5"]
     assert left["image_id"].to_pylist() == [0, 1, 2]
 
 
@@ -103,7 +103,7 @@ def test_what_was_scored_with_the_same_detector_is_left_out() -> None:
 def test_what_says_nothing_about_the_bytes_is_tried_again(status: Status, error: str) -> None:
     earlier = _earlier(("u1", "e1", "d1", status, error))
     left = _unscored(_listing(("u1", "e1", "c")), earlier=earlier, detector_ids={"c": "d1"})
-    assert left["uri"].to_pylist() == ["u1"]
+    assert left["image_uri"].to_pylist() == ["u1"]
 
 
 def test_a_category_without_a_detector_is_never_settled() -> None:
@@ -142,7 +142,7 @@ def test_what_is_left_is_what_the_plain_definition_says(
     first = {uri: (uri, etag, category) for uri, etag, category in reversed(listed)}
     expected = [row for row in first.values() if (row[0], row[1], detector_ids.get(row[2] or "")) not in unchanged]
     rows = left.to_pylist()
-    assert [(row["uri"], row["etag"], row["category"]) for row in rows] == sorted(
+    assert [(row["image_uri"], row["image_etag"], row["category"]) for row in rows] == sorted(
         expected, key=lambda row: (row[2] or "", row[0])
     )
     assert [row["image_id"] for row in rows] == list(range(len(expected)))
@@ -161,7 +161,7 @@ def test_what_is_left_is_what_the_plain_definition_says(
 def test_without_etag_an_object_counts_as_unchanged_unless_size_or_time_says_otherwise(
     size_bytes: int | None, modified: datetime | None, is_left: bool
 ) -> None:
-    row = {"image_id": 0, "uri": "u1", "size_bytes": size_bytes, "last_modified": modified, "category": "c"}
+    row = {"image_id": 0, "image_uri": "u1", "image_bytes": size_bytes, "last_modified": modified, "category": "c"}
     listing = pa.Table.from_pylist([row], schema=MANIFEST)
     scored = {"image_uri": "u1", "image_etag": "e1", "image_bytes": 7, "detector_id": "d1", "status": Status.SCORED}
     scored_at = datetime(2026, 11, 2, tzinfo=UTC)

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from jobs.archive.manifest import list_archive
-from jobs.decoding.decoder import DecodeLimits, Decoder, UndecodedError, process_decoder
+from jobs.decoding.decoder import DecodeLimits, Decoder, UndecodedError, share_decoder
 from jobs.decoding.decoder_child import POISON
 from jobs.decoding.fetch import FetchDecode
 from jobs.errors import JobError
@@ -226,10 +226,10 @@ def test_in_the_stage_one_killer_costs_one_row(tmp_path: Path, monkeypatch: pyte
     expected = plainly(jpeg())
     assert rows["pixels"].to_pylist() == [expected, None, expected, None, None]
     rows.validate(full=True)
-    child = process_decoder(limits)._child
+    child = share_decoder(limits)._child
     fetch(listing)
-    assert process_decoder(limits)._child is child
-    process_decoder(limits).stop()
+    assert share_decoder(limits)._child is child
+    share_decoder(limits).stop()
 
 
 def test_an_object_too_large_for_a_photo_is_never_fetched_and_large_ones_come_one_at_a_time(
@@ -248,8 +248,8 @@ def test_an_object_too_large_for_a_photo_is_never_fetched_and_large_ones_come_on
         return bytes(300), ""
 
     monkeypatch.setattr("jobs.storage.read_async", read)
-    monkeypatch.setattr("jobs.decoding.fetch._LARGE_BYTES", 300)
-    monkeypatch.setattr("jobs.decoding.fetch._MOST_BYTES", 4999)
+    monkeypatch.setattr("jobs.decoding.fetch.MIN_LARGE_BYTES", 300)
+    monkeypatch.setattr("jobs.decoding.fetch.MAX_OBJECT_BYTES", 4999)
     fetch = FetchDecode(image_sizes={"x": SIZE}, max_pixels=10**7, concurrency=8)
     listing = list_archive(f"file://{tmp_path}", key_pattern="(?P<category>)")
     rows = fetch(listing.set_column(5, "category", [["x"] * 4]))

@@ -21,7 +21,7 @@ from jobs.detectors.lineage import (
 
 
 def _manifest(*photos: tuple[str, str]) -> pa.Table:
-    return pa.table({"uri": [uri for uri, _ in photos], "etag": [etag for _, etag in photos]})
+    return pa.table({"image_uri": [uri for uri, _ in photos], "image_etag": [etag for _, etag in photos]})
 
 
 KNOWN = _manifest(("s3://b/1.jpg", "one"), ("s3://b/2.jpg", "two"), ("s3://b/3.jpg", ""))
@@ -46,8 +46,8 @@ def test_a_training_photo_is_known_by_its_key_and_by_its_etag(photo: tuple[str, 
 
 
 def test_more_training_photos_than_a_record_holds_are_not_recorded() -> None:
-    many = pa.table({"uri": [str(number) for number in range(MAX_TRAINING_PHOTOS + 1)]})
-    many = many.append_column("etag", pa.array([""] * len(many)))
+    many = pa.table({"image_uri": [str(number) for number in range(MAX_TRAINING_PHOTOS + 1)]})
+    many = many.append_column("image_etag", pa.array([""] * len(many)))
     assert hash_training_photos(many) is None
     assert len(hash_training_photos(many.slice(1)) or []) == pytest.approx(MAX_TRAINING_PHOTOS, rel=1e-3)
 

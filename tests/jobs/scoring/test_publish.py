@@ -45,7 +45,8 @@ PLAN = ScoringPlan(
 
 def _manifest(count: int) -> pa.Table:
     rows = [
-        {"image_id": n, "uri": f"s3://a/cap/{n}", "etag": "e", "size_bytes": n, "category": "cap"} for n in range(count)
+        {"image_id": n, "image_uri": f"s3://a/cap/{n}", "image_etag": "e", "image_bytes": n, "category": "cap"}
+        for n in range(count)
     ]
     return pa.Table.from_pylist(rows, schema=MANIFEST)
 

@@ -100,7 +100,7 @@ def test_unseen_photos_recalibrate_and_the_weights_and_the_lineage_stay(
     assert (moved.before, moved.after, moved.reason) == (place.champion, new, "recalibrated on 25 photos")
 
     unseen = list_archive(f"file://{place.photos}").slice(TRAINED, 25)
-    images = torch.stack([decode_image(storage.read(uri), size=128) for uri in unseen["uri"].to_pylist()])
+    images = torch.stack([decode_image(storage.read(uri), size=128) for uri in unseen["image_uri"].to_pylist()])
     found = registry.read_detector(place.detectors, "insulator", detector_id=new)
     assert found.calibration is not None
     # Batches of other sizes round differently; a wrong photo or view would be off by per cents.
@@ -234,7 +234,7 @@ def test_a_detector_calibrated_with_bf16_keeps_its_weights_and_scores_fast_from_
     fast = AttentDifferNet(found.config).eval()
     fast.load_state_dict(place.detector.state_dict())
     unseen = list_archive(f"file://{place.photos}").slice(TRAINED, 25)
-    images = torch.stack([decode_image(storage.read(uri), size=128) for uri in unseen["uri"].to_pylist()])
+    images = torch.stack([decode_image(storage.read(uri), size=128) for uri in unseen["image_uri"].to_pylist()])
     assert found.calibration is not None
     scores = torch.tensor(found.calibration.scores, dtype=torch.float64)
     torch.testing.assert_close(scores, fast.score(images).sort().values, rtol=1e-5, atol=0)

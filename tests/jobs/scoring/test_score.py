@@ -175,7 +175,7 @@ def test_a_list_without_entity_tags_is_scored_once_and_again_when_a_photo_s_size
 
     first, *others = found
     sizes = {first.uri: first.size_bytes + 1} | {info.uri: info.size_bytes for info in others}
-    request.write_text("uri,size_bytes\n" + "\n".join(f"{uri},{size}" for uri, size in sizes.items()))
+    request.write_text("image_uri,image_bytes\n" + "\n".join(f"{uri},{size}" for uri, size in sizes.items()))
     scoring.score_archive(config.model_copy(update={"run_id": "night-2"}))
     assert [row["image_uri"] for row in _rows(results) if row["run_id"] == "night-2"] == [first.uri]
 

@@ -17,7 +17,7 @@ import pytest
 from jobs import storage
 from jobs.errors import EXIT_BAD_REQUEST, ConflictError, JobError, RequestError, StorageError
 from jobs.storage import lease, uris
-from jobs.storage.lease import held
+from jobs.storage.lease import hold_lease
 from jobs.storage.lease_holder import Holder
 from tests.support.places import ROOT
 
@@ -32,9 +32,9 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same rules on a clock a hundred times as fast."""
-    monkeypatch.setattr(lease, "RENEWAL_S", 0.1)
+    monkeypatch.setattr(lease, "RENEWAL_INTERVAL_S", 0.1)
     monkeypatch.setattr(lease, "TTL_S", 0.6)
-    monkeypatch.setattr(lease, "_POLL_S", 0.02)
+    monkeypatch.setattr(lease, "POLL_INTERVAL_S", 0.02)
 
 
 def elsewhere(**changes: object) -> Holder:
@@ -47,15 +47,15 @@ def leave(uri: str, holder: Holder) -> None:
 
 
 def test_while_one_works_the_other_is_refused_with_its_name(uri: str) -> None:
-    with held(uri):
+    with hold_lease(uri):
         with (
             pytest.raises(RequestError, match=r"process \d+ on \S+ since 20\d\d-.* UTC works on it") as caught,
-            held(uri),
+            hold_lease(uri),
         ):
             pass
         assert caught.value.exit_code == EXIT_BAD_REQUEST
     assert list(storage.list_objects(uri.removesuffix("/lease.json"))) == []
-    with held(uri):
+    with hold_lease(uri):
         pass
 
 
@@ -67,7 +67,7 @@ def test_of_many_at_once_one_gets_it(uri: str, is_abandoned: bool) -> None:
 
     def work() -> bool:
         try:
-            with held(uri):
+            with hold_lease(uri):
                 got_it.release()
                 return done.wait(60)
         except RequestError:
@@ -91,7 +91,7 @@ def test_a_write_that_is_sent_again_because_its_answer_got_lost_does_not_lose_th
         raise ConflictError(f"{uri} has changed")
 
     monkeypatch.setattr(storage, "write", written_twice)
-    with held(uri) as mine:
+    with hold_lease(uri) as mine:
         mine.confirm()
         mine.confirm()
         storage.delete(uri)
@@ -102,38 +102,38 @@ def test_a_write_that_is_sent_again_because_its_answer_got_lost_does_not_lose_th
 
 def test_after_kill_9_the_same_machine_takes_over_at_once(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
-        "from jobs.storage.lease import held\nimport time\n"
-        f"with held({uri!r}): print('held', flush=True); time.sleep(600)"
+        "from jobs.storage.lease import hold_lease\nimport time\n"
+        f"with hold_lease({uri!r}): print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT) as victim:
         assert victim.stdout is not None
         assert victim.stdout.readline() == b"held\n"
-        with pytest.raises(RequestError, match=f"process {victim.pid} "), held(uri):
+        with pytest.raises(RequestError, match=f"process {victim.pid} "), hold_lease(uri):
             pass
         victim.kill()
     monkeypatch.setattr(lease.time, "sleep", lambda _: pytest.fail("waited"))
-    with held(uri):
+    with hold_lease(uri):
         pass
 
 
 def test_a_process_id_that_is_used_again_is_not_the_holder(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease.time, "sleep", lambda _: pytest.fail("waited"))
     leave(uri, Holder.this_process().model_copy(update={"pid_since": 1}))
-    with held(uri):
+    with hold_lease(uri):
         pass
 
 
 @pytest.mark.usefixtures("fast")
 def test_a_holder_elsewhere_that_is_silent_is_replaced_whatever_its_clock_says(uri: str) -> None:
     leave(uri, elsewhere(since=datetime(2099, 1, 1, tzinfo=UTC)))
-    with held(uri) as mine:
+    with hold_lease(uri) as mine:
         assert f'"owner":"{mine._holder.owner}"'.encode() in storage.read(uri)
 
 
 @pytest.mark.usefixtures("fast")
 def test_a_holder_elsewhere_that_renews_is_left_alone(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     other = lease.Lease(uri, elsewhere(), storage.write(uri, elsewhere().model_dump_json().encode()))
-    with pytest.raises(RequestError, match="on node-7 since"), held(uri):
+    with pytest.raises(RequestError, match="on node-7 since"), hold_lease(uri):
         pass
     other.release()
 
@@ -142,7 +142,7 @@ def test_a_holder_elsewhere_that_renews_is_left_alone(uri: str, monkeypatch: pyt
 @pytest.mark.parametrize("taken", [lambda uri: leave(uri, elsewhere()), storage.delete], ids=["taken", "deleted"])
 def test_who_has_lost_it_stops_in_the_middle_of_its_work(uri: str, taken: Callable[[str], None]) -> None:
     def work() -> None:
-        with held(uri):
+        with hold_lease(uri):
             taken(uri)
             threading.Event().wait(60)
             pytest.fail("not stopped")
@@ -152,7 +152,7 @@ def test_who_has_lost_it_stops_in_the_middle_of_its_work(uri: str, taken: Callab
 
 
 def test_who_has_lost_it_cannot_publish(uri: str) -> None:
-    with held(uri) as mine:
+    with hold_lease(uri) as mine:
         mine.confirm()
         leave(uri, elsewhere())
         with pytest.raises(JobError, match="went to another process, or could not be renewed"):
@@ -179,7 +179,7 @@ def test_a_storage_that_is_away_for_less_than_the_time_to_live_costs_nothing(
     monkeypatch.setattr(storage, "write", flaky)
     ended = "kept"
     try:
-        with held(uri):
+        with hold_lease(uri):
             recovered.wait(60)
     except JobError:
         ended = "lost"
@@ -188,14 +188,14 @@ def test_a_storage_that_is_away_for_less_than_the_time_to_live_costs_nothing(
 
 def test_a_damaged_lease_says_what_to_do(uri: str) -> None:
     storage.write(uri, b"{")
-    with pytest.raises(RequestError, match=r"lease\.json is damaged: .* delete it"), held(uri):
+    with pytest.raises(RequestError, match=r"lease\.json is damaged: .* delete it"), hold_lease(uri):
         pass
 
 
 def test_the_job_exits_2_with_one_line_while_another_holds_its_run(tmp_path: Path) -> None:
     results = f"file://{tmp_path}/results"
     argv = ["--archive", str(tmp_path), "--detectors", str(tmp_path), "--results", results, "--run-id", "night"]
-    with held(f"{results}/staging/night/lease.json"):
+    with hold_lease(f"{results}/staging/night/lease.json"):
         done = subprocess.run(
             [sys.executable, "-m", "jobs.score", *argv], capture_output=True, text=True, check=False, cwd=ROOT
         )
@@ -211,8 +211,8 @@ def test_a_verb_that_is_stopped_exits_1_with_one_line_and_gives_its_lease_back(
 ) -> None:
     uri = f"file://{tmp_path}/lease.json"
     script = (
-        "from jobs.cli import run_command; from jobs.storage.lease import held; import time\n"
-        f"def main(argv):\n    with held({uri!r}): print('held', flush=True); time.sleep(600)\n"
+        "from jobs.cli import run_command; from jobs.storage.lease import hold_lease; import time\n"
+        f"def main(argv):\n    with hold_lease({uri!r}): print('held', flush=True); time.sleep(600)\n"
         "run_command(main)"
     )
     verb = subprocess.Popen(

@@ -124,7 +124,7 @@ def nobody(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(standard.ExponentialBackoff, "delay_amount", lambda *_: 0.001)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://somebody:secret@127.0.0.1:9")
-    caches = (storage_clients.s3_client, storage_clients.object_store, storage_clients._warn_of_silence)
+    caches = (storage_clients.open_s3_client, storage_clients.open_store, storage_clients.warn_of_silence)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -142,7 +142,7 @@ def test_an_unreachable_endpoint_is_one_line(bucket: str) -> None:
 @pytest.mark.usefixtures("nobody")
 def test_where_nobody_listens_is_said_before_the_minutes_of_trying(capsys: pytest.CaptureFixture[str]) -> None:
     for bucket in ("archive", "results"):
-        storage_clients.object_store("s3", bucket)
+        storage_clients.open_store("s3", bucket)
     said = capsys.readouterr().err
     assert "warning: the S3 endpoint at 127.0.0.1 does not answer ([Errno 111]" in said
     assert said.count("warning") == 1

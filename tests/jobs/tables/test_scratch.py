@@ -36,14 +36,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_sorts_more_than_its_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch_module, "MEMORY_LIMIT", "100MB")
     with Scratch() as scratch:
-        scratch.fill("numbers", _numbers(1_000_000), schema=NUMBERS)
+        scratch.insert("numbers", _numbers(1_000_000), schema=NUMBERS)
         batches = list(scratch.stream("SELECT * FROM numbers ORDER BY text", schema=NUMBERS))
     assert pa.Table.from_batches(batches)["text"].to_pylist() == [f"{n:0200d}" for n in range(1_000_000)]
 
 
 def test_only_this_user_can_read_it_and_it_is_gone_afterwards(folder: Path) -> None:
     with Scratch() as scratch:
-        scratch.fill("numbers", _numbers(10), schema=NUMBERS)
+        scratch.insert("numbers", _numbers(10), schema=NUMBERS)
         assert scratch.folder.parent == folder
         assert scratch.folder.stat().st_mode & 0o077 == 0
     assert list(folder.iterdir()) == []
@@ -51,7 +51,7 @@ def test_only_this_user_can_read_it_and_it_is_gone_afterwards(folder: Path) -> N
 
 def test_it_is_gone_after_a_failure_which_comes_through_as_it_was(folder: Path) -> None:
     with pytest.raises(StorageError, match="the listing was cut off"), Scratch() as scratch:
-        scratch.fill("numbers", _failing(), schema=NUMBERS)
+        scratch.insert("numbers", _failing(), schema=NUMBERS)
     assert list(folder.iterdir()) == []
 
 
@@ -63,7 +63,7 @@ def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(
     (left / "lock").touch()
     with Scratch() as used:
         assert left.exists()  # so new that its process may just be about to lock it
-        monkeypatch.setattr(scratch_module, "_NEW_S", -1.0)
+        monkeypatch.setattr(scratch_module, "MIN_ABANDONED_AGE_S", -1.0)
         with Scratch():
             assert not left.exists()
             assert used.folder.exists()
@@ -71,9 +71,9 @@ def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(
 
 def test_a_full_disk_is_said_in_one_line(folder: Path) -> None:
     with Scratch() as scratch:
-        scratch.run("SET max_temp_directory_size = '1MB'")
-        scratch.run("SET memory_limit = '100MB'")
-        scratch.fill("numbers", _numbers(1_000_000), schema=NUMBERS)
+        scratch.execute("SET max_temp_directory_size = '1MB'")
+        scratch.execute("SET memory_limit = '100MB'")
+        scratch.insert("numbers", _numbers(1_000_000), schema=NUMBERS)
         with pytest.raises(JobError, match=r"sorting on local disk failed.*set TMPDIR to a larger disk") as caught:
             list(scratch.stream("SELECT * FROM numbers ORDER BY text", schema=NUMBERS))
     assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.tables import files as table_files
-from jobs.tables.files import in_tables, write_files
+from jobs.tables.files import regroup_batches, write_files
 
 SCHEMA = pa.schema([("n", pa.int64())])
 
@@ -33,7 +33,7 @@ def _group_bytes(rows: int, path: Path) -> int:
 
 @given(lengths=st.lists(st.integers(0, 30), max_size=10), size=st.integers(1, 40))
 def test_regrouping_keeps_every_row_in_order(lengths: list[int], size: int) -> None:
-    tables = list(in_tables(_batches(*lengths), size_rows=size))
+    tables = list(regroup_batches(_batches(*lengths), size_rows=size))
     assert [n for table in tables for n in table["n"].to_pylist()] == list(range(sum(lengths)))
     assert all(len(table) == size for table in tables[:-1])
     assert all(0 < len(table) <= size for table in tables)

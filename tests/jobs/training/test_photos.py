@@ -47,8 +47,8 @@ def test_photos_are_decoded_in_the_manifests_order_and_broken_ones_are_named(
     ((uri, reason),) = found.left_out
     assert uri == f"file://{broken}"
     assert reason.startswith("not_an_image: ")
-    readable = [uri for uri in manifest["uri"].to_pylist() if not uri.endswith("broken.jpg")]
-    assert found.readable["uri"].to_pylist() == readable
+    readable = [uri for uri in manifest["image_uri"].to_pylist() if not uri.endswith("broken.jpg")]
+    assert found.readable["image_uri"].to_pylist() == readable
     direct = torch.stack([decode_image(storage.read(uri), size=64) for uri in readable])
     assert torch.equal(found.photos.take(torch.arange(len(readable))), direct)
 

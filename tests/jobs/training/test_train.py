@@ -12,7 +12,7 @@ from scipy.stats import binom, kstest
 
 from jobs import storage
 from jobs.archive.manifest import list_archive
-from jobs.decoding.fetch import FetchDecode, as_images
+from jobs.decoding.fetch import FetchDecode, stack_images
 from jobs.detectors import registry
 from jobs.errors import RequestError
 from jobs.synthetic.archive import draw_photo
@@ -104,9 +104,9 @@ def test_training_and_scoring_see_identical_tensors(drawn: Path) -> None:
     listing = list_archive(f"file://{folder}", key_pattern="(?P<category>)").slice(0, 5)
     training = FetchDecode(image_sizes={"": 128}, max_pixels=10**9, concurrency=2)(listing)
     scoring = FetchDecode(image_sizes={"": 128, "other": 64}, max_pixels=10**8, concurrency=32)(listing)
-    images = as_images(training["pixels"], size=128)
-    np.testing.assert_array_equal(images, as_images(scoring["pixels"], size=128))
-    direct = [decode_image(storage.read(uri), size=128).numpy() for uri in listing["uri"].to_pylist()]
+    images = stack_images(training["pixels"], size=128)
+    np.testing.assert_array_equal(images, stack_images(scoring["pixels"], size=128))
+    direct = [decode_image(storage.read(uri), size=128).numpy() for uri in listing["image_uri"].to_pylist()]
     np.testing.assert_array_equal(images, np.stack(direct))
 
 
