@@ -39,14 +39,16 @@ lint: .venv/installed  ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed  ## measure against DifferNet's own procedure and a bare loop -> build/bench.json
-	$(RUN_ENV) $(BIN)/python -m jobs.benchmark
+bench: .venv/installed  ## measure against DifferNet's own procedure and a bare loop -> build/bench-*.json
+	$(RUN_ENV) $(BIN)/python -m jobs.benchmark network
+	$(RUN_ENV) $(BIN)/python -m jobs.benchmark fidelity
+	$(RUN_ENV) $(BIN)/python -m jobs.benchmark job
 
 bench-train: .venv/installed  ## measure training against DifferNet's own loop -> build/bench-train.json
-	$(RUN_ENV) $(BIN)/python -m jobs.benchmark_training
+	$(RUN_ENV) $(BIN)/python -m jobs.benchmark training
 
 bench-scale: .venv/installed  ## measure the cost per row up to ten million rows -> build/bench-scale.json
-	$(RUN_ENV) $(BIN)/python -m jobs.benchmark_scale
+	$(RUN_ENV) $(BIN)/python -m jobs.benchmark scale
 
 .venv-peers/installed: infra/requirements-peers.txt pyproject.toml .venv/installed
 	$(BIN)/python -m venv --without-pip .venv-peers
@@ -61,7 +63,7 @@ PEERS_ARGS ?=
 , = ,
 
 bench-peers: .venv-peers/installed  ## measure against anomalib's PatchCore and FastFlow -> build/bench-peers.json
-	$(RUN_ENV) .venv-peers/bin/python -m jobs.benchmark_peers $(PEERS_DATA) $(PEERS_ARGS)
+	$(RUN_ENV) .venv-peers/bin/python -m jobs.benchmark peers $(PEERS_DATA) $(PEERS_ARGS)
 
 docs-check: .venv/installed  ## run the README's commands, the demo and `ray job submit`
 	$(RUN_ENV) $(BIN)/python -m pytest -m docs

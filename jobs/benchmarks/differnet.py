@@ -27,36 +27,36 @@ def score_as_differnet(detector: AttentDifferNet, data: bytes) -> float:
     """Scores one photo (a JPEG's bytes) as DifferNet's test loop does; plain variants without attention only."""
     photo = Image.open(io.BytesIO(data)).convert("RGB")
     side = detector.config.image_size
-    views = torch.stack([_view(photo, angle, side) for angle in list_scoring_angles(detector.config.views)])
+    views = torch.stack([_make_view(photo, angle, side) for angle in list_scoring_angles(detector.config.views)])
     with torch.no_grad():
-        features = detector.scale_features(_features(detector, views))
+        features = detector.scale_features(_pool_features(detector, views))
         latents, _ = detector.flow(features)
         detector.flow(features)  # their jacobian(run_forward=False) runs every subnet again
     return float((latents**2).mean())
 
 
-def differnet_optimizer(detector: AttentDifferNet) -> torch.optim.Adam:
-    """Adam on the flow, with DifferNet's settings."""
+def make_differnet_optimizer(detector: AttentDifferNet) -> torch.optim.Adam:
+    """Returns Adam on the flow, with DifferNet's settings."""
     return torch.optim.Adam(detector.flow.parameters(), lr=2e-4, betas=(0.8, 0.8), eps=1e-4, weight_decay=1e-5)
 
 
 def train_step_as_differnet(
     detector: AttentDifferNet, adam: torch.optim.Adam, batch: Sequence[bytes], *, conv_gradients: bool
 ) -> float:
-    """One step of DifferNet's training loop on photos (JPEG bytes), ``train_views`` random rotations each; its loss.
+    """Takes one step of DifferNet's training loop and returns its loss.
 
     Args:
         detector: a plain variant; its convolutions require gradients where ``conv_gradients`` is set.
-        adam: from `differnet_optimizer`.
-        batch: photos of one step.
+        adam: from `make_differnet_optimizer`.
+        batch: photos of one step, JPEG bytes; each is seen under ``train_views`` random rotations.
         conv_gradients: True is what the authors' code does; False spares the convolutions' backward pass.
     """
     photos = [Image.open(io.BytesIO(data)).convert("RGB") for data in batch]
     side, count = detector.config.image_size, detector.config.train_views
-    views = torch.stack([_view(photo, random.uniform(0, 360), side) for photo in photos for _ in range(count)])  # noqa: S311
+    views = torch.stack([_make_view(photo, random.uniform(0, 360), side) for photo in photos for _ in range(count)])  # noqa: S311
     adam.zero_grad()
     with torch.set_grad_enabled(conv_gradients):
-        features = detector.scale_features(_features(detector, views))
+        features = detector.scale_features(_pool_features(detector, views))
     latents, log_det = detector.flow(features)
     loss = (0.5 * (latents**2).sum(1) - log_det).mean() / latents.shape[1]
     loss.backward()
@@ -64,14 +64,14 @@ def train_step_as_differnet(
     return float(loss.detach())
 
 
-def _view(photo: Image.Image, angle: float, side: int) -> torch.Tensor:
+def _make_view(photo: Image.Image, angle: float, side: int) -> torch.Tensor:
     resized = transforms.resize(photo, [side, side])
     rotated = transforms.rotate(resized, angle)
-    normalised: torch.Tensor = transforms.normalize(transforms.to_tensor(rotated), _MEAN, _STD)
-    return normalised
+    normalized: torch.Tensor = transforms.normalize(transforms.to_tensor(rotated), _MEAN, _STD)
+    return normalized
 
 
-def _features(detector: AttentDifferNet, views: torch.Tensor) -> torch.Tensor:
+def _pool_features(detector: AttentDifferNet, views: torch.Tensor) -> torch.Tensor:
     pooled = []
     for scale in range(detector.config.scales):
         scaled = views if scale == 0 else F.interpolate(views, size=views.shape[-1] // 2**scale)

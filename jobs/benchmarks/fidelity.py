@@ -7,9 +7,11 @@ A detector is trained on a set's flawless photos; then each test photo is scored
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,19 @@ from scipy.stats import spearmanr
 
 from jobs import storage
 from jobs.archive.manifest import list_archive
+from jobs.benchmarks.config import FidelityBenchmarkConfig
 from jobs.benchmarks.differnet import score_as_differnet
+from jobs.benchmarks.report import print_metrics, write_report
+from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.errors import RequestError
+from jobs.storage import uris
+from jobs.synthetic.archive import draw_archive
 from model.config import DetectorConfig, OptimizerConfig, Precision
 from model.detector import AttentDifferNet, build_detector
 from model.hardware import has_fast_bf16
 from model.image import decode_image
 from model.packed.detector import build_scorer
+from model.process import keep_freed_memory, prepare_process
 from model.statistics.evaluation import auroc
 from model.training.loop import train
 from model.training.photos import InMemory
@@ -45,37 +53,43 @@ class _Chunk:
     our_cpu_s: float
 
 
-@dataclass(frozen=True)
-class FidelityRequest:
-    """What is compared.
+def measure_fidelity(config: FidelityBenchmarkConfig) -> None:
+    """Measures CPU seconds of DifferNet's procedure over ours (median over turns), Spearman and AUROC difference.
 
-    Attributes:
-        sets: folders in MVTec layout, each with one category.
-        detector: trained on each set; a plain variant.
-        train_photos: flawless photos to train on, of each set.
-        test_photos: photos scored, of each set, half of them defective.
-        repeat_photos: photos in one turn of each procedure.
-        epochs: of training.
-    """
-
-    sets: Sequence[str]
-    detector: DetectorConfig
-    train_photos: int
-    test_photos: int
-    repeat_photos: int
-    epochs: int
-
-
-def measure_fidelity(request: FidelityRequest, *, weights: dict[str, torch.Tensor] | None) -> dict[str, Any]:
-    """CPU seconds of DifferNet's procedure over ours (median over turns), Spearman and AUROC difference, worst set.
+    Spearman and the AUROC difference are those of the worst set.
 
     Raises:
-        RequestError: a set without enough photos.
+        RequestError: a set has too few photos.
     """
-    by_set = {uri: _compare(request, uri, weights) for uri in request.sets}
+    prepare_process()
+    keep_freed_memory()
+    detector = DetectorConfig(
+        variant="differnet",
+        backbone=config.backbone,
+        weights=config.weights,
+        image_size=config.image_size,
+        views=config.views,
+        feature_scaling="channel",
+    )
+    weights = load_backbone_weights(detector, asked_as=f"--weights {config.weights}")
+    with tempfile.TemporaryDirectory(prefix="attentdiffernet-bench-") as scratch:
+        sets = config.data or [_draw_set(config, Path(scratch))]
+        by_set = {uri: _compare_set(config, detector, uri, weights) for uri in sets}
+    metrics = _summarize(by_set)
+    write_report(metrics, output=config.output, config=config)
+    print_metrics(metrics, ("vs_differnet_cpu_ratio", "spearman_vs_differnet", "auroc_delta"))
+
+
+def _draw_set(config: FidelityBenchmarkConfig, folder: Path) -> str:
+    half = config.test_photos // 2
+    draw_archive(folder, size_px=448, train_good=config.train_photos, test_good=half, missing_cap=half, rust=0)
+    return uris.normalize(str(folder / "data"))
+
+
+def _summarize(by_set: Mapping[str, Sequence[_Chunk]]) -> dict[str, Any]:
     chunks = [chunk for found in by_set.values() for chunk in found]
     ratios = [chunk.their_cpu_s / chunk.our_cpu_s for chunk in chunks]
-    agreement = {uri.rsplit("/", 1)[-1]: _agreement(found) for uri, found in by_set.items()}
+    agreement = {uri.rsplit("/", 1)[-1]: _measure_agreement(found) for uri, found in by_set.items()}
     photos = sum(len(chunk.labels) for chunk in chunks)
     return {
         "vs_differnet_cpu_ratio": statistics.median(ratios),
@@ -88,7 +102,7 @@ def measure_fidelity(request: FidelityRequest, *, weights: dict[str, torch.Tenso
     }
 
 
-def _agreement(chunks: Sequence[_Chunk]) -> dict[str, float]:
+def _measure_agreement(chunks: Sequence[_Chunk]) -> dict[str, float]:
     labels = np.concatenate([chunk.labels for chunk in chunks])
     theirs, ours = (np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in ("theirs", "ours"))
     by_theirs, by_ours = auroc(labels, theirs), auroc(labels, ours)
@@ -101,9 +115,11 @@ def _agreement(chunks: Sequence[_Chunk]) -> dict[str, float]:
     }
 
 
-def _compare(request: FidelityRequest, uri: str, weights: dict[str, torch.Tensor] | None) -> list[_Chunk]:
-    train_uris, tests = _photos(request, uri)
-    exact = _train_exact(request, train_uris, weights)
+def _compare_set(
+    config: FidelityBenchmarkConfig, detector: DetectorConfig, uri: str, weights: dict[str, torch.Tensor] | None
+) -> list[_Chunk]:
+    train_uris, tests = _choose_photos(config, uri)
+    exact = _train_detector(config, detector, train_uris, weights)
     fast = exact
     precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
     if precision == "bf16":
@@ -111,8 +127,8 @@ def _compare(request: FidelityRequest, uri: str, weights: dict[str, torch.Tensor
         fast.load_state_dict(exact.state_dict())
     scorer = build_scorer(fast)
     chunks = []
-    for start in range(0, len(tests), request.repeat_photos):
-        some = tests[start : start + request.repeat_photos]
+    for start in range(0, len(tests), config.repeat_photos):
+        some = tests[start : start + config.repeat_photos]
         photos = [storage.read(photo) for photo, _ in some]
         began = time.process_time()
         theirs = [score_as_differnet(exact, data) for data in photos]
@@ -125,33 +141,36 @@ def _compare(request: FidelityRequest, uri: str, weights: dict[str, torch.Tensor
     return chunks
 
 
-def _photos(request: FidelityRequest, uri: str) -> tuple[list[str], list[tuple[str, bool]]]:
-    """Training photos, and test photos with whether they are defective, classes in turns."""
+def _choose_photos(config: FidelityBenchmarkConfig, uri: str) -> tuple[list[str], list[tuple[str, bool]]]:
+    """Returns training photos, and test photos with whether they are defective, classes in turns."""
     rows = list_archive(uri, key_pattern=_LABELLED).select(["image_uri", "site"]).to_pylist()
-    training = [row["image_uri"] for row in rows if row["site"] == "train/good"][: request.train_photos]
+    training = [row["image_uri"] for row in rows if row["site"] == "train/good"][: config.train_photos]
     good = [row["image_uri"] for row in rows if row["site"] == "test/good"]
     defective = [row["image_uri"] for row in rows if row["site"] not in (None, "train/good", "test/good")]
-    half = min(request.test_photos // 2, len(good), len(defective))
+    half = min(config.test_photos // 2, len(good), len(defective))
     if len(training) < 2 or half < 1:
         raise RequestError(f"{uri} needs photos in train/good, test/good and test/<defect>, got {len(rows)} photos")
-    chosen = zip(_spread(good, half), _spread(defective, half), strict=True)
+    chosen = zip(_spread_evenly(good, half), _spread_evenly(defective, half), strict=True)
     return training, [labelled for pair in chosen for labelled in zip(pair, (False, True), strict=True)]
 
 
-def _spread(photos: Sequence[str], count: int) -> Sequence[str]:
+def _spread_evenly(photos: Sequence[str], count: int) -> Sequence[str]:
     return photos[:: max(1, len(photos) // count)][:count]
 
 
-def _train_exact(
-    request: FidelityRequest, uris: Sequence[str], weights: dict[str, torch.Tensor] | None
+def _train_detector(
+    config: FidelityBenchmarkConfig,
+    detector: DetectorConfig,
+    photos: Sequence[str],
+    weights: dict[str, torch.Tensor] | None,
 ) -> AttentDifferNet:
-    """The detector in float32, trained on its scoring angles, every eighth of them."""
-    images = torch.stack([decode_image(storage.read(uri), size=request.detector.image_size) for uri in uris])
-    views = request.detector.views
+    """Trains the detector in float32 on its scoring angles, every eighth of them."""
+    images = torch.stack([decode_image(storage.read(uri), size=detector.image_size) for uri in photos])
+    views = detector.views
     training = {"views": min(views, _TRAINING_VIEWS), "train_angles": "scoring", "train_views": min(views, 4)}
-    teacher = build_detector(DetectorConfig.model_validate(request.detector.model_dump() | training), weights)
-    settings = OptimizerConfig(epochs=request.epochs)
+    teacher = build_detector(DetectorConfig.model_validate(detector.model_dump() | training), weights)
+    settings = OptimizerConfig(epochs=config.epochs)
     train(teacher, InMemory(images), optimizer=settings, on_epoch=lambda *_: None)
-    exact = AttentDifferNet(request.detector.model_copy(update={"precision": "fp32"})).eval()
+    exact = AttentDifferNet(detector.model_copy(update={"precision": "fp32"})).eval()
     exact.load_state_dict(teacher.state_dict())
     return exact

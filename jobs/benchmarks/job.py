@@ -6,10 +6,10 @@ As nightly jobs are run: each goes to a running head, which has scored before. T
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections import defaultdict
@@ -20,20 +20,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 
 from jobs import storage
-from jobs.benchmarks.loop import loop_images_per_s
-from jobs.benchmarks.process_tree import private_bytes, process_ids
+from jobs.benchmarks.config import JobBenchmarkConfig
+from jobs.benchmarks.loop import measure_loop
+from jobs.benchmarks.process_tree import list_processes, measure_private_bytes
+from jobs.benchmarks.report import print_metrics, write_report
 from jobs.cluster.session import start_own_ray
 from jobs.detectors import registry
 from jobs.errors import JobError, RequestError
 from jobs.scoring.record import read_record
 from jobs.scoring.run_folder import RunFolder
 from jobs.storage import uris
+from jobs.synthetic.archive import draw_archive
 from model.artifact import save_artifact
-from model.config import DetectorConfig
+from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
+from model.hardware import has_fast_bf16
 from model.statistics.calibration import Calibration
 
 _CATEGORY = "insulator"
@@ -42,53 +47,71 @@ _SAMPLE_S = 1.0
 
 
 @dataclass(frozen=True)
-class JobRequest:
-    """What is measured.
+class _Bench:
+    """Where the jobs run.
 
     Attributes:
+        config: what is measured.
+        scratch: URI of the folder for archives, detectors and results.
+        artifact: local folder of the detector that scores.
         photos: JPEG files' bytes, repeated as needed.
-        scratch: URI of a folder for archive, detectors and results.
-        folder: a local one.
-        job_photos: photos of a run.
-        detector: what scores them, with random weights.
-        repeats: of loop and job in turns.
-        memory_photos: sizes of two more runs whose memory is watched; none skips that.
     """
 
-    photos: Sequence[bytes]
+    config: JobBenchmarkConfig
     scratch: str
-    folder: Path
-    job_photos: int
-    detector: DetectorConfig
-    repeats: int
-    memory_photos: Sequence[int]
+    artifact: Path
+    photos: Sequence[bytes]
 
 
-def job_figures(request: JobRequest) -> dict[str, Any]:
-    """``ray_vs_loop_ratio`` (median over turns), seconds from submission to the first scored batch, peak memory."""
-    detectors = uris.join(request.scratch, "detectors")
-    folder = _registered(detectors, request.folder / "artifact", request.detector)
-    _archive(request, name=_WARM_UP, count=1)
-    listed = _archive(request, name="archive", count=request.job_photos)
-    cores = os.cpu_count() or 1
-    turns = []
-    for number in range(request.repeats):
-        loop = loop_images_per_s(folder, listed, processes=cores)
-        run = _run(request, archive="archive", run_id=f"speed-{number}")
-        rate = run.record["images_per_s"]
-        if rate is None:
-            raise RequestError(f"needed photos for several batches of every scoring actor, got {request.job_photos}")
-        turns.append({"loop": loop, "ray": rate, "ratio": rate / loop, **run.start})
-        print(f"turn {number + 1}: loop {loop:.1f}, Ray job {turns[-1]['ray']:.1f} images/s", flush=True)
+def measure_job(config: JobBenchmarkConfig) -> None:
+    """Measures the job against the bare loop: ``ray_vs_loop_ratio`` (median over turns) and the seconds of its start.
+
+    Raises:
+        RequestError: there are no photos, or too few for a rate.
+        JobError: a job or a loop ended early.
+    """
+    with tempfile.TemporaryDirectory(prefix="attentdiffernet-bench-") as folder:
+        scratch = config.scratch or uris.normalize(str(Path(folder) / "job"))
+        bench = _Bench(config, scratch, Path(folder) / "artifact", _read_photos(config, Path(folder)))
+        _register_detector(bench)
+        _write_archive(bench, name=_WARM_UP, count=1)
+        turns = _take_turns(bench, _write_archive(bench, name="archive", count=config.job_photos))
+        memory = _compare_memory(bench)
     middle = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
-    return {
+    metrics = {
         "ray_vs_loop_ratio": middle["ratio"],
         "ray_images_per_s": middle["ray"],
         "loop_images_per_s": middle["loop"],
         "submission_to_first_batch_s": middle["submission_to_first_batch_s"],
         "turns": turns,
-        **_memory(request),
+        **memory,
     }
+    write_report(metrics, output=config.output, config=config)
+    print_metrics(metrics, ("ray_vs_loop_ratio", "submission_to_first_batch_s"))
+
+
+def _read_photos(config: JobBenchmarkConfig, folder: Path) -> list[bytes]:
+    if config.photos is None:
+        draw_archive(folder / "drawn", size_px=1152, train_good=0, test_good=12, missing_cap=6, rust=6)
+        return [path.read_bytes() for path in sorted((folder / "drawn" / "data").rglob("*.jpg"))]
+    found = [storage.read(info.uri) for info in storage.list_objects(config.photos)]
+    if not found:
+        raise RequestError(f"{config.photos} is empty: expected JPEG photos under this prefix")
+    return found
+
+
+def _take_turns(bench: _Bench, photos: Sequence[str]) -> list[dict[str, float]]:
+    """Runs loop and job in turns: photos per second of both, their ratio, and the seconds of the job's start."""
+    turns = []
+    for number in range(bench.config.repeats):
+        loop = measure_loop(bench.artifact, photos, processes=os.cpu_count() or 1)
+        run = _run_job(bench, archive="archive", run_id=f"speed-{number}")
+        rate = run.record["images_per_s"]
+        if rate is None:
+            raise RequestError(f"needed photos for several batches of every scoring actor, got {len(photos)}")
+        turns.append({"loop": loop, "ray": rate, "ratio": rate / loop, **run.start})
+        print(f"turn {number + 1}: loop {loop:.1f}, Ray job {rate:.1f} images/s", flush=True)
+    return turns
 
 
 @dataclass(frozen=True)
@@ -100,17 +123,17 @@ class _Run:
     peaks_mib: Mapping[str, float]
 
 
-def _run(request: JobRequest, *, archive: str, run_id: str) -> _Run:
+def _run_job(bench: _Bench, *, archive: str, run_id: str) -> _Run:
     """Runs the job as an operator does, in a process of its own, on a head that is new and warmed up."""
     new_id = f"{run_id}-{uuid.uuid4().hex[:8]}"  # an earlier benchmark may have left runs in the same scratch folder
-    with _head() as address:
-        _submitted(request, address, archive=_WARM_UP, run_id=f"{new_id}-warm-up")
-        return _submitted(request, address, archive=archive, run_id=new_id)
+    with _start_head() as address:
+        _submit_job(bench, address, archive=_WARM_UP, run_id=f"{new_id}-warm-up")
+        return _submit_job(bench, address, archive=archive, run_id=new_id)
 
 
 @contextmanager
-def _head() -> Iterator[str]:
-    """A local head of `jobs.cluster.session.start_own_ray`; its address."""
+def _start_head() -> Iterator[str]:
+    """Starts a local head and yields its address."""
     start_own_ray()
     try:
         yield str(ray.get_runtime_context().gcs_address)
@@ -118,13 +141,13 @@ def _head() -> Iterator[str]:
         ray.shutdown()
 
 
-def _submitted(request: JobRequest, address: str, *, archive: str, run_id: str) -> _Run:
+def _submit_job(bench: _Bench, address: str, *, archive: str, run_id: str) -> _Run:
     """Runs one job on the head of ``address`` and watches it."""
-    places = {name: uris.join(request.scratch, name) for name in ("detectors", "results")}
-    argv = ["--archive", uris.join(request.scratch, archive), "--run-id", run_id, "--rescore", "--top", "0"]
+    places = {name: uris.join(bench.scratch, name) for name in ("detectors", "results")}
+    argv = ["--archive", uris.join(bench.scratch, archive), "--run-id", run_id, "--rescore", "--top", "0"]
     argv += [part for name, place in places.items() for part in (f"--{name}", place)]
     submitted, peaks = time.time(), defaultdict[str, float](float)
-    job = subprocess.Popen(  # noqa: S603  # our own verb
+    job = subprocess.Popen(  # noqa: S603  # our own command
         [sys.executable, "-m", "jobs.score", *argv],
         env=os.environ | {"RAY_ADDRESS": address},
         stdout=subprocess.PIPE,
@@ -132,7 +155,7 @@ def _submitted(request: JobRequest, address: str, *, archive: str, run_id: str) 
         text=True,
     )
     while job.poll() is None:
-        for kind, size_mib in _memory_by_kind(driver=job.pid).items():
+        for kind, size_mib in _measure_memory(driver=job.pid).items():
             peaks[kind] = max(peaks[kind], size_mib)
         time.sleep(_SAMPLE_S)
     record = read_record(RunFolder(places["results"], run_id))
@@ -149,12 +172,12 @@ def _submitted(request: JobRequest, address: str, *, archive: str, run_id: str) 
     return _Run(record, parts, peaks)
 
 
-def _memory(request: JobRequest) -> dict[str, Any]:
-    """Peak private memory of driver and workers in runs of two sizes."""
+def _compare_memory(bench: _Bench) -> dict[str, Any]:
+    """Measures the peak private memory of driver and workers in runs of two sizes."""
     found = {}
-    for count in request.memory_photos:
-        _archive(request, name=f"archive-{count}", count=count)
-        run = _run(request, archive=f"archive-{count}", run_id=f"memory-{count}")
+    for count in bench.config.memory_photos:
+        _write_archive(bench, name=f"archive-{count}", count=count)
+        run = _run_job(bench, archive=f"archive-{count}", run_id=f"memory-{count}")
         found[str(count)] = {kind: round(peak) for kind, peak in run.peaks_mib.items()}
         print(f"{count} photos: {found[str(count)]} MiB", flush=True)
     if len(found) < 2:
@@ -164,36 +187,37 @@ def _memory(request: JobRequest) -> dict[str, Any]:
     return {"peak_memory_mib": found, "memory_growth": growth}
 
 
-def _memory_by_kind(*, driver: int) -> dict[str, float]:
-    """MiB that are a process's own, the largest of each kind among this one's descendants."""
+def _measure_memory(*, driver: int) -> dict[str, float]:
+    """Returns MiB that are a process's own, the largest of each kind among this one's descendants."""
     found: dict[str, float] = {}
-    for process in process_ids(os.getpid())[1:]:
+    for process in list_processes(os.getpid())[1:]:
         try:
-            title = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue  # it has ended
-        kind = "driver" if process == driver else _kind(title)
-        found[kind] = max(found.get(kind, 0), private_bytes(process) / 2**20)
+            title = " ".join(process.cmdline())
+        except psutil.NoSuchProcess:
+            continue
+        kind = "driver" if process.pid == driver else _name_kind(title)
+        found[kind] = max(found.get(kind, 0), measure_private_bytes(process) / 2**20)
     return found
 
 
-def _kind(title: str) -> str:
+def _name_kind(title: str) -> str:
     kinds = {"ScoreImages": "scoring", "decoder_child": "decoding", "ray::": "other workers"}
     return next((kind for part, kind in kinds.items() if part in title), "Ray itself")
 
 
-def _archive(request: JobRequest, *, name: str, count: int) -> list[str]:
-    """Copies of the photos under other keys; their URIs."""
-    listed = [uris.join(request.scratch, name, _CATEGORY, f"{number:06d}.jpg") for number in range(count)]
+def _write_archive(bench: _Bench, *, name: str, count: int) -> list[str]:
+    """Copies the photos to numbered keys and returns their URIs."""
+    listed = [uris.join(bench.scratch, name, _CATEGORY, f"{number:06d}.jpg") for number in range(count)]
     for number, uri in enumerate(listed):
-        storage.write(uri, request.photos[number % len(request.photos)])
+        storage.write(uri, bench.photos[number % len(bench.photos)])
     return listed
 
 
-def _registered(detectors: str, folder: Path, config: DetectorConfig) -> Path:
-    """A detector with random weights, registered as champion; the folder of its artifact."""
-    shutil.rmtree(folder, ignore_errors=True)
-    save_artifact(folder, AttentDifferNet(config), calibration=Calibration(scores=(0.0, 1.0)), metrics={})
-    detector_id = registry.put(detectors, _CATEGORY, folder=folder)
+def _register_detector(bench: _Bench) -> None:
+    """Saves a detector with random weights and makes it the champion."""
+    precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
+    config = DetectorConfig(variant="differnet", weights="random", views=bench.config.views, precision=precision)
+    save_artifact(bench.artifact, AttentDifferNet(config), calibration=Calibration(scores=(0.0, 1.0)), metrics={})
+    detectors = uris.join(bench.scratch, "detectors")
+    detector_id = registry.put(detectors, _CATEGORY, folder=bench.artifact)
     registry.set_alias(detectors, _CATEGORY, alias="champion", detector_id=detector_id)
-    return folder

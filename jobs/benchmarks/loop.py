@@ -27,7 +27,7 @@ from model.process import keep_freed_memory, prepare_process
 
 _VECTORS_PER_BATCH = 256
 _READY_TIMEOUT_S = 300
-_LOOK_S = 5.0
+_POLL_INTERVAL_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -38,37 +38,40 @@ class _Share:
     uris: Sequence[str]
 
 
-def loop_images_per_s(folder: Path, uris: Sequence[str], *, processes: int) -> float:
-    """Photos per second of all processes together, from the moment that all are warm until each is done.
+def measure_loop(folder: Path, uris: Sequence[str], *, processes: int) -> float:
+    """Returns photos per second of all processes together, from the moment that all are warm until each is done.
 
     Args:
         folder: an artifact.
         uris: photos.
         processes: one per core.
+
+    Raises:
+        JobError: a process ended early.
     """
     context = multiprocessing.get_context("spawn")  # forked, torch's threads would be missing
     barrier, rates = context.Barrier(processes), context.Queue()
     shares = [_Share(folder, uris[rank::processes]) for rank in range(processes)]
-    workers = [context.Process(target=_work, args=(share, barrier, rates)) for share in shares]
+    workers = [context.Process(target=_score_share, args=(share, barrier, rates)) for share in shares]
     for worker in workers:
         worker.start()
-    total = sum(_rate(rates, workers) for _ in workers)
+    total = sum(_receive_rate(rates, workers) for _ in workers)
     for worker in workers:
         worker.join()
     return total
 
 
-def _rate(rates: Queue[float], workers: Sequence[SpawnProcess]) -> float:
-    """The next rate that a process tells; one that has ended without telling its own is not waited for."""
+def _receive_rate(rates: Queue[float], workers: Sequence[SpawnProcess]) -> float:
+    """Waits for the rate of one process; gives up where a process has failed."""
     while True:
         try:
-            return rates.get(timeout=_LOOK_S)
+            return rates.get(timeout=_POLL_INTERVAL_S)
         except Empty:
             if failed := [worker.exitcode for worker in workers if worker.exitcode]:
                 raise JobError(f"a process of the bare loop ended with exit code {failed[0]}: see its log") from None
 
 
-def _work(share: _Share, barrier: Barrier, rates: Queue[float]) -> None:
+def _score_share(share: _Share, barrier: Barrier, rates: Queue[float]) -> None:
     prepare_process()
     keep_freed_memory()
     detector = load_artifact(share.folder).detector
@@ -76,7 +79,7 @@ def _work(share: _Share, barrier: Barrier, rates: Queue[float]) -> None:
     size, batch = detector.config.image_size, max(4, _VECTORS_PER_BATCH // detector.config.views)
 
     def score(uris: Sequence[str]) -> None:
-        photos = asyncio.run(_fetched(uris))
+        photos = asyncio.run(_fetch_photos(uris))
         scorer.score(torch.stack([decode_image(data, size=size) for data in photos]))
 
     score(share.uris[:batch])
@@ -87,6 +90,6 @@ def _work(share: _Share, barrier: Barrier, rates: Queue[float]) -> None:
     rates.put(len(share.uris) / (time.perf_counter() - began))
 
 
-async def _fetched(uris: Sequence[str]) -> list[bytes]:
+async def _fetch_photos(uris: Sequence[str]) -> list[bytes]:
     answers = await asyncio.gather(*(storage.read_async(uri) for uri in uris))
     return [bytes(data) for data, _ in answers]

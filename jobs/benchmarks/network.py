@@ -5,33 +5,33 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
 
+from jobs.benchmarks.config import NetworkBenchmarkConfig
+from jobs.benchmarks.report import print_metrics, write_report
 from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
 from model.hardware import has_fast_bf16
 from model.network.rotation import list_scoring_angles
 from model.packed.detector import PackedDetector
+from model.process import keep_freed_memory, prepare_process
 
 GEMM_SIDES = (1024, 2048, 4096)
 _VIEWS = 64
 _GEMM_SECONDS = 0.3
 
 
-def measure_network(*, repeats: int) -> dict[str, Any]:
-    """Network stage (photos to pooled features of views) of AlexNet at 448 px, three scales, against matrix products.
+def measure_network(config: NetworkBenchmarkConfig) -> None:
+    """Measures the network stage of AlexNet at 448 px, three scales: photos to pooled features of views.
 
-    Args:
-        repeats: interleaved repeats; figures are medians over them.
-
-    Returns:
-        ``gemm_peak_fraction``, against the fastest of the products that are too large for a core's own cache (2048 and
-        4096), ``gemm_best_fraction`` against the fastest of all, and what they were computed from, in 1e9 sums per
-        second.
+    Writes medians over the repeats: ``gemm_peak_fraction``, against the fastest of the products that are too large for
+    a core's own cache (2048 and 4096), ``gemm_best_fraction``, against the fastest of all, and what they were computed
+    from, in 1e9 sums per second.
     """
+    prepare_process()
+    keep_freed_memory()
     precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
     detector = AttentDifferNet(DetectorConfig(variant="differnet", weights="random", precision=precision)).eval()
     sums = _sums_per_view(detector)
@@ -39,13 +39,13 @@ def measure_network(*, repeats: int) -> dict[str, Any]:
     products = {side: _product(side, torch.bfloat16 if precision == "bf16" else torch.float32) for side in GEMM_SIDES}
     stage_rates: list[float] = []
     rates: dict[int, list[float]] = {side: [] for side in GEMM_SIDES}
-    for _ in range(repeats):
+    for _ in range(config.repeats):
         stage_rates.append(sums * _VIEWS / _cpu_seconds(stage))
         for side, product in products.items():
             times = max(1, round(_GEMM_SECONDS / _cpu_seconds(product)))
             rates[side].append(2 * side**3 * times / _cpu_seconds(product, times=times))
     network, gemm = statistics.median(stage_rates), {side: statistics.median(found) for side, found in rates.items()}
-    return {
+    metrics = {
         "gemm_peak_fraction": network / max(gemm[2048], gemm[4096]),
         "gemm_best_fraction": network / max(gemm.values()),
         "network_gflops": network / 1e9,
@@ -53,6 +53,8 @@ def measure_network(*, repeats: int) -> dict[str, Any]:
         "gemm_gflops": {str(side): rate / 1e9 for side, rate in gemm.items()},
         "network_precision": precision,
     }
+    write_report(metrics, output=config.output, config=config)
+    print_metrics(metrics, ("gemm_peak_fraction", "gemm_best_fraction"))
 
 
 def _cpu_seconds(work: Callable[[], object], *, times: int = 1) -> float:

@@ -18,10 +18,10 @@ from jobs.scoring.staged_rows import assemble_staged
 from jobs.tables.schema import MANIFEST, Status
 
 
-def null_scored(
+def score_with_null(
     manifest: ray.data.Dataset, *, rows: int, plan: ScoringPlan, resources: ScoringResources, report: Report
 ) -> ray.data.Dataset:
-    """What `jobs.scoring.pipeline.score_photos` gives, with scores made up from the row numbers.
+    """Returns what `jobs.scoring.pipeline.score_photos` gives, with scores made up from the row numbers.
 
     Args:
         manifest: MANIFEST rows.
@@ -30,20 +30,20 @@ def null_scored(
         resources: share of the cluster.
         report: tells the progress what each batch came to.
     """
-    decoding = decode_manifest(manifest, _not_fetched, tasks=count_scoring_actors(resources))
+    decoding = decode_manifest(manifest, _skip_fetching, tasks=count_scoring_actors(resources))
     arguments = {"plan": plan, "report": report}
     photos = choose_batch_photos(rows, plan=plan, resources=resources)
     return map_in_scoring_actors(decoding, NullScoreImages, arguments, batch_photos=photos, resources=resources)
 
 
-def _not_fetched(rows: pa.Table) -> pa.Table:
-    """DECODED rows without pixels."""
+def _skip_fetching(rows: pa.Table) -> pa.Table:
+    """Returns DECODED rows without pixels."""
     absent = [pa.nulls(len(rows), field.type) for field in DECODED if field.name not in MANIFEST.names]
     return pa.Table.from_arrays([*rows.cast(MANIFEST).columns, *absent], schema=DECODED)
 
 
 class NullScoreImages:
-    """Takes the place of ScoreImages.
+    """Takes the place of ScoreImages: makes scores up.
 
     Args:
         plan: the run's detectors by category.
@@ -52,11 +52,11 @@ class NullScoreImages:
     """
 
     def __init__(self, *, plan: ScoringPlan, report: Report, device: str) -> None:
-        """Loads nothing."""
+        """Keeps what each batch needs; there is nothing to load."""
         self._plan, self._report = plan, report
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """DECODED rows to STAGED rows."""
+        """Turns DECODED rows into STAGED rows."""
         count = len(rows)
         staged = assemble_staged(
             rows,

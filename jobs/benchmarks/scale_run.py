@@ -1,7 +1,7 @@
-"""One size of `jobs.benchmark_scale`, in a process of its own: its memory is then this size's alone.
+"""One size of `jobs.benchmarks.scale`, in a process of its own: its memory is then this size's alone.
 
 ``python -m jobs.benchmarks.scale_run --rows N --folder FOLDER`` runs the real job over N synthetic objects and
-prints figures.
+prints its metrics as one line of JSON.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from jobs.errors import EXIT_DONE
 from jobs.scoring.config import ScoreConfig
 
 WARM_UP_ROWS = 200
+METRICS_LINE = "metrics: "
+"""What the one line begins with."""
 PARTS = ("listing", "ordering", "pipeline", "publication")
 _GIB = 2**30
 
@@ -35,9 +37,10 @@ class ScaleRunConfig(JobConfig):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Starts Ray, runs twice over few objects and once over all, and prints the figures."""
+    """Starts Ray, runs twice over few objects and once over all, and prints the metrics."""
     config = parse_config(ScaleRunConfig, argv, prog="python -m jobs.benchmarks.scale_run")
-    from jobs.benchmarks.process_tree import Watch
+    # --help need not wait for Ray, and jobs.benchmarks.scale only wants the names above.
+    from jobs.benchmarks.process_tree import MemorySampler
     from jobs.benchmarks.synthetic_fleet import register_null_detectors
     from jobs.cluster.session import start_own_ray
 
@@ -46,34 +49,34 @@ def main(argv: Sequence[str]) -> int:
     ray_start_s = time.monotonic() - began
     folder = Path(config.folder).absolute()
     register_null_detectors(f"file://{folder}/detectors")
-    _measured(folder / "warm-up", WARM_UP_ROWS, settled=0)
-    fixed = _measured(folder / "fixed", WARM_UP_ROWS, settled=0)
-    before_gib = _peak_gib()
-    with Watch() as watch:
-        measured = _measured(folder / "run", config.rows, settled=int(config.rows * config.settled_share))
-    figures = {
+    _measure_run(folder / "warm-up", WARM_UP_ROWS, settled=0)
+    fixed = _measure_run(folder / "fixed", WARM_UP_ROWS, settled=0)
+    before_gib = _measure_peak_gib()
+    with MemorySampler() as sampler:
+        measured = _measure_run(folder / "run", config.rows, settled=int(config.rows * config.settled_share))
+    metrics = {
         "rows": config.rows,
         "ray_start_s": ray_start_s,
         "fixed": fixed,
         "measured": measured,
         "driver_before_gib": before_gib,
-        "driver_peak_gib": _peak_gib(),
-        "ray_processes_peak_gib": watch.peak_others_bytes / _GIB,
-        "largest_ray_process_peak_gib": watch.peak_largest_bytes / _GIB,
+        "driver_peak_gib": _measure_peak_gib(),
+        "ray_processes_peak_gib": sampler.peak_total_bytes / _GIB,
+        "largest_ray_process_peak_gib": sampler.peak_largest_bytes / _GIB,
     }
-    print("figures: " + json.dumps(figures), flush=True)
+    print(METRICS_LINE + json.dumps(metrics), flush=True)
     return EXIT_DONE
 
 
-def _peak_gib() -> float:
-    """Peak resident memory of this process alone; Linux gives KiB."""
+def _measure_peak_gib() -> float:
+    """Returns the peak resident memory of this process alone; Linux gives KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB
 
 
-def _measured(folder: Path, rows: int, *, settled: int) -> dict[str, Any]:
-    """Seconds of each part, CPU seconds of all processes, files staged and published of one run."""
-    from jobs.benchmarks.null_pipeline import null_scored
-    from jobs.benchmarks.process_tree import usage
+def _measure_run(folder: Path, rows: int, *, settled: int) -> dict[str, Any]:
+    """Returns seconds of each part, CPU seconds of all processes, files staged and published of one run."""
+    from jobs.benchmarks.null_pipeline import score_with_null
+    from jobs.benchmarks.process_tree import measure_cpu_s
     from jobs.benchmarks.synthetic_fleet import publish_earlier_run, write_list
     from jobs.scoring import run as scoring
     from jobs.scoring.record import read_record
@@ -89,8 +92,8 @@ def _measured(folder: Path, rows: int, *, settled: int) -> dict[str, Any]:
         results=results,
         run_id="scale",
     )
-    cpu_s, began = usage(os.getpid()).cpu_s, time.monotonic()
-    scoring.score_archive(config, pipeline=null_scored)
+    cpu_s, began = measure_cpu_s(os.getpid()), time.monotonic()
+    scoring.score_archive(config, pipeline=score_with_null)
     total_s = time.monotonic() - began
     record = read_record(RunFolder(results, "scale")) or {}
     timings_s = record["timings_s"]
@@ -98,7 +101,7 @@ def _measured(folder: Path, rows: int, *, settled: int) -> dict[str, Any]:
     return {
         "seconds": dict(zip(PARTS, seconds, strict=True)),
         "total_s": total_s,
-        "cpu_s": usage(os.getpid()).cpu_s - cpu_s,
+        "cpu_s": measure_cpu_s(os.getpid()) - cpu_s,
         "to_score": sum(record["counts"].values()),
         "scored": record["counts"]["scored"],
         "files": len(record["files"]),

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from jobs import benchmark, benchmark_training, demo, pretext_sheet
+from jobs import demo, pretext_sheet
 from jobs.cli import parse_config, run_command
 from jobs.errors import RequestError
 from jobs.scoring.config import ScoreConfig
@@ -120,7 +120,7 @@ def test_help_lists_the_fields_and_exits_0(command: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", [benchmark, benchmark_training, demo, pretext_sheet])
+@pytest.mark.parametrize("command", [demo, pretext_sheet])
 def test_help_of_the_other_commands_exits_0(command: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         command.main(["--help"])

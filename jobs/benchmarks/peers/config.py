@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
 from jobs.config import JobConfig, Uri
 
 PeerName = Literal["patchcore_wide_resnet50", "fastflow_wide_resnet50", "patchcore_alexnet", "fastflow_alexnet"]
-
-
-PEERS: list[PeerName] = [
-    "patchcore_wide_resnet50",
-    "fastflow_wide_resnet50",
-    "patchcore_alexnet",
-    "fastflow_alexnet",
-]
+PEERS: tuple[PeerName, ...] = get_args(PeerName)
 
 
 class AnomalibSettings(JobConfig):
@@ -38,7 +31,7 @@ class AnomalibSettings(JobConfig):
     )
 
 
-class PeersConfig(JobConfig):
+class PeersBenchmarkConfig(JobConfig):
     """Measure scoring speed and AUROC against anomalib, on the same photos, and write them to a JSON file."""
 
     data: list[Uri] = Field(
@@ -55,7 +48,7 @@ class PeersConfig(JobConfig):
     variants: list[str] = Field(
         ["attentdiffernet_best", "differnet"], min_length=1, description="our detectors, presets or names from settings"
     )
-    peers: list[PeerName] = Field(PEERS, min_length=1, description="anomalib's models and their backbones")
+    peers: list[PeerName] = Field(list(PEERS), min_length=1, description="anomalib's models and their backbones")
     seeds: int = Field(1, ge=1, le=100, description="seeds of the AUROC, from 0; speed is measured with seed 0")
     photos: int = Field(32, ge=1, description="test photos of one timed pass")
     repeats: int = Field(3, ge=1, description="interleaved timed passes of each, after one that warms it up")
@@ -65,7 +58,7 @@ class PeersConfig(JobConfig):
     output: str = Field("build/bench-peers.json", description="file to write")
 
     @model_validator(mode="after")
-    def _names_are_given_once(self) -> PeersConfig:
+    def _names_are_given_once(self) -> PeersBenchmarkConfig:
         for field, names in (("variants", self.variants), ("peers", self.peers)):
             if len(set(names)) < len(names):
                 raise ValueError(f"{field} names one twice: {', '.join(names)}")

@@ -139,7 +139,7 @@ def find_defects(
         ready = mine.score if photos is categories[0] and seed == 0 else None
         about = f"{contestant.name} on {photos.name}, seed {seed}"
         try:
-            value = _kept_auroc(contestant, photos, seed=seed, ready=ready, kept=kept)
+            value = _measure_auroc(contestant, photos, seed=seed, ready=ready, kept=kept)
         except UnfittedError as error:
             mine.failures.setdefault(photos.name, []).append(f"seed {seed}: {error}")
             print(f"{about}: {error}", flush=True)
@@ -149,27 +149,29 @@ def find_defects(
         yield
 
 
-def _kept_auroc(contestant: Contestant, photos: LabelledFolder, *, seed: int, ready: Score | None, kept: Path) -> float:
-    """The AUROC that lies in ``kept``, put there if need be; ``ready`` is what has been fitted already."""
-    file = kept / f"{contestant.name}.{_digest(contestant, photos)}.seed{seed}.json"
+def _measure_auroc(
+    contestant: Contestant, photos: LabelledFolder, *, seed: int, ready: Score | None, kept: Path
+) -> float:
+    """Reads the AUROC from ``kept``, or measures it and keeps it; ``ready`` is what has been fitted already."""
+    file = kept / f"{contestant.name}.{_name_measurement(contestant, photos)}.seed{seed}.json"
     if not file.exists():
         score = ready or contestant.fit(photos, seed=seed)
         file.write_text(json.dumps(auroc(photos.is_defective, score(photos.test))))
     return float(json.loads(file.read_text()))
 
 
-def _digest(contestant: Contestant, photos: LabelledFolder) -> str:
+def _name_measurement(contestant: Contestant, photos: LabelledFolder) -> str:
     parts = [
         contestant.identity,
-        folder_digest(photos.train),
-        folder_digest(photos.test),
+        hash_folder(photos.train),
+        hash_folder(photos.test),
         photos.is_defective.tobytes().hex(),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-def folder_digest(folder: Path) -> str:
-    """Names the content of a folder's files, in the order of their names."""
+def hash_folder(folder: Path) -> str:
+    """Hashes the content of a folder's files, in the order of their names."""
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
@@ -183,7 +185,7 @@ def time_all(scores: Mapping[str, Score], folder: Path, *, repeats: int) -> dict
     found: dict[str, list[Pass]] = {name: [] for name in scores}
     for repeat in range(1, repeats + 1):
         for name, score in scores.items():
-            found[name].append(_timed(score, folder))
+            found[name].append(_time_pass(score, folder))
         print(
             f"repeat {repeat}: " + ", ".join(f"{name} {one[-1].cpu_s:.2f} CPU s" for name, one in found.items()),
             flush=True,
@@ -191,7 +193,7 @@ def time_all(scores: Mapping[str, Score], folder: Path, *, repeats: int) -> dict
     return found
 
 
-def _timed(score: Score, folder: Path) -> Pass:
+def _time_pass(score: Score, folder: Path) -> Pass:
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     score(folder)
     return Pass(time.process_time() - cpu_s, time.perf_counter() - wall_s)

@@ -1,4 +1,4 @@
-"""Our side of jobs.benchmark_peers: detectors trained by our own code, scoring files of a folder in one process."""
+"""Our side of the benchmark against peers: detectors that our own code trains, scoring a folder in one process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from jobs.benchmarks.peers.measurement import LabelledFolder, Score, UnfittedError, folder_digest
+from jobs.benchmarks.peers.measurement import LabelledFolder, Score, UnfittedError, hash_folder
 from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.errors import RequestError, one_line
 from jobs.evaluation.comparison_config import ComparisonConfig
@@ -37,7 +37,7 @@ class OurDetector:
         """Trains nothing yet.
 
         Args:
-            variant: preset, or a name of the comparison's.
+            variant: get_preset, or a name of the comparison's.
             comparison: settings of all variants.
             training: folders of flawless photos of all categories, which attention learns from where it says so.
             batch_photos: photos scored at once.
@@ -51,7 +51,7 @@ class OurDetector:
             "views": config.views,
             "precision": config.precision,
         }
-        learnt_from = [folder_digest(folder) for folder in training] if comparison.pretext_on == "all" else []
+        learnt_from = [hash_folder(folder) for folder in training] if comparison.pretext_on == "all" else []
         self.identity = f"{config.model_dump_json()} {comparison.optimizer.model_dump_json()} {learnt_from}"
         self.has_auroc = config.weights != "random"
         self._comparison, self._training, self._batch_photos = comparison, training, batch_photos
@@ -65,11 +65,11 @@ class OurDetector:
             RequestError: a photo cannot be decoded.
         """
         try:
-            return self._fitted(photos, seed=seed)
+            return self._train_detector(photos, seed=seed)
         except (DivergenceError, CollapseError, ValueError) as error:
             raise UnfittedError(one_line(error)) from error
 
-    def _fitted(self, photos: LabelledFolder, *, seed: int) -> Score:
+    def _train_detector(self, photos: LabelledFolder, *, seed: int) -> Score:
         config, optimizer = self._comparison.make_detector_config(self.name, seed=seed), self._comparison.optimizer
         images = read_images(photos.train, size=config.image_size)
         if not self.has_auroc:
@@ -81,13 +81,13 @@ class OurDetector:
             detector,
             InMemory(images),
             optimizer=optimizer,
-            on_epoch=_unreported,
-            attention=self._attention(config),
+            on_epoch=ignore_epoch,
+            attention=self._learn_attention(config),
         )
-        return _scoring(detector.eval(), batch_photos=self._batch_photos)
+        return _make_score(detector.eval(), batch_photos=self._batch_photos)
 
-    def _attention(self, config: DetectorConfig) -> Mapping[str, Tensor] | None:
-        """What has learnt from all categories, as in the comparison's table; None leaves it to the own one."""
+    def _learn_attention(self, config: DetectorConfig) -> Mapping[str, Tensor] | None:
+        """Returns attention that learnt from all categories, or None where it learns from one."""
         if (
             not self.has_auroc
             or self._comparison.pretext_on != "all"
@@ -99,20 +99,20 @@ class OurDetector:
         return pretrain_attention(build_detector(config, self._weights), sources)
 
 
-def _unreported(_metrics: EpochMetrics, _snapshot: Snapshot) -> None:
-    """Training's epochs are of no interest here."""
+def ignore_epoch(_metrics: EpochMetrics, _snapshot: Snapshot) -> None:
+    """Takes the report of an epoch and does nothing."""
 
 
 def read_images(folder: Path, *, size: int) -> Tensor:
-    """The photos of a folder, in the order of their names: uint8 (N, 3, size, size).
+    """Reads the photos of a folder, in the order of their names: uint8 (N, 3, size, size).
 
     Raises:
         RequestError: one cannot be decoded.
     """
-    return _decoded(sorted(folder.iterdir()), size=size)
+    return _decode_files(sorted(folder.iterdir()), size=size)
 
 
-def _decoded(files: Sequence[Path], *, size: int) -> Tensor:
+def _decode_files(files: Sequence[Path], *, size: int) -> Tensor:
     images = []
     for file in files:
         try:
@@ -122,14 +122,14 @@ def _decoded(files: Sequence[Path], *, size: int) -> Tensor:
     return torch.stack(images)
 
 
-def _scoring(detector: AttentDifferNet, *, batch_photos: int) -> Score:
-    """Decode and score, batch by batch, without Ray: one process, as `Engine.predict` is."""
+def _make_score(detector: AttentDifferNet, *, batch_photos: int) -> Score:
+    """Returns what decodes and scores a folder batch by batch, in one process, as `Engine.predict` does."""
     size = detector.config.image_size
     scorer = build_scorer(detector)
 
     def score(folder: Path) -> npt.NDArray[np.float64]:
         files = sorted(folder.iterdir())
         batches = [files[start : start + batch_photos] for start in range(0, len(files), batch_photos)]
-        return np.concatenate([scorer.score(_decoded(batch, size=size)).numpy() for batch in batches])
+        return np.concatenate([scorer.score(_decode_files(batch, size=size)).numpy() for batch in batches])
 
     return score

@@ -1,9 +1,7 @@
-"""The benchmark against peers as a job: photos onto the local disk, both sides fitted and timed, figures written."""
+"""The benchmark against peers: photos are copied to the local disk, both sides are fitted and timed."""
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,49 +15,52 @@ import yaml
 from pydantic import ValidationError
 
 from jobs import storage
-from jobs.benchmarks.peers.config import PeersConfig
-from jobs.benchmarks.peers.figures import figures
+from jobs.benchmarks.peers.config import PeersBenchmarkConfig
 from jobs.benchmarks.peers.measurement import Contestant, LabelledFolder, find_defects, fit_first, time_all
 from jobs.benchmarks.peers.ours import OurDetector
+from jobs.benchmarks.peers.report import summarize_passes
 from jobs.benchmarks.peers.theirs import AnomalibPeer
+from jobs.benchmarks.report import write_report
 from jobs.config import merge
 from jobs.detectors.backbone_weights import load_backbone_weights
-from jobs.errors import EXIT_DONE, RequestError, one_line
+from jobs.errors import RequestError, one_line
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.storage import uris
 from jobs.synthetic.archive import draw_archive
 from model.network.backbone import Backbone
 from model.process import keep_freed_memory, prepare_process
-from model.versions import read_versions
 
 
-def run(config: PeersConfig) -> int:
-    """Fits, measures and writes; returns 0."""
-    comparison = comparison_settings(config)
+def measure_peers(config: PeersBenchmarkConfig) -> None:
+    """Fits both sides, times them in turns, finds the AUROC of each, and writes after each AUROC: they can take hours.
+
+    Raises:
+        RequestError: settings or photos do not fit.
+    """
+    comparison = read_comparison(config)
     prepare_process()
     keep_freed_memory()
     torch.set_num_threads(config.threads)
     with tempfile.TemporaryDirectory(prefix="attentdiffernet-peers-") as scratch:
         categories = stage_photos(config, Path(scratch))
-        timed = _timed_photos(categories[0], Path(scratch) / "timed", count=config.photos)
-        asked = _contestants(config, comparison, categories, Path(scratch))
+        timed = _choose_photos(categories[0], Path(scratch) / "timed", count=config.photos)
+        asked = _list_contestants(config, comparison, categories, Path(scratch))
         fitted, left_out = fit_first(asked, categories[0])
         contestants = [one for one in asked if one.name in fitted]
         torch.set_num_threads(config.threads)
         passes = time_all({name: one.score for name, one in fitted.items()}, timed, repeats=config.repeats)
-        found: dict[str, Any] = {}
+        metrics: dict[str, Any] = {}
         kept = Path(config.output).with_suffix(".kept")
         for _ in chain([None], find_defects(contestants, fitted, categories, seeds=config.seeds, kept=kept)):
-            found = figures(contestants, fitted, passes, photos=len(list(timed.iterdir())))
-            # Again and again, for the AUROCs can take hours.
-            _write(config, found | {"timed_on": categories[0].name, "left_out": left_out})
-    _tell(found)
-    print(f"written to {config.output}")
-    return EXIT_DONE
+            metrics = summarize_passes(contestants, fitted, passes, photos=len(list(timed.iterdir())))
+            found = metrics | {"timed_on": categories[0].name, "left_out": left_out}
+            peers = {"anomalib": version("anomalib"), "torch": torch.__version__}
+            write_report(found, output=config.output, config=config, more_versions=peers)
+    _print_ratios(metrics)
 
 
-def comparison_settings(config: PeersConfig) -> ComparisonConfig:
-    """The settings of our detectors, from a comparison's YAML with this benchmark's data and weights.
+def read_comparison(config: PeersBenchmarkConfig) -> ComparisonConfig:
+    """Reads the settings of our detectors: from a comparison's YAML with this benchmark's data and weights.
 
     Raises:
         RequestError: the file is not there or does not fit.
@@ -74,7 +75,7 @@ def comparison_settings(config: PeersConfig) -> ComparisonConfig:
         raise RequestError(f"--settings {config.settings}: {one_line(error)}") from error
 
 
-def stage_photos(config: PeersConfig, scratch: Path) -> list[LabelledFolder]:
+def stage_photos(config: PeersBenchmarkConfig, scratch: Path) -> list[LabelledFolder]:
     """Copies the labelled photos of all data sets onto the local disk, so that both sides read the same files.
 
     Raises:
@@ -84,10 +85,10 @@ def stage_photos(config: PeersConfig, scratch: Path) -> list[LabelledFolder]:
     if not roots:
         draw_archive(scratch / "drawn")
         roots = [uris.normalize(str(scratch / "drawn" / "data"))]
-    return [folder for root in roots for folder in _staged(root, scratch / "staged")]
+    return [folder for root in roots for folder in _stage_set(root, scratch / "staged")]
 
 
-def _staged(root: str, scratch: Path) -> list[LabelledFolder]:
+def _stage_set(root: str, scratch: Path) -> list[LabelledFolder]:
     by_category: dict[str, list[tuple[str, str, str]]] = {}
     for info in storage.list_objects(root):
         parts = info.uri.removeprefix(root).strip("/").split("/")
@@ -99,12 +100,12 @@ def _staged(root: str, scratch: Path) -> list[LabelledFolder]:
         )
     data_set = root.rsplit("/", 1)[-1]
     return [
-        _category(f"{data_set}/{category}", sorted(rows), scratch / data_set / category)
+        _stage_category(f"{data_set}/{category}", sorted(rows), scratch / data_set / category)
         for category, rows in sorted(by_category.items())
     ]
 
 
-def _category(name: str, rows: Sequence[tuple[str, str, str]], folder: Path) -> LabelledFolder:
+def _stage_category(name: str, rows: Sequence[tuple[str, str, str]], folder: Path) -> LabelledFolder:
     train = [uri for split, label, uri in rows if (split, label) == ("train", "good")]
     test = [(uri, label != "good") for split, label, uri in rows if split == "test"]
     is_defective = np.array([defective for _, defective in test], bool)
@@ -113,19 +114,19 @@ def _category(name: str, rows: Sequence[tuple[str, str, str]], folder: Path) -> 
             f"{name} needs training photos and test photos of both kinds, got {len(train)} training photos and "
             f"{int(is_defective.sum())} defective of {len(test)} test photos"
         )
-    _copy(train, folder / "train")
-    _copy([uri for uri, _ in test], folder / "test")
+    _copy_photos(train, folder / "train")
+    _copy_photos([uri for uri, _ in test], folder / "test")
     return LabelledFolder(name, folder / "train", folder / "test", is_defective)
 
 
-def _copy(sources: Sequence[str], folder: Path) -> None:
+def _copy_photos(sources: Sequence[str], folder: Path) -> None:
     folder.mkdir(parents=True)
     for number, uri in enumerate(sources):
         (folder / f"{number:04d}.jpg").write_bytes(storage.read(uri))
 
 
-def _timed_photos(category: LabelledFolder, folder: Path, *, count: int) -> Path:
-    """Test photos spread evenly over the category, flawless and defective ones."""
+def _choose_photos(category: LabelledFolder, folder: Path, *, count: int) -> Path:
+    """Copies test photos spread evenly over the category, flawless and defective ones."""
     files = sorted(category.test.iterdir())
     folder.mkdir()
     for number in np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int):
@@ -133,8 +134,8 @@ def _timed_photos(category: LabelledFolder, folder: Path, *, count: int) -> Path
     return folder
 
 
-def _contestants(
-    config: PeersConfig, comparison: ComparisonConfig, categories: Sequence[LabelledFolder], scratch: Path
+def _list_contestants(
+    config: PeersBenchmarkConfig, comparison: ComparisonConfig, categories: Sequence[LabelledFolder], scratch: Path
 ) -> list[Contestant]:
     training = [category.train for category in categories]
     ours = [
@@ -161,17 +162,7 @@ def _contestants(
     return [*ours, *peers]
 
 
-def _write(config: PeersConfig, found: dict[str, Any]) -> None:
-    about = {
-        "config": config.model_dump(mode="json"),
-        "cores": os.cpu_count(),
-        "versions": read_versions() | {"anomalib": version("anomalib"), "torch": torch.__version__},
-    }
-    Path(config.output).parent.mkdir(parents=True, exist_ok=True)
-    Path(config.output).write_text(json.dumps(found | about, indent=2))
-
-
-def _tell(found: dict[str, Any]) -> None:
+def _print_ratios(found: dict[str, Any]) -> None:
     for row in found["ratios"]:
         difference = row["auroc_difference"]
         accuracy = "AUROC not comparable" if difference is None else f"AUROC {100 * difference:+.2f} points"

@@ -1,4 +1,4 @@
-"""The peers' side of jobs.benchmark_peers: anomalib's PatchCore and FastFlow through its Engine, as its users run them.
+"""The peers' side of the benchmark: anomalib's PatchCore and FastFlow through its Engine, as its users run them.
 
 Nothing is written or drawn while it predicts: no visualiser, no logger, no progress bar, no summary. Photos are read by
 its PredictDataset in batches, in the same process (no workers), because the threads of both sides are to be the same.
@@ -82,25 +82,27 @@ class AnomalibPeer:
 
     def fit(self, photos: LabelledFolder, *, seed: int) -> Score:
         """Fits the model by Engine.fit on the flawless photos; two do where its speed alone counts."""
-        _be_quiet()
+        _silence_logs()
         seed_everything(seed, verbose=False)
         is_patchcore = self._kind == "patchcore"
-        model = self._patchcore(photos=len(list(photos.train.iterdir()))) if is_patchcore else self._fastflow()
-        engine = self._engine(epochs=1 if is_patchcore or not self.has_auroc else self._settings.fastflow_epochs)
-        most = None if self.has_auroc else _SEEN
-        engine.fit(model=model, train_dataloaders=self._loader(photos.train, shuffles=True, most=most))
+        model = (
+            self._build_patchcore(photos=len(list(photos.train.iterdir()))) if is_patchcore else self._build_fastflow()
+        )
+        engine = self._make_engine(epochs=1 if is_patchcore or not self.has_auroc else self._settings.fastflow_epochs)
+        max_photos = None if self.has_auroc else _SEEN
+        engine.fit(model=model, train_dataloaders=self._load_photos(photos.train, shuffles=True, max_photos=max_photos))
         if is_patchcore:
             self.about["memory_patches"] = len(model.model.memory_bank)
             self.about["memory"] = self._settings.coreset if self.has_auroc else "noise"
         else:
             self.about["epochs"] = self._settings.fastflow_epochs if self.has_auroc else 0
-        return self._scoring(model)
+        return self._make_score(model)
 
-    def _scoring(self, model: AnomalibModule) -> Score:
-        engine = self._engine(epochs=1)
+    def _make_score(self, model: AnomalibModule) -> Score:
+        engine = self._make_engine(epochs=1)
 
         def score(folder: Path) -> npt.NDArray[np.float64]:
-            batches = engine.predict(model=model, dataloaders=self._loader(folder))
+            batches = engine.predict(model=model, dataloaders=self._load_photos(folder))
             scores: npt.NDArray[np.float64] = (
                 torch.cat([batch.pred_score.flatten() for batch in batches]).double().numpy()
             )
@@ -108,7 +110,7 @@ class AnomalibPeer:
 
         return score
 
-    def _engine(self, *, epochs: int) -> Engine:
+    def _make_engine(self, *, epochs: int) -> Engine:
         return Engine(
             default_root_dir=self._scratch,
             accelerator="cpu",
@@ -118,12 +120,12 @@ class AnomalibPeer:
             enable_model_summary=False,
         )
 
-    def _loader(self, folder: Path, *, shuffles: bool = False, most: int | None = None) -> Any:
+    def _load_photos(self, folder: Path, *, shuffles: bool = False, max_photos: int | None = None) -> Any:
         photos = PredictDataset(folder)
-        photos.image_filenames = photos.image_filenames[:most]
+        photos.image_filenames = photos.image_filenames[:max_photos]
         return DataLoader(photos, batch_size=self._batch_photos, shuffle=shuffles, collate_fn=photos.collate_fn)
 
-    def _patchcore(self, *, photos: int) -> Patchcore:
+    def _build_patchcore(self, *, photos: int) -> Patchcore:
         settings = self._settings
         side = (settings.image_size, settings.image_size)
         model = Patchcore(
@@ -141,8 +143,8 @@ class AnomalibPeer:
             model.model.subsample_embedding = lambda ratio: _keep_at_random(model.model, ratio)
         return model
 
-    def _fastflow(self) -> Fastflow:
-        """FastFlow; anomalib has no AlexNet for it, so its own blocks are put onto our backbone's maps."""
+    def _build_fastflow(self) -> Fastflow:
+        """Builds FastFlow. anomalib has no AlexNet for it, so its own blocks are put onto our backbone's maps."""
         side = (self._settings.image_size, self._settings.image_size)
         model = Fastflow(
             backbone="resnet18" if self._alexnet is not None else _WIDE_RESNET,
@@ -187,8 +189,8 @@ def _fill_memory(model: Any, ratio: float) -> None:
     model.memory_bank = torch.randn(int(len(patches) * ratio), patches.shape[1])
 
 
-def _be_quiet() -> None:
-    """Lightning and anomalib tell of devices and missing workers at every call."""
+def _silence_logs() -> None:
+    """Silences Lightning and anomalib, which tell of devices and missing workers at every call."""
     for name in (
         "lightning",
         "lightning.pytorch",

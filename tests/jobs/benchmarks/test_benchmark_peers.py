@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from jobs import benchmark_peers
-from jobs.benchmarks.peers import figures as peer_figures
+from jobs import benchmark
 from jobs.benchmarks.peers import measurement as peer_measurement
 from jobs.benchmarks.peers import ours as benchmark_ours
-from jobs.benchmarks.peers.config import PeersConfig
-from jobs.benchmarks.peers.figures import figures
+from jobs.benchmarks.peers import report as peer_report
+from jobs.benchmarks.peers.config import PeersBenchmarkConfig
 from jobs.benchmarks.peers.measurement import (
     Fitted,
     LabelledFolder,
@@ -28,6 +27,7 @@ from jobs.benchmarks.peers.measurement import (
     fit_first,
     time_all,
 )
+from jobs.benchmarks.peers.report import summarize_passes
 from jobs.cli import parse_config
 from jobs.errors import RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
@@ -105,7 +105,7 @@ def test_a_seed_that_cannot_be_fitted_costs_its_own_auroc_and_is_told(
     assert fitted.auroc == {"first": [1.0, 1.0], "second": [1.0]}
     assert fitted.failures == {"second": ["seed 0: it collapsed"]}
     passes = {"shaky": [Pass(1.0, 1.0)]}
-    found = figures([contestant], {"shaky": fitted}, passes, photos=1)
+    found = summarize_passes([contestant], {"shaky": fitted}, passes, photos=1)
     assert found["contestants"]["shaky"]["failures"] == fitted.failures
 
 
@@ -140,11 +140,11 @@ def test_passes_take_turns_after_a_warm_up(photos: list[LabelledFolder]) -> None
     order: list[str] = []
 
     def score(name: str) -> Score:
-        def scored(_folder: Path) -> npt.NDArray[np.float64]:
+        def record_pass(_folder: Path) -> npt.NDArray[np.float64]:
             order.append(name)
             return np.zeros(0)
 
-        return scored
+        return record_pass
 
     passes = time_all({"a": score("a"), "b": score("b")}, photos[0].test, repeats=2)
     assert order == ["a", "b"] * 3
@@ -162,7 +162,7 @@ def test_ratios_are_medians_of_neighbouring_passes_and_auroc_is_compared_on_comm
         "ours": [Pass(1.0, 2.0), Pass(2.0, 2.0), Pass(1.0, 1.0)],
         "peer": [Pass(10.0, 10.0), Pass(30.0, 12.0), Pass(90.0, 90.0)],
     }
-    found = figures([ours, peer], fitted, passes, photos=10)
+    found = summarize_passes([ours, peer], fitted, passes, photos=10)
     (row,) = found["ratios"]
     assert (row["cpu_ratio"], row["wall_ratio"]) == (15.0, 6.0)
     assert row["auroc_difference"] == pytest.approx(0.2)
@@ -178,23 +178,23 @@ def test_without_auroc_nothing_is_said_about_equality() -> None:
     nothing: Score = lambda folder: np.zeros(0)  # noqa: E731
     fitted = {"ours": Fitted(nothing, 1.0, {"first": [0.8]}), "peer": Fitted(nothing, 1.0)}
     passes = {name: [Pass(1.0, 1.0)] for name in fitted}
-    (row,) = figures(contestants, fitted, passes, photos=1)["ratios"]
+    (row,) = summarize_passes(contestants, fitted, passes, photos=1)["ratios"]
     assert row["auroc_difference"] is None
     assert row["at_equal_auroc"] is None
 
 
 def test_a_missing_anomalib_is_a_wrong_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark_peers, "find_spec", lambda name: None)
+    monkeypatch.setattr(benchmark, "find_spec", lambda name: None)
     with pytest.raises(RequestError, match=r"needed anomalib.*make bench-peers") as caught:
-        benchmark_peers.main([])
+        benchmark.main(["peers"])
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
 
 
 def test_help_needs_no_anomalib(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark_peers, "find_spec", lambda name: None)
+    monkeypatch.setattr(benchmark, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as ended:
-        benchmark_peers.main(["--help"])
+        benchmark.main(["peers", "--help"])
     assert ended.value.code == 0
     assert "--anomalib.coreset" in capsys.readouterr().out
 
@@ -210,7 +210,7 @@ def test_help_needs_no_anomalib(capsys: pytest.CaptureFixture[str], monkeypatch:
 )
 def test_a_wrong_flag_is_told_by_its_name(flags: list[str], message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        parse_config(PeersConfig, flags)
+        parse_config(PeersBenchmarkConfig, flags)
 
 
 @pytest.mark.skipif(find_spec("anomalib") is None, reason="anomalib is not installed: make bench-peers")
@@ -218,11 +218,11 @@ def test_both_sides_run_on_drawn_photos(drawn: Path, tmp_path: Path) -> None:
     output = tmp_path / "peers.json"
     flags = [f"--data={drawn / 'data'}", "--variants=differnet", "--peers=patchcore_alexnet", "--photos=2"]
     flags += ["--repeats=1", "--anomalib.image-size=128", "--anomalib.coreset=random", f"--output={output}"]
-    assert benchmark_peers.main(flags) == 0
+    assert benchmark.main(["peers", *flags]) == 0
     found = json.loads(output.read_text())
     assert set(found["contestants"]) == {"differnet", "patchcore_alexnet"}
     assert found["ratios"][0]["at_equal_auroc"] is None
 
 
 def test_the_modules_that_measure_know_no_peer() -> None:
-    assert not any("anomalib" in name for module in (peer_measurement, peer_figures) for name in vars(module))
+    assert not any("anomalib" in name for module in (peer_measurement, peer_report) for name in vars(module))

@@ -19,7 +19,7 @@ import pytest
 from jobs import storage
 from jobs.archive.manifest import list_archive
 from jobs.benchmarks import synthetic_fleet
-from jobs.benchmarks.null_pipeline import null_scored
+from jobs.benchmarks.null_pipeline import score_with_null
 from jobs.cluster.telemetry import LocalTelemetry
 from jobs.decoding.fetch import FetchDecode
 from jobs.detectors import registry
@@ -193,7 +193,7 @@ def test_thousands_of_objects_come_through_the_null_pipeline_in_few_files(
         storage, "delete_tree", lambda uri: staged.append(publish.list_staged_files(RunFolder(results, "night-1")))
     )
     config = _config(f"file://{tmp_path}/archive.parquet", f"file://{tmp_path}/detectors", results, "night-1")
-    assert scoring.score_archive(config, pipeline=null_scored) == 0
+    assert scoring.score_archive(config, pipeline=score_with_null) == 0
     rows = [row for row in _rows(results) if row["run_id"] == "night-1"]
     assert len({row["image_uri"] for row in rows}) == len(rows) == 4000
     assert {row["status"] for row in rows} == {"scored"}

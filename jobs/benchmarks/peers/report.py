@@ -1,4 +1,4 @@
-"""Measured passes as figures: speed and AUROC of each contestant, ours against each peer."""
+"""Measured passes as metrics: speed and AUROC of each contestant, ours against each peer."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from jobs.benchmarks.peers.measurement import Contestant, Fitted, Pass
 
 
-def figures(
+def summarize_passes(
     contestants: Sequence[Contestant],
     fitted: Mapping[str, Fitted],
     passes: Mapping[str, Sequence[Pass]],
     *,
     photos: int,
 ) -> dict[str, Any]:
-    """Speed and AUROC of each contestant, and ours against each peer.
+    """Summarizes speed and AUROC of each contestant, and compares ours with each peer.
 
     Args:
         contestants: of both sides.
@@ -29,11 +29,15 @@ def figures(
     """
     return {
         "contestants": {
-            one.name: {"side": one.side, **one.about, **_figures(fitted[one.name], passes[one.name], photos)}
+            one.name: {
+                "side": one.side,
+                **one.about,
+                **_summarize_contestant(fitted[one.name], passes[one.name], photos),
+            }
             for one in contestants
         },
         "ratios": [
-            _against(ours.name, peer.name, fitted, passes)
+            _compare(ours.name, peer.name, fitted, passes)
             for ours in contestants
             if ours.side == "ours"
             for peer in contestants
@@ -42,7 +46,7 @@ def figures(
     }
 
 
-def _figures(fitted: Fitted, passes: Sequence[Pass], photos: int) -> dict[str, Any]:
+def _summarize_contestant(fitted: Fitted, passes: Sequence[Pass], photos: int) -> dict[str, Any]:
     cpu_s = statistics.median(one.cpu_s for one in passes) / photos
     wall_s = statistics.median(one.wall_s for one in passes) / photos
     return {
@@ -54,23 +58,23 @@ def _figures(fitted: Fitted, passes: Sequence[Pass], photos: int) -> dict[str, A
         "fit_cpu_s": fitted.fit_cpu_s,
         "auroc": fitted.auroc or None,
         "failures": fitted.failures,
-        "mean_auroc": mean_auroc(fitted, fitted.auroc.keys()),
+        "mean_auroc": compute_mean_auroc(fitted, fitted.auroc.keys()),
     }
 
 
-def mean_auroc(fitted: Fitted, categories: Set[str]) -> float | None:
-    """Mean over categories of the mean over seeds; None for no categories."""
+def compute_mean_auroc(fitted: Fitted, categories: Set[str]) -> float | None:
+    """Returns the mean over categories of the mean over seeds; None for no categories."""
     if not categories:
         return None
     return statistics.mean(statistics.mean(fitted.auroc[category]) for category in categories)
 
 
-def _against(
+def _compare(
     ours: str, peer: str, fitted: Mapping[str, Fitted], passes: Mapping[str, Sequence[Pass]]
 ) -> dict[str, Any]:
     pairs = list(zip(passes[peer], passes[ours], strict=True))
     both = fitted[ours].auroc.keys() & fitted[peer].auroc.keys()
-    mine, theirs = mean_auroc(fitted[ours], both), mean_auroc(fitted[peer], both)
+    mine, theirs = compute_mean_auroc(fitted[ours], both), compute_mean_auroc(fitted[peer], both)
     difference = None if mine is None or theirs is None else mine - theirs
     return {
         "ours": ours,

@@ -1,0 +1,82 @@
+"""Configurations of the benchmarks, one for each sub-command but peers, which has its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from jobs.config import JobConfig, Uri
+from model.config import BackboneName
+
+
+def split_at_commas(given: object) -> object:
+    """Splits a string, or each string of a list, at its commas; anything else stays as it is."""
+    if isinstance(given, str):
+        return given.split(",")
+    if isinstance(given, list):
+        return [part for item in given for part in (item.split(",") if isinstance(item, str) else [item])]
+    return given
+
+
+Uris = Annotated[list[Uri], BeforeValidator(split_at_commas)]
+Sizes = Annotated[list[int], BeforeValidator(split_at_commas)]
+
+
+class NetworkBenchmarkConfig(JobConfig):
+    """Measure the network stage against the machine's matrix products."""
+
+    repeats: int = Field(5, ge=1, description="interleaved repeats")
+    output: str = Field("build/bench-network.json", description="file to write")
+
+
+class FidelityBenchmarkConfig(JobConfig):
+    """Measure cost and scores against DifferNet's own procedure, on the same photos, weights and views."""
+
+    data: Uris = Field(
+        default_factory=list, description="labelled sets in MVTec layout, with commas; default: a drawn one"
+    )
+    backbone: BackboneName = Field("alexnet", description="backbone of the compared detectors")
+    weights: str = Field("random", description="its weights: random, imagenet or the URI of a file")
+    image_size: int = Field(448, ge=64, description="side in pixels of the network's input")
+    views: int = Field(64, ge=1, le=360, description="views per photo")
+    train_photos: int = Field(100, ge=2, description="flawless photos of each set to train on")
+    test_photos: int = Field(60, ge=2, description="test photos of each set, half of them defective")
+    repeat_photos: int = Field(12, ge=1, description="photos in one turn of each procedure")
+    epochs: int = Field(6, ge=1, description="epochs of training the compared detectors")
+    output: str = Field("build/bench-fidelity.json", description="file to write")
+
+
+class JobBenchmarkConfig(JobConfig):
+    """Measure the Ray job against a bare loop, with as many processes as the machine has cores."""
+
+    photos: Uri | None = Field(None, description="JPEG photos to score; default: drawn ones of 1152 px")
+    scratch: Uri | None = Field(None, description="folder for the job's archive and results; default: a local one")
+    job_photos: int = Field(2000, ge=1, description="photos of the Ray job and of the loop")
+    views: int = Field(4, ge=1, le=360, description="views per photo of the Ray job and of the loop")
+    repeats: int = Field(5, ge=1, description="repeats of loop and job in turns")
+    memory_photos: Sizes = Field(
+        default_factory=list, description="sizes of two more jobs whose peak memory is compared, such as 2000,20000"
+    )
+    output: str = Field("build/bench-job.json", description="file to write")
+
+
+class TrainingBenchmarkConfig(JobConfig):
+    """Measure training against DifferNet's own loop, in CPU seconds per photo and view."""
+
+    batch_photos: int = Field(24, ge=1, description="photos per step, also the number of photos")
+    image_size: int = Field(448, ge=64, description="side in pixels of the network's input")
+    repeats: int = Field(2, ge=1, description="interleaved repeats")
+    kept_epochs: int = Field(4, ge=2, description="epochs measured where features are kept")
+    whole_epochs: int = Field(192, ge=1, description="epochs that the one pass over the photos is spread over")
+    output: str = Field("build/bench-train.json", description="file to write")
+
+
+class ScaleBenchmarkConfig(JobConfig):
+    """Measure the cost per row of everything around the photos, and the driver's memory, at several sizes."""
+
+    sizes: Sizes = Field(
+        [10_000, 100_000, 1_000_000, 10_000_000], min_length=1, description="rows of the archives, with commas"
+    )
+    settled_share: float = Field(0.2, ge=0, lt=1, description="share of the rows that an earlier run has scored")
+    output: str = Field("build/bench-scale.json", description="file to write")

@@ -1,0 +1,78 @@
+"""`python -m jobs.benchmark`: its sub-commands, their help, and small real measurements."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs import benchmark
+from jobs.cli import parse_config
+from jobs.errors import RequestError
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_without_a_name_the_benchmarks_are_listed(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main(argv) == 0
+    shown = capsys.readouterr().out
+    assert [name for name in benchmark.BENCHMARKS if f"  {name} " not in shown] == []
+
+
+def test_an_unknown_benchmark_is_refused_with_the_names_of_all() -> None:
+    with pytest.raises(RequestError, match=r"expected one of network, .*, peers, got 'speed'; see --help"):
+        benchmark.main(["speed"])
+
+
+@pytest.mark.parametrize("name", benchmark.BENCHMARKS)
+def test_every_benchmark_has_help_of_its_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        benchmark.main([name, "--help"])
+    shown = capsys.readouterr().out
+    assert f"python -m jobs.benchmark {name}" in shown
+    assert "--output" in shown
+
+
+@pytest.mark.parametrize("name", [name for name in benchmark.BENCHMARKS if name != "peers"])  # which needs anomalib
+def test_every_benchmark_names_a_function(name: str) -> None:
+    assert callable(pkgutil.resolve_name(benchmark.BENCHMARKS[name].measure))
+
+
+def test_help_imports_neither_torch_nor_ray() -> None:
+    look = (
+        "import sys\n"
+        "from jobs import benchmark\n"
+        "benchmark.main([])\n"
+        "sys.exit(not {'torch', 'ray'}.isdisjoint(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", look], check=False, capture_output=True).returncode == 0
+
+
+def test_lists_may_have_commas_on_the_command_line_and_in_yaml(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("memory_photos: [2, 4]")
+    config_class = benchmark.BENCHMARKS["job"].config
+    flags = parse_config(config_class, ["--memory-photos", "2,4"])
+    assert flags == parse_config(config_class, ["--config", str(tmp_path / "job.yaml")])
+
+
+def test_scores_and_cost_are_compared_with_differnets_on_a_drawn_set(tmp_path: Path) -> None:
+    output = tmp_path / "fidelity.json"
+    flags = ["--image-size=256", "--views=2", "--train-photos=4", "--test-photos=8", "--epochs=1"]
+    assert benchmark.main(["fidelity", *flags, f"--output={output}"]) == 0
+    found = json.loads(output.read_text())
+    assert found["vs_differnet_cpu_ratio"] > 0
+    assert found["spearman_vs_differnet"] > 0.9
+    assert found["config"]["views"] == 2
+    assert found["versions"]["torch"]
+
+
+def test_training_is_compared_with_differnets(tmp_path: Path) -> None:
+    output = tmp_path / "train.json"
+    flags = ["--image-size=256", "--batch-photos=2", "--repeats=1", "--kept-epochs=2"]
+    assert benchmark.main(["training", *flags, f"--output={output}"]) == 0
+    found = json.loads(output.read_text())
+    assert {"uniform_fp32_ratio", "scoring_bf16_ratio_without_conv_gradients"} <= set(found["metrics"])
+    assert min(found["metrics"].values()) > 0
