@@ -7,7 +7,7 @@ RUN_ENV = OMP_NUM_THREADS=1 RAY_DATA_USE_DATASOURCE_V2=0 RAY_AUTH_MODE=disabled 
 # images), every process of a run would compile torch, Ray and pandas anew: twice the time to start.
 export UV_COMPILE_BYTECODE = 1
 .DEFAULT_GOAL = help
-.PHONY: help demo test nightly fuzz lint bench bench-train bench-scale bench-peers lock docs-check clean
+.PHONY: help demo test test-fast nightly fuzz lint bench bench-train bench-scale bench-peers lock docs-check clean
 
 help:  ## show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ demo: .venv/installed  ## draw a small archive, train on it, score it, query the
 
 test: .venv/installed lint  ## lint, type-check and run the tests (15 to 25 minutes on 2 cores)
 	$(RUN_ENV) $(BIN)/python -m pytest
+
+test-fast: .venv/installed  ## the tests without Ray, S3 and long computations (under 2 minutes on 2 cores)
+	$(RUN_ENV) $(BIN)/python -m pytest -m "not slow and not ray and not s3 and not docs and not nightly"
 
 nightly: .venv/installed fuzz  ## the slow tests: kills of every process, a minute of throttling (half an hour)
 	$(RUN_ENV) $(BIN)/python -m pytest -m nightly --timeout 1200

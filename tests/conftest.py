@@ -31,6 +31,16 @@ hypothesis.settings.load_profile("no deadline")
 _AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that need Ray or the S3 server by their fixtures, so that `make test-fast` can leave them out."""
+    for item in items:
+        needed = getattr(item, "fixturenames", [])
+        for fixture, mark in (("cluster", pytest.mark.ray), ("s3_environment", pytest.mark.s3)):
+            if fixture in needed:
+                item.add_marker(mark)
+
+
 def _free_ports(count: int) -> list[int]:
     """Ports whose next neighbour is free too."""
     found = []

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from model.versions import read_versions
-
 from jobs.config import JobConfig
+from model.versions import read_versions
 
 
 def write_report(

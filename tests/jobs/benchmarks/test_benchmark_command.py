@@ -13,6 +13,7 @@ import pytest
 from jobs import benchmark
 from jobs.cli import parse_config
 from jobs.errors import RequestError
+from model.config import DetectorConfig, FlowConfig, preset
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
@@ -58,7 +59,19 @@ def test_lists_may_have_commas_on_the_command_line_and_in_yaml(tmp_path: Path) -
     assert flags == parse_config(config_class, ["--config", str(tmp_path / "job.yaml")])
 
 
-def test_scores_and_cost_are_compared_with_differnets_on_a_drawn_set(tmp_path: Path) -> None:
+SMALL_FLOW = FlowConfig(blocks=2, hidden_width=16, hidden_layers=1)
+
+
+class SmallDetectorConfig(DetectorConfig):
+    """A detector with a flow that takes milliseconds, not seconds."""
+
+    flow: FlowConfig = SMALL_FLOW
+
+
+def test_scores_and_cost_are_compared_with_differnets_on_a_drawn_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.benchmarks.fidelity.DetectorConfig", SmallDetectorConfig)
     output = tmp_path / "fidelity.json"
     flags = ["--image-size=256", "--views=2", "--train-photos=4", "--test-photos=8", "--epochs=1"]
     assert benchmark.main(["fidelity", *flags, f"--output={output}"]) == 0
@@ -69,7 +82,9 @@ def test_scores_and_cost_are_compared_with_differnets_on_a_drawn_set(tmp_path: P
     assert found["versions"]["torch"]
 
 
-def test_training_is_compared_with_differnets(tmp_path: Path) -> None:
+def test_training_is_compared_with_differnets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = preset("differnet").model_copy(update={"flow": SMALL_FLOW})
+    monkeypatch.setattr("jobs.benchmarks.training.preset", lambda _: small)
     output = tmp_path / "train.json"
     flags = ["--image-size=256", "--batch-photos=2", "--repeats=1", "--kept-epochs=2"]
     assert benchmark.main(["training", *flags, f"--output={output}"]) == 0
