@@ -24,6 +24,9 @@ MAX_PIXELS = 160_000_000
 
 Precision = Literal["fp32", "bf16"]
 
+BF16_VARIABLE = "ATTENTDIFFERNET_BF16"
+"""Environment variable: ``off`` treats a machine as one that is slow at bf16, ``auto`` (the default) asks it."""
+
 BackboneName = Literal["alexnet", "alexnet_caffe", "squeezenet1_0"]
 
 AttentionKind = Literal["se", "cbam", "eca"]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from model.config import DetectorConfig
 from model.network.backbone import Backbone
 from model.network.flow import VECTORS_PER_PASS, Flow, compute_mean_squared_latents, compute_nll
+from model.network.precision import use_precision
 from model.network.rotation import list_scoring_angles, rotate_views
 from model.network.scaling import Scaling, fit_scaling
 
@@ -69,7 +70,7 @@ class AttentDifferNet(nn.Module):
         device = self.image_mean.device
         pixels = images.to(device, torch.float32, memory_format=torch.channels_last)
         normalised = (pixels / 255).sub_(self.image_mean).div_(self.image_std)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with use_precision(self.config.precision, device):
             pooled: Tensor = self.backbone(normalised, attended=attended)
         return pooled
 
@@ -108,31 +109,45 @@ class AttentDifferNet(nn.Module):
         """Returns the flow's negative log-likelihood of scaled features (N, D), a scalar in nats per dimension."""
         return compute_nll(*self.flow(features))
 
-    def score(self, images: Tensor, *, conv_batch: int = 16, flow_batch: int = VECTORS_PER_PASS) -> Tensor:
+    def score(self, images: Tensor) -> Tensor:
         """Scores images, uint8 (B, 3, S, S) RGB, in float32; higher is more anomalous.
 
         `model.packed.detector.build_scorer` gives what scores in either precision, and faster in bf16.
 
-        The backbone sees chunks of exactly ``conv_batch`` views, the last one padded, so that neither a score nor the
-        choice of a convolution algorithm depends on the size of the batch. Features are buffered: the flow is memory
-        bound below some 256 vectors.
-
         Args:
             images: on any device; they are moved to the detector's.
-            conv_batch: views per pass of the backbone.
-            flow_batch: largest number of vectors per pass of the flow.
 
         Returns:
             float64 (B,), the mean of z^2 over views and dimensions; without the Jacobian, as in DifferNet.
 
         Raises:
-            ValueError: a bf16 detector, images of another type or shape, or a batch size below 1.
+            ValueError: a bf16 detector, or images of another type or shape.
         """
         if self.config.precision != "fp32":
             raise ValueError(
                 f"score computes in fp32, this detector is {self.config.precision}: take "
                 "model.packed.detector.build_scorer(detector).score(images), for p-values hold for one arithmetic alone"
             )
+        return self.score_as_trained(images)
+
+    def score_as_trained(self, images: Tensor, *, conv_batch: int = 16, flow_batch: int = VECTORS_PER_PASS) -> Tensor:
+        """Scores images as `score` does, in the detector's precision and the order of operations that training has.
+
+        The backbone sees chunks of exactly ``conv_batch`` views, the last one padded, so that neither a score nor the
+        choice of a convolution algorithm depends on the size of the batch. Features are buffered: the flow is memory
+        bound below some 256 vectors.
+
+        Args:
+            images: uint8 (B, 3, S, S) RGB, on any device; they are moved to the detector's.
+            conv_batch: views per pass of the backbone.
+            flow_batch: largest number of vectors per pass of the flow.
+
+        Returns:
+            float64 (B,).
+
+        Raises:
+            ValueError: images of another type or shape, or a batch size below 1.
+        """
         check_images(images, side_px=self.config.image_size)
         if min(conv_batch, flow_batch) < 1:
             raise ValueError(f"conv_batch and flow_batch must be >= 1, got {conv_batch} and {flow_batch}")

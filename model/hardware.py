@@ -1,15 +1,40 @@
-"""What a machine computes fast."""
+"""What arithmetic a machine can do: the one place that decides how bf16 is computed."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
+
+from model.config import BF16_VARIABLE
 
 
 def has_fast_bf16(device: torch.device | str) -> bool:
-    """Whether bf16 matrix products have instructions of their own: AMX or AVX512-BF16 in a CPU, tensor cores in a GPU.
+    """Tells whether a device multiplies bf16 faster than float32: AMX or AVX512-BF16 in a CPU, tensor cores in a GPU.
 
-    AVX512-BF16 alone (AMD Zen 4) makes 2.3 times the products of float32 a second, AMX seven times as many.
+    AVX512-BF16 alone (AMD Zen 4) makes 2.3 times the products of float32 a second, AMX seven times as many. A CPU
+    without either, such as any with AVX2 alone, has no bf16 kernels at all or slow ones.
+
+    Raises:
+        ValueError: the environment variable ATTENTDIFFERNET_BF16 is neither auto nor off.
     """
+    asked = os.environ.get(BF16_VARIABLE, "auto")
+    if asked not in ("auto", "off"):
+        raise ValueError(f"{BF16_VARIABLE} needs auto or off, got {asked!r}")
+    if asked == "off":
+        return False
     if torch.device(device).type == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    has_instructions = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    # oneDNN may be told to leave them alone (ONEDNN_MAX_CPU_ISA), and then it has no kernel.
+    return bool(has_instructions and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def read_cpu_name() -> str:
+    """Reads the processor's name from Linux; "this CPU" where there is none to read."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "this CPU"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "this CPU")

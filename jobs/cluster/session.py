@@ -15,6 +15,7 @@ import ray
 from ray.util.annotations import RayDeprecationWarning
 
 from jobs import storage
+from model.config import BF16_VARIABLE
 
 LOGICAL_CPUS_PER_CORE = 4
 """A local cluster of ours has more CPU slots than cores, or a stage that holds its slots could starve the next one."""
@@ -53,7 +54,8 @@ def _sigterm_stays_ours() -> Iterator[None]:
 def _connect() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_worker_niceness", "0")
-    environment = {"env_vars": storage.make_worker_environment()}
+    asked_bf16 = {name: os.environ[name] for name in (BF16_VARIABLE,) if name in os.environ}
+    environment = {"env_vars": storage.make_worker_environment() | asked_bf16}
     if os.environ.get("RAY_ADDRESS") == "local" or not _joined(environment):
         ray.init(
             address="local",

@@ -6,27 +6,16 @@ import hashlib
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from jobs.cluster.run_log import RunLog
-from jobs.config import AskedPrecision
 from jobs.decoding.fetch import Measure
 from jobs.detectors import registry
 from model.artifact import load_artifact
 from model.config import Precision
 from model.detector import AttentDifferNet
-from model.hardware import has_fast_bf16
-from model.packed.detector import PackedDetector
-
-
-class Scorer(Protocol):
-    """What gives a photo its score: a detector, or what was packed of one."""
-
-    def score(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, S, S) to float64 (B,)."""
+from model.packed.detector import PackedDetector, Scorer, build_scorer
 
 
 @dataclass(frozen=True)
@@ -56,7 +45,6 @@ class DetectorCache:
         self,
         detectors: str,
         *,
-        precision: AskedPrecision,
         limit_bytes: int,
         device: str,
         measure: Measure,
@@ -66,13 +54,12 @@ class DetectorCache:
 
         Args:
             detectors: URI of the registry.
-            precision: as the run asked for.
             limit_bytes: memory of the detectors kept; the one in use stays, however large it is.
             device: where they live, "cpu" or "cuda".
             measure: told of loads, evictions and the seconds that loading took.
             log: of the run; told of the same, detector by detector.
         """
-        self._detectors, self._asked, self._limit_bytes = detectors, precision, limit_bytes
+        self._detectors, self._limit_bytes = detectors, limit_bytes
         self._device, self._measure, self._log = device, measure, log
         self._loaded: OrderedDict[str, LoadedDetector] = OrderedDict()
 
@@ -82,7 +69,7 @@ class DetectorCache:
         Args:
             category: whose detector.
             detector_id: which.
-            precision: that of its calibration.
+            precision: arithmetic to score with.
 
         Raises:
             ArtifactError: its content is not what its id says.
@@ -91,7 +78,7 @@ class DetectorCache:
         found = self._loaded.get(detector_id)
         if found is None:
             began = time.monotonic()
-            found = self._load(category, detector_id, self._affordable(precision))
+            found = self._load(category, detector_id, precision)
             seconds = time.monotonic() - began
             self._measure({"detector_loads": 1, "detector_load_s": seconds})
             about = {"category": category, "detector_id": detector_id, "precision": found.precision}
@@ -112,23 +99,20 @@ class DetectorCache:
         """Memory of all that is kept."""
         return sum(detector.size_bytes for detector in self._loaded.values())
 
-    def _affordable(self, precision: Precision) -> Precision:
-        """That of the calibration, unless nobody asked for it by name and this machine is slow at it."""
-        is_slow = self._asked == "auto" and not has_fast_bf16(self._device)
-        return "fp32" if is_slow else precision
-
     def _load(self, category: str, detector_id: str, precision: Precision) -> LoadedDetector:
         folder = registry.fetch(self._detectors, category, detector_id=detector_id)
         detector = load_artifact(folder, device=self._device, precision=precision, from_cache=True).detector
         backbone = f"{precision} {_backbone_digest(detector)}"
         shared = next((one.scorer for one in self._loaded.values() if one.backbone == backbone), None)
-        if precision == "bf16":
-            packed = PackedDetector(detector, backbone=shared.backbone if isinstance(shared, PackedDetector) else None)
-            return LoadedDetector(packed, precision, packed.size_bytes, backbone)
-        if isinstance(shared, AttentDifferNet):
-            detector.backbone = shared.backbone
-        own = sum(tensor.nbytes for name, tensor in detector.state_dict().items() if not name.startswith("backbone."))
-        return LoadedDetector(detector, precision, own, backbone)
+        scorer = build_scorer(detector, sharing=shared)
+        return LoadedDetector(scorer, precision, _own_bytes(scorer, detector), backbone)
+
+
+def _own_bytes(scorer: Scorer, detector: AttentDifferNet) -> int:
+    """Memory that a scorer shares with no other."""
+    if isinstance(scorer, PackedDetector):
+        return scorer.size_bytes
+    return sum(tensor.nbytes for name, tensor in detector.state_dict().items() if not name.startswith("backbone."))
 
 
 def _backbone_digest(detector: AttentDifferNet) -> str:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import ray
 
 from jobs.archive.manifest import list_archive
+from jobs.cluster.arithmetic import choose_precisions
 from jobs.cluster.datasets import (
     DECODE_BATCH_PHOTOS,
     collect_table,
@@ -189,6 +190,11 @@ def build_dataset(
         report: of a running Progress.
     """
     resources = config.scoring
+    asked_for = [one.registered for mine in candidates.values() for one in mine]
+    chosen = choose_precisions(
+        [detector.config.precision for detector in asked_for], asked=resources.precision, resources=resources
+    )
+    precisions = {detector.detector_id: precision for detector, precision in zip(asked_for, chosen, strict=True)}
     fetch_decode = FetchDecode(
         image_sizes={category: mine[0].registered.config.image_size for category, mine in candidates.items()},
         max_pixels=resources.max_pixels,
@@ -204,7 +210,7 @@ def build_dataset(
         "detectors": config.detectors,
         "candidates": candidates,
         "cache_bytes": resources.detector_cache_bytes,
-        "precision": resources.precision,
+        "precisions": precisions,
         "report": report,
     }
     batch_photos = resources.batch_photos or _BATCH_PHOTOS

@@ -13,13 +13,13 @@ import pyarrow as pa
 import torch
 
 from jobs.cluster.run_log import RunLog
-from jobs.config import AskedPrecision
 from jobs.decoding.fetch import stack_images
 from jobs.detectors.cache import DetectorCache
 from jobs.detectors.registry import RegisteredDetector
 from jobs.errors import StorageError
 from jobs.tables.schema import EVALUATED, Status, format_reason
 from model.artifact.files import ArtifactError
+from model.config import Precision
 from model.process import keep_freed_memory, prepare_process
 
 
@@ -39,7 +39,7 @@ class ScoreWithEach:
         detectors: URI of the registry.
         candidates: category -> detectors of one image size.
         cache_bytes: memory for detectors.
-        precision: arithmetic of the networks, as asked for.
+        precisions: detector id -> arithmetic that it is evaluated with.
         report: called with the number of rows by status of each batch.
         device: where detectors live, "cpu" or "cuda".
     """
@@ -50,17 +50,16 @@ class ScoreWithEach:
         detectors: str,
         candidates: Mapping[str, Sequence[NamedDetector]],
         cache_bytes: int,
-        precision: AskedPrecision,
+        precisions: Mapping[str, Precision],
         report: Callable[[Mapping[str, int]], None],
         device: str,
     ) -> None:
         """Loads nothing yet."""
         prepare_process()
         keep_freed_memory()
-        self._candidates, self._report, self._device = candidates, report, device
+        self._candidates, self._report, self._device, self._precisions = candidates, report, device, precisions
         self._loaded = DetectorCache(
             detectors,
-            precision=precision,
             limit_bytes=cache_bytes,
             device=device,
             measure=lambda values: None,
@@ -101,7 +100,7 @@ class ScoreWithEach:
         images = stack_images(pixels, size=asked.config.image_size, rows=rows)
         try:
             detector = self._loaded.get(
-                asked.category, detector_id=asked.detector_id, precision=asked.config.precision
+                asked.category, detector_id=asked.detector_id, precision=self._precisions[asked.detector_id]
             ).scorer
         except (ArtifactError, StorageError) as error:
             return [{"status": Status.FAILED, "error": format_reason("detector", str(error))}] * len(images)

@@ -32,7 +32,7 @@ class _Outcomes:
         statuses: None while a row has none yet.
         errors: reasons.
         scores: NaN where there is none.
-        planned: each row's detector, with the precision that it scored with here.
+        planned: each row's detector.
     """
 
     statuses: list[str | None]
@@ -51,7 +51,6 @@ class BatchScorer:
         self._plan, self._telemetry, self._device = plan, telemetry, device
         self._detectors = DetectorCache(
             plan.detectors,
-            precision=plan.precision,
             limit_bytes=cache_bytes,
             device=device,
             measure=telemetry.add_measures,
@@ -97,7 +96,6 @@ class BatchScorer:
             outcomes.scores[mine] = self._scores(
                 detector, stack_images(pixels, size=planned.image_size, rows=mine.tolist())
             )
-            planned = planned.model_copy(update={"precision": detector.precision})
             error = format_reason("not_finite", "the detector gave no finite score")
         for number in mine:
             is_scored = bool(np.isfinite(outcomes.scores[number]))

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from jobs.config import AskedPrecision
+from jobs.cluster.arithmetic import choose_precisions
+from jobs.config import AskedPrecision, ScoringResources
 from jobs.detectors import registry
 from jobs.detectors.registry import RegisteredDetector
 from jobs.errors import RequestError
@@ -15,7 +16,7 @@ from model.statistics.calibration import Calibration
 
 
 class PlannedDetector(BaseModel):
-    """The detector that scores one category in this run; ``precision`` is that of its calibration."""
+    """The detector that scores one category in this run; ``precision`` is the arithmetic that it scores with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,7 +38,6 @@ class ScoringPlan(BaseModel):
     detectors: str
     by_category: dict[str, PlannedDetector]
     max_pixels: int
-    precision: AskedPrecision
 
 
 def plan_detectors(
@@ -103,3 +103,15 @@ def plan_detector(
         threshold=calibration.find_threshold(false_alarm_rate),
         calibration=calibration,
     )
+
+
+def use_precisions(plan: ScoringPlan, *, asked: AskedPrecision, resources: ScoringResources) -> ScoringPlan:
+    """Gives every detector of a plan the arithmetic of the whole run, see `jobs.cluster.arithmetic`."""
+    names = list(plan.by_category)
+    calibrated = [plan.by_category[name].precision for name in names]
+    chosen = choose_precisions(calibrated, asked=asked, resources=resources)
+    detectors = {
+        name: plan.by_category[name].model_copy(update={"precision": precision})
+        for name, precision in zip(names, chosen, strict=True)
+    }
+    return plan.model_copy(update={"by_category": detectors})

@@ -15,7 +15,7 @@ from jobs.archive.manifest import fill_ordering
 from jobs.archive.ordering import EARLIER, Ordering
 from jobs.errors import MissingObjectError, RequestError
 from jobs.scoring.config import ScoreConfig
-from jobs.scoring.plan import ScoringPlan, plan_detectors
+from jobs.scoring.plan import ScoringPlan, plan_detectors, use_precisions
 from jobs.scoring.record import stream_published
 from jobs.scoring.run_folder import RunFolder
 from jobs.tables.files import regroup_batches
@@ -96,6 +96,8 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
             ids = {category: detector.detector_id for category, detector in plan.by_category.items()}
             ordering.drop_settled(stream_published(config.results, EARLIER), ids)
         to_score = write_manifest(ordering.stream_rows(), folder)
+    if to_score:
+        plan = use_precisions(plan, asked=config.scoring.precision, resources=config.scoring)
     staged = StagedRun(
         config=config.model_dump(mode="json"),
         plan=plan,
@@ -124,7 +126,6 @@ def plan_run(config: ScoreConfig, categories: set[str]) -> ScoringPlan:
             precision=config.scoring.precision,
         ),
         max_pixels=config.scoring.max_pixels,
-        precision=config.scoring.precision,
     )
 
 

@@ -119,7 +119,6 @@ def _plan(config: RecalibrateConfig, parent: RegisteredDetector) -> ScoringPlan:
         detectors=config.detectors,
         by_category={config.category: planned},
         max_pixels=config.scoring.max_pixels,
-        precision=planned.precision,
     )
 
 

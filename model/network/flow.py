@@ -10,6 +10,7 @@ from FrEIA.modules import GLOWCouplingBlock, PermuteRandom
 from torch import Tensor, nn
 
 from model.config import FlowConfig, Precision
+from model.network.precision import use_precision
 from model.network.seeding import seed_cpu_generator
 
 VECTORS_PER_PASS = 1024
@@ -42,7 +43,7 @@ class _Subnet(nn.Sequential):
         self._precision = precision
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+        with use_precision(self._precision, x.device):
             outcome: Tensor = super().forward(x)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return outcome.to(x.dtype)
 

@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 
 from model.detector import AttentDifferNet, check_images, use_evaluation_mode
+from model.hardware import has_fast_bf16
+from model.network.backbone import Backbone
 from model.network.flow import compute_mean_squared_latents
 from model.network.rotation import list_scoring_angles
 from model.packed.backbone import PackedBackbone
@@ -66,12 +71,46 @@ class PackedDetector:
         return squared.view(len(images), -1).mean(1)
 
 
-def build_scorer(detector: AttentDifferNet) -> AttentDifferNet | PackedDetector:
+@dataclass(frozen=True)
+class RoundingScorer:
+    """Scores in bf16 on a CPU that is slow at it, as training computes there (`model.network.precision`).
+
+    Attributes:
+        detector: in evaluation mode, with the weights that it has at each call.
+    """
+
+    detector: AttentDifferNet
+
+    @property
+    def backbone(self) -> Backbone:
+        """The detector's backbone; detectors with equal ones may share it."""
+        return self.detector.backbone
+
+    def score(self, images: Tensor) -> Tensor:
+        """Scores images, uint8 (B, 3, S, S) RGB to float64 (B,); see `AttentDifferNet.score_as_trained`."""
+        return self.detector.score_as_trained(images)
+
+
+Scorer: TypeAlias = AttentDifferNet | PackedDetector | RoundingScorer
+"""What scores batch after batch."""
+
+
+def build_scorer(detector: AttentDifferNet, *, sharing: Scorer | None = None) -> Scorer:
     """Builds what scores batch after batch in the detector's precision, with the weights as they are now.
 
-    With fp32 that is the detector itself, with bf16 a `PackedDetector`, which is worth keeping for more than one batch.
+    With fp32 that is the detector itself. With bf16 it is a `PackedDetector`, which is worth keeping for more than one
+    batch; on a CPU without fast bf16 a `RoundingScorer`, which is as slow as fp32 and rounds as bf16 does.
+
+    Args:
+        detector: on any device.
+        sharing: of a detector with the same backbone, attention, layout of views, pooling and precision, to share the
+            memory of the backbone with; None shares nothing.
     """
-    if detector.config.precision == "fp32":
-        return detector
-    with torch.no_grad(), use_evaluation_mode(detector):
-        return PackedDetector(detector)
+    is_packed = detector.config.precision == "bf16" and has_fast_bf16(detector.image_mean.device)
+    if is_packed:
+        shared = sharing.backbone if isinstance(sharing, PackedDetector) else None
+        with torch.no_grad(), use_evaluation_mode(detector):
+            return PackedDetector(detector, backbone=shared)
+    if isinstance(sharing, AttentDifferNet | RoundingScorer):
+        detector.backbone = sharing.backbone
+    return detector if detector.config.precision == "fp32" else RoundingScorer(detector)

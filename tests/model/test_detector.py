@@ -40,9 +40,9 @@ def test_a_score_is_the_mean_squared_latent_of_a_plain_loop() -> None:
 @pytest.mark.parametrize("conv_batch", [1, 5, 16])
 def test_a_batch_scores_as_its_images_do_one_by_one(conv_batch: int) -> None:
     detector = AttentDifferNet(build_config())
-    single = torch.cat([detector.score(image.unsqueeze(0), conv_batch=conv_batch) for image in draw_images()])
+    single = torch.cat([detector.score_as_trained(image.unsqueeze(0), conv_batch=conv_batch) for image in draw_images()])
     # the flow's matrix products differ with the number of rows: float32
-    torch.testing.assert_close(detector.score(draw_images(), conv_batch=conv_batch), single, rtol=1e-5, atol=0)
+    torch.testing.assert_close(detector.score_as_trained(draw_images(), conv_batch=conv_batch), single, rtol=1e-5, atol=0)
 
 
 def test_features_of_a_padded_tail_are_those_of_a_full_batch() -> None:
@@ -50,8 +50,8 @@ def test_features_of_a_padded_tail_are_those_of_a_full_batch() -> None:
     full = _recorded(detector, "flow.inn")
     views, alone = draw_images(16), draw_images(16)[:3]
     detector.config = detector.config.model_copy(update={"views": 1})
-    detector.score(views, conv_batch=16)
-    detector.score(alone, conv_batch=16)
+    detector.score_as_trained(views, conv_batch=16)
+    detector.score_as_trained(alone, conv_batch=16)
     # equal shapes take equal algorithms
     assert torch.equal(full[0][:3], full[1])
 
@@ -60,7 +60,7 @@ def test_features_of_a_padded_tail_are_those_of_a_full_batch() -> None:
 def test_the_backbone_only_ever_sees_batches_of_one_shape(views: int, conv_batch: int) -> None:
     detector = AttentDifferNet(build_config(views=views))
     inputs = _recorded(detector, "backbone")
-    detector.score(draw_images(), conv_batch=conv_batch)
+    detector.score_as_trained(draw_images(), conv_batch=conv_batch)
     assert [len(x) for x in inputs] == [conv_batch] * -(-3 * views // conv_batch)
 
 
@@ -72,14 +72,14 @@ def test_few_views_exist_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
         return rotate_views(images, angles, padding=padding)
 
     monkeypatch.setattr(model.detector, "rotate_views", spy)
-    AttentDifferNet(build_config()).score(draw_images(9), conv_batch=8)
+    AttentDifferNet(build_config()).score_as_trained(draw_images(9), conv_batch=8)
     assert max(rotated) == 8
 
 
 def test_the_flow_runs_in_large_passes_of_even_size() -> None:
     detector = AttentDifferNet(build_config())
     passes = _recorded(detector, "flow.inn")
-    detector.score(draw_images(5), flow_batch=19)
+    detector.score_as_trained(draw_images(5), flow_batch=19)
     assert [len(rows) for rows in passes] == [10, 10]
 
 
@@ -103,7 +103,7 @@ def test_scoring_ignores_dropout_and_restores_each_modules_mode() -> None:
 @pytest.mark.parametrize("batches", [{"conv_batch": 0}, {"flow_batch": 0}])
 def test_a_batch_of_nothing_is_refused(batches: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be >= 1"):
-        AttentDifferNet(build_config()).score(draw_images(), **batches)
+        AttentDifferNet(build_config()).score_as_trained(draw_images(), **batches)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from model.artifact import save_artifact
 from model.config import AttentionConfig, DetectorConfig, FlowConfig
 from model.detector import AttentDifferNet
 from model.image import decode_image
+from model.packed.detector import build_scorer
 from model.statistics.calibration import Calibration
 from model.training.loop import Snapshot, train
 from model.training.metrics import EpochMetrics
@@ -81,7 +82,7 @@ def train_plainly(config: TrainConfig, folder: Path) -> tuple[str, AttentDifferN
         on_epoch=lambda *_: None,
         validation=InMemory(images[splits.validation]),
     )
-    scores = tuple(float(score) for score in detector.score(images[splits.calibration]))
+    scores = tuple(float(score) for score in build_scorer(detector).score(images[splits.calibration]))
     return save_artifact(folder, detector, calibration=Calibration(scores=scores), metrics={}), detector, history
 
 

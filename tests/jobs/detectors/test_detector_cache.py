@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
@@ -13,13 +12,13 @@ import torch
 
 from jobs.cluster.run_log import JsonLines, RunLog
 from jobs.cluster.telemetry import LocalTelemetry
-from jobs.detectors import cache as detector_cache
 from jobs.detectors import registry
 from jobs.detectors.cache import DetectorCache
 from model.artifact import save_artifact
-from model.config import DetectorConfig, Precision
+from model.config import BF16_VARIABLE, DetectorConfig, Precision
 from model.detector import AttentDifferNet
-from model.packed.detector import PackedDetector
+from model.hardware import has_fast_bf16
+from model.packed.detector import PackedDetector, build_scorer
 from model.statistics.calibration import Calibration
 from tests.support.detectors import TINY
 
@@ -42,11 +41,10 @@ def _register(place: str, tmp_path: Path, category: str, **changes: object) -> s
     return registry.put(place, category, folder=folder)
 
 
-def _cache(place: str, *, limit_bytes: int = 10**9, asked: str = "auto") -> tuple[DetectorCache, LocalTelemetry]:
+def _cache(place: str, *, limit_bytes: int = 10**9) -> tuple[DetectorCache, LocalTelemetry]:
     heard = LocalTelemetry()
     cache = DetectorCache(
         place,
-        precision=asked,
         limit_bytes=limit_bytes,
         device="cpu",
         measure=heard.add_measures,
@@ -59,10 +57,12 @@ def _photos() -> torch.Tensor:
     return torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(params=["fp32", "bf16"])
-def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Precision]:
-    monkeypatch.setattr(detector_cache, "has_fast_bf16", lambda device: True)
-    return request.param
+@pytest.fixture(params=["fp32", "bf16", "bf16 without kernels"])
+def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Precision:
+    name: str = request.param
+    if "without" in name:
+        monkeypatch.setenv(BF16_VARIABLE, "off")
+    return "fp32" if name == "fp32" else "bf16"
 
 
 def test_a_detector_is_loaded_once_and_scores_as_the_registered_one(
@@ -73,13 +73,14 @@ def test_a_detector_is_loaded_once_and_scores_as_the_registered_one(
     first = cache.get("cap", detector_id=detector_id, precision=precision)
     assert cache.get("cap", detector_id=detector_id, precision=precision) is first
     assert heard.measures["detector_loads"] == 1
-    assert isinstance(first.scorer, PackedDetector) == (precision == "bf16")
+    assert isinstance(first.scorer, PackedDetector) == (precision == "bf16" and has_fast_bf16("cpu"))
     detector = AttentDifferNet(DetectorConfig.model_validate({"variant": "tiny", **TINY, "precision": precision}))
     with torch.no_grad():
         for number, part in enumerate(detector.flow.parameters()):
             if part.is_floating_point():
                 part.add_(crc32(b"cap") % 97 / 1e4 + number * 1e-6)
-    torch.testing.assert_close(first.scorer.score(_photos()), detector.score(_photos()), rtol=1e-6, atol=0)
+    expected = build_scorer(detector).score(_photos())
+    torch.testing.assert_close(first.scorer.score(_photos()), expected, rtol=1e-6, atol=0)
 
 
 def test_the_least_recently_used_detector_makes_room(place: str, tmp_path: Path, precision: Precision) -> None:
@@ -112,34 +113,6 @@ def test_detectors_of_equal_backbones_share_one(place: str, tmp_path: Path, prec
     assert same["a"] != same["b"]
     assert a.backbone is b.backbone
     assert a.backbone is not c.backbone
-
-
-@pytest.mark.parametrize(
-    ("calibrated", "asked", "is_fast", "expected"),
-    [
-        ("bf16", "auto", True, "bf16"),
-        ("bf16", "auto", False, "fp32"),
-        ("bf16", "bf16", False, "bf16"),
-        ("fp32", "auto", True, "fp32"),
-        ("fp32", "fp32", True, "fp32"),
-    ],
-)
-def test_bf16_needs_a_calibration_with_it_and_a_machine_that_is_fast_at_it(
-    place: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    calibrated: Precision,
-    asked: str,
-    *,
-    is_fast: bool,
-    expected: Precision,
-) -> None:
-    monkeypatch.setattr(detector_cache, "has_fast_bf16", lambda device: is_fast)
-    detector_id = _register(place, tmp_path, "cap", precision=calibrated)
-    cache, _ = _cache(place, asked=asked)
-    loaded = cache.get("cap", detector_id=detector_id, precision=calibrated)
-    assert loaded.precision == expected
-    assert isinstance(loaded.scorer, PackedDetector) == (expected == "bf16")
 
 
 def test_a_load_is_an_event_with_the_runs_id(place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

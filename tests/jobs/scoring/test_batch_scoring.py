@@ -23,9 +23,10 @@ from jobs.scoring.pipeline import MAX_BLOCK_PHOTOS, choose_batch_photos, choose_
 from jobs.scoring.plan import ScoringPlan, plan_detectors
 from jobs.tables.schema import STAGED
 from model.artifact import save_artifact
-from model.config import DetectorConfig
+from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
 from model.image import decode_image
+from model.packed.detector import build_scorer
 from model.statistics.calibration import Calibration
 from tests.support.detectors import GPU, TINY
 
@@ -63,7 +64,7 @@ def _plan(registry_uri: str) -> ScoringPlan:
     planned = plan_detectors(
         registry_uri, [*CATEGORIES, "unknown"], alias="champion", false_alarm_rate=0.5, precision="auto"
     )
-    return ScoringPlan(run_id="night", detectors=registry_uri, by_category=planned, max_pixels=10**8, precision="auto")
+    return ScoringPlan(run_id="night", detectors=registry_uri, by_category=planned, max_pixels=10**8)
 
 
 def _decoded(manifest: pa.Table, plan: ScoringPlan) -> pa.Table:
@@ -91,7 +92,8 @@ def test_each_photo_is_scored_by_its_categorys_detector_whatever_stands_beside_i
             continue
         detector = detectors[row["category"]]
         data = Path(row["image_uri"].removeprefix("file://")).read_bytes()
-        expected = float(detector.score(decode_image(data, size=detector.config.image_size)[None]))
+        image = decode_image(data, size=detector.config.image_size)
+        expected = float(build_scorer(detector).score(image[None]))
         assert row["status"] == "scored"
         assert row["score"] == pytest.approx(expected, rel=tolerance[row["precision"]])
         assert (row["detector_variant"], row["views"]) == (detector.config.variant, detector.config.views)
@@ -100,19 +102,18 @@ def test_each_photo_is_scored_by_its_categorys_detector_whatever_stands_beside_i
     assert (heard.measures["detector_evictions"] == 0) == (cache_bytes > 1)
 
 
-def test_the_row_names_the_precision_that_the_machine_scored_with(
-    fleet: tuple[pa.Table, str, dict[str, AttentDifferNet]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_row_names_the_precision_of_the_plan(
+    fleet: tuple[pa.Table, str, dict[str, AttentDifferNet]], precision: Precision
 ) -> None:
     manifest, registry_uri, _ = fleet
     plan = _plan(registry_uri)
-    precisions = {}
-    for is_fast in (True, False):
-        monkeypatch.setattr("jobs.detectors.cache.has_fast_bf16", lambda device, found=is_fast: found)
-        scorer = BatchScorer(plan=plan, cache_bytes=10**9, telemetry=LocalTelemetry(), device="cpu")
-        rows = scorer.score_batch(_decoded(manifest, plan)).to_pylist()
-        precisions[is_fast] = {row["category"]: row["precision"] for row in rows}
-    assert precisions[True] == {"bolt": "fp32", "cap": "fp32", "disc": "fp32", "earth": "bf16", "unknown": None}
-    assert precisions[False] == {"bolt": "fp32", "cap": "fp32", "disc": "fp32", "earth": "fp32", "unknown": None}
+    earth = plan.by_category["earth"].model_copy(update={"precision": precision})
+    plan = plan.model_copy(update={"by_category": {**plan.by_category, "earth": earth}})
+    scorer = BatchScorer(plan=plan, cache_bytes=10**9, telemetry=LocalTelemetry(), device="cpu")
+    rows = scorer.score_batch(_decoded(manifest, plan)).to_pylist()
+    expected = {"bolt": "fp32", "cap": "fp32", "disc": "fp32", "earth": precision, "unknown": None}
+    assert {row["category"]: row["precision"] for row in rows} == expected
 
 
 def test_a_detector_that_cannot_be_loaded_costs_the_rows_of_its_category_alone(

@@ -39,7 +39,6 @@ PLAN = ScoringPlan(
     detectors="file:///d",
     by_category={"cap": DETECTOR},
     max_pixels=1,
-    precision="auto",
 )
 
 

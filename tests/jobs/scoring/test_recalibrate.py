@@ -29,6 +29,7 @@ from model.artifact import save_artifact
 from model.config import DetectorConfig
 from model.detector import AttentDifferNet
 from model.image import decode_image
+from model.packed.detector import build_scorer
 from model.statistics.calibration import Calibration
 from tests.support.detectors import TINY
 
@@ -237,7 +238,7 @@ def test_a_detector_calibrated_with_bf16_keeps_its_weights_and_scores_fast_from_
     images = torch.stack([decode_image(storage.read(uri), size=128) for uri in unseen["image_uri"].to_pylist()])
     assert found.calibration is not None
     scores = torch.tensor(found.calibration.scores, dtype=torch.float64)
-    torch.testing.assert_close(scores, fast.score(images).sort().values, rtol=1e-5, atol=0)
+    torch.testing.assert_close(scores, build_scorer(fast).score(images).sort().values, rtol=1e-5, atol=0)
     # bf16 rounds by up to 0.4 %; were it float32's calibration, the difference would be nought
     assert 1e-6 < float((scores / place.detector.score(images).sort().values - 1).abs().max()) < 0.2
 

@@ -251,7 +251,6 @@ def test_scores_do_not_depend_on_how_photos_are_batched(drawn: Path, detectors: 
         detectors=detectors,
         by_category=plan_detectors(detectors, ["insulator"], alias="champion", false_alarm_rate=0.05),
         max_pixels=10**8,
-        precision="auto",
     )
     decoded = FetchDecode(image_sizes={"insulator": 128}, max_pixels=10**8, concurrency=4)(listing)
     telemetry = LocalTelemetry()
