@@ -24,6 +24,7 @@ from jobs.evaluation.report import format_interval, write_histograms
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from jobs.tables.schema import EVALUATED, Status
+from jobs.tables.text import format_table
 from model.baselines import BASELINES
 from model.versions import read_versions
 
@@ -128,7 +129,7 @@ def format_markdown(
     """Yields the lines of comparison.md: the table, differences, failures and settings."""
     yield f"Test AUROC in %, mean ± half of the 95 % interval (Student's t) over {config.seeds} seed(s), last epoch."
     yield ""
-    yield from _format_auroc_table(summaries, list(manifests))
+    yield format_summaries(summaries, list(manifests))
     for comparisons in (some for some in against if some):
         yield ""
         yield (
@@ -136,7 +137,7 @@ def format_markdown(
             "paired bootstrap over photos and seeds:"
         )
         yield ""
-        yield from _format_differences(comparisons)
+        yield format_comparisons(comparisons)
     for failure in failures:
         yield ""
         seed = "" if failure.seed is None else f", seed {failure.seed}"
@@ -145,36 +146,33 @@ def format_markdown(
     yield f"Settings: {_format_settings(config)}."
 
 
-def _format_auroc_table(summaries: Sequence[VariantSummary], categories: Sequence[str]) -> Iterator[str]:
-    yield f"| | {' | '.join(categories)} | mean | mean AUPR | mean recall at 5 % false alarms |"
-    yield "| --- |" + " ---: |" * (len(categories) + 3)
-    for one in summaries:
-        cells = [
-            format_interval(one.by_category[name]["auroc"], sign="±") if name in one.by_category else "-"
-            for name in categories
-        ]
-        # A mean over fewer categories than the others' would be read as comparable.
-        whole = len(one.by_category) == len(categories)
-        means = [
-            format_interval(one.mean[metric], sign="±") if whole else "-"
-            for metric in ("auroc", "aupr", "recall_at_5_percent")
-        ]
-        name = f"baseline `{one.variant}`" if one.variant in BASELINES else f"`{one.variant}`"
-        yield f"| {' | '.join([name, *cells, *means])} |"
+def format_summaries(summaries: Sequence[VariantSummary], categories: Sequence[str]) -> str:
+    """Returns a Markdown table with a row per variant: AUROC in each category, means over all."""
+    columns = ["variant", *categories, "mean", "mean AUPR", "mean recall at 5 % false alarms"]
+    return format_table(columns, [_list_cells(one, categories) for one in summaries], markdown=True)
 
 
-def _format_differences(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    yield "| | difference | 95 % interval | share of resamples <= 0 | categories | seeds |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
+def _list_cells(one: VariantSummary, categories: Sequence[str]) -> list[str]:
+    name = f"baseline `{one.variant}`" if one.variant in BASELINES else f"`{one.variant}`"
+    by_category = {category: metrics["auroc"] for category, metrics in one.by_category.items()}
+    # A mean over fewer categories than the others' would be read as comparable.
+    is_whole = len(by_category) == len(categories)
+    means = [one.mean[metric] if is_whole else None for metric in ("auroc", "aupr", "recall_at_5_percent")]
+    intervals = [*map(by_category.get, categories), *means]
+    return [name, *("-" if cell is None else format_interval(cell, sign="±") for cell in intervals)]
+
+
+def format_comparisons(comparisons: Sequence[Comparison]) -> str:
+    """Returns a Markdown table with a row per variant: its difference to the reference in points."""
+    columns = ["variant", "difference", "95 % interval", "share of resamples <= 0", "categories", "seeds"]
+    rows: list[list[object]] = []
     for one in comparisons:
-        if one.mean is None or one.low is None or one.high is None:
-            yield f"| `{one.variant}` | - | - | - | 0 | 0 |"
-            continue
-        interval = f"{100 * one.low:+.2f}..{100 * one.high:+.2f}"
-        numbers = (
-            f"{100 * one.mean:+.2f} | {interval} | {one.share_not_above:.4f} | {len(one.categories)} | {one.seeds}"
-        )
-        yield f"| `{one.variant}` | {numbers} |"
+        cells: list[object] = [None, None, None]
+        if one.mean is not None and one.low is not None and one.high is not None:
+            interval = f"{100 * one.low:+.2f}..{100 * one.high:+.2f}"
+            cells = [f"{100 * one.mean:+.2f}", interval, f"{one.share_not_above:.4f}"]
+        rows.append([f"`{one.variant}`", *cells, len(one.categories), one.seeds])
+    return format_table(columns, rows, markdown=True)
 
 
 def _format_settings(config: ComparisonConfig) -> str:

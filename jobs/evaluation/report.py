@@ -17,6 +17,7 @@ from jobs.evaluation.metrics import METRIC_NAMES, Comparison, VariantSummary, gr
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from jobs.tables.schema import Status
+from jobs.tables.text import format_table
 from model.statistics.resampling import Interval
 from model.versions import read_versions
 
@@ -51,32 +52,41 @@ class Evaluation:
 
 def format_evaluation(found: Evaluation) -> str:
     """Returns the tables for a person, in percent; the last lines are means over categories, and comparisons."""
-    lines = [*_format_detectors(found), *_format_summaries(found), *map(format_difference, found.comparisons)]
+    lines = [format_detectors(found.metrics), *_list_remarks(found), *_format_summaries(found)]
+    lines += map(format_difference, found.comparisons)
     lines += [f"missing: {one.alias} of {one.category}: {one.reason}" for one in found.missing]
     return "\n".join(lines)
 
 
-def _format_detectors(found: Evaluation) -> Iterator[str]:
-    yield (
-        f"{'category':20} {'variant':24} {'seed':>4} {'flawless':>8} {'defective':>9} {'AUROC %':>8} "
-        f"{'95 % interval':>15} {'AUPR %':>7} {'recall % at 1 %':>15} {'at 5 %':>7}"
-    )
+def format_detectors(metrics: pa.Table) -> str:
+    """Returns a table with a row per METRICS row, in percent."""
+    columns = ["category", "variant", "seed", "flawless", "defective"]
+    percents = {
+        "AUROC %": "auroc",
+        "from": "auroc_low",
+        "to": "auroc_high",
+        "AUPR %": "aupr",
+        "recall % at 1 %": "recall_at_1_percent",
+        "at 5 %": "recall_at_5_percent",
+    }
+    rows = [
+        [
+            *(row[name] for name in columns),
+            *(None if row[name] is None else format_percent(row[name]) for name in percents.values()),
+        ]
+        for row in metrics.to_pylist()
+    ]
+    return format_table([*columns, *percents], rows)
+
+
+def _list_remarks(found: Evaluation) -> Iterator[str]:
+    """Yields why a detector has no metrics, and why photos have no score."""
     for row in found.metrics.to_pylist():
-        counts = f"{_format_seed(row['seed']):>4} {row['flawless']:8} {row['defective']:9}"
-        yield f"{row['category']:20} {row['variant']:24} {counts} {_format_percent_columns(row)}"
-        yield from (f"  left out: {count} {error}" for error, count in count_unscored(found.rows, row))
-
-
-def _format_percent_columns(row: Mapping[str, Any]) -> str:
-    if row["reason"]:
-        return f"  {row['reason']}"
-    interval = f"{format_percent(row['auroc_low'])}..{format_percent(row['auroc_high'])}"
-    auroc, aupr, recall_at_1, recall_at_5 = (format_percent(row[name]) for name in METRIC_NAMES)
-    return f"{auroc:>8} {interval:>15} {aupr:>7} {recall_at_1:>15} {recall_at_5:>7}"
-
-
-def _format_seed(seed: int | None) -> str:
-    return "-" if seed is None else str(seed)
+        seed = "" if row["seed"] is None else f", seed {row['seed']}"
+        who = f"{row['variant']} on {row['category']}{seed}"
+        if row["reason"]:
+            yield f"no metrics of {who}: {row['reason']}"
+        yield from (f"left out by {who}: {count} {error}" for error, count in count_unscored(found.rows, row))
 
 
 def count_unscored(rows: pa.Table, detector: Mapping[str, Any]) -> list[tuple[str, int]]:

@@ -12,6 +12,7 @@ from jobs import storage
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from jobs.tables.schema import FLEET
+from jobs.tables.text import format_table
 from jobs.training.fleet import UnitResult
 from jobs.training.units import TrainingUnit
 
@@ -40,23 +41,10 @@ def _make_row(result: UnitResult) -> dict[str, object]:
 
 
 def format_fleet_table(rows: pa.Table) -> str:
-    """Returns the table for a person; reasons stand below their rows."""
-    lines = [
-        f"{'category':20} {'variant':22} {'seed':>4} {'status':15} {'epochs':>6} {'loss':>9} {'validation':>10} "
-        f"{'minutes':>7} detector"
-    ]
-    for row in rows.to_pylist():
-        losses = " ".join(
-            f"{'-' if value is None else format(value, '.4f'):>{width}}"
-            for value, width in ((row["last_loss"], 9), (row["validation_loss"], 10))
-        )
-        lines.append(
-            f"{row['category']:20} {row['variant']:22} {row['seed']:>4} {row['status']:15} {row['epochs'] or '-':>6} "
-            f"{losses} {row['minutes']:>7.1f} {row['detector_id'] or '-'}"
-        )
-        if row["reason"]:
-            lines.append(f"  {row['reason']}")
-    return "\n".join(lines)
+    """Returns the table for a person."""
+    return format_table(
+        [name.replace("_", " ") for name in rows.column_names], [row.values() for row in rows.to_pylist()]
+    )
 
 
 def save_fleet_table(rows: pa.Table, *, detectors: str, units: Sequence[TrainingUnit]) -> str:

@@ -143,7 +143,12 @@ def auroc_of(folder: Path, *, category: str, variant: str, seed: int) -> float:
 def test_the_table_names_variants_baselines_differences_failures_and_settings(compared: Path) -> None:
     text = (compared / "comparison.md").read_text()
     table = [line for line in text.splitlines() if line.startswith("| ")]
-    assert table[0].startswith("| | first/insulator | second/insulator | mean |")
+    assert [cell.strip() for cell in table[0].split("|")[1:5]] == [
+        "variant",
+        "first/insulator",
+        "second/insulator",
+        "mean",
+    ]
     names = [line.split("|")[1].strip() for line in table[2:]]
     assert names[:2] == ["`differnet`", "`attentdiffernet_se`"]
     assert names[2:7] == [f"baseline `{name}`" for name in BASELINES]

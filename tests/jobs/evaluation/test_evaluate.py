@@ -137,7 +137,7 @@ def test_what_is_missing_or_damaged_is_named_and_ends_nothing(evaluation: tuple[
     ]
     (damaged,) = (row for row in report["detectors"] if row["reason"])
     assert (damaged["category"], damaged["variant"], damaged["not_scored"]) == ("damper", "attentdiffernet_se", 12)
-    assert any(line.startswith("  left out: 12 detector: ") for line in said)
+    assert any(line.startswith("left out by attentdiffernet_se on damper, seed 0: 12 detector: ") for line in said)
 
 
 def test_variants_are_summed_up_over_seeds_and_compared_with_the_first(evaluation: tuple[Path, list[str]]) -> None:
