@@ -6,6 +6,7 @@ None of it is part of the detector's content id, which names what decides scores
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -70,6 +71,11 @@ def _described() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return answer.stdout.strip()
+
+
+def hash_json(value: object) -> str:
+    """Names a configuration or a request, 16 hex digits: equal JSON gives the same hash, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def hash_manifest(manifest: pa.Table) -> str:

@@ -6,14 +6,12 @@ everything that was asked for: settings and photos. A rerun that asks for the sa
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from jobs.detectors.lineage import hash_manifest
+from jobs.detectors.lineage import hash_json, hash_manifest
 from jobs.errors import RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.metrics import Seed
@@ -65,9 +63,9 @@ class ComparisonUnit:
             "optimizer": self.optimizer and self.optimizer.model_dump(mode="json"),
             "photos": self.photos_hash,
         }
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
         seed = "" if self.seed is None else f".seed{self.seed}"
-        return uris.join(output, "units", f"{self.category.replace('/', '-')}.{self.variant}{seed}.{digest}.json")
+        name = f"{self.category.replace('/', '-')}.{self.variant}{seed}.{hash_json(asked)}.json"
+        return uris.join(output, "units", name)
 
 
 def plan_units(config: ComparisonConfig, manifests: Mapping[str, pa.Table]) -> list[ComparisonUnit]:

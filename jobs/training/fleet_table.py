@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 
 import pyarrow as pa
 
 from jobs import storage
+from jobs.detectors.lineage import hash_json
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from jobs.tables.schema import FLEET
@@ -52,8 +52,7 @@ def save_fleet_table(rows: pa.Table, *, detectors: str, units: Sequence[Training
 
     The name is that of the units, so that the same request on the same photos replaces its table.
     """
-    name = hashlib.sha256("".join(unit.key for unit in units).encode()).hexdigest()[:12]
-    place = uris.join(detectors, "fleet", name)
+    place = uris.join(detectors, "fleet", hash_json([unit.key for unit in units]))
     write_parquet(rows, f"{place}.parquet")
     storage.write(f"{place}.json", json.dumps(rows.to_pylist(), indent=1).encode())
     return f"{place}.parquet"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +15,7 @@ from jobs import storage
 from jobs.archive.manifest import list_archive
 from jobs.cluster.progress import Report
 from jobs.detectors import registry
-from jobs.detectors.lineage import hash_manifest
+from jobs.detectors.lineage import hash_json, hash_manifest
 from jobs.errors import RequestError
 from jobs.storage import uris
 from jobs.training.config import TrainConfig
@@ -56,7 +54,7 @@ class TrainingUnit:
         """Returns 16 hex digits of everything that decides the outcome: configuration and photos."""
         config = self.config.model_dump(mode="json")
         decisive = [{name: config[name] for name in _OUTCOME_FIELDS}, self.manifest_hash]
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+        return hash_json(decisive)
 
     @cached_property
     def manifest_hash(self) -> str:

@@ -8,8 +8,6 @@ times the pooled features; it is not done.)
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections import OrderedDict
 from contextlib import suppress
@@ -22,6 +20,7 @@ import ray
 import torch
 from torch import Tensor
 
+from jobs.detectors.lineage import hash_json
 from model.config import DetectorConfig
 from model.detector import AttentDifferNet
 from model.network.rotation import list_scoring_angles
@@ -76,12 +75,12 @@ def count_bytes(arrays: Arrays) -> int:
 
 
 def hash_extractor(config: DetectorConfig, *, photos_hash: str) -> str:
-    """Names what the features of some photos depend on: 64 hex digits."""
+    """Names what the features of some photos depend on: 16 hex digits."""
     names = {*_EXTRACTOR, "precision"}
     if config.attention or config.weights == "random":
         names |= _LEARNT
     asked = [config.model_dump(mode="json", include=names), photos_hash]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    return hash_json(asked)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +10,7 @@ from optuna.storages import BaseStorage
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from jobs.detectors.lineage import hash_json
 from tuning.config import SearchConfig
 from tuning.space.known_points import Known, sampled_point
 from tuning.space.space import Configuration
@@ -24,7 +23,7 @@ def hash_configuration(point: Configuration, *, photos_hash: str, seeds: Sequenc
     """Names what a trial trains and on which photos: 16 hex digits."""
     detector = point.detector.model_dump(mode="json", exclude={"variant", "seed"})
     asked = [detector, point.optimizer.model_dump(mode="json"), photos_hash, list(seeds)]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    return hash_json(asked)
 
 
 class TrialSearch(OptunaSearch):
