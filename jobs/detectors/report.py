@@ -78,8 +78,6 @@ def _promises(calibration: Calibration | None) -> dict[str, Any] | None:
     if calibration is None:
         return None
     return {
-        "method": calibration.method,
-        "folds": calibration.folds,
         "photos": len(calibration.scores),
         "smallest_rate": calibration.min_rate,
         "thresholds": {f"{rate:g}": calibration.find_threshold(rate) for rate in _RATES},

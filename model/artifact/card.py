@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 from model.config import DetectorConfig
-from model.statistics.calibration import Calibration, cross_conformal_bound, find_min_sample_size
+from model.statistics.calibration import Calibration, find_min_sample_size
 
 _RATES = (0.1, 0.05, 0.01, 0.001)  # what people ask for; the calibration holds others as well
 _CONFIDENCE = 0.9
@@ -93,15 +93,14 @@ def _what_it_is(config: DetectorConfig) -> list[str]:
 def _what_it_promises(calibration: Calibration | None) -> list[str]:
     if calibration is None:
         return ["None: raw scores only, no p-values and no thresholds."]
-    promise = _split_promise(calibration) if calibration.method == "split" else _cross_promise(calibration)
     return [
-        *promise,
+        *_describe_promise(calibration),
         "",
         "This holds for flawless photos taken like these: new cameras, sites or seasons need a new calibration.",
     ]
 
 
-def _split_promise(calibration: Calibration) -> list[str]:
+def _describe_promise(calibration: Calibration) -> list[str]:
     return [
         f"{len(calibration.scores)} flawless photos that this detector was not trained on (split-conformal); the "
         f"lowest false-alarm rate they can hold is {calibration.min_rate:.2%}. The rate asked for holds on "
@@ -110,11 +109,11 @@ def _split_promise(calibration: Calibration) -> list[str]:
         "| false-alarm rate asked for | report scores above | rate to expect from this calibration (90 % interval) "
         f"| to stay below the rate with {_CONFIDENCE:.0%} probability, report scores above |",
         "|---|---|---|---|",
-        *(_split_row(calibration, rate) for rate in _RATES),
+        *(_format_rate_row(calibration, rate) for rate in _RATES),
     ]
 
 
-def _split_row(calibration: Calibration, rate: float) -> str:
+def _format_rate_row(calibration: Calibration, rate: float) -> str:
     threshold, safe = calibration.find_threshold(rate), calibration.find_threshold(rate, confidence=_CONFIDENCE)
     needs = f"not possible, needs {find_min_sample_size(rate, confidence=_CONFIDENCE)} photos"
     last = needs if safe is None else f"{safe:.6g}"
@@ -122,27 +121,6 @@ def _split_row(calibration: Calibration, rate: float) -> str:
         return f"| {rate:.1%} | not possible, needs {find_min_sample_size(rate)} photos | | {last} |"
     low, high = calibration.estimate_false_alarm_interval(rate)
     return f"| {rate:.1%} | {threshold:.6g} | {low:.2%} to {high:.2%} | {last} |"
-
-
-def _cross_promise(calibration: Calibration) -> list[str]:
-    folds = calibration.folds or 0
-    return [
-        f"{len(calibration.scores)} flawless photos, each scored by one of {folds} detectors that were trained without "
-        "its fold (cross-conformal). This detector was trained on all of them, so the rates are approximate: nothing "
-        "is guaranteed for finite samples. Recalibrate on photos that it has not seen for a rate that holds.",
-        "",
-        f"| false-alarm rate asked for | report scores above | guaranteed only if all {folds} detectors scored |",
-        "|---|---|---|",
-        *(_cross_row(calibration, rate, folds=folds) for rate in _RATES),
-    ]
-
-
-def _cross_row(calibration: Calibration, rate: float, *, folds: int) -> str:
-    threshold = calibration.find_threshold(rate)
-    if threshold is None:
-        return f"| {rate:.1%} | not possible, needs {find_min_sample_size(rate)} photos | |"
-    bound = cross_conformal_bound(rate, photos=len(calibration.scores), folds=folds)
-    return f"| {rate:.1%} | {threshold:.6g} | at most {bound:.2%} |"
 
 
 def _licence(config: DetectorConfig) -> str:

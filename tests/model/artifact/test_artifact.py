@@ -180,16 +180,6 @@ def test_the_card_tells_what_the_calibration_supports_and_where_weights_come_fro
     assert "no outside weights" in card
 
 
-def test_the_card_says_that_a_cross_conformal_calibration_guarantees_nothing(tmp_path: Path) -> None:
-    calibration = Calibration.from_folds([[float(score) for score in range(10)]] * 2)
-    save_artifact(tmp_path, _detector(), calibration=calibration, metrics={})
-    card = (tmp_path / "card.md").read_text(encoding="utf-8")
-    assert "20 flawless photos, each scored by one of 2 detectors" in card
-    assert "nothing is guaranteed for finite samples" in card
-    assert "| 10.0% | 9 | at most 28.18% |" in card
-    assert load_artifact(tmp_path).calibration == calibration
-
-
 def test_the_card_tells_the_lineage_and_counts_training_photos(tmp_path: Path) -> None:
     lineage: dict[str, JSON] = {"manifest_hash": "ab12", "git_commit": "cd34", "parent": "0" * 16, "created_at": "then"}
     metrics: dict[str, JSON] = {"lineage": lineage, "photos": {"train": 9}, "training_photos": ["11111111", "22222222"]}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import binom, kstest
 
-from model.statistics.calibration import Calibration, cross_conformal_bound, describe_shortage, find_min_sample_size
+from model.statistics.calibration import Calibration, describe_shortage, find_min_sample_size
 
 # Few distinct values, so that ties are the rule: this is where a threshold and a p-value can come apart.
 _TIED = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=60)
@@ -161,55 +159,11 @@ def test_a_confidence_outside_zero_to_one_is_refused(confidence: float) -> None:
         find_min_sample_size(0.5, confidence=confidence)
 
 
-def test_folds_give_one_calibration_that_says_how_it_was_made() -> None:
-    calibration = Calibration.from_folds([[3.0, 1.0], [2.0, 5.0], [4.0]])
-    assert calibration.scores == (1.0, 2.0, 3.0, 4.0, 5.0)
-    assert (calibration.method, calibration.folds) == ("cross", 3)
-    assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
-    assert calibration.compute_p_values(np.array([3.5])).tolist() == [3 / 6]
+@pytest.mark.parametrize("more", [{}, {"method": "split"}, {"method": "split", "folds": None}])
+def test_a_calibration_of_an_earlier_format_is_read(more: dict[str, object]) -> None:
+    assert Calibration.model_validate({"scores": [1.0, 2.0], **more}) == Calibration(scores=(1.0, 2.0))
 
 
-@pytest.mark.parametrize("folds", [[], [[1.0, 2.0]], [[1.0, 2.0, 3.0], [1.0]], [[1.0], []]])
-def test_folds_that_are_none_are_refused(folds: list[list[float]]) -> None:
-    with pytest.raises(ValueError, match=r"at least 2 folds of equal size|needs 2 to 1 folds"):
-        Calibration.from_folds(folds)
-
-
-@pytest.mark.parametrize("given_method", [{"method": "cross"}, {"folds": 2}, {"method": "cross", "folds": 4}])
-def test_a_method_that_does_not_fit_its_folds_is_refused(given_method: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match="method cross needs 2 to 3 folds"):
-        Calibration.model_validate({"scores": [1.0, 2.0, 3.0], **given_method})
-
-
-def test_a_calibration_of_the_first_format_is_a_split_one() -> None:
-    assert Calibration.model_validate_json('{"scores": [1.0, 2.0]}').method == "split"
-
-
-def test_cross_conformal_scores_promise_no_rate_of_this_very_set() -> None:
-    calibration = Calibration.from_folds([[1.0] * 30, [2.0] * 30])
-    with pytest.raises(ValueError, match="known distribution for method split, got cross"):
-        calibration.estimate_false_alarm_interval(0.1)
-    with pytest.raises(ValueError, match="known distribution for method split, got cross"):
-        calibration.find_threshold(0.1, confidence=0.9)
-    assert calibration.find_threshold(0.1) == 2.0
-
-
-def test_the_cross_conformal_bound_is_twice_the_rate_for_leave_one_out_and_more_for_folds() -> None:
-    assert cross_conformal_bound(0.05, photos=60, folds=60) == 0.1
-    assert cross_conformal_bound(0.05, photos=1000, folds=5) == pytest.approx(0.1 + 2 * 0.95 * 4 / 1005)
-    assert cross_conformal_bound(0.05, photos=60, folds=20) == pytest.approx(0.1 + (1 - 1 / 3) / 21)
-    assert cross_conformal_bound(0.5, photos=60, folds=5) == 1.0
-
-
-def test_cross_conformal_scores_of_an_unstable_detector_hold_no_rate_at_all() -> None:
-    """Why method cross promises nothing: one photo more turns this detector's scores round, see jackknife.
-
-    Photos are bits; trained on some, it scores 0 for the bit that makes their sum even and 1 for the other.
-    """
-    alarms = 0
-    for bits in itertools.product((0, 1), repeat=11):
-        photos, new = bits[:10], bits[10]
-        held_out = [[float(sum(photos) % 2)] for _ in photos]
-        p_value = Calibration.from_folds(held_out).compute_p_values(np.array([float((sum(photos) + new) % 2)]))[0]
-        alarms += p_value <= 0.1
-    assert alarms / 2**11 == 0.25
+def test_a_calibration_of_another_method_is_refused() -> None:
+    with pytest.raises(ValidationError, match="method"):
+        Calibration.model_validate({"scores": [1.0, 2.0], "method": "cross", "folds": 2})
