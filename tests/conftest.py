@@ -118,7 +118,7 @@ def cluster(s3_environment: str | None) -> Iterator[str]:
             context = ray.init(
                 num_cpus=8,
                 num_gpus=2,  # logical ones, for tests of how they are shared
-                runtime_env={"env_vars": storage.worker_environment()},
+                runtime_env={"env_vars": storage.make_worker_environment()},
                 object_store_memory=600_000_000,
                 include_dashboard=False,
                 log_to_driver=False,
