@@ -79,6 +79,7 @@ def check(config: BaseModel) -> None:
     """Looks at what a command checks after it has read its command line."""
     if isinstance(config, SearchConfig):
         from tuning.space.known_points import known_points
+
         from tuning.space.space import check_space
 
         check_space(config.space, config.base)

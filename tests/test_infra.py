@@ -20,7 +20,7 @@ from model.config import DetectorConfig, OptimizerConfig, get_preset
 from model.statistics.calibration import find_min_sample_size
 from tests.support.places import ROOT
 from tuning.config import SearchConfig
-from tuning.space.space import check_space
+from tuning.space.space import check_space, read_space
 
 INFRA = ROOT / "infra"
 SCORE_YAML = str(INFRA / "runs" / "score.yaml")
@@ -225,7 +225,7 @@ def test_the_comparison_of_the_readme_parses_and_varies_nothing_but_what_it_says
 def test_the_search_of_the_readme_needs_nothing_but_photos_and_a_place() -> None:
     flags = ["--config", str(INFRA / "runs" / "search.yaml"), "--data", "/d", "--category", "c", "--results", "/r"]
     config = parse_config(SearchConfig, flags)
-    check_space(config.space, config.base)
+    check_space(read_space(config))
     assert config.detector.weights.startswith("weights/")
 
 
@@ -235,7 +235,7 @@ def test_the_search_job_s_entrypoint_is_a_complete_request_on_the_pinned_ray() -
     assert words[:3] == ["python", "-m", "tuning.search"]
     file = {"/etc/attentdiffernet/search-fleet.yaml": str(INFRA / "runs" / "search-fleet.yaml")}
     config = parse_config(SearchConfig, [file.get(word, word) for word in words[3:]])
-    check_space(config.space, config.base)
+    check_space(read_space(config))
     assert config.promote
     assert job["rayClusterSpec"]["rayVersion"] == score_job()["rayClusterSpec"]["rayVersion"]
     assert job["rayClusterSpec"]["authOptions"] == {"mode": "token"}

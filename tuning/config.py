@@ -10,7 +10,6 @@ from jobs.config import JobConfig, Name, Uri
 from jobs.storage import uris
 from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimizerConfig
 from tuning.space.config import SpaceConfig
-from tuning.space.space import Configuration
 
 LABEL_FREE_METRICS = ("held_out_gain", "shift_agreement", "seed_agreement", "synthetic_auroc")
 """Figures that need no labelled defect, see `tuning.trials.judge`."""
@@ -98,11 +97,6 @@ class SearchConfig(JobConfig):
         if self.promote and not self.final:
             raise ValueError("promote needs the final comparison: do not give final false")
         return self
-
-    @property
-    def base(self) -> Configuration:
-        """What no dimension varies."""
-        return Configuration(self.detector.model_copy(update={"seed": self.seed}), self.optimizer)
 
     @property
     def registry(self) -> str:

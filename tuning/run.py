@@ -22,8 +22,8 @@ from tuning.choice.split_report import describe_split, estimate_standard_error
 from tuning.choice.winner import promote_winner, save_winner
 from tuning.config import LABEL_FREE_METRICS, SearchConfig
 from tuning.report.results import SearchResults, save_results
-from tuning.space.known_points import Known, known_points
-from tuning.space.space import check_space
+from tuning.space.presets import Preset, build_presets
+from tuning.space.space import check_space, read_space
 from tuning.trials.features import FeatureCache
 from tuning.trials.measure import SearchResources
 from tuning.trials.photos import decode_search_photos
@@ -46,14 +46,14 @@ def run(config: SearchConfig) -> int:
     """
     split = split_data(config.data, config.category, validation_share=config.validation_share)
     objective = choose_objective(config, split)
-    known = check_request(config, split)
+    presets = check_request(config, split)
     weights = load_backbone_weights(config.detector, asked_as=f"--detector.weights {config.detector.weights}")
     claim_results(config, photos_hash=split.photos_hash)
     lines = describe_split(split, objective)
     print("\n".join(lines), flush=True)
     start_ray()
-    trials = prepare_trials(config, split, known, objective=objective, weights=weights)
-    records = complete_trials(config, known, trials)
+    trials = prepare_trials(config, split, presets, objective=objective, weights=weights)
+    records = complete_trials(config, presets, trials)
     finalists, why = put_winner_first(
         run_finalists(config, records, trials),
         margin=lambda auroc: config.caution * estimate_standard_error(split, auroc) if objective == "auroc" else 0.0,
@@ -63,28 +63,33 @@ def run(config: SearchConfig) -> int:
         lines.append(why)
     found = SearchResults(config, objective, records, finalists, lines)
     print(save_winner(config, finalists[0]), flush=True)
-    code = compare_on_test(config, split, known, trials, found) if config.final else EXIT_DONE
+    code = compare_on_test(config, split, presets, trials, found) if config.final else EXIT_DONE
     print(describe_cache(trials.shared.cache))
     save_results(found)
     return code
 
 
 def prepare_trials(
-    config: SearchConfig, split: Split, known: Sequence[Known], *, objective: str, weights: Mapping[str, Tensor] | None
+    config: SearchConfig,
+    split: Split,
+    presets: Sequence[Preset],
+    *,
+    objective: str,
+    weights: Mapping[str, Tensor] | None,
 ) -> TrialSettings:
     """What trials share: photos that are being decoded, weights, an empty cache; Ray is running.
 
     Args:
         config: of the search.
         split: its photos.
-        known: points that are tried first.
+        presets: tried first.
         objective: what trials are judged by.
         weights: the backbone's by name; None for random ones.
     """
     # It can be started again, empty, if it dies: what is lost is computed again.
     cache = ray.remote(num_cpus=0, max_restarts=-1)(FeatureCache).remote()
     sizes = {int(str(size)) for size in config.space.image_size or []}
-    sizes |= {one.point.detector.image_size for one in known}
+    sizes |= {preset.configuration.detector.image_size for preset in presets}
     photos = decode_by_size(config, split.train, split.validation, sizes)
     return TrialSettings(
         shared=SearchResources(photos, split.photos_hash, ray.put(weights), cache),
@@ -113,12 +118,13 @@ def choose_objective(config: SearchConfig, split: Split) -> str:
     return config.objective
 
 
-def check_request(config: SearchConfig, split: Split) -> list[Known]:
-    """Checks trackers, space and test photos; returns the points to try first."""
+def check_request(config: SearchConfig, split: Split) -> list[Preset]:
+    """Checks trackers, space and test photos; returns the presets to try first."""
     check_trackers(config)
     try:
-        check_space(config.space, config.base)
-        known = known_points(config.space, config.base)
+        space = read_space(config)
+        check_space(space)
+        presets = build_presets(space)
     except ValueError as error:
         raise RequestError(one_line(error)) from error
     counts = split.test.counts
@@ -126,7 +132,7 @@ def check_request(config: SearchConfig, split: Split) -> list[Known]:
         raise RequestError(
             f"the final comparison needs test photos of both classes, got {dict(counts)}: add some, or --no-final"
         )
-    return known
+    return presets
 
 
 def decode_by_size(config: SearchConfig, train: Any, labelled: Any, sizes: set[int]) -> dict[int, Any]:
@@ -138,7 +144,9 @@ def decode_by_size(config: SearchConfig, train: Any, labelled: Any, sizes: set[i
     }
 
 
-def complete_trials(config: SearchConfig, known: Sequence[Known], trials: TrialSettings) -> Mapping[int, TrialRecord]:
+def complete_trials(
+    config: SearchConfig, presets: Sequence[Preset], trials: TrialSettings
+) -> Mapping[int, TrialRecord]:
     """All outcomes; once the test has been opened no trial is added."""
     records = load_records(config.results)
     left = config.trials - len(records)
@@ -148,19 +156,21 @@ def complete_trials(config: SearchConfig, known: Sequence[Known], trials: TrialS
         return records
     print(f"search of {config.trials} trials, {len(records)} of them finished before", flush=True)
     if left > 0:
-        run_trials(config, known, trials, metrics=METRICS)
+        run_trials(config, presets, trials, metrics=METRICS)
     return load_records(config.results)
 
 
 def compare_on_test(
-    config: SearchConfig, split: Split, known: Sequence[Known], trials: TrialSettings, found: SearchResults
+    config: SearchConfig, split: Split, presets: Sequence[Preset], trials: TrialSettings, found: SearchResults
 ) -> int:
     """Opens the test, compares, promotes if that was asked for; 1 if a detector failed, else 0."""
     winner = found.finalists[0].record
     manifest = split.test.open(results=config.results, winner=winner.key)
-    points = {TUNED: winner.point, **{one.name: one.point for one in known if one.name in config.presets}}
-    units = plan_final(config, points, photos_hash=f"{split.photos_hash}+{split.test.photos_hash}")
-    sizes = {unit.point.detector.image_size for unit in units}
+    compared = {preset.name: preset.configuration for preset in presets if preset.name in config.presets}
+    units = plan_final(
+        config, {TUNED: winner.configuration, **compared}, photos_hash=f"{split.photos_hash}+{split.test.photos_hash}"
+    )
+    sizes = {unit.configuration.detector.image_size for unit in units}
     outcomes = run_final(config, units, trials, decode_by_size(config, split.train, manifest, sizes))
     found.rows = build_final_rows(config.category, manifest, outcomes)
     if config.promote:

@@ -18,7 +18,8 @@ import ray
 from tests.support.search import request_search
 from tuning import run as sweep
 from tuning.config import SearchConfig
-from tuning.space.known_points import known_points
+from tuning.space.presets import build_presets
+from tuning.space.space import read_space
 from tuning.trials import run as tune_run
 from tuning.trials.records import TrialStart, load_records, load_starts, write_start
 from tuning.trials.trial import TrialSettings
@@ -82,7 +83,7 @@ def fake(cluster: str, drawn: Path, tmp_path: Path) -> Callable[..., tuple[Searc
 
 
 def _run(config: SearchConfig, trials: TrialSettings) -> None:
-    tune_run.run_trials(config, known_points(config.space, config.base), trials, metrics=["auroc", "gflop"])
+    tune_run.run_trials(config, build_presets(read_space(config)), trials, metrics=["auroc", "gflop"])
 
 
 def test_a_trial_whose_process_is_killed_is_recorded_and_the_others_go_on(
@@ -118,14 +119,14 @@ def test_ray_tune_that_ends_for_want_of_memory_is_started_again(
 
     def ending(*arguments: Any, **keywords: Any) -> None:
         calls.append(set(load_records(config.results)))
-        point = known_points(config.space, config.base)[1].point
+        configuration = build_presets(read_space(config))[1].configuration
         started = TrialStart(
             number=1,
             key="k",
             preset=None,
             parameters={},
-            detector=point.detector.model_dump(mode="json"),
-            optimizer=point.optimizer.model_dump(mode="json"),
+            detector=configuration.detector.model_dump(mode="json"),
+            optimizer=configuration.optimizer.model_dump(mode="json"),
             lost=len(calls) - 1,
         )
         write_start(config.results, started)
@@ -307,13 +308,13 @@ def test_trials_of_two_workers_share_two_gpus_and_come_to_what_one_worker_does(
         ("together", {"workers": 2, "gpus_per_worker": 0.5, "concurrent": None}),
     ):
         config = SearchConfig.model_validate(request_search(drawn, tmp_path / name, trials=2, **more))
-        known = known_points(config.space, config.base)
+        presets = build_presets(read_space(config))
         split = sweep.split_data(config.data, config.category, validation_share=0.5)
-        trials = sweep.prepare_trials(config, split, known, objective="auroc", weights=None)
+        trials = sweep.prepare_trials(config, split, presets, objective="auroc", weights=None)
         if config.workers > 1:
             assert tune_run.count_concurrent_trials(config) == 2
             monkeypatch.setattr(tune_run, "run_trial", _on_logical_gpus(turnstile))
-        tune_run.run_trials(config, known, trials, metrics=sweep.METRICS)
+        tune_run.run_trials(config, presets, trials, metrics=sweep.METRICS)
         found.append(load_records(config.results))
     most, gpus = ray.get(turnstile.read.remote())
     assert most == 2

@@ -1,4 +1,4 @@
-"""The search space: conditional, every sample a valid detector, the papers' models its first points."""
+"""The search space: conditional, every sample a valid detector, the papers' models its first configurations."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from model.config import BACKBONE_STAGES, PRESETS, DetectorConfig, OptimizerConf
 from model.network.attention import ATTENTION
 from tuning.config import SearchConfig
 from tuning.space.config import SpaceConfig
-from tuning.space.dimensions import Range, choose, contains
-from tuning.space.known_points import known_points, sampled_point
-from tuning.space.space import Configuration, check_space
+from tuning.space.dimensions import Range, contains
+from tuning.space.presets import build_presets
+from tuning.space.space import Configuration, SearchSpace, build_space, check_space, choose, suggest
 
 BACKBONES = ("alexnet", "alexnet_caffe", "squeezenet1_0")
 
 
-def _base(**detector: Any) -> Configuration:
+def make_base(**detector: Any) -> Configuration:
     fields = {"weights": "random", "train_angles": "scoring", **detector}
     return Configuration(DetectorConfig.model_validate(fields), OptimizerConfig())
 
 
-def _sampled(space: SpaceConfig, base: Configuration, *, seed: int) -> tuple[optuna.Trial, Configuration]:
+def suggest_at_random(space: SearchSpace, *, seed: int) -> tuple[optuna.Trial, Configuration]:
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
-    return trial, sampled_point(trial, space, base)
+    return trial, suggest(trial, space)
 
 
 @st.composite
-def spaces(draw: st.DrawFn) -> tuple[SpaceConfig, Configuration]:
+def spaces(draw: st.DrawFn) -> SearchSpace:
     """A space narrowed at random, on any backbone."""
     backbone = draw(st.sampled_from(BACKBONES))
     stages = list(BACKBONE_STAGES[backbone])
@@ -60,79 +60,86 @@ def spaces(draw: st.DrawFn) -> tuple[SpaceConfig, Configuration]:
         flow_blocks=draw(st.sampled_from([3, Range(low=1, high=8), [2, 4]])),
         flow_clamp=draw(st.sampled_from([3.0, Range(low=0.5, high=4.0, log=True)])),
     )
-    return space, _base(backbone=backbone)
+    return build_space(space, make_base(backbone=backbone))
 
 
 @settings(max_examples=150, deadline=None)
 @given(spaces(), st.integers(0, 2**31))
-def test_every_sample_of_every_space_is_a_detector_that_survives_json(
-    space: tuple[SpaceConfig, Configuration], seed: int
-) -> None:
-    check_space(*space)
-    _, point = _sampled(*space, seed=seed)
-    assert DetectorConfig.model_validate_json(point.detector.model_dump_json()) == point.detector
-    assert OptimizerConfig.model_validate_json(point.optimizer.model_dump_json()) == point.optimizer
+def test_every_sample_of_every_space_is_a_detector_that_survives_json(space: SearchSpace, seed: int) -> None:
+    check_space(space)
+    _, configuration = suggest_at_random(space, seed=seed)
+    assert DetectorConfig.model_validate_json(configuration.detector.model_dump_json()) == configuration.detector
+    assert OptimizerConfig.model_validate_json(configuration.optimizer.model_dump_json()) == configuration.optimizer
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**31))
 def test_a_parameter_exists_only_where_it_has_an_effect(seed: int) -> None:
-    base = _base()
-    trial, point = _sampled(SpaceConfig(), base, seed=seed)
+    trial, configuration = suggest_at_random(build_space(SpaceConfig(), make_base()), seed=seed)
     blocks = {
         name.split(".")[1] for name in trial.params if name.startswith("attention.") and name.endswith("reduction")
     }
     assert blocks == {
-        stage for stage, block in point.detector.attention.items() if "reduction" in ATTENTION[block.kind][1]
+        stage for stage, block in configuration.detector.attention.items() if "reduction" in ATTENTION[block.kind][1]
     }
     kernels = {name.split(".")[1] for name in trial.params if name.endswith("spatial_kernel")}
-    assert kernels == {stage for stage, block in point.detector.attention.items() if block.kind == "cbam"}
-    assert ("pretext.steps" in trial.params) == bool(point.detector.attention)
+    assert kernels == {stage for stage, block in configuration.detector.attention.items() if block.kind == "cbam"}
+    assert ("pretext_steps" in trial.params) == bool(configuration.detector.attention)
 
 
 def test_one_study_takes_samples_of_the_whole_space() -> None:
     """Optuna refuses a parameter whose choices change: names of dependent dimensions must differ."""
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=5))
-    kinds = set()
+    space, kinds = build_space(SpaceConfig(attention_training=["pretext", "joint"]), make_base()), set()
     for number in range(60):
         trial = study.ask()
-        point = sampled_point(trial, SpaceConfig(attention_training=["pretext", "joint"]), _base())
-        kinds |= {block.kind for block in point.detector.attention.values()}
+        configuration = suggest(trial, space)
+        kinds |= {block.kind for block in configuration.detector.attention.values()}
         study.tell(trial, number % 7)
     assert kinds == {"se", "cbam", "eca"}
 
 
-def test_the_presets_are_points_of_the_default_space() -> None:
-    known = known_points(SpaceConfig(), _base())
+def test_the_presets_are_configurations_of_the_default_space() -> None:
+    space = build_space(SpaceConfig(), make_base())
+    known = build_presets(space)
     assert [one.name for one in known] == list(PRESETS)
     for one in known:
         expected = get_preset(one.name).model_copy(update={"weights": "random", "train_angles": "scoring"})
-        assert one.point.detector.attention == expected.attention
-        assert one.point.detector.flow == expected.flow
-        assert one.point.detector.feature_stage == expected.feature_stage
+        assert one.configuration.detector.attention == expected.attention
+        assert one.configuration.detector.flow == expected.flow
+        assert one.configuration.detector.feature_stage == expected.feature_stage
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-        study.enqueue_trial({**one.enqueued, "views": 16, "train_views@16": 4, "feature_scaling": "whiten"})
-        again = sampled_point(study.ask(), SpaceConfig(), _base()).detector
-        assert again.attention == one.point.detector.attention
-        assert again.pooling == one.point.detector.pooling
+        study.enqueue_trial({**one.parameters, "views": 16, "train_views@16": 4, "feature_scaling": "whiten"})
+        again = suggest(study.ask(), space).detector
+        assert again.attention == one.configuration.detector.attention
+        assert again.pooling == one.configuration.detector.pooling
 
 
 def test_a_preset_stays_whole_in_a_space_that_was_narrowed_to_leave_it_out() -> None:
     space = SpaceConfig(kinds=["none", "eca"], stages=["conv3"], pooling="average", flow_blocks=[2, 3])
-    known = {one.name: one for one in known_points(space, _base())}
-    assert known["attentdiffernet_cbam"].point.detector.attention == get_preset("attentdiffernet_cbam").attention
-    assert known["attentdiffernet_best"].point.detector.pooling == "average_max"
-    assert {name for name in known["attentdiffernet_cbam"].enqueued if name.startswith("attention.")} == {
-        "attention.conv3.kind"
-    }
-    trial = optuna.create_study().ask()
-    known["attentdiffernet_cbam"].told_to(trial)
+    known = {one.name: one for one in build_presets(build_space(space, make_base()))}
+    cbam = known["attentdiffernet_cbam"]
+    assert cbam.configuration.detector.attention == get_preset(cbam.name).attention
+    assert known["attentdiffernet_best"].configuration.detector.pooling == "average_max"
+    assert not [name for name in cbam.parameters if name.startswith("attention.")]
+
+
+@pytest.mark.parametrize("narrowed", [{}, {"kinds": ["none", "eca"], "pooling": "average", "views": [1, 64]}])
+def test_a_study_learns_of_a_preset_what_its_space_has(narrowed: dict[str, Any]) -> None:
+    space = build_space(SpaceConfig.model_validate(narrowed), make_base())
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for one in build_presets(space):
+        study.enqueue_trial(dict(one.parameters))
+        trial = study.ask()
+        assert one.suggest(trial) == one.configuration
+        assert trial.params == one.parameters
+    suggest(study.ask(), space)  # no parameter's values have changed, or Optuna would refuse
 
 
 def test_a_fixed_dimension_holds_for_presets_that_do_not_set_it() -> None:
-    known = known_points(SpaceConfig(image_size=256, flow_blocks=2), _base())
-    assert {one.point.detector.image_size for one in known} == {256}
-    assert [one.point.detector.flow.blocks for one in known] == [2, 2, 2, 6]  # the last one's flow is its own
+    known = build_presets(build_space(SpaceConfig(image_size=256, flow_blocks=2), make_base()))
+    assert {one.configuration.detector.image_size for one in known} == {256}
+    assert [one.configuration.detector.flow.blocks for one in known] == [2, 2, 2, 6]  # the last one's flow is its own
 
 
 @pytest.mark.parametrize(
@@ -147,7 +154,7 @@ def test_a_fixed_dimension_holds_for_presets_that_do_not_set_it() -> None:
 )
 def test_a_space_without_sense_is_refused_before_any_trial(narrowed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        check_space(SpaceConfig.model_validate(narrowed), _base())
+        check_space(build_space(SpaceConfig.model_validate(narrowed), make_base()))
 
 
 def test_dimensions_are_read_from_yaml_and_from_flags(tmp_path: Path) -> None:

@@ -49,18 +49,18 @@ class FinalTraining:
 
     Attributes:
         name: the preset's, or `TUNED`.
-        point: with the seed.
+        configuration: with the seed.
         where: of the outcome.
     """
 
     name: str
-    point: Configuration
+    configuration: Configuration
     where: str
 
     @property
     def seed(self) -> int:
         """Of the detector."""
-        return self.point.detector.seed
+        return self.configuration.detector.seed
 
     def __str__(self) -> str:
         """Names the training in messages."""
@@ -81,21 +81,23 @@ class FinalSettings:
     origin: Mapping[str, Any]
 
 
-def plan_final(config: SearchConfig, points: Mapping[str, Configuration], *, photos_hash: str) -> list[FinalTraining]:
+def plan_final(
+    config: SearchConfig, configurations: Mapping[str, Configuration], *, photos_hash: str
+) -> list[FinalTraining]:
     """All detectors, seed by seed.
 
     Args:
         config: of the search.
-        points: name -> configuration.
+        configurations: name -> configuration.
         photos_hash: of all photos, the test's included.
     """
     found = []
     for seed in range(config.seeds):
-        for name, point in points.items():
-            detector = point.detector.model_copy(update={"seed": seed, "variant": name})
-            key = hash_configuration(point, photos_hash=photos_hash, seeds=[seed])
+        for name, configuration in configurations.items():
+            detector = configuration.detector.model_copy(update={"seed": seed, "variant": name})
+            key = hash_configuration(configuration, photos_hash=photos_hash, seeds=[seed])
             where = uris.join(config.results, _FOLDER, f"{name}.seed{seed}.{key}.json")
-            found.append(FinalTraining(name, Configuration(detector, point.optimizer), where))
+            found.append(FinalTraining(name, Configuration(detector, configuration.optimizer), where))
     return found
 
 
@@ -118,7 +120,9 @@ def run_final(
     remote: Any = ray.remote(num_cpus=1, num_gpus=trials.gpus_per_worker)(train_final)
 
     def work(unit: FinalTraining) -> Mapping[str, Any]:
-        outcome: Mapping[str, Any] = ray.get(remote.remote(unit, share, trials, test[unit.point.detector.image_size]))
+        outcome: Mapping[str, Any] = ray.get(
+            remote.remote(unit, share, trials, test[unit.configuration.detector.image_size])
+        )
         return outcome
 
     outcomes |= run_and_keep(
@@ -151,12 +155,12 @@ def train_and_test(
     unit: FinalTraining, share: FinalSettings, trials: TrialSettings, test: SearchPhotos
 ) -> dict[str, Any]:
     """Trains one detector, scores the test photos and registers it if it is the winner's."""
-    began_s, config = time.process_time(), unit.point.detector
+    began_s, config = time.process_time(), unit.configuration.detector
     photos: SearchPhotos = ray.get(trials.shared.photos[config.image_size])
     has_gpu = trials.gpus_per_worker > 0 and torch.cuda.is_available()
     detector = build_detector(config, ray.get(trials.shared.weights)).to("cuda" if has_gpu else "cpu")
     extractor = Extractor(photos, trials.shared.photos_hash, trials.shared.cache)
-    judgement, history = train_and_judge(detector, unit.point.optimizer, extractor)
+    judgement, history = train_and_judge(detector, unit.configuration.optimizer, extractor)
     scores = build_scorer(detector).score(to_tensor(test.labelled)).cpu()
     card = {
         "category": share.category,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -41,21 +41,6 @@ Dimension: TypeAlias = Range | Sequence[Value] | Value
 """What one choice may be: a Range, a list of values, or the only value."""
 
 
-class Chooser(Protocol):
-    """Who chooses values: optuna.Trial is one."""
-
-    def suggest_categorical(self, name: str, choices: list[Value]) -> Value:
-        """One of ``choices``."""
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """A whole number in low..high."""
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        """A number in low..high."""
-
-
 def values(dimension: Dimension) -> list[Value]:
     """All values of a dimension that is no Range."""
     if isinstance(dimension, Range):
@@ -78,21 +63,3 @@ def contains(dimension: Dimension, value: Any) -> bool:
 def is_fixed(dimension: Dimension) -> bool:
     """Whether there is nothing to choose."""
     return not isinstance(dimension, Range) and len(values(dimension)) == 1
-
-
-def choose(chooser: Chooser, name: str, dimension: Dimension) -> Any:
-    """A value of the dimension; one that is fixed is not asked for.
-
-    Args:
-        chooser: asked by ``name``.
-        name: of the parameter. One name must always come with the same dimension.
-        dimension: what there is to choose from.
-    """
-    if is_fixed(dimension):
-        return values(dimension)[0]
-    if not isinstance(dimension, Range):
-        return chooser.suggest_categorical(name, values(dimension))
-    if dimension.is_whole:
-        low, high, step = int(dimension.low), int(dimension.high), int(dimension.step or 1)
-        return chooser.suggest_int(name, low, high, step=step, log=dimension.log)
-    return chooser.suggest_float(name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)

@@ -1,134 +1,169 @@
 """The search space: which attention after which stage, how it learns, what is pooled, which flow, how it is trained.
 
-Conditional: a dimension exists only where it has an effect. A stage has a reduction only if its kind of attention has
-one, the pretext has steps only if there is attention to learn it, stages behind the pooled one have no attention.
-Dimensions whose values depend on another one's (scales on the image size) have a name for each, ``scales@224``, because
-a parameter's distribution must never change.
+`suggest` asks a trial for one value after the other. A dimension exists only where it has an effect: the pretext has
+steps only if there is attention, stages behind the pooled one have no attention. Dimensions whose values depend on
+another one's have a name for each, such as ``scales@224``, because Optuna wants a parameter's values never to change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
+
+from optuna.trial import BaseTrial, FixedTrial
 
 from jobs.config import merge
 from model.config import ATTENTION_KINDS, BACKBONE_STAGES, MIN_BACKBONE_PX, DetectorConfig, OptimizerConfig
+from model.network.attention import ATTENTION
+from tuning.config import SearchConfig
 from tuning.space.config import SpaceConfig
 from tuning.space.dimensions import Dimension, Range, Value, is_fixed, values
 
 NONE = "none"
 """The kind of attention that stands for no attention."""
+FLOW = ("blocks", "hidden_width", "hidden_layers", "clamp", "dropout", "start")
+PRETEXT = ("steps", "learning_rate")
+OPTIMIZER = ("learning_rate", "weight_decay", "batch_size")
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One point of a space: a detector and how it is trained."""
+    """What a trial trains: a detector, and how."""
 
     detector: DetectorConfig
     optimizer: OptimizerConfig
 
 
-class Pick(Protocol):
-    """Who decides a parameter: a sampler, or somebody who reads it from a known point."""
+@dataclass(frozen=True)
+class SearchSpace:
+    """What varies and what does not; made by `build_space`.
 
-    def __call__(self, name: str, dimension: Dimension, field: str) -> Any:
-        """A value for the parameter ``name``, which sets ``field`` of ``{"detector": ..., "optimizer": ...}``."""
+    Attributes:
+        choices: values of every dimension, none of them left to a default.
+        base: everything that no dimension varies.
+        attention: stage -> attention block, where the blocks are given; None where the trial chooses them.
+    """
+
+    choices: SpaceConfig
+    base: Configuration
+    attention: Mapping[str, Mapping[str, Value]] | None = None
+
+    @property
+    def stages(self) -> Sequence[str]:
+        """All stages of the backbone, first to last."""
+        return BACKBONE_STAGES[self.base.detector.backbone]
 
 
-def point(pick: Pick, space: SpaceConfig, base: Configuration) -> Configuration:
-    """Goes through the dimensions, those that depend on others after them, and builds the point that ``pick`` chose.
+def read_space(config: SearchConfig) -> SearchSpace:
+    """Reads the space of a search."""
+    detector = config.detector.model_copy(update={"seed": config.seed})
+    return build_space(config.space, Configuration(detector, config.optimizer))
 
-    Args:
-        pick: asked once for each parameter that has an effect.
-        space: what there is to choose from, see `check_space`.
-        base: everything else.
+
+def build_space(choices: SpaceConfig, base: Configuration) -> SearchSpace:
+    """Builds a space; what was left to a default gets the values that the backbone has."""
+    stages = BACKBONE_STAGES[base.detector.backbone]
+    defaults = {"kinds": [NONE, *ATTENTION_KINDS], "stages": list(stages), "feature_stage": [None, *stages[-3:]]}
+    missing = {name: default for name, default in defaults.items() if getattr(choices, name) is None}
+    return SearchSpace(choices.model_copy(update=missing), base)
+
+
+def suggest(trial: BaseTrial, space: SearchSpace) -> Configuration:
+    """Suggests a configuration: asks ``trial`` for each parameter that has an effect and is not fixed.
 
     Raises:
-        pydantic.ValidationError: not from a space that `check_space` has passed.
+        ValueError: a FixedTrial has a value that the space has not, or the space fails `check_space`.
     """
-    detector = {**_attention(pick, space, base.detector), **_pixels(pick, space, base.detector)}
-    joint = detector["attention_training"] == "joint"
-    scalings = [kind for kind in values(space.feature_scaling) if not (joint and kind == "whiten")]
-    suffix = "@joint" if joint else ""
-    detector["feature_scaling"] = pick(f"feature_scaling{suffix}", scalings, "detector.feature_scaling")
-    detector["flow"] = {
-        name: pick(f"flow.{name}", getattr(space, f"flow_{name}"), f"detector.flow.{name}")
-        for name in ("blocks", "hidden_width", "hidden_layers", "clamp", "dropout", "start")
-    }
-    optimizer = {
-        name: pick(name, getattr(space, name), f"optimizer.{name}")
-        for name in ("learning_rate", "weight_decay", "batch_size")
-    }
-    betas = tuple(pick(f"beta{n}", getattr(space, f"beta{n}"), f"optimizer.betas.{n - 1}") for n in (1, 2))
+    choices, base = space.choices, space.base
+    detector = {**suggest_attention(trial, space), **suggest_views(trial, space)}
+    is_joint = detector["attention_training"] == "joint"
+    scalings = [scaling for scaling in values(choices.feature_scaling) if not (is_joint and scaling == "whiten")]
+    detector["feature_scaling"] = choose(trial, "feature_scaling@joint" if is_joint else "feature_scaling", scalings)
+    detector["flow"] = choose_each(trial, choices, FLOW, prefix="flow_")
+    optimizer = choose_each(trial, choices, OPTIMIZER)
+    optimizer["betas"] = (choose(trial, "beta1", choices.beta1), choose(trial, "beta2", choices.beta2))
     fields = merge(base.detector.model_dump(mode="json"), detector)
-    fields["variant"] = name_variant(fields["attention"])  # type: ignore[arg-type]  # a mapping of blocks
-    changed = {**base.optimizer.model_dump(mode="json"), **optimizer, "betas": betas}
-    return Configuration(DetectorConfig.model_validate(fields), OptimizerConfig.model_validate(changed))
+    fields["variant"] = name_variant(detector["attention"])
+    return Configuration(
+        DetectorConfig.model_validate(fields),
+        OptimizerConfig.model_validate({**base.optimizer.model_dump(mode="json"), **optimizer}),
+    )
 
 
-def _attention(pick: Pick, space: SpaceConfig, base: DetectorConfig) -> dict[str, Any]:
-    from model.network.attention import ATTENTION  # torch is only needed once a point is asked for
+def choose(trial: BaseTrial, name: str, dimension: Dimension) -> Any:
+    """Asks a trial for a value of the dimension; one that is fixed is not asked for.
 
-    stages = BACKBONE_STAGES[base.backbone]
-    pooled = pick("feature_stage", feature_stages(space, base), "detector.feature_stage")
-    is_attended = pick("attended", values(space.attended), "detector.attended")
-    allowed = [name for name in stages if is_attended and (space.stages is None or name in space.stages)]
-    found: dict[str, dict[str, Any]] = {}
-    for stage in allowed:
-        if pooled is not None and stages.index(stage) > stages.index(pooled):
-            continue
-        field = f"attention.{stage}"
-        kind = pick(f"{field}.kind", list(kinds(space)), f"detector.{field}.kind")
+    Args:
+        trial: Optuna's.
+        name: of the parameter. One name must always come with the same dimension.
+        dimension: what there is to choose from.
+    """
+    if is_fixed(dimension):
+        return values(dimension)[0]
+    if not isinstance(dimension, Range):
+        return trial.suggest_categorical(name, values(dimension))
+    if dimension.is_whole:
+        low, high, step = int(dimension.low), int(dimension.high), int(dimension.step or 1)
+        return trial.suggest_int(name, low, high, step=step, log=dimension.log)
+    return trial.suggest_float(name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
+
+
+def choose_each(trial: BaseTrial, choices: SpaceConfig, names: Sequence[str], *, prefix: str = "") -> dict[str, Any]:
+    """Asks a trial for several fields; each parameter is called as its dimension is, ``prefix`` included."""
+    return {name: choose(trial, prefix + name, getattr(choices, prefix + name)) for name in names}
+
+
+def suggest_attention(trial: BaseTrial, space: SearchSpace) -> dict[str, Any]:
+    """Suggests the pooled stage, the attention up to it, and how attention learns."""
+    choices = space.choices
+    pooled = choose(trial, "feature_stage", choices.feature_stage)
+    blocks = suggest_blocks(trial, space, pooled) if choose(trial, "attended", choices.attended) else {}
+    found: dict[str, Any] = {"feature_stage": pooled, "attention": blocks, "attention_training": "frozen"}
+    if blocks:
+        found["attention_training"] = choose(trial, "attention_training", choices.attention_training)
+    if found["attention_training"] == "pretext":
+        found["pretext"] = choose_each(trial, choices, PRETEXT, prefix="pretext_")
+    return found
+
+
+def suggest_blocks(trial: BaseTrial, space: SearchSpace, pooled: str | None) -> dict[str, Mapping[str, Any]]:
+    """Suggests the attention block after each stage up to the pooled one; None is the last."""
+    choices, found = space.choices, dict[str, Mapping[str, Any]]()
+    reached = space.stages[: space.stages.index(pooled) + 1] if pooled is not None else space.stages
+    if space.attention is not None:
+        return {stage: block for stage, block in space.attention.items() if stage in reached}
+    for stage in (stage for stage in reached if stage in values(choices.stages)):
+        kind = choose(trial, f"attention.{stage}.kind", choices.kinds)
         if kind != NONE:
-            found[stage] = {"kind": kind} | {
-                name: pick(f"{field}.{kind}.{name}", getattr(space, name), f"detector.{field}.{name}")
-                for name in ATTENTION[kind][1]
+            settings: Sequence[str] = ATTENTION[kind][1]
+            chosen = {
+                name: choose(trial, f"attention.{stage}.{kind}.{name}", getattr(choices, name)) for name in settings
             }
-    chosen: dict[str, Any] = {"feature_stage": pooled, "attention": found, "attention_training": "frozen"}
-    if found:
-        trainings = values(space.attention_training)
-        chosen["attention_training"] = pick("attention_training", trainings, "detector.attention_training")
-    if chosen["attention_training"] == "pretext":
-        chosen["pretext"] = {
-            name: pick(f"pretext.{name}", getattr(space, f"pretext_{name}"), f"detector.pretext.{name}")
-            for name in ("steps", "learning_rate")
-        }
-    return chosen
+            found[stage] = {"kind": kind, **chosen}
+    return found
 
 
-def _pixels(pick: Pick, space: SpaceConfig, base: DetectorConfig) -> dict[str, Any]:
-    size = pick("image_size", values(space.image_size), "detector.image_size")
-    views = pick("views", values(space.views), "detector.views")
-    train_views = [some for some in values(space.train_views) if base.train_angles == "uniform" or _int(some) <= views]
+def suggest_views(trial: BaseTrial, space: SearchSpace) -> dict[str, Any]:
+    """Suggests what the network sees of a photo, and how its maps are pooled."""
+    choices, angles = space.choices, space.base.detector.train_angles
+    size = choose(trial, "image_size", choices.image_size)
+    views = choose(trial, "views", choices.views)
+    train_views = [some for some in values(choices.train_views) if angles == "uniform" or int(str(some)) <= views]
     return {
         "image_size": size,
-        "scales": pick(f"scales@{size}", fitting_scales(space, base, size=size), "detector.scales"),
-        "pooling": pick("pooling", space.pooling, "detector.pooling"),
+        "scales": choose(trial, f"scales@{size}", list_fitting_scales(space, size=size)),
+        "pooling": choose(trial, "pooling", choices.pooling),
         "views": views,
-        "train_views": pick(f"train_views@{views}", train_views or [views], "detector.train_views"),
+        "train_views": choose(trial, f"train_views@{views}", train_views or [views]),
     }
 
 
-def kinds(space: SpaceConfig) -> Sequence[str]:
-    """The kinds of attention to choose from, `NONE` among them by default."""
-    return [str(kind) for kind in space.kinds] if space.kinds is not None else [NONE, *ATTENTION_KINDS]
-
-
-def feature_stages(space: SpaceConfig, base: DetectorConfig) -> Sequence[Value]:
-    """The stages to choose the pooled one from; None is the backbone's last pooling layer."""
-    return space.feature_stage if space.feature_stage is not None else [None, *BACKBONE_STAGES[base.backbone][-3:]]
-
-
-def fitting_scales(space: SpaceConfig, base: DetectorConfig, *, size: int) -> list[Value]:
-    """The numbers of scales that leave the backbone enough pixels at an image size."""
-    smallest = MIN_BACKBONE_PX[base.backbone]
-    halvings = [(scales, 2 ** (_int(scales) - 1)) for scales in values(space.scales)]
-    return [scales for scales, divisor in halvings if size % divisor == 0 and size // divisor >= smallest]
-
-
-def _int(value: Value) -> int:
-    return int(str(value))
+def list_fitting_scales(space: SearchSpace, *, size: int) -> list[Value]:
+    """Lists the numbers of scales that leave the backbone enough pixels at an image size."""
+    min_px = MIN_BACKBONE_PX[space.base.detector.backbone]
+    halvings = [(scales, 2 ** (int(str(scales)) - 1)) for scales in values(space.choices.scales)]
+    return [scales for scales, divisor in halvings if size % divisor == 0 and size // divisor >= min_px]
 
 
 def name_variant(attention: Mapping[str, Mapping[str, Any]]) -> str:
@@ -136,39 +171,50 @@ def name_variant(attention: Mapping[str, Mapping[str, Any]]) -> str:
     return ".".join(f"{block['kind']}-{stage}" for stage, block in attention.items()) or "plain"
 
 
-def check_space(space: SpaceConfig, base: Configuration) -> None:
-    """Refuses a space with a point that is no detector.
+def check_space(space: SearchSpace) -> None:
+    """Refuses a space with a configuration that is no detector.
 
     Raises:
         ValueError: one line: which values do not go together.
     """
+    choices, backbone = space.choices, space.base.detector.backbone
     known = {
-        "kinds": (kinds(space), [NONE, *ATTENTION_KINDS]),
-        "stages": (space.stages or [], BACKBONE_STAGES[base.detector.backbone]),
-        "feature_stage": (feature_stages(space, base.detector), [None, *BACKBONE_STAGES[base.detector.backbone]]),
-        "attention_training": (space.attention_training or [], ["pretext", "joint", "frozen"]),
-        "feature_scaling": (space.feature_scaling or [], ["none", "global", "channel", "whiten"]),
+        "kinds": [NONE, *ATTENTION_KINDS],
+        "stages": space.stages,
+        "feature_stage": [None, *space.stages],
+        "attention_training": ["pretext", "joint", "frozen"],
+        "feature_scaling": ["none", "global", "channel", "whiten"],
     }
-    for name, (asked, allowed) in known.items():
-        if unknown := [value for value in asked if value not in allowed]:
+    for name, allowed in known.items():
+        if unknown := [value for value in values(getattr(choices, name)) if value not in allowed]:
             raise ValueError(f"space.{name}: expected some of {', '.join(map(str, allowed))}, got {unknown[0]!r}")
-    for size in values(space.image_size):
-        if not fitting_scales(space, base.detector, size=_int(size)):
-            raise ValueError(
-                f"space.scales: none of {space.scales} leaves {base.detector.backbone} enough of {size} px"
-            )
-    if "joint" in values(space.attention_training) and values(space.feature_scaling) == ["whiten"]:
+    for size in values(choices.image_size):
+        if not list_fitting_scales(space, size=int(str(size))):
+            raise ValueError(f"space.scales: none of {choices.scales} leaves {backbone} enough of {size} px")
+    if "joint" in values(choices.attention_training) and values(choices.feature_scaling) == ["whiten"]:
         raise ValueError("space.feature_scaling: attention_training joint needs another one than whiten")
-    _check_extremes(space, base)
-
-
-def _check_extremes(space: SpaceConfig, base: Configuration) -> None:
-    """Builds the points of all first and of all last values: what a field refuses is refused here, not in a trial."""
     for end in (0, -1):
+        suggest(EndTrial(end), space)  # what a field refuses is refused here, not in a trial
 
-        def pick(name: str, dimension: Dimension, field: str, *, end: int = end) -> Any:
-            if isinstance(dimension, Range):
-                return dimension.low if end == 0 else dimension.high
-            return values(dimension)[0 if is_fixed(dimension) else end]
 
-        point(pick, space, base)
+class EndTrial(FixedTrial):
+    """A trial that takes the first, or the last, value of everything."""
+
+    def __init__(self, end: int) -> None:
+        """Takes the first values if ``end`` is 0, the last ones if it is -1."""
+        super().__init__({})
+        self._end = end
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Returns the first or the last choice."""
+        return choices[self._end]
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Returns one of the ends."""
+        return (low, high)[self._end]
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Returns one of the ends."""
+        return (low, high)[self._end]

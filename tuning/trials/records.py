@@ -42,7 +42,7 @@ class TrialRecord(_Record):
         number: from 0, in the order in which the sampler gave them.
         key: names configuration and photos: two trials of one key come to the same.
         name: the preset's, or the placement of attention.
-        preset: its name, or None for a point that the sampler chose.
+        preset: its name, or None for what the sampler chose.
         parameters: what the sampler chose, by name.
         distributions: what it chose from, Optuna's JSON by name.
         detector: DetectorConfig.
@@ -71,7 +71,7 @@ class TrialRecord(_Record):
     copy_of: int | None
 
     @property
-    def point(self) -> Configuration:
+    def configuration(self) -> Configuration:
         """What was trained."""
         return Configuration(
             DetectorConfig.model_validate(self.detector), OptimizerConfig.model_validate(self.optimizer)

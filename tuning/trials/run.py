@@ -21,7 +21,8 @@ from jobs.cluster.session import explain_error
 from jobs.config import ScoringResources
 from jobs.storage import uris
 from tuning.config import SearchConfig
-from tuning.space.known_points import Known
+from tuning.space.presets import Preset
+from tuning.space.space import read_space
 from tuning.trials.measure import COST, EPOCH, OBJECTIVE
 from tuning.trials.record_callback import RecordCallback
 from tuning.trials.records import count_losses, load_records, load_starts
@@ -58,7 +59,9 @@ def count_concurrent_trials(config: SearchConfig) -> int:
     return max(1, count_scoring_actors(ScoringResources()) // config.workers)
 
 
-def run_trials(config: SearchConfig, known: Sequence[Known], trials: TrialSettings, *, metrics: Sequence[str]) -> None:
+def run_trials(
+    config: SearchConfig, presets: Sequence[Preset], trials: TrialSettings, *, metrics: Sequence[str]
+) -> None:
     """Runs what is left of the trials; every outcome is a record, and no failure ends the others.
 
     A worker that Ray kills for want of memory ends Ray Tune 2.60 as a whole (its actor manager knows dead actors, but
@@ -66,7 +69,7 @@ def run_trials(config: SearchConfig, known: Sequence[Known], trials: TrialSettin
 
     Args:
         config: of the search.
-        known: points to try first.
+        presets: tried first.
         trials: what trials share.
         metrics: names of all metrics that records keep.
     """
@@ -75,7 +78,7 @@ def run_trials(config: SearchConfig, known: Sequence[Known], trials: TrialSettin
     with Progress(config.trials - len(load_records(config.results)), activity="searching", unit="trial") as progress:
         while (left := config.trials - len(load_records(config.results))) > 0 and time.monotonic() < until_s:
             try:
-                run_tune(config, known, trials, progress.report, left=left, until_s=until_s, metrics=metrics)
+                run_tune(config, presets, trials, progress.report, left=left, until_s=until_s, metrics=metrics)
             except (RuntimeError, ray.exceptions.RayError) as error:
                 reason = explain_error(error)[:300]
                 print(f"warning: Ray Tune ended ({reason}); it is started again on what is left", flush=True)
@@ -86,7 +89,7 @@ def run_trials(config: SearchConfig, known: Sequence[Known], trials: TrialSettin
 
 def run_tune(
     config: SearchConfig,
-    known: Sequence[Known],
+    presets: Sequence[Preset],
     trials: TrialSettings,
     report: Report,
     *,
@@ -98,10 +101,17 @@ def run_tune(
     records, started = load_records(config.results), load_starts(config.results)
     concurrent, names = count_concurrent_trials(config), name_objectives(config, trials.objective)
     memory = InMemoryStorage()
-    study = rebuild_study(known, records, started, objectives=names, storage=memory)
+    study = rebuild_study(presets, records, started, objectives=names, storage=memory)
     finished = {record.key: record for record in records.values() if record.status == "done"}
     search = TrialSearch(
-        make_suggester(config, known, finished, started, photos_hash=trials.shared.photos_hash, seeds=trials.seeds),
+        make_suggester(
+            read_space(config),
+            presets,
+            finished,
+            started,
+            photos_hash=trials.shared.photos_hash,
+            seeds=trials.seeds,
+        ),
         storage=memory,
         sampler=NumberedTPE(seed=config.seed, startup_trials=config.startup_trials, parallel=concurrent > 1),
         objective_count=len(names),

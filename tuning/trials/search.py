@@ -11,18 +11,17 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from jobs.detectors.lineage import hash_json
-from tuning.config import SearchConfig
-from tuning.space.known_points import Known, sampled_point
-from tuning.space.space import Configuration
+from tuning.space.presets import Preset
+from tuning.space.space import Configuration, SearchSpace, suggest
 from tuning.trials.measure import COST, OBJECTIVE
 from tuning.trials.records import TrialRecord, TrialStart
 from tuning.trials.study import PRESET, STUDY, NumberedTPE
 
 
-def hash_configuration(point: Configuration, *, photos_hash: str, seeds: Sequence[int]) -> str:
+def hash_configuration(configuration: Configuration, *, photos_hash: str, seeds: Sequence[int]) -> str:
     """Names what a trial trains and on which photos: 16 hex digits."""
-    detector = point.detector.model_dump(mode="json", exclude={"variant", "seed"})
-    asked = [detector, point.optimizer.model_dump(mode="json"), photos_hash, list(seeds)]
+    detector = configuration.detector.model_dump(mode="json", exclude={"variant", "seed"})
+    asked = [detector, configuration.optimizer.model_dump(mode="json"), photos_hash, list(seeds)]
     return hash_json(asked)
 
 
@@ -72,42 +71,38 @@ class TrialSearch(OptunaSearch):
 
 
 def make_suggester(
-    config: SearchConfig,
-    known: Sequence[Known],
+    space: SearchSpace,
+    presets: Sequence[Preset],
     finished: Mapping[str, TrialRecord],
     started: Mapping[int, TrialStart],
     *,
     photos_hash: str,
     seeds: Sequence[int],
 ) -> Any:
-    """The define-by-run function: asks an Optuna trial for a point and says what the trial's function needs of it.
+    """Makes the function that asks an Optuna trial for a configuration and says what `run_trial` needs of it.
 
     Args:
-        config: of the search.
-        known: the points that trials of that user attribute stand for.
+        space: what there is to choose from.
+        presets: that trials with a user attribute of that name stand for.
         finished: key -> record of trials that ran to the end; whoever is the same takes their metrics.
         started: of trials that have begun before.
         photos_hash: names the photos.
         seeds: of a trial's trainings.
     """
-    by_name = {one.name: one for one in known}
+    by_name = {preset.name: preset for preset in presets}
 
-    def suggest(trial: Any) -> dict[str, Any]:
+    def suggest_trial(trial: Any) -> dict[str, Any]:
         preset = trial.user_attrs.get(PRESET)
-        if preset is None:
-            point = sampled_point(trial, config.space, config.base)
-        else:
-            by_name[preset].told_to(trial)
-            point = by_name[preset].point
-        key = hash_configuration(point, photos_hash=photos_hash, seeds=seeds)
+        configuration = by_name[preset].suggest(trial) if preset is not None else suggest(trial, space)
+        key = hash_configuration(configuration, photos_hash=photos_hash, seeds=seeds)
         twin = finished.get(key)
         begun = TrialStart(
             number=trial.number,
             key=key,
             preset=preset,
             parameters=dict(trial.params),
-            detector=point.detector.model_dump(mode="json"),
-            optimizer=point.optimizer.model_dump(mode="json"),
+            detector=configuration.detector.model_dump(mode="json"),
+            optimizer=configuration.optimizer.model_dump(mode="json"),
             lost=started[trial.number].lost if trial.number in started else 0,
         )
         return {
@@ -116,4 +111,4 @@ def make_suggester(
             "copy_of": twin.number if twin else None,
         }
 
-    return suggest
+    return suggest_trial

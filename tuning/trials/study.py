@@ -17,13 +17,13 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from tuning.space.known_points import Known
+from tuning.space.presets import Preset
 from tuning.trials.records import TrialRecord, TrialStart
 
 STUDY = "attentdiffernet"
 _DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 PRESET = "preset"
-"""User attribute of a trial that is a known point."""
+"""User attribute of a trial that is a preset."""
 
 
 class NumberedTPE(BaseSampler):
@@ -78,17 +78,17 @@ class NumberedTPE(BaseSampler):
 
 
 def rebuild_study(
-    known: Sequence[Known],
+    presets: Sequence[Preset],
     records: Mapping[int, TrialRecord],
     started: Mapping[int, TrialStart],
     *,
     objectives: Sequence[str],
     storage: BaseStorage | None = None,
 ) -> optuna.Study:
-    """A study in memory with all recorded trials, those under way waiting at their places, known points first.
+    """A study in memory with all recorded trials, those under way waiting at their places, presets first.
 
     Args:
-        known: points to try before all others; trial k is the k-th of them.
+        presets: to try before all others; trial k is the k-th of them.
         records: outcomes by number.
         started: trials that have begun, by number.
         objectives: metrics of the records; the first is maximised, a second one, the cost, minimised.
@@ -100,15 +100,15 @@ def rebuild_study(
         study_name=STUDY,
         directions=_DIRECTIONS[: len(objectives)],
     )
-    numbers = range(max([len(known) - 1, *records, *started]) + 1)
+    numbers = range(max([len(presets) - 1, *records, *started]) + 1)
     for number in numbers:
         if number in records:
             study.add_trial(to_frozen_trial(records[number], objectives))
             continue
-        is_known = number < len(known)
+        preset = presets[number] if number < len(presets) else None
         begun = started[number].parameters if number in started else {}
         study.enqueue_trial(
-            known[number].enqueued if is_known else begun, user_attrs={PRESET: known[number].name} if is_known else None
+            dict(preset.parameters) if preset else begun, user_attrs={PRESET: preset.name} if preset else None
         )
     return study
 
