@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+from setuptools import find_packages
 
 from tests.support.places import ROOT
 
@@ -29,6 +33,7 @@ BELOW["evaluation"] = BELOW["training"] | {"scoring", "training"}
 BELOW["synthetic"] = {"storage"}
 BELOW["benchmarks"] = BELOW["evaluation"] | {"evaluation", "synthetic"}
 """The wings of jobs/, and which of the others each may import; all may import jobs/config.py, cli.py and errors.py."""
+MAX_FILES = 16
 FOUNDATIONS = {"jobs.config", "jobs.cli", "jobs.errors"}
 
 
@@ -104,9 +109,125 @@ def import_circle(root: Path) -> list[str]:
     return []
 
 
+def empty_wings(root: Path) -> set[str]:
+    """The wings of the law that hold no module beside their __init__.py: nothing of them would be checked."""
+    folders = {name: root / "jobs" / name for name in BELOW}
+    return {name for name, folder in folders.items() if not set(folder.rglob("*.py")) - {folder / "__init__.py"}}
+
+
+def imports_of(top_levels: set[str], root: Path) -> set[str]:
+    """The modules that import one of some top-level packages."""
+    paths = [path for package in PACKAGES for path in python_files(root / package)]
+    return {
+        module_name(path, root) for path in paths if {name.split(".")[0] for name in imported(path, root)} & top_levels
+    }
+
+
+def package_folders(root: Path) -> list[Path]:
+    """Every folder that holds Python files of the packages."""
+    return sorted({path.parent for package in PACKAGES for path in python_files(root / package)})
+
+
+def plant(root: Path, **files: str) -> None:
+    """Writes a tiny tree: an empty module in each wing, and ``files``, whose names have __ for each /."""
+    modules = {f"jobs/{name}/one": "" for name in BELOW} | dict.fromkeys(("model/one", "tuning/one", "jobs/config"), "")
+    modules |= {name.replace("__", "/"): text for name, text in files.items()}
+    for name, text in modules.items():
+        place = root / f"{name}.py"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (place.parent / "__init__.py").touch()
+        place.write_text(text)
+
+
 def test_imports_follow_the_law() -> None:
     assert imports_against_the_law(ROOT) == set()
 
 
 def test_there_is_no_import_circle() -> None:
     assert import_circle(ROOT) == []
+
+
+def test_no_wing_is_empty() -> None:
+    assert empty_wings(ROOT) == set()
+
+
+def test_a_lawful_tree_is_found_to_be_one(tmp_path: Path) -> None:
+    plant(tmp_path, jobs__scoring__one="from jobs.storage import one\nfrom model.one import x\nimport jobs.config")
+    assert (imports_against_the_law(tmp_path), import_circle(tmp_path), empty_wings(tmp_path)) == (set(), [], set())
+
+
+@pytest.mark.parametrize(
+    ("importer", "line"),
+    [
+        ("jobs__storage__one", "from jobs.scoring.one import x"),
+        ("jobs__tables__one", "import jobs.cluster.one"),
+        ("jobs__archive__one", "from jobs.scoring import one"),
+        ("jobs__training__one", "from jobs.evaluation.one import x"),
+        ("jobs__scoring__one", "from jobs.training.one import x"),
+        ("jobs__scoring__one", "from jobs import score"),
+        ("jobs__config", "from jobs.detectors.one import x"),
+        ("model__one", "import jobs.config"),
+        ("model__one", "import ray"),
+        ("jobs__scoring__one", "from tuning.one import x"),
+        ("tuning__one", "from tests import support"),
+    ],
+)
+@pytest.mark.parametrize("place", ["{line}", "def f():\n    {line}", "if TYPE_CHECKING:\n    {line}"])
+def test_an_upward_import_is_found_wherever_it_stands(tmp_path: Path, importer: str, line: str, place: str) -> None:
+    plant(tmp_path, jobs__score="", **{importer: place.format(line=line)})
+    (wrong,) = imports_against_the_law(tmp_path)
+    assert wrong.startswith(importer.replace("__", "."))
+
+
+@pytest.mark.parametrize("place", ["{line}", "def f():\n    {line}", "if TYPE_CHECKING:\n    {line}"])
+def test_a_circle_is_found_wherever_its_imports_stand(tmp_path: Path, place: str) -> None:
+    files = {"model__a": "from model.b import x", "model__b": place.format(line="import model.c"), "model__c": ""}
+    plant(tmp_path, **files)
+    assert import_circle(tmp_path) == []
+    plant(tmp_path, **files | {"model__c": place.format(line="from model import a")})
+    assert set(import_circle(tmp_path)) == {"model.a", "model.b", "model.c"}
+
+
+def test_an_empty_wing_is_found(tmp_path: Path) -> None:
+    plant(tmp_path)
+    (tmp_path / "jobs" / "decoding" / "one.py").unlink()
+    assert empty_wings(tmp_path) == {"decoding"}
+
+
+def test_a_missing_package_is_no_pass(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="nothing would be checked"):
+        imports_against_the_law(tmp_path)
+
+
+def test_only_storage_opens_object_storage() -> None:
+    users = imports_of({"obstore", "boto3", "botocore"}, ROOT)
+    assert users == {f"jobs.storage.{name}" for name in ("clients", "errors", "objects")}
+
+
+def test_storage_is_known_by_its_face_alone() -> None:
+    rooms = {f"jobs.storage.{name}" for name in ("arrow", "clients", "errors", "objects")}
+    paths = [path for package in PACKAGES for path in python_files(ROOT / package)]
+    outside = [path for path in paths if wing(module_name(path, ROOT)) != "storage"]
+    assert {module_name(path, ROOT) for path in outside if imported(path, ROOT) & rooms} == set()
+
+
+def test_no_module_unpickles() -> None:
+    assert imports_of({"pickle", "cloudpickle", "joblib", "dill", "shelve"}, ROOT) == set()
+
+
+def test_every_folder_is_a_package_of_the_wheel() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = set(find_packages(str(ROOT), include=tool["packages"]["find"]["include"]))
+    assert found == {module_name(folder / "__init__.py", ROOT) for folder in package_folders(ROOT)}
+    assert [folder for folder in package_folders(ROOT) if not (folder / "__init__.py").exists()] == []
+
+
+def test_every_package_tells_type_checkers_of_its_types() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert tool["package-data"] == {package: ["py.typed"] for package in PACKAGES}
+    assert all((ROOT / package / "py.typed").exists() for package in PACKAGES)
+
+
+def test_no_folder_holds_more_files_than_a_reader_takes_in() -> None:
+    sizes = {str(folder.relative_to(ROOT)): len(list(folder.glob("*.py"))) for folder in package_folders(ROOT)}
+    assert {name: count for name, count in sizes.items() if count > MAX_FILES} == {}

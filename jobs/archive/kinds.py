@@ -11,7 +11,7 @@ import pyarrow as pa
 from jobs.archive.keys import parse_keys
 from jobs.archive.listing import list_pages
 from jobs.config import DEFAULT_KEY_PATTERN
-from jobs.storage.objects import ObjectInfo
+from jobs.storage import ObjectInfo
 from jobs.tables.schema import LISTED
 
 

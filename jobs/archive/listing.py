@@ -14,8 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 from jobs import storage
-from jobs.storage import uris
-from jobs.storage.objects import ObjectInfo
+from jobs.storage import ObjectInfo, uris
 
 THREADS = 16
 """Requests under way at once: a page of 1,000 objects takes S3 100-200 ms, and this process 10 ms to parse."""

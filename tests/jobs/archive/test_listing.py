@@ -13,8 +13,7 @@ from jobs import storage
 from jobs.archive import listing
 from jobs.archive.listing import list_pages
 from jobs.errors import MissingBucketError, StorageError
-from jobs.storage import uris
-from jobs.storage.objects import ObjectInfo
+from jobs.storage import ObjectInfo, uris
 
 AWKWARD_KEYS = (
     "root.jpg",
