@@ -11,39 +11,60 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
+from jobs.errors import EXIT_DONE, EXIT_FAILED, JobError, RequestError, explain_missing_module, one_line
 
-from jobs.config import merge, rename_old_fields, rename_old_flag
-from jobs.errors import EXIT_FAILED, JobError, RequestError, one_line
+try:  # this Python may be the system's, with none of it: one line says so instead of a traceback
+    import yaml
+    from pydantic import BaseModel, ValidationError
+    from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
+
+    from jobs.config import merge, rename_old_fields, rename_old_flag
+    from jobs.help import format_help, suggest_flag
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {explain_missing_module(error)}")
 
 Config = TypeVar("Config", bound=BaseModel)
 
 
 def parse_config(config_class: type[Config], argv: Sequence[str], *, prog: str = "") -> Config:
-    """Builds ``config_class`` from ``--config FILE.yaml`` and flags; flags win. ``--help`` prints and exits 0.
+    """Builds ``config_class`` from ``--config FILE.yaml`` and flags; flags win.
+
+    Args:
+        config_class: what to build.
+        argv: the flags.
+        prog: how the command is called, for its help.
 
     Raises:
         RequestError: one line naming every field that is wrong, what was needed and what came.
+        SystemExit: 0, after ``--help`` or ``--help-all`` was answered.
     """
+    if asked := {"-h", "--help", "--help-all"}.intersection(argv):
+        print(format_help(config_class, prog=prog, everything="--help-all" in asked))
+        sys.exit(EXIT_DONE)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config")
     try:
         known, rest = first.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise RequestError(f"{error}; see --help") from error
-    from_file = _read_yaml(known.config) if known.config else {}
-    from_flags = _parse_flags(config_class, [rename_old_flag(argument) for argument in rest], prog=prog)
+    from_file = read_yaml(known.config) if known.config else {}
+    from_flags = parse_flags(config_class, [rename_old_flag(argument) for argument in rest])
     try:
         return config_class.model_validate(merge(from_file, from_flags))
     except ValidationError as error:
-        raise RequestError("; ".join(_explain(problem) for problem in error.errors()) + "; see --help") from error
+        raise RequestError(
+            "; ".join(explain_problem(problem) for problem in error.errors()) + "; see --help"
+        ) from error
 
 
-def _read_yaml(path: str) -> dict[str, object]:
+def read_yaml(path: str) -> dict[str, object]:
+    """Reads a file of fields.
+
+    Raises:
+        RequestError: it cannot be read, or is no YAML mapping.
+    """
     try:
-        loaded = yaml.safe_load(Path(path).read_text())
+        loaded = yaml.safe_load(Path(path).expanduser().read_text())
     except OSError as error:
         raise RequestError(f"--config {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -53,12 +74,16 @@ def _read_yaml(path: str) -> dict[str, object]:
     return rename_old_fields(loaded)
 
 
-def _parse_flags(config_class: type[BaseModel], argv: list[str], *, prog: str) -> dict[str, object]:
+def parse_flags(config_class: type[BaseModel], argv: list[str]) -> dict[str, object]:
+    """Reads the fields that flags give, nested as the configuration is.
+
+    Raises:
+        RequestError: a flag that there is not, or one without its value.
+    """
     settings = type(config_class.__name__, (config_class, BaseSettings), {"__doc__": config_class.__doc__})
     try:
         return CliSettingsSource(
             settings,
-            cli_prog_name=f"{prog} [--config FILE.yaml]".strip() if prog else None,
             cli_parse_args=argv,
             cli_kebab_case=True,
             cli_implicit_flags=True,
@@ -68,11 +93,13 @@ def _parse_flags(config_class: type[BaseModel], argv: list[str], *, prog: str) -
             cli_exit_on_error=False,
         )()
     except SettingsError as error:
-        raise RequestError(f"{str(error).removeprefix('error parsing CLI: ')}; see --help") from error
+        said = str(error).removeprefix("error parsing CLI: ")
+        unknown = said.removeprefix("unrecognized arguments: ").split(" ")[0]
+        raise RequestError(f"{said}{suggest_flag(config_class, unknown)}; see --help") from error
 
 
-def _explain(problem: object) -> str:
-    """One pydantic problem as 'field: what was needed, got what came'."""
+def explain_problem(problem: object) -> str:
+    """Says one pydantic problem as 'field: what was needed, got what came'."""
     details: dict[str, object] = dict(problem)  # type: ignore[call-overload]  # ErrorDetails is a TypedDict
     path = details["loc"] if isinstance(details["loc"], tuple) else ()
     field = "--" + ".".join(str(part) for part in path).replace("_", "-") if path else ""
@@ -96,6 +123,9 @@ def run_command(main: Callable[[Sequence[str]], int]) -> None:
     except JobError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
+    except ModuleNotFoundError as error:
+        print(f"error: {explain_missing_module(error)}", file=sys.stderr)
+        code = EXIT_FAILED
     except (KeyboardInterrupt, SystemExit) as ending:
         if isinstance(ending, SystemExit) and ending.code != signal.SIGTERM:
             raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -23,9 +24,9 @@ from model.config import MAX_PIXELS
 
 
 def _as_uri(value: str) -> str:
-    try:
-        return uris.normalize(value)
-    except RequestError as error:
+    try:  # a shell expands ~ only at the beginning of a word: not after --data=, in quotes, or in YAML
+        return uris.normalize(str(Path(value).expanduser()) if value.startswith("~") else value)
+    except (RequestError, RuntimeError) as error:
         raise ValueError(str(error)) from error
 
 

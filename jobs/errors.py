@@ -1,6 +1,8 @@
-"""The errors that end a job, and the exit codes they carry (DESIGN section 4)."""
+"""The errors that end a job, and the exit codes they carry."""
 
 from __future__ import annotations
+
+import sys
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -44,6 +46,20 @@ class CredentialsError(StorageError):
 
 class ConflictError(StorageError):
     """A conditional write lost: the object exists already or has changed."""
+
+
+def explain_missing_module(error: ModuleNotFoundError) -> str:
+    """Says what to do about a module that cannot be imported, in one line."""
+    package = (error.name or "").split(".")[0]
+    if package in ("jobs", "model", "tuning"):
+        stranger = getattr(sys.modules.get(package), "__file__", None) or f"another {package}"
+        return (
+            f"{stranger} hides our package {package}: call `attentdiffernet` instead of `python -m`, or change folder"
+        )
+    return (
+        f"{sys.executable} lacks {package}: install this project into it (`pip install .`), or call .venv/bin/python, "
+        "which `make demo` sets up"
+    )
 
 
 def one_line(error: BaseException) -> str:

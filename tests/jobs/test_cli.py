@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from jobs import __main__ as front_door
 from jobs import demo, pretext_sheet
 from jobs.cli import parse_config, run_command
 from jobs.errors import RequestError
 from jobs.scoring.config import ScoreConfig
 from jobs.training.config import TrainConfig
+from tests.support.places import ROOT
 
 SCORE = ["--archive", "s3://a/b", "--detectors", "s3://d", "--results", "out", "--run-id", "night-1"]
 TRAIN = ["--data", "s3://a/b", "--category", "insulator", "--detectors", "s3://d"]
@@ -126,6 +130,93 @@ def test_help_of_the_other_commands_exits_0(command: ModuleType, capsys: pytest.
         command.main(["--help"])
     assert ended.value.code == 0
     assert f"python -m {command.__name__}" in capsys.readouterr().out
+
+
+def test_help_begins_with_what_the_command_does_an_example_and_what_it_needs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        parse_config(ScoreConfig, ["--help"], prog="attentdiffernet score")
+    said = capsys.readouterr().out
+    places = [said.index(part) for part in ("Score an archive", "example: attentdiffernet score", "required:")]
+    assert places == sorted(places)
+    assert said.index("--run-id TEXT") < said.index("optional:") < said.index("--alias TEXT")
+    assert "--scoring.actors" not in said
+    assert len(said.splitlines()) < 40
+
+
+def test_all_settings_are_in_the_long_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        parse_config(TrainConfig, ["--help-all"], prog="attentdiffernet train")
+    said = capsys.readouterr().out
+    assert {"--detector.flow.blocks N", "--optimizer.epochs N"} <= {
+        line.split("  ")[1] for line in said.splitlines() if line.startswith("  --")
+    }
+
+
+@pytest.mark.parametrize(("typo", "meant"), [("--dta", "--data"), ("--categry=x", "--category")])
+def test_a_typo_is_answered_with_the_flag_that_was_meant(typo: str, meant: str) -> None:
+    assert f"did you mean {meant}?" in _refused(TrainConfig, [*TRAIN, typo])
+
+
+@pytest.mark.parametrize("given", ["--archive=~/photos", "--config"])
+def test_the_home_folder_is_known_where_no_shell_expands_it(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "score.yaml").write_text("archive: ~/photos\n")
+    argv = [*SCORE[2:], *(["--config", "~/score.yaml"] if given == "--config" else [given])]
+    assert parse_config(ScoreConfig, argv).archive == f"file://{tmp_path}/photos"
+
+
+def test_the_front_door_lists_every_command_that_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert front_door.main([]) == 0
+    said = capsys.readouterr().out
+    assert [name for name in front_door.COMMANDS if f"\n  {name} " not in said] == []
+    assert [name for name, (module, _) in front_door.COMMANDS.items() if find_spec(module) is None] == []
+
+
+def test_the_front_door_runs_a_command_and_tells_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        front_door.main(["search", "--help"])
+    assert front_door.main(["--version"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("attentdiffernet ")
+
+
+@pytest.mark.parametrize(("typo", "said"), [("scor", "did you mean score?"), ("xyz", "expected one of score, train")])
+def test_an_unknown_command_is_refused_with_those_that_there_are(typo: str, said: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(said)):
+        front_door.main([typo])
+
+
+@pytest.mark.parametrize(
+    ("blocked", "said"), [("yaml", "lacks yaml: install this project"), ("ray", "lacks ray: install this project")]
+)
+def test_a_missing_dependency_is_one_line(blocked: str, said: str, tmp_path: Path) -> None:
+    # A finder that comes first, as if the library were not there.
+    code = (
+        "import sys, runpy\n"
+        "class Gone:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] == {blocked!r}: raise ModuleNotFoundError('gone', name=name)\n"
+        "sys.meta_path.insert(0, Gone())\n"
+        "runpy.run_module('jobs.score', run_name='__main__')"
+    )
+    argv = [sys.executable, "-c", code, "--archive", "a", "--detectors", "d", "--results", "r", "--run-id", "x"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_module_that_hides_a_package_of_ours_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.py").touch()
+    argv = [sys.executable, "-m", "jobs.score", "--help"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 1
+    assert f"error: {tmp_path}/model.py hides our package model" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,64 @@
+"""The front door: ``attentdiffernet`` or ``python -m jobs`` lists the commands; followed by one, it runs that."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+from collections.abc import Sequence
+
+from jobs.cli import run_command
+from jobs.errors import EXIT_DONE, RequestError
+
+# Modules by name, imported when they are called for: a list of commands needs none of them, and the search lies in
+# tuning, which may import jobs while jobs must not know it.
+COMMANDS = {
+    "score": ("jobs.score", "score an archive of photos into the result table"),
+    "train": ("jobs.train", "train, calibrate and register detectors"),
+    "evaluate": ("jobs.evaluate", "measure registered detectors on labelled photos"),
+    "recalibrate": ("jobs.recalibrate", "calibrate a detector again, on new flawless photos"),
+    "registry": ("jobs.registry", "list, show, compare, promote and roll back detectors"),
+    "search": ("tuning.search", "search attention placement and flow settings"),
+    "comparison": ("jobs.comparison", "train all variants on labelled photos and compare them"),
+    "manifest": ("jobs.manifest", "list what an archive holds, as a Parquet file"),
+    "benchmark": ("jobs.benchmark", "measure how fast scoring is on this machine"),
+    "demo": ("jobs.demo", "draw photos, train, score and query; needs no data"),
+    "pretext-sheet": ("jobs.pretext_sheet", "draw the synthetic defects that attention learns from"),
+}
+"""Command -> module with its ``main``, and what it does."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command that ``argv`` begins with and returns its exit code.
+
+    Raises:
+        RequestError: no such command.
+    """
+    name = argv[0] if argv else "--help"
+    if name in ("-h", "--help"):
+        print(format_commands())
+        return EXIT_DONE
+    if name == "--version":
+        print(f"attentdiffernet {importlib.metadata.version('attentdiffernet-ray')}")
+        return EXIT_DONE
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
+        raise RequestError(f"no command {name!r}; {hint}")
+    code: int = importlib.import_module(COMMANDS[name][0]).main(argv[1:])
+    return code
+
+
+def format_commands() -> str:
+    """Formats the list of commands, a line each."""
+    lines = [f"  {name:14}{purpose}" for name, (_, purpose) in COMMANDS.items()]
+    return "\n".join(["usage: attentdiffernet COMMAND [FLAGS], or COMMAND --help", "", *lines])
+
+
+def start() -> None:
+    """Runs the command of this process; the console script ``attentdiffernet`` calls it."""
+    run_command(main)
+
+
+if __name__ == "__main__":
+    start()
