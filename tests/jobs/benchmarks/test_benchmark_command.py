@@ -13,7 +13,7 @@ import pytest
 from jobs import benchmark
 from jobs.cli import parse_config
 from jobs.errors import RequestError
-from model.config import DetectorConfig, FlowConfig, preset
+from model.config import DetectorConfig, FlowConfig, get_preset
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
@@ -83,8 +83,8 @@ def test_scores_and_cost_are_compared_with_differnets_on_a_drawn_set(
 
 
 def test_training_is_compared_with_differnets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = preset("differnet").model_copy(update={"flow": SMALL_FLOW})
-    monkeypatch.setattr("jobs.benchmarks.training.preset", lambda _: small)
+    small = get_preset("differnet").model_copy(update={"flow": SMALL_FLOW})
+    monkeypatch.setattr("jobs.benchmarks.training.get_preset", lambda _: small)
     output = tmp_path / "train.json"
     flags = ["--image-size=256", "--batch-photos=2", "--repeats=1", "--kept-epochs=2"]
     assert benchmark.main(["training", *flags, f"--output={output}"]) == 0
