@@ -78,12 +78,11 @@ def parse(module: str, argv: Sequence[str]) -> BaseModel:
 def check(config: BaseModel) -> None:
     """Looks at what a command checks after it has read its command line."""
     if isinstance(config, SearchConfig):
-        from tuning.space.known_points import known_points
+        from tuning.space.presets import build_presets
+        from tuning.space.space import check_space, read_space
 
-        from tuning.space.space import check_space
-
-        check_space(config.space, config.base)
-        assert known_points(config.space, config.base)
+        check_space(read_space(config))
+        assert build_presets(read_space(config))
 
 
 def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
