@@ -14,6 +14,7 @@ from jobs.training.config import TrainConfig
 def main(argv: Sequence[str]) -> int:
     """Reads the command line, runs `jobs.training.run.train_detectors` and returns the exit code."""
     config = parse_config(TrainConfig, argv, prog="python -m jobs.train")
+    # Imported once the request is right: Ray and the network take 5 to 7 s of CPU, --help and a typo take 0.3 s.
     from jobs.training.run import train_detectors
 
     return train_detectors(config)

@@ -81,7 +81,11 @@ class ComparisonConfig(JobConfig):
         return self
 
     def make_detector_config(self, variant: str, *, seed: int) -> DetectorConfig:
-        """The detector of a unit: defaults, under the settings of all variants, under what the variant is."""
+        """Returns the detector of a unit: the defaults, changed by the common settings, then by the variant.
+
+        Raises:
+            pydantic.ValidationError: they do not go together.
+        """
         differs = self.custom[variant] if variant in self.custom else _list_given_fields(PRESETS[variant])
         common = self.detector.model_dump(mode="json", exclude_unset=True)
         detector = merge(merge(DetectorConfig().model_dump(mode="json"), common), differs)
@@ -89,5 +93,5 @@ class ComparisonConfig(JobConfig):
 
 
 def _list_given_fields(preset: dict[str, Any]) -> dict[str, object]:
-    """A preset as the fields it sets, at every level."""
+    """Returns a preset as the fields that it sets, at every level."""
     return DetectorConfig.model_validate(preset).model_dump(mode="json", exclude_unset=True)

@@ -10,7 +10,7 @@ stops disasters but predicts no gains (infra/decisions).
 1. A detector without calibration, or with features outside the limits of the collapse guard, cannot be champion.
 2. The variant is the first in the order of ``variants``. The order is chosen beforehand, on evidence from other data.
    A later variant is taken where all detectors of the earlier ones failed.
-3. Among the seeds of that variant, the lowest loss on held-out flawless photos wins, in standardised features
+3. Among the seeds of that variant, the lowest loss on held-out flawless photos wins, in standardized features
    (`model.training.held_out_loss`). Their features are the same or trained alike, so the loss says how well the flow
    fits. Without such photos, the first seed wins.
 """
@@ -30,7 +30,7 @@ class Candidate:
         detector_id: its id.
         variant: its preset.
         seed: its seed.
-        validation_loss: of held-out flawless photos, in nats per dimension of standardised features; None without.
+        validation_loss: of held-out flawless photos, in nats per dimension of standardized features; None without.
         problems: what the collapse guard finds wrong, empty if nothing.
         calibration_photos: how many scores it is calibrated with.
     """

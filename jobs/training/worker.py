@@ -87,7 +87,7 @@ def train_and_register(task: TrainingTask, config: TrainConfig) -> dict[str, Any
 
 
 def compute_comparable_loss(detector: AttentDifferNet, training: BlockPhotos, kept: EpochMetrics) -> float | None:
-    """Returns the validation loss of the kept epoch in standardised features; None without validation photos.
+    """Returns the validation loss of the kept epoch in standardized features; None without validation photos.
 
     So the losses of several seeds can be compared, see `model.training.held_out_loss`.
     """
