@@ -78,7 +78,7 @@ def make_train_loop(job: TrainingJob, shared: SearchResources, objective: str) -
 
         return train_on_worker(job, shared, objective)
 
-    return train_on_worker
+    return work
 
 
 def train_on_worker(job: TrainingJob, shared: SearchResources, objective: str) -> Metrics:
