@@ -21,7 +21,7 @@ from jobs.storage import uris
 from jobs.training.config import TrainConfig
 from jobs.training.photos import BlockPhotos
 from model.statistics.calibration import find_min_sample_size
-from model.training.splits import split_calibration
+from model.training.photos import split_calibration
 
 MIN_PHOTOS = 2
 _OUTCOME_FIELDS = ("detector", "optimizer", "calibration_fraction", "validation_fraction", "max_pixels")

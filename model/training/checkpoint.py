@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from model.detector import AttentDifferNet
+
 _TENSORS, _PROGRESS = "state.safetensors", "progress.json"
+_FROZEN = "backbone.layers."  # the convolutions never change, so a state leaves them out
 
 
 class CheckpointError(ValueError):
@@ -54,3 +58,26 @@ def load_state(folder: Path) -> TrainingState:
         raise CheckpointError(
             f"{folder} holds no intact training state ({error}): delete it to start afresh"
         ) from error
+
+
+def copy_detector_tensors(detector: AttentDifferNet, *, prefix: str) -> dict[str, Tensor]:
+    """Copies a detector's tensors to the CPU, all but its frozen convolutions; ``prefix`` goes before each name."""
+    state = detector.state_dict()
+    return {
+        prefix + name: value.detach().cpu().clone() for name, value in state.items() if not name.startswith(_FROZEN)
+    }
+
+
+def load_detector_tensors(detector: AttentDifferNet, tensors: Mapping[str, Tensor], *, prefix: str) -> None:
+    """Loads what `copy_detector_tensors` gave under ``prefix``.
+
+    Raises:
+        ValueError: the tensors are of another detector.
+    """
+    state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    left = detector.load_state_dict(state, strict=False)
+    missing = [name for name in left.missing_keys if not name.startswith(_FROZEN)]
+    if missing or left.unexpected_keys:
+        raise ValueError(
+            f"the training state is of another detector: {(missing + left.unexpected_keys)[0]} does not fit"
+        )

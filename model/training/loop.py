@@ -1,17 +1,16 @@
 """DifferNet's training procedure (arXiv 2008.12577): Adam on the flow, over rotated views of flawless photos.
 
 Attention, where there is any, learns as ``attention_training`` says: not at all, beforehand on a pretext
-(model.training.attention_pretext), or together with the flow (model.training.likelihood). Plain torch: one call of
-``train`` is one
-worker, and whoever starts several of them starts their process group and gives DistributedDataParallel as ``wrap``.
+(model.training.attention_pretext), or together with the flow (model.training.likelihood).
 
-**The law of several workers.** The order of the photos and their rotations come from the seed and the epoch alone, so
-every worker draws the same global batch, and takes its share of it with a weight such that the mean of the gradients
-over workers is the gradient one worker would have computed (up to the rounding of a sum). Exceptions: dropout, each
-worker drops units of its own; and joint training, see `model.training.likelihood.JointLikelihood`.
+**Several workers.** This is plain torch. One call of ``train`` is one worker; the caller starts the process group and
+gives DistributedDataParallel as ``wrap``. The order of the photos and their rotations depend on seed and epoch alone,
+so every worker draws the same global batch. Each takes its share with a weight that makes the mean of their gradients
+the gradient of one worker, up to rounding. There are two exceptions: dropout, where each worker drops units of its
+own, and joint training (`model.training.likelihood.JointLikelihood`).
 
-**Which epoch is kept.** The last one: choosing needs labels that a training set of flawless photos does not have. With
-``patience`` and validation photos, the one of the best held-out likelihood.
+**Which epoch is kept.** The last one: to choose needs labels, which flawless photos have not. With ``patience`` and
+validation photos it is the epoch of the best held-out likelihood.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from model.config import OptimizerConfig
 from model.detector import AttentDifferNet
 from model.network.seeding import Stream, create_stream, seed_device_generator
 from model.training.attention_pretext import prepare_attention
-from model.training.checkpoint import TrainingState
+from model.training.checkpoint import TrainingState, copy_detector_tensors, load_detector_tensors
 from model.training.collapse_guard import CollapseError
 from model.training.epoch_monitor import EpochMonitor
 from model.training.likelihood import Wrap, build_likelihood, trains_jointly
@@ -39,9 +38,13 @@ from model.training.views import CachedViews, ComputedViews, TrainingViews, choo
 Snapshot = Callable[[], TrainingState]
 """Takes the state of the training after the epoch that is reported; costs a copy of the detector and of Adam."""
 
+OnEpoch = Callable[[EpochMetrics, Snapshot], None]
+
+_DETECTOR, _BEST = "detector.", "best."  # prefixes of names in a TrainingState
+
 
 def leave_unwrapped(module: nn.Module) -> nn.Module:
-    """The module as it is, for one worker; several workers give DistributedDataParallel instead."""
+    """Returns the module as it is, for one worker; several workers give DistributedDataParallel instead."""
     return module
 
 
@@ -50,7 +53,7 @@ def train(
     photos: Photos,
     *,
     optimizer: OptimizerConfig,
-    on_epoch: Callable[[EpochMetrics, Snapshot], None],
+    on_epoch: OnEpoch,
     validation: Photos | None = None,
     attention: Mapping[str, Tensor] | None = None,
     features: Tensor | None = None,
@@ -61,8 +64,8 @@ def train(
 ) -> list[EpochMetrics]:
     """Trains attention as configured, fits the feature scaling, then trains the flow, all in place.
 
-    On one worker the outcome depends on detector, photos and optimizer alone, bit for bit on a CPU, whether or not it
-    was interrupted and resumed: torch's global random state is neither read nor left changed.
+    On one worker the outcome depends on detector, photos and optimizer alone, bit for bit on a CPU, also where it was
+    interrupted and resumed. Torch's global random state is neither read nor left changed.
 
     Args:
         detector: trained on the device its flow lies on; left in evaluation mode.
@@ -72,9 +75,9 @@ def train(
         validation: flawless photos that are not among ``photos``; they decide when to stop, by ``optimizer.patience``.
         attention: what `pretrain_attention` gave for a detector of the same configuration; None learns the pretext
             from ``photos``.
-        features: what `model.training.views.compute_view_features` gave of this very detector, its attention ready, for
-        ``photos`` at
-            all scoring angles; then neither is attention prepared nor are features computed. None does both.
+        features: of ``photos`` at all scoring angles by this very detector, its attention ready, as
+            `model.training.views.compute_view_features` gives them. Then neither is attention prepared nor are
+            features computed; None does both.
         resume: a snapshot of the same training; it goes on after that epoch.
         rank: this worker, 0 <= rank < world_size.
         world_size: number of workers.
@@ -96,20 +99,22 @@ def train(
     started_s = time.perf_counter()
     pretext = None
     if resume is not None:
-        _load_detector(detector, resume.tensors, prefix=_DETECTOR)
+        load_detector_tensors(detector, resume.tensors, prefix=_DETECTOR)
     elif detector.config.attention and features is None:
         pretext = prepare_attention(detector, photos, attention)
-    training = _Training(
-        detector, photos, validation, optimizer, features, resume, rank=rank, world_size=world_size, wrap=wrap
-    )
+    training = _Training(detector, photos, validation, optimizer, features, resume, on_epoch, rank, world_size, wrap)
     if pretext is not None:
-        training.report(0, loss=pretext, started_s=started_s, views=0, on_epoch=on_epoch)
-    training.run(on_epoch)
+        training.report(0, loss=pretext, started_s=started_s, views=0)
+    training.run()
     return training.history
 
 
 class _Training:
-    """A training under way on one worker."""
+    """A training under way on one worker.
+
+    Attributes:
+        history: metrics of the finished epochs.
+    """
 
     def __init__(
         self,
@@ -119,14 +124,14 @@ class _Training:
         optimizer: OptimizerConfig,
         features: Tensor | None,
         resume: TrainingState | None,
-        *,
+        on_epoch: OnEpoch,
         rank: int,
         world_size: int,
         wrap: Wrap,
     ) -> None:
         seed = detector.config.seed
         self._detector, self._optimizer, self._rank = detector, optimizer, rank
-        self._count = len(photos)
+        self._count, self._on_epoch = len(photos), on_epoch
         self._views = _build_views(detector, photos, features)
         if resume is None and detector.config.feature_scaling != "none":
             detector.fit_feature_scaling(self._views.draw_scaling_sample(create_stream(seed, Stream.SCALING)))
@@ -140,18 +145,18 @@ class _Training:
             self._best = {key: value for key, value in resume.tensors.items() if key.startswith(_BEST)}
             self.history = [EpochMetrics.from_json(row) for row in resume.history]
 
-    def run(self, on_epoch: Callable[[EpochMetrics, Snapshot], None]) -> None:
-        """All epochs that are left, then the best one's weights where training may stop early."""
+    def run(self) -> None:
+        """Trains all epochs that are left, then loads the best one's weights where training may stop early."""
         first = self.history[-1].epoch + 1 if self.history else 1
         for epoch in range(first, self._optimizer.epochs + 1):
             if self._has_stopped():
                 break
-            self._train_epoch(epoch, on_epoch)
+            self._train_epoch(epoch)
         if self._best:
-            _load_detector(self._detector, self._best, prefix=_BEST)
+            load_detector_tensors(self._detector, self._best, prefix=_BEST)
         self._detector.eval()
 
-    def _train_epoch(self, epoch: int, on_epoch: Callable[[EpochMetrics, Snapshot], None]) -> None:
+    def _train_epoch(self, epoch: int) -> None:
         started_s = time.perf_counter()
         seed, device = self._detector.config.seed, self._steps.weights[0].device
         rng, dropout = create_stream(seed, Stream.EPOCHS, epoch), create_stream(seed, Stream.DROPOUT, epoch, self._rank)
@@ -164,18 +169,14 @@ class _Training:
             self._detector.eval()
         if not (math.isfinite(loss) and self._steps.is_finite()):
             raise DivergenceError(epoch, loss, learning_rate=self._optimizer.learning_rate)
-        self.report(epoch, loss=loss, started_s=started_s, views=drawn.numel(), on_epoch=on_epoch)
+        self.report(epoch, loss=loss, started_s=started_s, views=drawn.numel())
 
-    def report(
-        self,
-        epoch: int,
-        *,
-        loss: float,
-        started_s: float,
-        views: int,
-        on_epoch: Callable[[EpochMetrics, Snapshot], None],
-    ) -> None:
-        """Looks at the features, keeps and reports the epoch's metrics."""
+    def report(self, epoch: int, *, loss: float, started_s: float, views: int) -> None:
+        """Looks at the features, keeps the epoch's metrics and gives them to ``on_epoch``.
+
+        Raises:
+            CollapseError: the guard is on and the features are not healthy.
+        """
         seconds = time.perf_counter() - started_s
         health = self._monitor.measure_health()
         if health.list_problems() and self._is_guarded():
@@ -183,15 +184,15 @@ class _Training:
         metrics = EpochMetrics(epoch, loss, self._monitor.compute_validation_loss(), seconds, views / seconds, health)
         self.history.append(metrics)
         if self._optimizer.patience is not None and self._find_best_epoch() == epoch:
-            self._best = _copy_state(self._detector, prefix=_BEST)
-        on_epoch(metrics, self._take_snapshot)
+            self._best = copy_detector_tensors(self._detector, prefix=_BEST)
+        self._on_epoch(metrics, self._take_snapshot)
 
     def _is_guarded(self) -> bool:
         config = self._detector.config
         return config.collapse_guard and config.attention_training != "frozen" and bool(config.attention)
 
     def _find_best_epoch(self) -> int | None:
-        """The epoch of the lowest validation loss, the pretext left out; None without validation."""
+        """Returns the epoch of the lowest validation loss, the pretext left out; None without validation."""
         known = [
             (row.validation_loss, row.epoch) for row in self.history if row.epoch and row.validation_loss is not None
         ]
@@ -202,7 +203,7 @@ class _Training:
         return best is not None and patience is not None and self.history[-1].epoch - best >= patience
 
     def _take_snapshot(self) -> TrainingState:
-        tensors = {**_copy_state(self._detector, prefix=_DETECTOR), **self._steps.copy_state(), **self._best}
+        tensors = {**copy_detector_tensors(self._detector, prefix=_DETECTOR), **self._steps.copy_state(), **self._best}
         return TrainingState(self.history[-1].epoch, tensors, [row.to_json() for row in self.history])
 
 
@@ -210,25 +211,3 @@ def _build_views(detector: AttentDifferNet, photos: Photos, features: Tensor | N
     if trains_jointly(detector):
         return ComputedViews(detector, photos)
     return choose_views(detector, photos) if features is None else CachedViews(features, detector.config.train_views)
-
-
-_DETECTOR, _BEST = "detector.", "best."
-_FROZEN = "backbone.layers."
-
-
-def _copy_state(detector: AttentDifferNet, *, prefix: str) -> dict[str, Tensor]:
-    """All of a detector but its frozen convolutions; copies on the CPU."""
-    state = detector.state_dict()
-    return {
-        prefix + name: value.detach().cpu().clone() for name, value in state.items() if not name.startswith(_FROZEN)
-    }
-
-
-def _load_detector(detector: AttentDifferNet, tensors: Mapping[str, Tensor], *, prefix: str) -> None:
-    state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    left = detector.load_state_dict(state, strict=False)
-    missing = [name for name in left.missing_keys if not name.startswith(_FROZEN)]
-    if missing or left.unexpected_keys:
-        raise ValueError(
-            f"the training state is of another detector: {(missing + left.unexpected_keys)[0]} does not fit"
-        )

@@ -18,7 +18,7 @@ from jobs.detectors.lineage import hash_training_photos
 from jobs.errors import JobError
 from jobs.evaluation.metrics import FLAWLESS
 from model.process import prepare_process
-from model.training.splits import split_calibration
+from model.training.photos import split_calibration
 
 _FETCH_CONCURRENCY = 32
 _SYNTHETIC_SEED = 0

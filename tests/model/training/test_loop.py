@@ -14,8 +14,7 @@ from model.detector import AttentDifferNet
 from model.network.rotation import list_scoring_angles, rotate_views
 from model.training.loop import train
 from model.training.metrics import DivergenceError, EpochMetrics
-from model.training.photos import InMemory
-from model.training.splits import split_calibration
+from model.training.photos import InMemory, split_calibration
 from model.training.views import CachedViews, ComputedViews, choose_views
 from model.training.workers import take_share
 from tests.support.training import build_training_config, draw_photos, have_same_weights, ignore_epoch
