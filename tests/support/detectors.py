@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from model.config import DetectorConfig, FlowConfig
+from model.hardware import has_fast_bf16
 
 SIDE_PX = 64
 
@@ -55,3 +56,8 @@ TINY = {
     "pretext": {"steps": 2, "pairs": 4},
 }
 """Settings of a detector that trains in seconds, for tests of what happens around it."""
+
+needs_fast_bf16 = pytest.mark.skipif(not has_fast_bf16("cpu"), reason="needs a CPU with AMX or AVX512-BF16")
+"""Marks tests of the packed path on a CPU, which no other CPU ever enters."""
+FAST_CPU = pytest.param("cpu", marks=needs_fast_bf16)
+"""The CPU as a parameter ``device`` of such tests."""

@@ -89,8 +89,9 @@ def test_the_caffe_alexnet_equals_its_layers_written_out() -> None:
     x = F.conv2d(x, w["8.weight"], w["8.bias"], padding=1).relu()
     x = F.conv2d(x, w["10.weight"], w["10.bias"], padding=1, groups=2).relu()
     x = pooled(F.conv2d(x, w["12.weight"], w["12.bias"], padding=1, groups=2).relu())
-    # the LRN sums in another order
-    torch.testing.assert_close(ours.feature_map(_images()), x, rtol=1e-5, atol=1e-6)
+    # The LRN sums in another order, and five layers add up: 3e-6 of values around 1 on a CPU with AVX2 alone, whose
+    # kernels sum eight numbers at a time, less where sixteen are.
+    torch.testing.assert_close(ours.feature_map(_images()), x, rtol=1e-5, atol=1e-5)
 
 
 def test_features_of_three_scales_equal_a_plain_loop() -> None:

@@ -19,7 +19,7 @@ from model.packed.detector import PackedDetector, build_scorer
 from model.packed.flow import PackedFlow
 from model.packed.layers import PackedConvolution, PackedMaxPool, pack_layers
 from model.packed.view_layout import PIXEL_CHANNELS, ZERO_POINT, ViewLayout
-from tests.support.detectors import GPU, build_config, draw_images
+from tests.support.detectors import FAST_CPU, GPU, build_config, draw_images, needs_fast_bf16
 
 SIDE = 128
 
@@ -62,7 +62,7 @@ def _first_convolution(backbone: PackedBackbone, photo: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kind", [None, *ATTENTION_KINDS])
 @pytest.mark.parametrize("backbone", ["alexnet", "alexnet_caffe", "squeezenet1_0"])
-@pytest.mark.parametrize("device", ["cpu", GPU])
+@pytest.mark.parametrize("device", [FAST_CPU, GPU])
 def test_packed_features_are_float32s_up_to_bf16(device: str, backbone: str, kind: str | None) -> None:
     stages = BACKBONE_STAGES[backbone]
     attention = {stage: {"kind": kind} for stage in (stages[0], stages[-1])} if kind else {}
@@ -74,6 +74,7 @@ def test_packed_features_are_float32s_up_to_bf16(device: str, backbone: str, kin
     assert float((got - expected).norm() / expected.norm()) < 0.02
 
 
+@needs_fast_bf16
 @pytest.mark.parametrize(
     ("parts", "padding"),
     [
@@ -126,6 +127,7 @@ def test_blocks_hold_what_a_convolution_of_the_rotated_view_reads(
         assert torch.equal(got[:, :3][~inside], mean.expand_as(expected)[~inside])
 
 
+@needs_fast_bf16
 def test_zero_padding_stands_for_the_mean_colour_to_float32() -> None:
     # A photo of the mean colour is 0 once normalised: all that the first convolution gives is its bias, edges included.
     config = DetectorConfig(weights="random", image_size=SIDE, scales=1, flow={"hidden_width": 8})
@@ -139,6 +141,7 @@ def test_zero_padding_stands_for_the_mean_colour_to_float32() -> None:
     torch.testing.assert_close(first, expected, rtol=0, atol=1e-3)  # sums of 363 products of up to 2, in float32
 
 
+@needs_fast_bf16
 def test_normalisation_folds_in_whatever_the_means_fraction_is() -> None:
     config = DetectorConfig(weights="random", image_size=SIDE, scales=1, flow={"hidden_width": 8})
     detector = AttentDifferNet(config).eval()
@@ -165,6 +168,7 @@ def test_integer_max_pooling_is_torchs(height: int, width: int, *, ceil: bool, s
     assert torch.equal(PackedMaxPool(pool)(maps), pool(maps))
 
 
+@needs_fast_bf16
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_packed_convolution_is_torchs_in_bf16(groups: int, *, relu: bool) -> None:
@@ -199,7 +203,9 @@ def test_packed_latents_are_the_flows_up_to_bf16_subnets() -> None:
 
 def test_a_bf16_detectors_scores_are_float32s_up_to_its_rounding() -> None:
     detector = _detector(feature_scaling="channel")
-    detector.fit_feature_scaling(_packed_features(detector, _photos(30), views=4))
+    with torch.inference_mode():
+        views = rotate_views(_photos(30), list_scoring_angles(4))
+        detector.fit_feature_scaling(_in_float32(detector).pooled_features(views))
     photos = _photos(12)
     scores = build_scorer(detector).score(photos)
     assert scores.dtype == torch.float64
@@ -207,7 +213,7 @@ def test_a_bf16_detectors_scores_are_float32s_up_to_its_rounding() -> None:
 
 
 @pytest.mark.parametrize("views", [1, 4, 70])
-@pytest.mark.parametrize("device", ["cpu", GPU])
+@pytest.mark.parametrize("device", [FAST_CPU, GPU])
 def test_a_packed_score_does_not_depend_on_the_photos_beside_it(device: str, views: int) -> None:
     packed_detector = build_scorer(_detector(views=views, flow={"blocks": 2, "hidden_width": 16}).to(device))
     photos = _photos(5).to(device)
@@ -216,6 +222,7 @@ def test_a_packed_score_does_not_depend_on_the_photos_beside_it(device: str, vie
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=0)  # the flow's products sum in another order
 
 
+@needs_fast_bf16
 @pytest.mark.parametrize("at_once", [[1, 1], [8, 8], [3, 64]])
 @pytest.mark.parametrize("views", [1, 5, 20])
 def test_packed_features_do_not_depend_on_the_views_of_a_pass(at_once: list[int], views: int) -> None:
@@ -227,6 +234,7 @@ def test_packed_features_do_not_depend_on_the_views_of_a_pass(at_once: list[int]
     torch.testing.assert_close(got, expected, rtol=0.01, atol=1e-3)  # a convolution of another shape rounds otherwise
 
 
+@needs_fast_bf16
 def test_a_rotation_is_computed_once_for_all_scales_even_where_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[float] = []
 
@@ -277,6 +285,7 @@ def test_nothing_has_no_packed_scores() -> None:
     assert build_scorer(_detector()).score(_photos()[:0]).shape == (0,)
 
 
+@needs_fast_bf16
 def test_detectors_may_share_a_packed_backbone() -> None:
     first = _detector()
     second = _detector(seed=first.config.seed)
@@ -288,7 +297,7 @@ def test_detectors_may_share_a_packed_backbone() -> None:
 def test_the_size_of_a_packed_detector_is_its_flows_in_two_bytes() -> None:
     detector = _detector()
     weights = sum(part.numel() for part in detector.flow.parameters() if part.is_floating_point())
-    assert build_scorer(detector).size_bytes == 2 * weights + 2 * 4 * detector.feature_dim
+    assert PackedDetector(detector).size_bytes == 2 * weights + 2 * 4 * detector.feature_dim
 
 
 def test_flow_blocks_come_in_the_order_in_which_they_act() -> None:
