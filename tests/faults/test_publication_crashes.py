@@ -66,10 +66,10 @@ def crash(monkeypatch: pytest.MonkeyPatch, function: str, *, part: str, when: st
 
     def dying(uri: str, *arguments: object, **options: object) -> object:
         if part in uri and when == "before":
-            raise Crash
+            raise Crash("crashed here")
         result = real(uri, *arguments, **options)
         if part in uri:
-            raise Crash
+            raise Crash("crashed here")
         return result
 
     monkeypatch.setattr(storage, function, dying)
@@ -95,7 +95,7 @@ def test_a_crash_at_any_point_of_publication_shows_no_part_of_the_run(
     for function, part, when in CRASHES:
         with pytest.MonkeyPatch.context() as patch:
             crash(patch, function, part=part, when=when)
-            with pytest.raises(Crash):
+            with pytest.raises(Crash, match="crashed here"):
                 scoring.score_archive(request)
         is_published = (function, when) in [("write", "after"), ("delete_tree", "before")]
         assert (read_record(RunFolder(request.results, "night")) is not None) == is_published

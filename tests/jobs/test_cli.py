@@ -26,10 +26,9 @@ TRAIN = ["--data", "s3://a/b", "--category", "insulator", "--detectors", "s3://d
 
 
 def _refused(config_class: type, argv: list[str]) -> str:
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(RequestError, match=r"\A.+\Z") as caught:
         parse_config(config_class, argv)
     message = str(caught.value)
-    assert "\n" not in message
     assert caught.value.exit_code == 2
     return message
 
@@ -126,9 +125,8 @@ def test_help_lists_the_fields_and_exits_0(command: str) -> None:
 
 @pytest.mark.parametrize("command", [demo, pretext_sheet])
 def test_help_of_the_other_commands_exits_0(command: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit, match=r"^0$"):
         command.main(["--help"])
-    assert ended.value.code == 0
     assert f"python -m {command.__name__}" in capsys.readouterr().out
 
 
@@ -223,9 +221,8 @@ def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]
     def interrupted(argv: Sequence[str]) -> int:
         raise KeyboardInterrupt
 
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit, match=r"^1$"):
         run_command(interrupted)
-    assert ended.value.code == 1
     assert "the same command continues" in capsys.readouterr().err
 
 

@@ -109,11 +109,9 @@ def test_a_photo_above_pillows_own_limit_is_read_without_a_warning(monkeypatch: 
 
 
 def test_an_error_says_its_code_and_a_sentence() -> None:
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(ImageError, match=r"^not_an_image: .*an HTML page.*503 Slow Down") as caught:
         decode_image(b"<html><body>503 Slow Down</body></html>", size=SIZE)
     assert str(caught.value) == f"not_an_image: {caught.value.detail}"
-    assert "an HTML page" in caught.value.detail
-    assert "503 Slow Down" in caught.value.detail
 
 
 def test_an_error_survives_a_process_boundary() -> None:
@@ -187,10 +185,10 @@ def test_the_pixel_limit_is_inclusive(image_format: str) -> None:
 
 def test_memory_running_out_is_not_called_a_bad_photo(monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(data: bytes, *, min_height: int, min_width: int) -> None:
-        raise MemoryError
+        raise MemoryError("no more")
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", exhausted)
-    with pytest.raises(MemoryError):
+    with pytest.raises(MemoryError, match="no more"):
         decode_image(jpeg(), size=SIZE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,18 @@ from tuning.config import SearchConfig
 from tuning.trials import tracking
 from tuning.trials.records import load_records
 from tuning.trials.tracking import check_trackers
+
+
+def read_wandb_run(folder: Path, words: list[str]) -> bytes:
+    """Reads the run of W&B that holds ``words``; W&B's own process may still be writing it once a search has ended."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for path in folder.glob("wandb/offline-run-*/*.wandb"):
+            content = path.read_bytes()
+            if all(word.encode() in content for word in words):
+                return content
+        time.sleep(0.2)
+    return pytest.fail(f"no run of W&B with {words} within two minutes")
 
 
 @pytest.mark.timeout(400)
@@ -49,10 +62,10 @@ def test_every_trial_is_a_run_of_mlflow_and_of_wandb(
         logged = {metric: value for metric, value in run.data.metrics.items() if metric != "training_iteration"}
         assert logged == pytest.approx(metrics)
 
-    kept = [path.read_bytes() for path in tmp_path.glob("wandb/offline-run-*/*.wandb")]
     for name, record in zip(names, records.values(), strict=True):
-        (file,) = (file for file in kept if name.encode() in file and record.key.encode() in file)
-        assert (b"held_out_gain" in file) == (record.status == "done")
+        metrics = ["held_out_gain"] if record.status == "done" else []
+        content = read_wandb_run(tmp_path, [name, record.key, *metrics])
+        assert (b"held_out_gain" in content) == (record.status == "done")
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -84,7 +84,7 @@ def test_an_inventory_in_orc_is_refused(bucket: str) -> None:
 def test_an_inventory_whose_file_is_gone_is_an_error(bucket: str) -> None:
     uri = _put_inventory(bucket, "CSV", CSV_SCHEMA, b"", ".csv.gz")
     storage.delete(f"{bucket}/inventories/photos/nightly/data/1.csv.gz")
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match=r"data/1\.csv\.gz"):
         list_archive(uri)
 
 

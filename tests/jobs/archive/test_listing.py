@@ -108,5 +108,5 @@ def test_an_error_in_one_share_ends_the_listing(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_bucket_that_is_not_there_is_said(bucket: str) -> None:
-    with pytest.raises(MissingBucketError):
+    with pytest.raises(MissingBucketError, match="bucket of s3://no-such-bucket-anywhere"):
         _listed("s3://no-such-bucket-anywhere/photos")

@@ -99,7 +99,7 @@ def test_an_alias_of_a_detector_that_is_gone_is_named(detectors: str, tmp_path: 
     registry.set_alias(detectors, "cap", alias="champion", detector_id="0" * 16)
     with pytest.raises(RequestError, match="champion of cap is 0000000000000000"):
         registry.resolve(detectors, "cap", alias="champion")
-    with pytest.raises(MissingObjectError):
+    with pytest.raises(MissingObjectError, match="0" * 16):
         registry.download(detectors, "cap", detector_id="0" * 16, folder=tmp_path / "copy")
 
 

@@ -209,7 +209,7 @@ def test_names_from_storage_cannot_command_the_terminal(detectors: str, capsys: 
     where = ["--detectors", detectors, "--category", "cap"]
     assert main(["list", "--detectors", detectors]) == 0
     assert main(["show", *where, "--name", detector_id]) == 0
-    with pytest.raises(RequestError) as refusal:
+    with pytest.raises(RequestError, match=r"\\x1b\[2J") as refusal:
         main(["show", *where])
     said = capsys.readouterr().out + str(refusal.value)
     assert "\\x1b[2J\\u202e" in said

@@ -63,11 +63,11 @@ def test_a_changed_object_has_another_etag(place: str) -> None:
 def test_a_conditional_write_wins_once(place: str) -> None:
     uri = uris.join(place, "aliases.json")
     storage.write(uri, b"one", if_absent=True)
-    with pytest.raises(ConflictError):
+    with pytest.raises(ConflictError, match=r"aliases\.json"):
         storage.write(uri, b"late", if_absent=True)
     etag = storage.read_with_etag(uri)[1]
     tags = [storage.write(uri, b"second", if_etag=etag), storage.read_with_etag(uri)[1]]
-    with pytest.raises(ConflictError):
+    with pytest.raises(ConflictError, match=r"aliases\.json"):
         storage.write(uri, b"stale", if_etag=etag)
     tags.append(storage.write(uri, b"second!", if_etag=tags[0]))
     assert (tags[0], tags[2]) == (tags[1], storage.read_with_etag(uri)[1])
@@ -97,16 +97,16 @@ def test_deleting_a_tree_takes_folder_markers_along(bucket: str) -> None:
 
 
 def test_a_missing_bucket_is_said_in_one_line(s3_environment: str | None, bucket: str) -> None:
-    with pytest.raises(MissingBucketError) as caught:
+    with pytest.raises(MissingBucketError, match="bucket of s3://no-such-bucket-anywhere") as caught:
         list(storage.list_objects("s3://no-such-bucket-anywhere/photos"))
     assert (
         str(caught.value)
         == "bucket of s3://no-such-bucket-anywhere/photos does not exist: create it or correct the name"
     )
     assert caught.value.exit_code == 2
-    with pytest.raises(MissingBucketError):
+    with pytest.raises(MissingBucketError, match="bucket of s3://no-such-bucket-anywhere"):
         storage.write("s3://no-such-bucket-anywhere/photos/x", b"")
-    with pytest.raises(MissingBucketError):
+    with pytest.raises(MissingBucketError, match="bucket of s3://no-such-bucket-anywhere"):
         storage.read("s3://no-such-bucket-anywhere/photos/x")
 
 

@@ -135,7 +135,7 @@ def test_broken_files_are_empty_truncated_html_text_and_a_bomb(demo: Path) -> No
     codes = []
     for path, label in labels(demo).items():
         if label == "broken":
-            with pytest.raises(ImageError) as caught:
+            with pytest.raises(ImageError, match=r"^(empty|not_an_image|too_many_pixels|truncated): ") as caught:
                 decode_image((demo / "archive" / path).read_bytes(), size=64)
             codes.append(caught.value.code)
     assert sorted(codes) == ["empty", "not_an_image", "not_an_image", "too_many_pixels", "truncated"]

@@ -30,9 +30,9 @@ def _interrupted_at(epoch: int, detector: AttentDifferNet, optimizer: OptimizerC
         if metrics.epoch == epoch:
             states.append(snapshot())
         elif states:  # the epoch after the snapshot is under way, or just done, when the process dies
-            raise _Interrupted
+            raise _Interrupted("killed")
 
-    with pytest.raises(_Interrupted):
+    with pytest.raises(_Interrupted, match="killed"):
         train(detector, _PHOTOS, optimizer=optimizer, on_epoch=stop, validation=InMemory(draw_photos(4, seed=5)))
     return states[0]
 
