@@ -26,7 +26,7 @@ from jobs.synthetic.archive import CATEGORY, draw_archive
 from jobs.training import run as training
 from jobs.training.config import TrainConfig
 from model.network.weights import WeightsUnavailableError, fetch_imagenet_weights
-from model.statistics.evaluation import auroc
+from model.statistics.evaluation import compute_auroc
 
 DOWNLOAD_SILENCE_S = 5.0
 DOWNLOAD_S = 30.0
@@ -111,7 +111,7 @@ def _auroc(folder: Path) -> float:
         labels = {uris.normalize(str(folder / "archive" / row["path"])): row["label"] for row in csv.DictReader(file)}
     rows = read_published(uris.normalize(str(folder / "results")), ["image_uri", "score"]).drop_null()
     truth = np.array([labels[uri] != "good" for uri in rows["image_uri"].to_pylist()])
-    return auroc(truth, rows["score"].to_numpy())
+    return compute_auroc(truth, rows["score"].to_numpy())
 
 
 if __name__ == "__main__":

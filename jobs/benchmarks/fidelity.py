@@ -33,7 +33,7 @@ from model.hardware import has_fast_bf16
 from model.image import decode_image
 from model.packed.detector import build_scorer
 from model.process import keep_freed_memory, prepare_process
-from model.statistics.evaluation import auroc
+from model.statistics.evaluation import compute_auroc
 from model.training.loop import train
 from model.training.photos import InMemory
 
@@ -105,7 +105,7 @@ def _summarize(by_set: Mapping[str, Sequence[_Chunk]]) -> dict[str, Any]:
 def _measure_agreement(chunks: Sequence[_Chunk]) -> dict[str, float]:
     labels = np.concatenate([chunk.labels for chunk in chunks])
     theirs, ours = (np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in ("theirs", "ours"))
-    by_theirs, by_ours = auroc(labels, theirs), auroc(labels, ours)
+    by_theirs, by_ours = compute_auroc(labels, theirs), compute_auroc(labels, ours)
     return {
         "photos": len(labels),
         "spearman": float(spearmanr(theirs, ours).statistic),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.evaluation.metrics import DetectorKey, PhotoScores, Seed
-from model.statistics.evaluation import auroc, find_false_alarm_threshold
+from model.statistics.evaluation import compute_auroc, find_false_alarm_threshold
 
 MAX_BINS = 40
 FALSE_ALARM_RATE = 0.05
@@ -71,7 +71,7 @@ def _draw_panel(panel: Any, photos: PhotoScores, *, title: str) -> None:
         threshold = find_false_alarm_threshold(flawless, false_alarm_rate=FALSE_ALARM_RATE)
         panel.axvline(threshold, color="black", linestyle="--", label=f"{FALSE_ALARM_RATE:.0%} false alarms")
     if len(flawless) and len(defective):
-        title += f", AUROC {100 * auroc(photos.labels, photos.scores):.1f} %"
+        title += f", AUROC {100 * compute_auroc(photos.labels, photos.scores):.1f} %"
     beyond = int((photos.scores > edges[-1]).sum())
     label = f"score ({beyond} higher ones in the last bin)" if beyond else "score"
     panel.set(title=title, xlabel=label, ylabel="photos", xscale=scale)

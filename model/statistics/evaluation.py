@@ -19,14 +19,14 @@ FALSE_ALARM_RATES = (0.01, 0.05)
 
 @dataclass(frozen=True)
 class DetectionMetrics:
-    """Figures of one detector on one set of labelled photos.
+    """Metrics of one detector on one set of labelled photos.
 
     Attributes:
         flawless: number of flawless photos.
         defective: number of defective photos.
-        auroc: see ``auroc``.
-        aupr: see ``aupr``.
-        recall_at_1_percent: share of the defective photos found at 1 % false alarms, see ``recall``.
+        auroc: see ``compute_auroc``.
+        aupr: see ``compute_aupr``.
+        recall_at_1_percent: share of the defective photos found at 1 % false alarms, see ``compute_recall``.
         recall_at_5_percent: the same at 5 %.
     """
 
@@ -39,31 +39,31 @@ class DetectionMetrics:
 
 
 def compute_metrics(labels: Labels, scores: Scores) -> DetectionMetrics:
-    """All figures at once.
+    """Computes all metrics at once.
 
     Args:
         labels: (N,) True or 1 is defective.
         scores: (N,) higher is more anomalous.
 
     Raises:
-        ValueError: as ``auroc`` does.
+        ValueError: as ``compute_auroc`` does.
     """
     is_defective, _ = check_scores(labels, scores)
     low, high = FALSE_ALARM_RATES
     return DetectionMetrics(
         flawless=int((~is_defective).sum()),
         defective=int(is_defective.sum()),
-        auroc=auroc(labels, scores),
-        aupr=aupr(labels, scores),
-        recall_at_1_percent=recall(labels, scores, false_alarm_rate=low),
-        recall_at_5_percent=recall(labels, scores, false_alarm_rate=high),
+        auroc=compute_auroc(labels, scores),
+        aupr=compute_aupr(labels, scores),
+        recall_at_1_percent=compute_recall(labels, scores, false_alarm_rate=low),
+        recall_at_5_percent=compute_recall(labels, scores, false_alarm_rate=high),
     )
 
 
-def auroc(labels: Labels, scores: Scores) -> float:
-    """Area under the ROC curve: the chance that a defective photo scores above a flawless one, ties counted half.
+def compute_auroc(labels: Labels, scores: Scores) -> float:
+    """Computes the area under the ROC curve: the chance that a defective photo scores above a flawless one.
 
-    The measure of every table in arXiv 2401.08686 and arXiv 2008.12577, there in percent, here in [0, 1].
+    Ties count half. It is in [0, 1]; the tables of arXiv 2401.08686 and arXiv 2008.12577 have it in percent.
 
     Args:
         labels: (N,) True or 1 is defective, False or 0 is flawless.
@@ -75,29 +75,29 @@ def auroc(labels: Labels, scores: Scores) -> float:
     return float(roc_auc_score(*check_scores(labels, scores)))
 
 
-def aupr(labels: Labels, scores: Scores) -> float:
-    """Area under the precision-recall curve as average precision, in (0, 1], the defective photos being sought.
+def compute_aupr(labels: Labels, scores: Scores) -> float:
+    """Computes the area under the precision-recall curve as average precision, in (0, 1]; defective photos are sought.
 
-    Average precision is the mean of the precision over the ranks of the defective photos (scikit-learn's
-    ``average_precision_score``), not a trapezoid, which would be too high (Davis & Goadrich, ICML 2006). It depends on
-    the share of defective photos: a detector without any skill reaches just that share.
+    Average precision is the mean of the precision over the ranks of the defective photos. A trapezoid would be too high
+    (Davis & Goadrich, ICML 2006). It depends on the share of defective photos: a detector without any skill reaches
+    just that share.
 
     Args:
         labels: (N,) True or 1 is defective.
         scores: (N,) higher is more anomalous.
 
     Raises:
-        ValueError: as ``auroc`` does.
+        ValueError: as ``compute_auroc`` does.
     """
     return float(average_precision_score(*check_scores(labels, scores)))
 
 
-def recall(labels: Labels, scores: Scores, *, false_alarm_rate: float) -> float:
-    """Share of the defective photos that score above ``find_false_alarm_threshold`` of the flawless ones, in [0, 1].
+def compute_recall(labels: Labels, scores: Scores, *, false_alarm_rate: float) -> float:
+    """Computes the share of defective photos above `find_false_alarm_threshold` of the flawless ones, in [0, 1].
 
-    Equal to the highest recall of the ROC curve's points whose false-alarm rate is at most the given one. The threshold
-    is taken from the very test photos, so this compares detectors; what a threshold from calibration does on new photos
-    is another figure.
+    It is the highest recall on the ROC curve with at most the given false-alarm rate. The threshold is taken from the
+    very test photos, so this compares detectors. What a threshold from calibration does on new photos is another
+    question.
 
     Args:
         labels: (N,) True or 1 is defective.
@@ -105,7 +105,7 @@ def recall(labels: Labels, scores: Scores, *, false_alarm_rate: float) -> float:
         false_alarm_rate: share of the flawless photos that may be reported, in (0, 1).
 
     Raises:
-        ValueError: as ``auroc`` does, or a rate outside (0, 1).
+        ValueError: as ``compute_auroc`` does, or a rate outside (0, 1).
     """
     is_defective, ranked = check_scores(labels, scores)
     threshold = find_false_alarm_threshold(ranked[~is_defective], false_alarm_rate=false_alarm_rate)
@@ -113,7 +113,7 @@ def recall(labels: Labels, scores: Scores, *, false_alarm_rate: float) -> float:
 
 
 def find_false_alarm_threshold(flawless: Scores, *, false_alarm_rate: float) -> float:
-    """The lowest score of a flawless photo above which at most a share ``false_alarm_rate`` of the flawless ones lies.
+    """Finds the lowest flawless score above which at most a share ``false_alarm_rate`` of the flawless ones lies.
 
     Of n photos the floor(rate * n) highest may be reported, so the threshold is the next highest score, and with
     n < 1 / rate the highest of all. A photo is reported if its score is greater; ties with the threshold never are.
@@ -135,7 +135,7 @@ def find_false_alarm_threshold(flawless: Scores, *, false_alarm_rate: float) -> 
 
 
 def check_scores(labels: Labels, scores: Scores) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-    """Labels as booleans (N,) and scores as float64 (N,).
+    """Checks labels and scores; returns them as booleans (N,) and float64 (N,).
 
     Raises:
         ValueError: in one line, shapes that differ, a label that is not 0 or 1, an absent class, a score not finite.

@@ -1,9 +1,10 @@
-"""How sure a figure is: intervals over seeds, and bootstrap over photos and seeds (Efron & Tibshirani 1993).
+"""How sure a metric is: intervals over seeds, and bootstrap over photos and seeds (Efron & Tibshirani 1993).
 
-Two sources of chance are kept apart. Which photos were tested is resampled, within the flawless and within the
-defective ones (stratified); which seed trained the detector is resampled as a whole (hierarchical). With the three to
-five seeds that one can afford, the second part is too small by (K - 1) / K in variance, as every bootstrap over K
-values is: the interval over seeds (Student's t), which knows nothing of photos, is the cautious companion.
+Two sources of chance are kept apart. Photos are resampled within the flawless and within the defective ones
+(stratified). The seeds of training are resampled as a whole (hierarchical).
+
+A bootstrap over K values has a variance that is too small by (K - 1) / K, which matters for the three to five seeds
+that one can afford. The interval over seeds (Student's t) knows nothing of photos, and is the cautious companion.
 """
 
 from __future__ import annotations
@@ -66,10 +67,10 @@ class PairedScores:
 
 
 def estimate_seed_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
-    """Mean and Student's t interval of a figure over seeds: mean +- t * s / sqrt(K), K - 1 degrees of freedom.
+    """Estimates a metric's mean and Student's t interval over seeds: mean +- t * s / sqrt(K), K - 1 degrees of freedom.
 
     Args:
-        values: the figure for each of K >= 1 seeds. One seed has no spread, so its interval has no ends.
+        values: the metric of each of K >= 1 seeds. One seed has no spread, so its interval has no ends.
         confidence: in (0, 1).
 
     Raises:
@@ -87,7 +88,7 @@ def estimate_seed_interval(values: Sequence[float], *, confidence: float = CONFI
 def bootstrap_auroc(
     labels: Labels, scores: _Floats, *, seed: int = 0, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
 ) -> Interval:
-    """AUROC's mean over seeds and its percentile interval, by bootstrap over photos and seeds.
+    """Estimates AUROC's mean over seeds and its percentile interval, by bootstrap over photos and seeds.
 
     Args:
         labels: (N,) True or 1 is defective.
@@ -97,7 +98,7 @@ def bootstrap_auroc(
         confidence: in (0, 1).
 
     Raises:
-        ValueError: as ``model.statistics.evaluation.auroc`` does.
+        ValueError: as ``model.statistics.evaluation.compute_auroc`` does.
     """
     rng = np.random.default_rng(seed)
     (drawn,) = _resample_auroc(labels, [scores], rng=rng, resamples=resamples)
@@ -119,7 +120,7 @@ def bootstrap_difference(
         confidence: of the percentile interval, in (0, 1).
 
     Raises:
-        ValueError: no category, other shapes, or as ``model.statistics.evaluation.auroc`` does.
+        ValueError: no category, other shapes, or as ``model.statistics.evaluation.compute_auroc`` does.
     """
     if not categories:
         raise ValueError("a paired comparison needs at least one category with both variants, got none")
@@ -138,10 +139,10 @@ def bootstrap_difference(
     return Difference(float(np.mean(observed)), low, high, float((differences <= 0).mean()))
 
 
-def weighted_auroc(labels: Labels, scores: _Floats, *, counts: npt.NDArray[np.integer]) -> _Floats:
-    """AUROC of many resamples at once, by ranks.
+def compute_weighted_auroc(labels: Labels, scores: _Floats, *, counts: npt.NDArray[np.integer]) -> _Floats:
+    """Computes the AUROC of many resamples at once, by ranks.
 
-    The same as ``model.statistics.evaluation.auroc`` gives for each, with photos repeated.
+    The same as ``model.statistics.evaluation.compute_auroc`` gives for each, with photos repeated.
 
     Args:
         labels: (N,) True or 1 is defective.
@@ -152,7 +153,7 @@ def weighted_auroc(labels: Labels, scores: _Floats, *, counts: npt.NDArray[np.in
         (R,) in [0, 1].
 
     Raises:
-        ValueError: as ``model.statistics.evaluation.auroc`` does.
+        ValueError: as ``model.statistics.evaluation.compute_auroc`` does.
     """
     is_defective, ranked = check_scores(labels, scores)
     order = np.argsort(ranked)
@@ -169,7 +170,7 @@ def weighted_auroc(labels: Labels, scores: _Floats, *, counts: npt.NDArray[np.in
 def _resample_auroc(
     labels: Labels, variants: Sequence[_Floats], *, rng: np.random.Generator, resamples: int
 ) -> list[_Floats]:
-    """For each variant, scores (K, N): mean AUROC over K drawn seeds on drawn photos, (resamples,)."""
+    """Returns for each variant's scores (K, N) the mean AUROC over K drawn seeds on drawn photos, (resamples,)."""
     blocks = [
         _resample_block(labels, variants, rng=rng, resamples=size)
         for size in _split_into_blocks(len(labels), resamples)
@@ -184,7 +185,9 @@ def _resample_block(
     seeds = len(variants[0])
     drawn = rng.integers(seeds, size=(resamples, seeds))
     rows = np.arange(resamples)[:, None]
-    by_seed = [np.stack([weighted_auroc(labels, row, counts=counts) for row in scores], axis=1) for scores in variants]
+    by_seed = [
+        np.stack([compute_weighted_auroc(labels, row, counts=counts) for row in scores], axis=1) for scores in variants
+    ]
     return [values[rows, drawn].mean(1) for values in by_seed]
 
 
@@ -197,7 +200,7 @@ def _split_into_blocks(photos: int, resamples: int) -> Iterator[int]:
 def _draw_photo_counts(
     is_defective: npt.NDArray[np.bool_], *, rng: np.random.Generator, resamples: int
 ) -> npt.NDArray[np.int64]:
-    """(resamples, N): how often each photo is drawn, with as many of each class as there are."""
+    """Draws how often each photo is in each resample, (resamples, N), with as many of each class as there are."""
     counts = np.zeros((resamples, is_defective.size), np.int64)
     for members in (np.flatnonzero(~is_defective), np.flatnonzero(is_defective)):
         if members.size:
@@ -207,7 +210,7 @@ def _draw_photo_counts(
 
 def _average_auroc(labels: Labels, scores: _Floats) -> float:
     once = np.ones((1, len(labels)), np.int64)
-    return float(np.mean([weighted_auroc(labels, row, counts=once) for row in scores]))
+    return float(np.mean([compute_weighted_auroc(labels, row, counts=once) for row in scores]))
 
 
 def _take_percentiles(values: _Floats, confidence: float) -> tuple[float, float]:

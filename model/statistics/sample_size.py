@@ -14,9 +14,9 @@ def estimate_auroc_half_width(auroc: float, *, flawless: int, defective: int) ->
 
 
 def estimate_auroc_standard_error(auroc: float, *, flawless: int, defective: int) -> float:
-    """Standard error of a measured AUROC, by Hanley & McNeil (Radiology 143, 1982).
+    """Estimates the standard error of a measured AUROC, by Hanley & McNeil (Radiology 143, 1982).
 
-    Their formula assumes exponential scores, which is cautious for most others. It is that of one detector's figure;
+    Their formula assumes exponential scores, which is cautious for most others. It is that of one detector;
     two detectors on the same photos differ by less (model.statistics.resampling has the paired bootstrap).
 
     Args:
@@ -28,7 +28,7 @@ def estimate_auroc_standard_error(auroc: float, *, flawless: int, defective: int
         In (0, 1).
 
     Raises:
-        ValueError: a figure outside its range.
+        ValueError: a number outside its range.
     """
     if not 0 < auroc < 1 or min(flawless, defective) < 1:
         raise ValueError(

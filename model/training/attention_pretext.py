@@ -1,17 +1,15 @@
-"""Attention that learns from flawless photos alone, before the flow: the rank-id pretext of our study.
+"""Attention that learns from flawless photos alone, before the flow: the "rank-id" pretext of infra/decisions/0013.
 
 Gates trained by the flow's likelihood find that small features are likely ones: gate and loss fall, and AUROC with
-them. Here attention learns what it is for, to make deviations stand out. Pairs of a flawless photo and the same with
-synthetic defects (model.training.synthetic_defects) pass the backbone; q is the log mean squared whitened feature,
-with the Gaussian of
-*plain* features, which attention cannot move; and the loss ranks the defective one higher,
+them. Here attention learns what it is for, to make deviations stand out. Each pair is a flawless photo and the same
+with synthetic defects (model.training.synthetic_defects). Let q be the log mean squared whitened feature of a photo,
+whitened by the Gaussian of *plain* features, which attention cannot move. The loss ranks the defective photo higher,
 
     mean softplus(-sharpness * (q_defective - q_flawless)) + identity_weight * sum over gates of mean (gate - 1)^2,
 
-the second term on flawless photos, averaged over scales.
-A ranking is indifferent to the scale of the features, and the second term (id, as in identity) keeps flawless photos
-where they were. Neighbours in the literature: CutPaste (arXiv 2104.04015) and DRAEM (arXiv 2108.07610) learn from
-synthetic defects too, but by classifying or segmenting them.
+the second term on flawless photos, averaged over scales. A ranking does not care for the scale of the features; the
+second term ("id", as in identity) keeps flawless photos where they were. CutPaste (arXiv 2104.04015) and DRAEM (arXiv
+2108.07610) learn from synthetic defects too, but by classifying or segmenting them.
 """
 
 from __future__ import annotations
@@ -43,12 +41,10 @@ from model.training.synthetic_defects import draw_defects
 from model.training.workers import copy_from_first
 
 MIN_PHOTOS = 4
-"""Two for the Gaussian, two for the pairs."""
-_GATE_PHOTOS = 128
-"""Photos that the statistics of gate inputs are taken from."""
-_GAUSSIAN_PHOTOS = 512
-"""Most photos that the Gaussian of plain features is fitted to."""
-_CHUNK_VIEWS = 32
+"""Fewest photos of a category: two for the Gaussian, two for the pairs."""
+_GATE_PHOTOS = 128  # at most so many give the statistics of gate inputs
+_GAUSSIAN_PHOTOS = 512  # at most so many give the Gaussian of plain features
+_CHUNK_VIEWS = 32  # views in the convolutions at once
 
 
 def fit_gate_inputs(detector: AttentDifferNet, photos: Photos, *, rng: np.random.Generator) -> None:
@@ -61,10 +57,10 @@ def fit_gate_inputs(detector: AttentDifferNet, photos: Photos, *, rng: np.random
 def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, rng: np.random.Generator) -> float:
     """Trains ``detector.backbone.attention`` in place, by ``detector.config.pretext``; nothing else changes.
 
-    With several categories the steps take turns: attention is one for all of them, each category has a Gaussian and
-    gate-input statistics of its own. Half of its photos fit the Gaussian, the other half makes the pairs, so that no
-    pair's flawless photo is one that the Gaussian knows. The statistics of the gate inputs are the last category's
-    afterwards: fit them to the photos that the detector is for (`fit_gate_inputs`).
+    With several categories the steps take turns. Attention is one for all of them; each category has a Gaussian and
+    gate-input statistics of its own. Half of its photos fit the Gaussian and the other half makes the pairs, so the
+    Gaussian knows no photo of a pair. Afterwards the statistics of the gate inputs are those of the last category: fit
+    them to the photos that the detector is for (`fit_gate_inputs`).
 
     Args:
         detector: on the device to train on, its gates the identity; in evaluation mode.
@@ -95,7 +91,7 @@ def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, 
 
 
 def pretrain_attention(detector: AttentDifferNet, categories: Sequence[Photos]) -> dict[str, Tensor]:
-    """Attention that has learnt its pretext from flawless photos of several categories: one for a whole fleet.
+    """Trains attention on its pretext, with flawless photos of several categories: one attention for a whole fleet.
 
     Args:
         detector: untrained, on the device to train on; its attention is changed.
@@ -155,10 +151,17 @@ def prepare_attention(detector: AttentDifferNet, photos: Photos, learnt: Mapping
 
 @dataclass(frozen=True)
 class PretextCategory:
-    """One category of the pretext."""
+    """One category of the pretext.
+
+    Attributes:
+        photos: flawless ones.
+        for_pairs: indices (M,) of those that make pairs.
+        gaussian: whitens pooled features as the other photos' plain features ask for.
+        statistics: of the gate inputs.
+    """
 
     photos: Photos
-    for_pairs: Tensor  # indices
+    for_pairs: Tensor
     gaussian: Scaling
     statistics: Statistics
 
@@ -186,14 +189,14 @@ def compute_pretext_loss(
 
 
 def _measure_deviation(pooled: Tensor, gaussian: Scaling) -> Tensor:
-    """Log of the mean squared whitened feature, (N,)."""
+    """Measures q, the log of the mean squared whitened feature, (N,)."""
     return gaussian.apply(pooled).square().mean(1).log()
 
 
 def _draw_pairs(
     detector: AttentDifferNet, subject: PretextCategory, *, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Flawless views and the same views with defects, each uint8 (B, 3, S, S); a pair shares its rotation."""
+    """Draws flawless views and the same with defects, each uint8 (B, 3, S, S); a pair shares its rotation."""
     settings = detector.config.pretext
     chosen = subject.for_pairs[torch.from_numpy(rng.integers(0, len(subject.for_pairs), settings.pairs))]
     flawless = subject.photos.take(chosen).cpu()
@@ -212,7 +215,7 @@ def _draw_pairs(
 def _pool_random_views(
     detector: AttentDifferNet, photos: Photos, chosen: Tensor, *, rng: np.random.Generator, attended: bool
 ) -> Tensor:
-    """Pooled features (B, D) of one random view of each chosen photo."""
+    """Pools features (B, D) of one random view of each chosen photo."""
     chunks = []
     for some in torch.split(chosen, _CHUNK_VIEWS):
         views = rotate(
@@ -223,7 +226,7 @@ def _pool_random_views(
 
 
 def _draw_angles(detector: AttentDifferNet, count: int, *, rng: np.random.Generator) -> Tensor:
-    """Random angles as training draws them."""
+    """Draws random angles as training does."""
     if detector.config.train_angles == "uniform":
         return torch.from_numpy(rng.uniform(0, 360, count))
     return torch.from_numpy(rng.choice(list_scoring_angles(detector.config.views), count))

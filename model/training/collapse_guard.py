@@ -1,11 +1,13 @@
-"""The collapse guard: are attended features still as rich as plain ones, and is the likelihood an honest one?
+"""The collapse guard: stops a training whose attention makes the features poorer instead of better.
 
-A likelihood can be raised by shrinking the features (scale collapse), by making them depend on each other (rank
-collapse), by silencing channels, or by stretching the flow to its clamp. None of it helps to tell defects, all of it
-shows against the plain features of the same views. Healthy and collapsed trainings of our study (145 runs) lie far
-apart: feature-std ratio 0.72-1.01 against 0.02-0.2, effective-rank ratio 0.94-1.19 against 0.2-0.7, dead channels up to
-13 %. Pretexts shared by several categories have since given rank ratios down to 0.73 without harm. The guard stops
-disasters; it does not predict gains. The mean of the gates is a poor watch, and only reported.
+A likelihood can be raised in ways that do not help to tell defects: by shrinking the features (scale collapse), by
+making them depend on each other (rank collapse), by silencing channels, or by stretching the flow to its clamp. All of
+it shows against the plain features of the same views.
+
+The limits come from 145 trainings, in which healthy and collapsed ones lay far apart: feature-std ratio 0.72-1.01
+against 0.02-0.2, effective-rank ratio 0.94-1.19 against 0.2-0.7, dead channels up to 13 %. Pretexts shared by several
+categories have since given rank ratios down to 0.73 without harm. The guard stops disasters; it does not predict gains.
+The mean of the gates tells little, and is only reported.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ STD_RATIO = (0.5, 1.5)
 RANK_RATIO = (0.7, 1.3)
 MAX_DEAD_CHANNELS = 0.13
 MAX_SATURATION = 0.5
+"""Limits of a healthy training, see FeatureHealth."""
 _DEAD_STD = 1e-2
 """A channel is dead below this share of the plain features' mean standard deviation."""
 
@@ -28,7 +31,7 @@ class FeatureHealth:
 
     Attributes:
         std_ratio: mean channel standard deviation, attended / plain.
-        rank_ratio: effective rank (see `effective_rank`), attended / plain.
+        rank_ratio: effective rank (see `compute_effective_rank`), attended / plain.
         dead_channels: share of the channels alive in plain features that attention has silenced, 0..1.
         gate_mean: mean over all gates, None without gates.
         saturation: share of the couplings' log-scales at their clamp, 0..1.
@@ -41,7 +44,7 @@ class FeatureHealth:
     saturation: float
 
     def list_problems(self) -> list[str]:
-        """What lies outside the limits of a healthy training, each with its figure; empty if nothing does."""
+        """Lists what lies outside the limits of a healthy training, each with its value; empty if nothing does."""
         found = []
         if not STD_RATIO[0] <= self.std_ratio <= STD_RATIO[1]:
             found.append(f"feature std is {self.std_ratio:.3g} of the plain one (limits {STD_RATIO[0]}-{STD_RATIO[1]})")
@@ -62,7 +65,7 @@ class CollapseError(RuntimeError):
 
     Attributes:
         epoch: the epoch it was found after; 0 is the attention pretext.
-        health: the figures.
+        health: what was measured.
     """
 
     def __init__(self, epoch: int, health: FeatureHealth) -> None:
@@ -89,22 +92,22 @@ def compare_features(*, plain: Tensor, attended: Tensor, gate_mean: float | None
     alive = plain_std > floor
     return FeatureHealth(
         std_ratio=float(attended_std.mean() / plain_std.mean()),
-        rank_ratio=effective_rank(attended) / effective_rank(plain),
+        rank_ratio=compute_effective_rank(attended) / compute_effective_rank(plain),
         dead_channels=float((attended_std[alive] <= floor).double().mean()),
         gate_mean=gate_mean,
         saturation=saturation,
     )
 
 
-def effective_rank(features: Tensor) -> float:
-    """(sum l)^2 / sum l^2 of the eigenvalues l of the correlation matrix of features (N, D), in 1..D.
+def compute_effective_rank(features: Tensor) -> float:
+    """Returns (sum l)^2 / sum l^2 of the eigenvalues l of the correlation matrix of features (N, D), in 1..D.
 
-    The participation ratio; it needs no eigenvalues: trace^2 / squared Frobenius norm, of the smaller Gram matrix.
-    Channels that never vary do not count; 1 if none varies.
+    This is the participation ratio. It needs no eigenvalues: it is trace^2 / squared Frobenius norm of the smaller Gram
+    matrix. Channels that never vary do not count; 1 if none varies.
     """
-    centred = features.double() - features.double().mean(0)
-    std = centred.square().mean(0).sqrt()
+    centered = features.double() - features.double().mean(0)
+    std = centered.square().mean(0).sqrt()
     varying = std > 1e-6 * std.max()
-    standardised = centred[:, varying] / std[varying]
-    gram = standardised @ standardised.T if len(standardised) < standardised.shape[1] else standardised.T @ standardised
+    standardized = centered[:, varying] / std[varying]
+    gram = standardized @ standardized.T if len(standardized) < standardized.shape[1] else standardized.T @ standardized
     return float(gram.trace().square() / gram.square().sum()) if varying.any() else 1.0

@@ -1,4 +1,4 @@
-"""What is looked at after every epoch: the health of the features, and the likelihood of held-out photos."""
+"""Looks at a training after every epoch: at the health of its features and the likelihood of held-out photos."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EpochMonitor:
     def __init__(
         self, detector: AttentDifferNet, photos: Photos, *, validation: Photos | None, rng: np.random.Generator
     ) -> None:
-        """Draws the sample; with attention that moves features, computes their plain counterparts."""
+        """Draws the sample and computes its plain features."""
         self._detector, self._validation = detector, validation
         self._views = ComputedViews(detector, photos)
         count = max(2, math.ceil(_SAMPLE_VIEWS / detector.config.train_views))
@@ -42,7 +42,7 @@ class EpochMonitor:
         self._validation_features: Tensor | None = None
 
     def measure_health(self) -> FeatureHealth:
-        """The attended features of the sample against the plain ones."""
+        """Compares the attended features of the sample with the plain ones."""
         if self._attended is None or trains_jointly(self._detector):
             self._attended = self._attend()
         attended, gate_mean = self._attended
@@ -52,7 +52,7 @@ class EpochMonitor:
         return compare_features(plain=self._plain, attended=attended, gate_mean=gate_mean, saturation=saturation)
 
     def _attend(self) -> tuple[Tensor, float | None]:
-        """The attended features of the sample and the mean gate; they stay what they are once attention is frozen."""
+        """Computes the attended features of the sample and the mean gate, None without gates."""
         if not self._moves:
             return self._plain, None
         with record_gates(self._detector.backbone.attention) as gates:
@@ -61,7 +61,7 @@ class EpochMonitor:
 
     @torch.no_grad()
     def compute_validation_loss(self) -> float | None:
-        """Mean negative log-likelihood of the validation photos, in nats per dimension; None without such photos."""
+        """Computes the validation photos' mean negative log-likelihood, nats per dimension; None without photos."""
         if self._validation is None or len(self._validation) == 0:
             return None
         if self._validation_features is None or trains_jointly(self._detector):
@@ -74,7 +74,7 @@ class EpochMonitor:
         return float(torch.stack(losses).sum() / len(scaled))
 
     def _choose_angles(self) -> tuple[float, ...]:
-        """``train_views`` angles, evenly spread, that training takes too."""
+        """Chooses ``train_views`` angles, evenly spread, that training takes too."""
         config = self._detector.config
         if config.train_angles == "uniform":
             return list_scoring_angles(config.train_views)

@@ -1,7 +1,7 @@
-"""A held-out likelihood that two trainings of the same variant can be compared by.
+"""A held-out loss by which two trainings of the same variant can be compared.
 
-A likelihood has a unit, that of its features: halve them and every one of D dimensions gains log 2. Scalings of
-features differ between configurations, and trained attention differs between seeds.
+A likelihood has a unit, that of its features: halve them and each of D dimensions gains log 2. The scaling of features
+differs between configurations, and trained attention differs between seeds. So losses need one common unit.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from model.network.scaling import DEAD_CHANNEL_STD
 
 
 def standardize_loss(detector: AttentDifferNet, loss: float, *, pooled: Tensor) -> float:
-    """``loss`` in the space in which every pooled channel has a standard deviation of 1.
+    """Converts ``loss`` to the space in which every pooled channel has a standard deviation of 1.
 
-    Likelihoods change with the log-determinant of a change of variables; this one goes from the detector's scaled
-    features back to pooled ones, and from these to standardised ones. With ``feature_scaling`` channel it changes
-    (nearly) nothing. A gate that multiplies a channel by a constant gains nothing in this unit.
+    A change of variables changes a likelihood by its log-determinant. This one goes from the detector's scaled features
+    back to pooled ones, and from these to standardised ones. With ``feature_scaling`` channel it changes (nearly)
+    nothing. A gate that multiplies a channel by a constant gains nothing in this unit.
 
     What it is good for: detectors of one variant. Between variants no likelihood of features decides: features that
     carry less are easier to predict, and likelihood alone prefers them: the collapse trap of
@@ -39,7 +39,7 @@ def standardize_loss(detector: AttentDifferNet, loss: float, *, pooled: Tensor) 
 
 
 def compute_scaling_log_det(detector: AttentDifferNet) -> float:
-    """log|det| of the feature scaling, which is affine whatever its kind; in nats."""
+    """Computes log|det| of the feature scaling, which is affine whatever its kind; in nats."""
     origin = torch.zeros(1, detector.feature_dim, device=detector.feature_mean.device)
     linear = detector.scale_features(torch.eye(detector.feature_dim, device=origin.device))
     offset = detector.scale_features(origin)

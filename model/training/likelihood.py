@@ -1,4 +1,4 @@
-"""What a training step differentiates: the flow's likelihood, of features that are given or of attention's own."""
+"""The loss of a training step: the flow's likelihood, with attention frozen or trained together with the flow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Likelihood(Protocol):
         """What is trained, as wrapped for several workers."""
 
     def compute_loss(self, photos: Tensor, drawn: Tensor) -> Tensor:
-        """Mean negative log-likelihood, a scalar in nats per dimension, of photos (B,) in their drawn views (B, T)."""
+        """Computes the mean negative log-likelihood of photos (B,) in their drawn views (B, T): nats per dimension."""
 
 
 class FlowLikelihood:
@@ -38,7 +38,7 @@ class FlowLikelihood:
         self.module = wrap(detector.flow)
 
     def compute_loss(self, photos: Tensor, drawn: Tensor) -> Tensor:
-        """See `Likelihood.compute_loss`."""
+        """Computes the loss of features that only the flow learns from, see `Likelihood.compute_loss`."""
         pooled = self._views.pool(photos, drawn)
         return compute_nll(*self.module(self._detector.scale_features(pooled)))
 
@@ -46,13 +46,15 @@ class FlowLikelihood:
 class JointLikelihood:
     """Attention and flow together, on the views themselves.
 
-    With ``feature_scaling="channel"`` the features of a step are standardised by their own mean and standard deviation,
-    without a learnable affine (batch normalisation, arXiv 1502.03167, less its scale and shift): shrinking gains
-    nothing then. What is left to gain is dependence between channels (rank collapse), so the loss also holds
-    ``pretext.identity_weight`` times the mean squared distance of attended from plain features, in plain standard
-    deviations; the collapse guard stops what goes on all the same. A penalty on the gates would not do: where features
-    vary little around a large mean, gates within 1 % of the identity can make all of their variance. Each worker
-    standardises by its own share of a step, so several workers do not train exactly what one does.
+    A likelihood grows when features shrink. With ``feature_scaling="channel"`` that gains nothing: the features of a
+    step are standardised by their own mean and standard deviation, without a learnable affine (batch normalisation,
+    arXiv 1502.03167, less its scale and shift). What is left to gain is dependence between channels (rank collapse).
+    So the loss also has ``pretext.identity_weight`` times the mean squared distance of attended from plain features,
+    in plain standard deviations. The collapse guard stops what goes on all the same.
+
+    A penalty on the gates would not do: where features vary little around a large mean, gates within 1 % of the
+    identity can make all of their variance (infra/decisions/0014). Each worker standardises by its own share of a
+    step, so several workers do not train exactly what one does.
     """
 
     def __init__(self, detector: AttentDifferNet, views: ComputedViews, *, wrap: Wrap) -> None:
@@ -61,7 +63,7 @@ class JointLikelihood:
         self.module = wrap(_Joint(detector))
 
     def compute_loss(self, photos: Tensor, drawn: Tensor) -> Tensor:
-        """See `Likelihood.compute_loss`."""
+        """Computes the loss that attention learns from too, see `Likelihood.compute_loss`."""
         views = self._views.rotate_photos(photos, drawn)
         z, log_det, pooled = self.module(views)
         loss: Tensor = compute_nll(z, log_det)
@@ -93,19 +95,19 @@ def standardize_by_batch(pooled: Tensor) -> Tensor:
 
 
 def build_likelihood(detector: AttentDifferNet, views: TrainingViews, *, wrap: Wrap) -> Likelihood:
-    """The likelihood that ``detector.config.attention_training`` asks for."""
+    """Builds the likelihood that ``detector.config.attention_training`` asks for."""
     if isinstance(views, ComputedViews) and trains_jointly(detector):
         return JointLikelihood(detector, views, wrap=wrap)
     return FlowLikelihood(detector, views, wrap=wrap)
 
 
 def trains_jointly(detector: AttentDifferNet) -> bool:
-    """Whether the flow's likelihood moves attention too."""
+    """Tells whether the flow's likelihood moves attention too."""
     return detector.config.attention_training == "joint" and bool(detector.config.attention)
 
 
 def skip_exchange(module: nn.Module) -> AbstractContextManager[None]:
-    """Inside it DistributedDataParallel keeps gradients on the worker: for all parts of a step but its last."""
+    """Makes DistributedDataParallel keep gradients on the worker inside: for all parts of a step but its last."""
     if isinstance(module, nn.parallel.DistributedDataParallel):
         return module.no_sync()
     return nullcontext()

@@ -1,4 +1,4 @@
-"""What an epoch of training did, and how a training can fail."""
+"""The metrics of one epoch of training, and the error of a training that diverges."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model.training.collapse_guard import FeatureHealth
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What one epoch did, the same figures on every worker but for the time it took.
+    """What one epoch did; the same on every worker but for the time it took.
 
     Attributes:
         epoch: from 1 to OptimizerConfig.epochs; 0 is the attention pretext, whose loss is another one.
@@ -31,12 +31,12 @@ class EpochMetrics:
     health: FeatureHealth
 
     def to_json(self) -> dict[str, object]:
-        """A JSON object."""
+        """Returns a JSON object."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> EpochMetrics:
-        """What `to_json` made."""
+        """Reads what `to_json` made."""
         return cls(**{**row, "health": FeatureHealth(**row["health"])})
 
 

@@ -1,4 +1,4 @@
-"""One worker's optimizer: steps of Adam over its share of every batch."""
+"""The optimizer of one worker: steps of Adam over its share of every batch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ _PREFIX = "adam."
 
 
 class WorkerOptimizer:
-    """Adam on what a likelihood trains; the same outcome for any number of workers, see model.training."""
+    """Adam on what a likelihood trains; the outcome is the same for any number of workers, see model.training.loop.
+
+    Attributes:
+        weights: what is trained.
+    """
 
     def __init__(self, likelihood: Likelihood, settings: OptimizerConfig, *, rank: int, world_size: int) -> None:
-        """Keeps the trainable weights of ``likelihood.module``."""
+        """Creates Adam for the trainable weights of ``likelihood.module``."""
         self._likelihood, self._settings = likelihood, settings
         self._rank, self._world_size = rank, world_size
         self.weights = [weight for weight in likelihood.module.parameters() if weight.requires_grad]
@@ -32,10 +36,13 @@ class WorkerOptimizer:
         )
 
     def train_epoch(self, order: Tensor, drawn: Tensor) -> float:
-        """One pass over the photos (N,) in ``order``, in their drawn views (N, T); the mean loss of all workers.
+        """Trains one pass over the photos (N,) in ``order``, in their drawn views (N, T).
 
-        It is not looked at before the end: to do so at every step would stall the device, and leave other workers
+        The loss is not looked at before the end: at every step that would stall the device, and leave other workers
         waiting for this one.
+
+        Returns:
+            The mean loss of all workers, in nats per dimension.
         """
         sums = torch.zeros(2, dtype=torch.float64, device=self.weights[0].device)
         for batch in torch.split(order, self._settings.batch_size):
@@ -47,7 +54,7 @@ class WorkerOptimizer:
         return loss_sum / max(photos_seen, 1)  # 0 where a lone worker of several was left without photos
 
     def _take_step(self, photos: Tensor, drawn: Tensor, *, weight: float) -> Tensor:
-        """One step; returns the mean loss of this worker's share, float64."""
+        """Takes one step; returns the mean loss of this worker's share, float64."""
         self._adam.zero_grad()
         parts = min(self._settings.accumulate, len(photos))
         total = torch.zeros((), dtype=torch.float64, device=self.weights[0].device)
@@ -64,11 +71,11 @@ class WorkerOptimizer:
         return loss.detach().double()
 
     def is_finite(self) -> bool:
-        """Whether every weight is: the last step's may be ruined while its loss was still finite."""
+        """Tells whether every weight is finite: the last step may ruin them while its loss still was."""
         return all(bool(weight.isfinite().all()) for weight in self.weights)
 
     def copy_state(self) -> dict[str, Tensor]:
-        """Adam's moments and step counts, by name; copies on the CPU."""
+        """Copies Adam's moments and step counts to the CPU, by name."""
         kept = self._adam.state_dict()["state"]
         return {
             f"{_PREFIX}{number}.{name}": value.detach().cpu().clone()
@@ -77,7 +84,7 @@ class WorkerOptimizer:
         }
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Takes what `copy_state` gave, out of ``tensors``."""
+        """Loads what `copy_state` gave, out of ``tensors``, which may hold more."""
         kept: dict[int, dict[str, Tensor]] = {}
         for key in (key for key in tensors if key.startswith(_PREFIX)):
             number, name = key.removeprefix(_PREFIX).split(".")

@@ -1,7 +1,7 @@
 """Rotated views of the training photos: which ones an epoch takes, and their pooled features.
 
-Where the extractor is frozen, a view's features never change. Angles uniform in 0-360 degrees (DifferNet, arXiv
-2008.12577) are never the same twice and their features are computed as they are needed; the scoring angles are few, and
+Where the extractor is frozen, the features of a view never change. Angles uniform in 0-360 degrees (DifferNet, arXiv
+2008.12577) are never the same twice, so their features are computed as they are needed. The scoring angles are few:
 the features of all of them are computed once, each worker computing its share.
 """
 
@@ -27,13 +27,13 @@ class TrainingViews(Protocol):
     """N photos, each with views to draw from."""
 
     def draw_scaling_sample(self, rng: np.random.Generator) -> Tensor:
-        """Pooled features (M, D), unscaled, of views of every photo, to fit the feature scaling on."""
+        """Draws pooled features (M, D), unscaled, of views of every photo, to fit the feature scaling to."""
 
     def draw(self, rng: np.random.Generator) -> Tensor:
-        """The views (N, train_views) of one epoch, on the CPU; what a value means is the affair of ``pool``."""
+        """Draws the views (N, train_views) of one epoch, on the CPU; `pool` knows what a value means."""
 
     def pool(self, photos: Tensor, drawn: Tensor) -> Tensor:
-        """Pooled features (B * T, D), unscaled, photo by photo, of photos (B,) in their drawn views (B, T)."""
+        """Pools features (B * T, D), unscaled, photo by photo, of photos (B,) in their drawn views (B, T)."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class ComputedViews:
     photos: Photos
 
     def draw_scaling_sample(self, rng: np.random.Generator) -> Tensor:
-        """Pooled features (N * train_views, D) of one draw."""
+        """Pools features (N * train_views, D) of one draw."""
         return self.pool(torch.arange(len(self.photos)), self.draw(rng))
 
     def draw(self, rng: np.random.Generator) -> Tensor:
-        """Angles (N, train_views) in [0, 360)."""
+        """Draws angles (N, train_views) in [0, 360)."""
         config = self.detector.config
         if config.train_angles == "uniform":
             return torch.from_numpy(rng.uniform(0, 360, size=(len(self.photos), config.train_views)))
@@ -56,7 +56,7 @@ class ComputedViews:
         return angles[_draw_without_repeats(rng, len(self.photos), config.views, config.train_views)]
 
     def rotate_photos(self, photos: Tensor, drawn: Tensor) -> Tensor:
-        """The views themselves, uint8 (B * T, 3, S, S) on the detector's device, photo by photo."""
+        """Makes the views themselves, uint8 (B * T, 3, S, S) on the detector's device, photo by photo."""
         device = next(self.detector.flow.parameters()).device
         images = self.photos.take(photos).to(device)
         repeated = images.repeat_interleave(drawn.shape[1], dim=0)
@@ -78,11 +78,11 @@ class CachedViews:
     train_views: int
 
     def draw_scaling_sample(self, rng: np.random.Generator) -> Tensor:
-        """Pooled features (N * views, D) of every view; nothing is left to chance."""
+        """Returns the features (N * views, D) of every view; nothing is left to chance."""
         return self.features.flatten(0, 1)
 
     def draw(self, rng: np.random.Generator) -> Tensor:
-        """View numbers (N, train_views), none twice for one photo."""
+        """Draws numbers of views (N, train_views), none twice for one photo."""
         count, views, _ = self.features.shape
         return _draw_without_repeats(rng, count, views, self.train_views)
 
@@ -93,7 +93,7 @@ class CachedViews:
 
 
 def choose_views(detector: AttentDifferNet, photos: Photos) -> TrainingViews:
-    """The views of photos whose features attention does not change any more, as ``config.train_angles`` asks for.
+    """Builds the views of photos whose features attention changes no more, as ``config.train_angles`` asks for.
 
     Args:
         detector: features lie on the device of its flow.
@@ -106,7 +106,7 @@ def choose_views(detector: AttentDifferNet, photos: Photos) -> TrainingViews:
 
 
 def compute_view_features(detector: AttentDifferNet, photos: Photos, *, angles: Sequence[float]) -> Tensor:
-    """Pooled features (N, T, D), unscaled, of every photo at T angles in degrees; each worker computes its share."""
+    """Computes pooled features (N, T, D), unscaled, of every photo at T angles in degrees, each worker its share."""
     views, turns = ComputedViews(detector, photos), torch.tensor(angles, dtype=torch.float64)
 
     def features(some: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What several training workers share: batches, sums, features and attention. On one worker all of it is the identity.
+"""What several training workers share: batches, sums, features and attention. On one worker nothing changes.
 
 Plain torch.distributed: whoever starts several workers has started its process group.
 """
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 
 def take_share(batch: Tensor, *, rank: int, world_size: int) -> tuple[Tensor, float]:
-    """One worker's part of a global batch, and the weight of its mean loss.
+    """Returns one worker's part of a global batch, and the weight of its mean loss.
 
     Workers may get one photo more or less than others, and DistributedDataParallel takes the plain mean of their
-    gradients: the weight len(share) * world_size / len(batch) makes that mean the gradient of the whole batch. A worker
+    gradients. The weight len(share) * world_size / len(batch) makes that mean the gradient of the whole batch. A worker
     for whom nothing is left repeats the first photo with weight 0, because it must take part in exchanging gradients.
 
     Args:
@@ -31,14 +31,14 @@ def take_share(batch: Tensor, *, rank: int, world_size: int) -> tuple[Tensor, fl
 
 
 def sum_over_workers(values: Tensor) -> Tensor:
-    """The sum of ``values`` over all workers, on every worker; in place."""
+    """Sums ``values`` over all workers, on every worker, in place."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
 
 
 def compute_together(compute: Callable[[Tensor], Tensor], count: int) -> Tensor:
-    """``compute`` of the indices 0..count - 1, each worker computing its share; all rows on every worker.
+    """Computes the rows 0..count - 1, each worker its share; returns all rows on every worker.
 
     Args:
         compute: maps indices (B,), B >= 0, to rows (B, ...).

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from model.baselines import BASELINES, score_baseline, score_mahalanobis, score_nearest_neighbors, score_patch_memory
 from model.config import AttentionConfig, DetectorConfig
 from model.detector import AttentDifferNet
-from model.statistics.evaluation import auroc
+from model.statistics.evaluation import compute_auroc
 
 _CONFIG = DetectorConfig(weights="random", image_size=64, scales=1)
 
@@ -41,7 +41,7 @@ def test_mahalanobis_works_with_fewer_photos_than_channels() -> None:
     odd = rng.normal(size=(30, 200)) + np.where(np.arange(200) < 20, 2, 0)
     labels = np.arange(60) >= 30
     distances = score_mahalanobis(train, np.concatenate([normal, odd]))
-    assert auroc(labels, distances) > 0.95  # |shift|^2 is 80 against 2 * 200
+    assert compute_auroc(labels, distances) > 0.95  # |shift|^2 is 80 against 2 * 200
 
 
 def test_nearest_neighbours_is_the_mean_distance_to_the_nearest_in_standard_deviations() -> None:
@@ -81,7 +81,7 @@ def test_photos_with_a_defect_score_higher(name: str) -> None:
     odd[:, :, 20:34, 24:40] = torch.tensor([255, 0, 0], dtype=torch.uint8).view(3, 1, 1)
     scores = _scores(name, torch.cat([_photos(10, seed=1), odd]))
     assert scores.dtype == np.float64
-    assert auroc(np.arange(20) >= 10, scores) > 0.8
+    assert compute_auroc(np.arange(20) >= 10, scores) > 0.8
 
 
 @pytest.mark.parametrize("name", ["nearest_neighbours", "patch_memory"])  # one of each way to look at a photo

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from model.config import DetectorConfig, OptimizerConfig
 from model.detector import AttentDifferNet
 from model.image import decode_image
-from model.statistics.evaluation import auroc
+from model.statistics.evaluation import compute_auroc
 from model.training.metrics import EpochMetrics
 from tests.support.detectors import TINY
 from tuning.trials.features import Extractor, FeatureCache, Features, compute_gaussian_loss, hash_extractor
@@ -107,7 +107,7 @@ def test_joint_training_is_judged_by_the_features_it_ends_with(photos: SearchPho
     found, _ = train_and_judge(detector, OptimizerConfig(epochs=2, learning_rate=1e-2), extractor)
     assert cache.kept.counts["computed"] == 0
     scores = detector.score(torch.from_numpy(photos.labelled)).numpy()
-    assert found.metrics["auroc"] == pytest.approx(auroc(photos.labels, scores), abs=1e-6)
+    assert found.metrics["auroc"] == pytest.approx(compute_auroc(photos.labels, scores), abs=1e-6)
 
 
 def test_the_metrics_are_those_of_the_detectors_own_scores(photos: SearchPhotos, cache: _Cache) -> None:
@@ -118,11 +118,11 @@ def test_the_metrics_are_those_of_the_detectors_own_scores(photos: SearchPhotos,
     plain = detector.score(held_out).numpy()
     np.testing.assert_allclose(found.held_out, plain, rtol=1e-5)
     labelled = detector.score(torch.from_numpy(photos.labelled)).numpy()
-    assert found.metrics["auroc"] == pytest.approx(auroc(photos.labels, labelled))
+    assert found.metrics["auroc"] == pytest.approx(compute_auroc(photos.labels, labelled))
     agreement = spearmanr(plain, detector.score(shift_photos(held_out)).numpy()).statistic
     assert found.metrics["shift_agreement"] == pytest.approx(agreement, abs=1e-6)
     synthetic = detector.score(add_synthetic_defects(held_out)).numpy()
-    expected = auroc(np.repeat([False, True], len(plain)), np.concatenate([plain, synthetic]))
+    expected = compute_auroc(np.repeat([False, True], len(plain)), np.concatenate([plain, synthetic]))
     assert found.metrics["synthetic_auroc"] == pytest.approx(expected)
 
 

@@ -1,6 +1,6 @@
 """What a detector is judged by after some epochs, on features that are there already.
 
-``auroc`` needs labelled validation photos. The others, the *guides*, see flawless photos alone:
+``compute_auroc`` needs labelled validation photos. The others, the *guides*, see flawless photos alone:
 
 - ``held_out_gain``: how much likelier held-out photos are under the flow than under a Gaussian of the same features, in
   nats per dimension. Both change alike under a change of units, so shrunk or otherwise scaled features gain nothing,
@@ -26,7 +26,7 @@ import torch
 
 from model.detector import AttentDifferNet
 from model.network.flow import compute_nll
-from model.statistics.evaluation import auroc
+from model.statistics.evaluation import compute_auroc
 from model.training.held_out_loss import compute_scaling_log_det
 from tuning.trials.features import Features
 
@@ -66,7 +66,9 @@ def judge(detector: AttentDifferNet, features: Features, labels: npt.NDArray[np.
         "auroc": compute_labelled_auroc(scores["labelled"], labels, held_out=plain) if len(labels) else None,
         "held_out_gain": features.gaussian_loss - compute_held_out_loss(detector, features),
         "shift_agreement": correlate_ranks(plain, scores["shifted"]),
-        "synthetic_auroc": auroc(np.repeat([False, True], len(plain)), np.concatenate([plain, scores["synthetic"]])),
+        "synthetic_auroc": compute_auroc(
+            np.repeat([False, True], len(plain)), np.concatenate([plain, scores["synthetic"]])
+        ),
     }
     return Judgement(metrics, plain)
 
@@ -88,7 +90,7 @@ def compute_labelled_auroc(scores: Scores, labels: npt.NDArray[np.bool_], *, hel
         return None
     if labels.all():
         scores, labels = np.concatenate([scores, held_out]), np.concatenate([labels, np.zeros(len(held_out), bool)])
-    return auroc(labels, scores)
+    return compute_auroc(labels, scores)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from model.statistics.evaluation import auroc
+from model.statistics.evaluation import compute_auroc
 
 Score = Callable[[Path], npt.NDArray[np.float64]]
 """Scores the JPEG files of a folder, in the order of their names: (N,), higher is more anomalous."""
@@ -156,7 +156,7 @@ def _measure_auroc(
     file = kept / f"{contestant.name}.{_name_measurement(contestant, photos)}.seed{seed}.json"
     if not file.exists():
         score = ready or contestant.fit(photos, seed=seed)
-        file.write_text(json.dumps(auroc(photos.is_defective, score(photos.test))))
+        file.write_text(json.dumps(compute_auroc(photos.is_defective, score(photos.test))))
     return float(json.loads(file.read_text()))
 
 

@@ -24,7 +24,7 @@ from model.baselines import BASELINES
 from model.config import PRESETS, get_preset
 from model.detector import AttentDifferNet
 from model.image import decode_image
-from model.statistics.evaluation import auroc
+from model.statistics.evaluation import compute_auroc
 from model.training.loop import train
 from model.training.photos import InMemory
 
@@ -125,7 +125,7 @@ def test_a_unit_is_trained_on_the_flawless_photos_and_scored_after_the_last_epoc
     # Another process; the rounding of a matrix product may depend on the alignment of its memory.
     assert {row["image_uri"]: row["score"] for row in rows} == pytest.approx(scores, rel=1e-5)
     labels = np.array([row["label"] != "good" for row in rows])
-    expected = auroc(labels, np.array([row["score"] for row in rows]))
+    expected = compute_auroc(labels, np.array([row["score"] for row in rows]))
     summary = next(one for one in _found(compared)["variants"] if one["variant"] == "attentdiffernet_se")
     other = auroc_of(compared, category="second/insulator", variant="attentdiffernet_se", seed=0)
     assert summary["by_category"]["second/insulator"]["auroc"]["mean"] == pytest.approx((expected + other) / 2)
@@ -137,7 +137,7 @@ def auroc_of(folder: Path, *, category: str, variant: str, seed: int) -> float:
         for row in pq.read_table(folder / "scores.parquet").to_pylist()
         if (row["category"], row["variant"], row["seed"], row["status"]) == (category, variant, seed, "scored")
     ]
-    return auroc(np.array([row["label"] != "good" for row in rows]), np.array([row["score"] for row in rows]))
+    return compute_auroc(np.array([row["label"] != "good" for row in rows]), np.array([row["score"] for row in rows]))
 
 
 def test_the_table_names_variants_baselines_differences_failures_and_settings(compared: Path) -> None:

@@ -21,7 +21,7 @@ from model.config import DetectorConfig, get_preset
 from model.detector import AttentDifferNet
 from model.image import decode_image
 from model.statistics.calibration import Calibration
-from model.statistics.evaluation import auroc
+from model.statistics.evaluation import compute_auroc
 from tests.support.detectors import TINY
 
 _ONE_ACTOR = ["--scoring.actors", "1"]  # each imports the network, which takes longer than these photos
@@ -123,7 +123,7 @@ def test_scores_p_values_and_metrics_are_those_of_the_detector_itself(
         for row in metrics.to_pylist()
         if (row["category"], row["variant"], row["seed"]) == (category, variant, seed)
     )
-    assert mine["auroc"] == auroc(np.array([row["label"] != "good" for row in rows]), scores)
+    assert mine["auroc"] == compute_auroc(np.array([row["label"] != "good" for row in rows]), scores)
 
 
 def test_what_is_missing_or_damaged_is_named_and_ends_nothing(evaluation: tuple[Path, list[str]]) -> None:

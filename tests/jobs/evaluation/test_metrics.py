@@ -13,7 +13,7 @@ from PIL import Image
 from jobs.evaluation.histograms import draw_histograms
 from jobs.evaluation.metrics import Seed, compare_with_reference, group_scores, measure_detectors, summarize_variants
 from jobs.tables.schema import EVALUATED, METRICS, Status
-from model.statistics.evaluation import auroc, compute_metrics
+from model.statistics.evaluation import compute_auroc, compute_metrics
 from model.statistics.resampling import estimate_seed_interval
 
 PHOTOS = 60
@@ -86,7 +86,10 @@ def test_a_variant_s_mean_and_interval_are_over_its_seeds_means_over_categories(
 
     def aurocs(category: str) -> list[float]:
         scored = group_scores(table)
-        return [auroc(photos.labels, photos.scores) for photos in (scored[category, "differnet", k] for k in range(3))]
+        return [
+            compute_auroc(photos.labels, photos.scores)
+            for photos in (scored[category, "differnet", k] for k in range(3))
+        ]
 
     assert summary.by_category["damper"]["auroc"] == estimate_seed_interval(aurocs("damper"))
     both = [(one + other) / 2 for one, other in zip(aurocs("damper"), aurocs("insulator"), strict=True)]
@@ -114,7 +117,7 @@ def test_a_comparison_is_of_common_photos_and_common_seeds() -> None:
 
     scored = group_scores(_table(first, gone))
     differences = [
-        auroc(other.labels, other.scores) - auroc(one.labels[10:], one.scores[10:])
+        compute_auroc(other.labels, other.scores) - compute_auroc(one.labels[10:], one.scores[10:])
         for one, other in (
             (scored["insulator", "differnet", seed], scored["insulator", "attentdiffernet_se", seed]) for seed in (1, 2)
         )
@@ -131,8 +134,10 @@ def test_a_variant_without_chance_is_compared_with_every_seed() -> None:
     (found,) = compare_with_reference(table, variants=["differnet"], reference="mahalanobis")
     assert found.seeds == 3
     scored = group_scores(table)
-    baseline = auroc(scored["insulator", "mahalanobis", None].labels, scored["insulator", "mahalanobis", None].scores)
-    aurocs = [auroc(photos.labels, photos.scores) for key, photos in scored.items() if key[1] == "differnet"]
+    baseline = compute_auroc(
+        scored["insulator", "mahalanobis", None].labels, scored["insulator", "mahalanobis", None].scores
+    )
+    aurocs = [compute_auroc(photos.labels, photos.scores) for key, photos in scored.items() if key[1] == "differnet"]
     assert found.mean == pytest.approx(np.mean(aurocs) - baseline, abs=1e-12)
 
 

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from model.statistics.evaluation import aupr, auroc, compute_metrics, find_false_alarm_threshold, recall
+from model.statistics.evaluation import (
+    compute_aupr,
+    compute_auroc,
+    compute_metrics,
+    compute_recall,
+    find_false_alarm_threshold,
+)
 
 _SCORED = st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=40).filter(
     lambda rows: 0 < sum(label for label, _ in rows) < len(rows)
@@ -28,21 +34,21 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order_with_ties_counted_half(r
     defective = [score for label, score in rows if label]
     flawless = [score for label, score in rows if not label]
     pairs = [float(d > f) + 0.5 * float(d == f) for d in defective for f in flawless]
-    assert auroc(*_arrays(rows)) == pytest.approx(np.mean(pairs), abs=1e-12)  # sums of at most 400 exact halves
+    assert compute_auroc(*_arrays(rows)) == pytest.approx(np.mean(pairs), abs=1e-12)  # sums of at most 400 exact halves
 
 
 @given(_SCORED)
 def test_aupr_is_the_mean_precision_over_the_defective_photos_each_at_its_own_score(rows: _Rows) -> None:
     labels, scores = _arrays(rows)
     precisions = [labels[scores >= score].mean() for score in scores[labels]]
-    assert aupr(labels, scores) == pytest.approx(np.mean(precisions), abs=1e-12)
+    assert compute_aupr(labels, scores) == pytest.approx(np.mean(precisions), abs=1e-12)
 
 
 @given(_SCORED, _RATES)
 def test_recall_is_the_best_of_the_roc_curve_within_the_false_alarm_rate(rows: _Rows, rate: float) -> None:
     labels, scores = _arrays(rows)
     false_alarms, found, _ = roc_curve(labels, scores, drop_intermediate=False)
-    assert recall(labels, scores, false_alarm_rate=rate) == found[false_alarms <= rate].max()
+    assert compute_recall(labels, scores, false_alarm_rate=rate) == found[false_alarms <= rate].max()
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), _RATES)
@@ -60,7 +66,9 @@ def test_a_false_alarm_threshold_lets_the_whole_share_pass(count: int, rate: flo
     assert (flawless > find_false_alarm_threshold(flawless, false_alarm_rate=rate)).sum() == alarms
 
 
-@pytest.mark.parametrize("figure", [auroc, aupr, lambda y, s: recall(y, s, false_alarm_rate=0.05)])
+@pytest.mark.parametrize(
+    "figure", [compute_auroc, compute_aupr, lambda y, s: compute_recall(y, s, false_alarm_rate=0.05)]
+)
 @given(rows=_SCORED)
 def test_only_the_order_of_scores_counts(figure: Callable[[np.ndarray, np.ndarray], float], rows: _Rows) -> None:
     labels, scores = _arrays(rows)
@@ -70,8 +78,8 @@ def test_only_the_order_of_scores_counts(figure: Callable[[np.ndarray, np.ndarra
 @given(_SCORED)
 def test_turning_labels_or_scores_around_mirrors_auroc(rows: _Rows) -> None:
     labels, scores = _arrays(rows)
-    assert auroc(~labels, scores) == pytest.approx(1 - auroc(labels, scores), abs=1e-12)
-    assert auroc(labels, -scores) == pytest.approx(1 - auroc(labels, scores), abs=1e-12)
+    assert compute_auroc(~labels, scores) == pytest.approx(1 - compute_auroc(labels, scores), abs=1e-12)
+    assert compute_auroc(labels, -scores) == pytest.approx(1 - compute_auroc(labels, scores), abs=1e-12)
 
 
 @given(st.integers(1, 30), st.integers(1, 30))
@@ -94,10 +102,10 @@ def test_the_two_recalls_are_those_of_their_rates() -> None:
 
 def test_integer_labels_are_read_as_boolean_ones() -> None:
     scores = np.array([0.1, 0.9, 0.4])
-    assert auroc(np.array([0, 1, 1]), scores) == auroc(np.array([False, True, True]), scores) == 1.0
+    assert compute_auroc(np.array([0, 1, 1]), scores) == compute_auroc(np.array([False, True, True]), scores) == 1.0
 
 
-@pytest.mark.parametrize("figure", [auroc, aupr, compute_metrics])
+@pytest.mark.parametrize("figure", [compute_auroc, compute_aupr, compute_metrics])
 @pytest.mark.parametrize(
     ("labels", "scores", "reason"),
     [
@@ -121,7 +129,7 @@ def test_input_without_figures_is_refused_in_one_line(
 @pytest.mark.parametrize("rate", [0.0, 1.0, float("nan")])
 def test_a_rate_that_is_none_is_refused(rate: float) -> None:
     with pytest.raises(ValueError, match="false_alarm_rate"):
-        recall(np.array([0, 1]), np.array([0.0, 1.0]), false_alarm_rate=rate)
+        compute_recall(np.array([0, 1]), np.array([0.0, 1.0]), false_alarm_rate=rate)
 
 
 def test_a_threshold_of_no_photos_is_refused() -> None:

@@ -13,8 +13,8 @@ from model.statistics.resampling import (
     PairedScores,
     bootstrap_auroc,
     bootstrap_difference,
+    compute_weighted_auroc,
     estimate_seed_interval,
-    weighted_auroc,
 )
 
 
@@ -32,7 +32,7 @@ def test_the_auroc_of_resamples_is_scikit_learn_s_with_photos_repeated(seed: int
     counts = rng.integers(0, 4, size=(5, 22))
     counts[:, :2] += 1  # both classes are in every resample
 
-    found = weighted_auroc(labels, scores, counts=counts)
+    found = compute_weighted_auroc(labels, scores, counts=counts)
 
     expected = [roc_auc_score(labels.repeat(row), scores.repeat(row)) for row in counts]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model.config import OptimizerConfig
 from model.detector import AttentDifferNet
-from model.training.collapse_guard import CollapseError, FeatureHealth, compare_features, effective_rank
+from model.training.collapse_guard import CollapseError, FeatureHealth, compare_features, compute_effective_rank
 from model.training.loop import train
 from model.training.metrics import EpochMetrics
 from model.training.photos import InMemory
@@ -64,15 +64,15 @@ def test_the_guard_stops_a_collapse_with_its_figures_and_the_ways_out() -> None:
 def test_effective_rank_counts_independent_directions_and_ignores_scale(rank: int, scale: float, seed: int) -> None:
     # Repeated columns add no direction: r orthogonal columns, each twice, have the effective rank r exactly.
     orthogonal = torch.linalg.qr(_features(40, rank, seed=seed) - _features(40, rank, seed=seed).mean(0)).Q
-    assert effective_rank(scale * torch.cat([orthogonal, orthogonal], dim=1)) == pytest.approx(rank, abs=0.5)
+    assert compute_effective_rank(scale * torch.cat([orthogonal, orthogonal], dim=1)) == pytest.approx(rank, abs=0.5)
 
 
 def test_effective_rank_is_that_of_the_eigenvalues() -> None:
     features = _features() @ _features(12, 12, seed=1)
     eigenvalues = torch.linalg.eigvalsh(torch.corrcoef(features.T))
     expected = float(eigenvalues.sum().square() / eigenvalues.square().sum())
-    assert effective_rank(features) == pytest.approx(expected, rel=1e-9)
-    assert effective_rank(features[:8]) <= 7  # fewer rows than columns: at most rows - 1 directions
+    assert compute_effective_rank(features) == pytest.approx(expected, rel=1e-9)
+    assert compute_effective_rank(features[:8]) <= 7  # fewer rows than columns: at most rows - 1 directions
 
 
 def test_equal_features_are_healthy() -> None:
