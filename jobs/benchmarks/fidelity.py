@@ -19,10 +19,11 @@ import torch
 from scipy.stats import spearmanr
 
 from jobs import storage
-from jobs.archive.manifest import list_archive
+from jobs.archive.mvtec import FLAWLESS, list_labelled
 from jobs.benchmarks.config import FidelityBenchmarkConfig
 from jobs.benchmarks.differnet import score_as_differnet
 from jobs.benchmarks.report import print_metrics, write_report
+from jobs.decoding.photos import decode_images
 from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.errors import RequestError
 from jobs.storage import uris
@@ -30,14 +31,12 @@ from jobs.synthetic.archive import draw_archive
 from model.config import DetectorConfig, OptimizerConfig, Precision
 from model.detector import AttentDifferNet, build_detector
 from model.hardware import has_fast_bf16
-from model.image import decode_image
 from model.packed.detector import build_scorer
 from model.process import keep_freed_memory, prepare_process
 from model.statistics.evaluation import compute_auroc
 from model.training.loop import train
 from model.training.photos import InMemory
 
-_LABELLED = "(?P<category>[^/]+)/(?P<site>train/good|test/[^/]+)/"
 _TRAINING_VIEWS = 8
 """Scoring angles that training draws from, spread over the circle: features of all 64 would take minutes."""
 
@@ -133,7 +132,7 @@ def _compare_set(
         began = time.process_time()
         theirs = [score_as_differnet(exact, data) for data in photos]
         between = time.process_time()
-        images = torch.stack([decode_image(data, size=exact.config.image_size) for data in photos])
+        images = decode_images(photos, size=exact.config.image_size)
         ours = scorer.score(images).tolist()
         ended = time.process_time()
         chunks.append(_Chunk([label for _, label in some], theirs, ours, between - began, ended - between))
@@ -143,10 +142,10 @@ def _compare_set(
 
 def _choose_photos(config: FidelityBenchmarkConfig, uri: str) -> tuple[list[str], list[tuple[str, bool]]]:
     """Returns training photos, and test photos with whether they are defective, classes in turns."""
-    rows = list_archive(uri, key_pattern=_LABELLED).select(["image_uri", "site"]).to_pylist()
-    training = [row["image_uri"] for row in rows if row["site"] == "train/good"][: config.train_photos]
-    good = [row["image_uri"] for row in rows if row["site"] == "test/good"]
-    defective = [row["image_uri"] for row in rows if row["site"] not in (None, "train/good", "test/good")]
+    rows = list_labelled(uri).select(["image_uri", "split", "label"]).to_pylist()
+    training = [row["image_uri"] for row in rows if row["split"] == "train"][: config.train_photos]
+    good = [row["image_uri"] for row in rows if row["split"] == "test" and row["label"] == FLAWLESS]
+    defective = [row["image_uri"] for row in rows if row["split"] == "test" and row["label"] != FLAWLESS]
     half = min(config.test_photos // 2, len(good), len(defective))
     if len(training) < 2 or half < 1:
         raise RequestError(f"{uri} needs photos in train/good, test/good and test/<defect>, got {len(rows)} photos")
@@ -165,7 +164,7 @@ def _train_detector(
     weights: dict[str, torch.Tensor] | None,
 ) -> AttentDifferNet:
     """Trains the detector in float32 on its scoring angles, every eighth of them."""
-    images = torch.stack([decode_image(storage.read(uri), size=detector.image_size) for uri in photos])
+    images = decode_images((storage.read(uri) for uri in photos), size=detector.image_size)
     views = detector.views
     training = {"views": min(views, _TRAINING_VIEWS), "train_angles": "scoring", "train_views": min(views, 4)}
     teacher = build_detector(DetectorConfig.model_validate(detector.model_dump() | training), weights)

@@ -16,12 +16,10 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from queue import Empty
 
-import torch
-
 from jobs import storage
+from jobs.decoding.photos import decode_images
 from jobs.errors import JobError
 from model.artifact import load_artifact
-from model.image import decode_image
 from model.packed.detector import build_scorer
 from model.process import keep_freed_memory, prepare_process
 
@@ -80,7 +78,7 @@ def _score_share(share: _Share, barrier: Barrier, rates: Queue[float]) -> None:
 
     def score(uris: Sequence[str]) -> None:
         photos = asyncio.run(_fetch_photos(uris))
-        scorer.score(torch.stack([decode_image(data, size=size) for data in photos]))
+        scorer.score(decode_images(photos, size=size))
 
     score(share.uris[:batch])
     barrier.wait(_READY_TIMEOUT_S)

@@ -17,10 +17,10 @@ import torch
 from jobs.benchmarks.config import TrainingBenchmarkConfig
 from jobs.benchmarks.differnet import make_differnet_optimizer, train_step_as_differnet
 from jobs.benchmarks.report import print_metrics, write_report
+from jobs.decoding.photos import decode_images
 from jobs.synthetic.archive import draw_archive
 from model.config import DetectorConfig, OptimizerConfig, get_preset
 from model.detector import AttentDifferNet
-from model.image import decode_image
 from model.training.loop import Snapshot, train
 from model.training.metrics import EpochMetrics
 from model.training.photos import InMemory
@@ -92,7 +92,7 @@ def _measure_ours(config: TrainingBenchmarkConfig, photos: Sequence[bytes], chan
         ends_s.append(time.process_time())
 
     began_s = time.process_time()
-    images = torch.stack([decode_image(data, size=config.image_size) for data in photos])
+    images = decode_images(photos, size=config.image_size)
     optimizer = OptimizerConfig(epochs=epochs, batch_size=config.batch_photos)
     train(detector, InMemory(images), optimizer=optimizer, on_epoch=on_epoch)
     # All epochs are alike; what the first one's end has more is decoding, scaling and, where kept, all features.

@@ -23,7 +23,10 @@ from jobs.tables.schema import MANIFEST, Status, format_reason
 
 DECODED = MANIFEST.append(pa.field("status", pa.string())).append(pa.field("error", pa.string()))
 DECODED = DECODED.append(pa.field("pixels", pa.large_binary()))
-"""FetchDecode's output: ``pixels`` is uint8 (3, S, S) in C order, null together with a status that is final."""
+"""FetchDecode's output, beside whatever other columns its input has.
+
+``pixels`` is uint8 (3, S, S) in C order, null together with a status that is final.
+"""
 
 Measure = Callable[[Mapping[str, float]], None]
 MIN_TELLING_BATCH = 16
@@ -84,8 +87,12 @@ class FetchDecode:
             found = pa.array([row[name] for row in asked], MANIFEST.field(name).type)
             rows = rows.set_column(rows.schema.get_field_index(name), name, found)
         statuses, errors = zip(*outcomes, strict=True) if outcomes else ((), ())
-        columns = [pa.array(statuses, pa.string()), pa.array(errors, pa.string()), decoded]
-        return pa.Table.from_arrays([*rows.cast(MANIFEST).columns, *columns], schema=DECODED)
+        outcome = (pa.array(statuses, pa.string()), pa.array(errors, pa.string()), decoded)
+        for name, values in zip(("status", "error", "pixels"), outcome, strict=True):
+            rows = rows.append_column(DECODED.field(name), values)
+        have = rows.schema
+        fields = [DECODED.field(name) if name in DECODED.names else have.field(name) for name in have.names]
+        return rows.cast(pa.schema(fields))
 
     async def _fetch_all(
         self, rows: Sequence[dict[str, Any]], pixels: PixelFile, outcomes: list[_Outcome], spent: dict[str, float]

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from jobs import storage
+from jobs.archive.mvtec import FLAWLESS, select_split
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.metrics import (
-    FLAWLESS,
     Comparison,
     Seed,
     VariantSummary,
@@ -83,14 +83,17 @@ def build_evaluated_rows(outcomes: Iterable[Mapping[str, Any]], manifests: Mappi
 
     Args:
         outcomes: category, variant, seed and perhaps detector_id of a detector; ``scores`` and ``lost`` by URI.
-        manifests: category -> MANIFEST rows, whose site is ``test/<label>`` for test photos.
+        manifests: category -> LABELLED rows.
     """
     columns = ("category", "variant", "seed", "detector_id")
-    photos = {name: manifest.select(["image_uri", "site"]).to_pylist() for name, manifest in manifests.items()}
+    photos = {
+        name: select_split(manifest, "test").select(["image_uri", "label"]).to_pylist()
+        for name, manifest in manifests.items()
+    }
     found = [
         {
             **{name: one.get(name) for name in columns},
-            "label": photo["site"].removeprefix("test/"),
+            "label": photo["label"],
             "image_uri": photo["image_uri"],
             "status": Status.SCORED if photo["image_uri"] in one["scores"] else Status.UNREADABLE,
             "error": one["lost"].get(photo["image_uri"]),
@@ -98,7 +101,6 @@ def build_evaluated_rows(outcomes: Iterable[Mapping[str, Any]], manifests: Mappi
         }
         for one in outcomes
         for photo in photos[one["category"]]
-        if photo["site"].startswith("test/")
     ]
     return pa.Table.from_pylist(found, schema=EVALUATED)
 
@@ -114,9 +116,9 @@ def find_best_baseline(summaries: Sequence[VariantSummary], *, categories: int) 
 
 def count_photos(manifest: pa.Table) -> dict[str, int]:
     """Counts the training photos and the test photos of both classes."""
-    sites = manifest["site"].to_pylist()
-    train, good = sites.count("train/good"), sites.count(f"test/{FLAWLESS}")
-    return {"train": train, "test_flawless": good, "test_defective": len(sites) - train - good}
+    labels = select_split(manifest, "test")["label"].to_pylist()
+    good = labels.count(FLAWLESS)
+    return {"train": len(manifest) - len(labels), "test_flawless": good, "test_defective": len(labels) - good}
 
 
 def format_markdown(

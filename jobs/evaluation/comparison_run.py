@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from jobs.archive.manifest import list_archive
+from jobs.archive.mvtec import list_labelled
 from jobs.cluster.datasets import count_scoring_actors
 from jobs.cluster.session import start_ray
 from jobs.cluster.task_pool import FAILED, Stored, read_outcomes, run_and_keep, run_units
@@ -19,12 +19,10 @@ from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.detectors.lineage import read_git_commit
 from jobs.errors import EXIT_DONE, EXIT_FAILED, JobError, RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
-from jobs.evaluation.comparison_report import Failure, write_comparison
+from jobs.evaluation.comparison_report import Failure, count_photos, write_comparison
 from jobs.evaluation.comparison_tasks import decode_category, learn_attention, train_and_test
 from jobs.evaluation.comparison_units import ComparisonUnit, plan_units
 
-_LABELLED = r"(?P<category>[^/]+)/(?P<site>train/good|test/[^/]+)/"
-"""The label stands where an archive has its site, so that it travels with the row."""
 MIN_TRAINING_PHOTOS = 4
 
 Units = Mapping[str, ComparisonUnit]
@@ -55,40 +53,41 @@ def list_categories(config: ComparisonConfig) -> dict[str, pa.Table]:
     """Lists the photos of all data sets.
 
     Returns:
-        ``<data set>/<category>`` -> MANIFEST rows of its training and labelled test photos.
+        ``<data set>/<category>`` -> LABELLED rows of its training and test photos.
 
     Raises:
         RequestError: two data sets of one name, or a category without training photos or test photos of both classes.
     """
     found: dict[str, pa.Table] = {}
     for root in config.data:
-        listing = list_archive(root, key_pattern=_LABELLED)
-        for category in sorted({name for name in listing["category"].to_pylist() if name}):
+        listing = list_labelled(root)
+        listing = listing.filter(pc.not_equal(listing["split"], "validation"))
+        for category in sorted(set(listing["category"].to_pylist())):
             name = f"{root.rsplit('/', 1)[-1]}/{category}"
             if name in found:
                 raise RequestError(f"two of --data hold {name}: the last parts of their paths must differ")
             found[name] = listing.filter(pc.equal(listing["category"], category))
-            check_photos(name, Counter(found[name]["site"].to_pylist()))
+            check_photos(name, found[name])
         if not any(name.startswith(root.rsplit("/", 1)[-1] + "/") for name in found):
             raise RequestError(f"{root} has no photos in MVTec layout: expected <category>/train/good/<photo>")
     return found
 
 
-def check_photos(name: str, counts: Mapping[str, int]) -> None:
+def check_photos(name: str, rows: pa.Table) -> None:
     """Checks that a category has photos to train with and test photos of both classes.
 
     Args:
         name: of the category, for the message.
-        counts: site -> number of photos.
+        rows: its LABELLED rows.
 
     Raises:
         RequestError: it has not.
     """
-    defective = sum(count for site, count in counts.items() if site not in ("train/good", "test/good"))
-    if counts["train/good"] < MIN_TRAINING_PHOTOS or not counts["test/good"] or not defective:
+    count = count_photos(rows)
+    if count["train"] < MIN_TRAINING_PHOTOS or not count["test_flawless"] or not count["test_defective"]:
         raise RequestError(
             f"{name} needs at least {MIN_TRAINING_PHOTOS} photos in train/good, and some in test/good and "
-            f"test/<defect>, got {counts['train/good']}, {counts['test/good']} and {defective}"
+            f"test/<defect>, got {count['train']}, {count['test_flawless']} and {count['test_defective']}"
         )
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from jobs.decoding.fetch import FetchDecode, stack_images
+from jobs.archive.mvtec import select_split
+from jobs.decoding.fetch import stack_images
+from jobs.decoding.photos import decode_rows
 from jobs.errors import JobError, one_line
 from jobs.evaluation.comparison_units import ComparisonUnit
 from model.baselines import score_baseline
@@ -25,8 +26,6 @@ from model.process import prepare_process
 from model.training.attention_pretext import pretrain_attention
 from model.training.loop import train
 from model.training.photos import InMemory
-
-_FETCH_CONCURRENCY = 32
 
 
 @dataclass(frozen=True)
@@ -50,24 +49,17 @@ def decode_category(manifest: pa.Table, size: int, max_pixels: int) -> Compariso
     """Fetches and decodes the photos of one category by the stage that scoring has: a Ray task.
 
     Args:
-        manifest: MANIFEST rows whose site is ``train/good`` or ``test/<label>``.
+        manifest: LABELLED rows of the splits train and test.
         size: side S in pixels.
         max_pixels: largest photo decoded.
     """
-    categories = set(manifest["category"].to_pylist())
-    fetch = FetchDecode(
-        image_sizes=dict.fromkeys(categories, size), max_pixels=max_pixels, concurrency=_FETCH_CONCURRENCY
-    )
-    rows = fetch(manifest)
-    readable = rows.filter(pc.is_null(rows["error"]))
-    lost = rows.filter(pc.is_valid(rows["error"]))
-    is_train = pc.equal(readable["site"], "train/good")
-    train_rows, test_rows = readable.filter(is_train), readable.filter(pc.invert(is_train))
+    readable, lost = decode_rows(manifest, size=size, max_pixels=max_pixels)
+    train_rows, test_rows = select_split(readable, "train"), select_split(readable, "test")
     return ComparisonPhotos(
         train=stack_images(train_rows["pixels"], size=size),
         test=stack_images(test_rows["pixels"], size=size),
         test_uris=test_rows["image_uri"].to_pylist(),
-        lost=dict(zip(lost["image_uri"].to_pylist(), lost["error"].to_pylist(), strict=True)),
+        lost=lost,
     )
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.archive.mvtec import FLAWLESS
 from jobs.tables.schema import METRICS, Status
 from model.statistics.evaluation import compute_metrics
 from model.statistics.resampling import (
@@ -21,8 +22,6 @@ from model.statistics.resampling import (
     estimate_seed_interval,
 )
 
-FLAWLESS = "good"
-"""Label of flawless photos in the MVTec layout."""
 METRIC_NAMES = ("auroc", "aupr", "recall_at_1_percent", "recall_at_5_percent")
 
 Seed: TypeAlias = int | None

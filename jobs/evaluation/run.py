@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import ray
 
-from jobs.archive.manifest import list_archive
+from jobs.archive.mvtec import list_labelled, select_split
 from jobs.cluster.arithmetic import choose_precisions
 from jobs.cluster.datasets import (
     DECODE_BATCH_PHOTOS,
@@ -29,7 +29,6 @@ from jobs.evaluation.report import Evaluation, MissingDetector, format_evaluatio
 from jobs.evaluation.stage import NamedDetector, ScoreWithEach
 from jobs.tables.schema import EVALUATED
 
-_LABELLED = r"(?P<category>[^/]+)/test/(?P<site>[^/]+)/"
 """The label stands where the archive has its site, so that it travels with the row."""
 _BATCH_PHOTOS = 64
 """Photos per batch: each of its detectors may have to be loaded for it."""
@@ -73,13 +72,13 @@ def summarize_rows(config: EvaluateConfig, rows: pa.Table, missing: Sequence[Mis
 
 
 def list_labelled_photos(config: EvaluateConfig) -> pa.Table:
-    """Returns MANIFEST rows of the test photos; the label stands in ``site``.
+    """Returns LABELLED rows of the test photos.
 
     Raises:
         RequestError: a category has no test photos, or there is no category.
     """
-    listing = list_archive(config.data, key_pattern=_LABELLED)
-    wanted = set(config.categories) or {name for name in listing["category"].to_pylist() if name}
+    listing = select_split(list_labelled(config.data), "test")
+    wanted = set(config.categories or listing["category"].to_pylist())
     absent = wanted - set(listing["category"].to_pylist())
     if absent or not wanted:
         what = ", ".join(sorted(absent)) or "any category"

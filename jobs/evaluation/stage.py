@@ -78,7 +78,7 @@ class ScoreWithEach:
 
     def _evaluate(self, rows: pa.Table, candidate: NamedDetector) -> list[dict[str, Any]]:
         """Returns EVALUATED rows of one category under one detector; photos that were not decoded keep their reason."""
-        photos = rows.select(["image_uri", "site", "status", "error"]).to_pylist()
+        photos = rows.select(["image_uri", "label", "status", "error"]).to_pylist()
         outcomes = [{"status": photo["status"], "error": photo["error"]} for photo in photos]
         decoded = np.flatnonzero([photo["status"] is None for photo in photos])
         scored = self._score(rows["pixels"], decoded.tolist(), candidate)
@@ -91,7 +91,7 @@ class ScoreWithEach:
             "detector_id": candidate.registered.detector_id,
         }
         return [
-            {**known, "label": photo["site"], "image_uri": photo["image_uri"], **outcome}
+            {**known, "label": photo["label"], "image_uri": photo["image_uri"], **outcome}
             for photo, outcome in zip(photos, outcomes, strict=True)
         ]
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from jobs.archive.manifest import list_archive
+from jobs.archive.mvtec import list_flawless
 from jobs.cluster.datasets import collect_table
 from jobs.cluster.progress import Progress
 from jobs.cluster.session import explain_error, start_ray
@@ -23,8 +23,7 @@ from jobs.detectors.registry import RegisteredDetector
 from jobs.errors import EXIT_DONE, JobError, RequestError
 from jobs.scoring.pipeline import score_photos
 from jobs.scoring.plan import ScoringPlan, plan_detector
-from jobs.storage import uris
-from jobs.tables.schema import MANIFEST, STAGED, Status
+from jobs.tables.schema import STAGED, Status
 from jobs.tables.text import make_printable
 from model.artifact import recalibrate_artifact
 from model.statistics.calibration import Calibration, describe_shortage
@@ -42,7 +41,8 @@ def recalibrate_detector(config: RecalibrateConfig) -> int:
     if parent is None:
         raise RequestError(f"{config.category} has no alias {config.alias!r} in {config.detectors}: train a detector")
     metrics = registry.read_metrics(config.detectors, config.category, detector_id=parent.detector_id)
-    manifest = _unseen(_photos(config), config, parent=parent, metrics=metrics)
+    photos = list_flawless(config.data, config.category, folder=config.folder)
+    manifest = _unseen(photos, config, parent=parent, metrics=metrics)
     rows = _scored(manifest, config, parent=parent)
     calibration = _calibration(rows, config, parent=parent)
     used = manifest.filter(pc.is_in(manifest["image_id"], rows["image_id"].combine_chunks()))
@@ -54,14 +54,6 @@ def recalibrate_detector(config: RecalibrateConfig) -> int:
     print(f"detector {detector_id} of {config.category}: the weights of {parent.detector_id}, calibrated anew")
     _move_aliases(config, parent, detector_id=detector_id, reason=f"recalibrated on {len(rows)} photos")
     return EXIT_DONE
-
-
-def _photos(config: RecalibrateConfig) -> pa.Table:
-    """The MANIFEST rows of the folder; their category is the detector's, whatever their keys say."""
-    folder = uris.join(config.data, config.folder or f"{config.category}/train/good")
-    listing = list_archive(folder, key_pattern="(?P<category>)")
-    column = MANIFEST.get_field_index("category")
-    return listing.set_column(column, MANIFEST.field(column), pa.array([config.category] * len(listing)))
 
 
 def _unseen(

@@ -23,11 +23,10 @@ from torch import Tensor
 
 from jobs.cluster.datasets import DECODE_BATCH_PHOTOS, count_scoring_actors, decode_manifest
 from jobs.config import ScoringResources
-from jobs.decoding.fetch import FetchDecode
+from jobs.decoding.photos import make_fetch_decode
 
 MAX_OPEN_BLOCKS = 32
 """Blocks that a process keeps open, 19 MB each at 448 px: Ray can neither move nor spill what is open."""
-_FETCH_CONCURRENCY = 32
 
 
 @dataclass
@@ -107,10 +106,7 @@ def decode_photos(manifest: pa.Table, *, size: int, max_pixels: int) -> DecodedP
     Raises:
         ray.exceptions.RayError: the cluster failed.
     """
-    categories = manifest["category"].unique().to_pylist()
-    fetch_decode = FetchDecode(
-        image_sizes=dict.fromkeys(categories, size), max_pixels=max_pixels, concurrency=_FETCH_CONCURRENCY
-    )
+    fetch_decode = make_fetch_decode(manifest, size=size, max_pixels=max_pixels)
     rows = ray.data.from_arrow(manifest, override_num_blocks=math.ceil(len(manifest) / DECODE_BATCH_PHOTOS))
     # As many as scoring would take: each process takes seconds to import torch, more of them only wait for a core.
     tasks = count_scoring_actors(ScoringResources())

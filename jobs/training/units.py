@@ -11,8 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import ValidationError
 
-from jobs import storage
-from jobs.archive.manifest import list_archive
+from jobs.archive.mvtec import list_flawless, list_labelled, locate_flawless, select_split
 from jobs.cluster.progress import Report
 from jobs.detectors import registry
 from jobs.detectors.lineage import hash_json, hash_manifest
@@ -154,9 +153,7 @@ def list_categories(data: str) -> list[str]:
     Raises:
         RequestError: there is none.
     """
-    below = len(data) + 1
-    keys = (info.uri[below:].split("/") for info in storage.list_objects(data))
-    found = sorted({parts[0] for parts in keys if parts[1:3] == ["train", "good"] and len(parts) > 3})
+    found = sorted(set(select_split(list_labelled(data), "train")["category"].to_pylist()))
     if not found:
         raise RequestError(f"{data} holds no category: expected photos in <category>/train/good/")
     return found
@@ -168,9 +165,9 @@ def list_flawless_photos(config: TrainConfig, category: str) -> pa.Table:
     Raises:
         RequestError: fewer than `MIN_PHOTOS`.
     """
-    folder = uris.join(config.data, category, "train", "good")
-    manifest = list_archive(folder, key_pattern="(?P<category>)")
+    manifest = list_flawless(config.data, category)
     if len(manifest) < MIN_PHOTOS:
+        folder = locate_flawless(config.data, category)
         raise RequestError(f"expected at least {MIN_PHOTOS} flawless photos in {folder}, got {len(manifest)}")
     held_out = len(split_calibration(len(manifest), fraction=config.calibration_fraction, seed=config.detector.seed)[1])
     needed = find_min_sample_size(config.false_alarm_rate)

@@ -31,7 +31,7 @@ def test_validation_is_a_share_of_the_test_photos_and_they_have_none_in_common(d
     assert len(validation) + len(test) == 36
     assert 8 <= len(validation) <= 21  # 36 draws of probability 0.4
     assert 0 < split.defects < sum(split.validation_counts.values())
-    assert {site.split("/")[0] for site in split.validation["site"].to_pylist()} == {"validation"}
+    assert set(split.validation["split"].to_pylist()) == {"validation"}
     assert len(split.train) == 60
 
 

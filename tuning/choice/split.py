@@ -19,16 +19,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from jobs import storage
-from jobs.archive.manifest import list_archive
+from jobs.archive.mvtec import FLAWLESS, SPLITS, list_labelled, select_split
 from jobs.detectors.lineage import hash_manifest
 from jobs.errors import ConflictError, JobError, MissingObjectError, RequestError
-from jobs.evaluation.metrics import FLAWLESS
 from jobs.storage import uris
 
-_LABELLED = r"(?P<category>)(?P<site>train/good|(?:validation|test)/[^/]+)/"
 MIN_TRAINING_PHOTOS = 8
 _MARK = "test-opened.json"
 
@@ -37,9 +34,9 @@ class SealedTest:
     """The photos of the final test; who wants them has to open it, which leaves a mark."""
 
     def __init__(self, manifest: pa.Table) -> None:
-        """``manifest``: MANIFEST rows whose site is ``test/<label>``."""
+        """``manifest``: LABELLED rows of the split test."""
         self.__manifest = manifest
-        self.counts = Counter(site.split("/")[1] for site in manifest["site"].to_pylist())
+        self.counts = Counter(manifest["label"].to_pylist())
         self.photos_hash = hash_manifest(manifest)
 
     def open(self, *, results: str, winner: str) -> pa.Table:
@@ -79,7 +76,7 @@ class Split:
 
     Attributes:
         train: MANIFEST rows of flawless photos.
-        validation: MANIFEST rows whose site is ``validation/<label>``; maybe none.
+        validation: LABELLED rows of the split validation; maybe none.
         test: sealed.
         is_carved: whether validation was a part of ``test/``.
     """
@@ -92,7 +89,7 @@ class Split:
     @property
     def validation_counts(self) -> Counter[str]:
         """Validation photos by label."""
-        return Counter(site.split("/")[1] for site in self.validation["site"].to_pylist())
+        return Counter(self.validation["label"].to_pylist())
 
     @property
     def defects(self) -> int:
@@ -117,30 +114,23 @@ def split_data(data: str, category: str, *, validation_share: float) -> Split:
         RequestError: too few flawless training photos.
     """
     folder = uris.join(data, category)
-    rows = list_archive(folder, key_pattern=_LABELLED)
-    parts = [str(site).split("/")[0] for site in rows["site"].to_pylist()]
-    if parts.count("train") < MIN_TRAINING_PHOTOS:
+    rows = list_labelled(data, category=category)
+    splits = rows["split"].to_pylist()
+    if splits.count("train") < MIN_TRAINING_PHOTOS:
         raise RequestError(
-            f"a search needs at least {MIN_TRAINING_PHOTOS} photos in {folder}/train/good, got {parts.count('train')}"
+            f"a search needs at least {MIN_TRAINING_PHOTOS} photos in {folder}/train/good, got {splits.count('train')}"
         )
-    is_carved = "validation" not in parts
+    is_carved = "validation" not in splits
     if is_carved:
         keys = [uri.removeprefix(folder + "/") for uri in rows["image_uri"].to_pylist()]
-        parts = [assign_part(part, key, share=validation_share) for part, key in zip(parts, keys, strict=True)]
-    train, validation, test = (
-        rows.filter(pa.array([part == name for part in parts])) for name in ("train", "validation", "test")
-    )
-    return Split(train, label_as_validation(validation), SealedTest(test), is_carved)
+        assigned = [assign_split(one, key, share=validation_share) for one, key in zip(splits, keys, strict=True)]
+        rows = rows.set_column(rows.schema.get_field_index("split"), "split", pa.array(assigned, pa.string()))
+    train, validation, test = (select_split(rows, name) for name in SPLITS)
+    return Split(train, validation, SealedTest(test), is_carved)
 
 
-def assign_part(part: str, key: str, *, share: float) -> str:
+def assign_split(split: str, key: str, *, share: float) -> str:
     """Where a photo of ``test/`` belongs, by its key alone."""
-    if part != "test":
-        return part
+    if split != "test":
+        return split
     return "validation" if int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) < share * 2**32 else "test"
-
-
-def label_as_validation(rows: pa.Table) -> pa.Table:
-    """Renames the part of every site from ``test`` to ``validation``."""
-    sites = pc.replace_substring_regex(rows["site"], "^test/", "validation/")
-    return rows.set_column(rows.schema.get_field_index("site"), rows.schema.field("site"), sites)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jobs.evaluation.metrics import FLAWLESS
+from jobs.archive.mvtec import FLAWLESS
 from model.statistics.sample_size import estimate_auroc_half_width, estimate_auroc_standard_error
 from tuning.choice.split import Split
 

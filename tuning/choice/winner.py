@@ -124,7 +124,7 @@ def score_current(config: SearchConfig, detector_id: str, manifest: pa.Table, *,
         found.append(
             {
                 "category": config.category,
-                "label": row["site"].split("/")[1],
+                "label": row["label"],
                 "variant": CURRENT,
                 "detector_id": detector_id,
                 "image_uri": row["image_uri"],

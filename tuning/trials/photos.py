@@ -9,18 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from jobs.decoding.fetch import FetchDecode, stack_images
+from jobs.archive.mvtec import FLAWLESS
+from jobs.decoding.fetch import stack_images
+from jobs.decoding.photos import decode_rows
 from jobs.detectors.lineage import hash_training_photos
 from jobs.errors import JobError
-from jobs.evaluation.metrics import FLAWLESS
 from model.process import prepare_process
 from model.training.photos import split_calibration
 
-_FETCH_CONCURRENCY = 32
 _SYNTHETIC_SEED = 0
 
 
@@ -54,7 +53,7 @@ def decode_search_photos(
 
     Args:
         train: MANIFEST rows of flawless photos.
-        labelled: MANIFEST rows whose site is ``<part>/<label>``, maybe none.
+        labelled: LABELLED rows, maybe none.
         size: side S in pixels.
         max_pixels: largest photo decoded.
         fraction: share of the readable flawless photos that is held out, in (0, 1).
@@ -63,8 +62,8 @@ def decode_search_photos(
         JobError: fewer than 4 flawless photos can be read.
     """
     prepare_process()
-    flawless, lost = decode_rows(train, size, max_pixels)
-    judged, lost_too = decode_rows(labelled, size, max_pixels)
+    flawless, lost = decode_rows(train, size=size, max_pixels=max_pixels)
+    judged, lost_too = decode_rows(labelled, size=size, max_pixels=max_pixels)
     images = stack_images(flawless["pixels"], size=size)
     if len(images) < 4:
         raise JobError(f"needed at least 4 readable flawless photos, got {len(images)} of {len(train)}")
@@ -73,23 +72,11 @@ def decode_search_photos(
         train=images[kept],
         held_out=images[held_out],
         labelled=stack_images(judged["pixels"], size=size),
-        labels=np.array([site.split("/")[1] != FLAWLESS for site in judged["site"].to_pylist()], dtype=bool),
+        labels=np.array([label != FLAWLESS for label in judged["label"].to_pylist()], dtype=bool),
         labelled_uris=judged["image_uri"].to_pylist(),
         lost={**lost, **lost_too},
         trained_on=hash_training_photos(flawless.take(pa.array(kept))),
     )
-
-
-def decode_rows(rows: pa.Table, size: int, max_pixels: int) -> tuple[pa.Table, dict[str, str]]:
-    """Readable DECODED rows, and why the others are not."""
-    categories = set(rows["category"].to_pylist())
-    fetch = FetchDecode(
-        image_sizes=dict.fromkeys(categories, size), max_pixels=max_pixels, concurrency=_FETCH_CONCURRENCY
-    )
-    found = fetch(rows)
-    lost = found.filter(pc.is_valid(found["error"]))
-    reasons = dict(zip(lost["image_uri"].to_pylist(), lost["error"].to_pylist(), strict=True))
-    return found.filter(pc.is_null(found["error"])), reasons
 
 
 def to_tensor(images: npt.NDArray[np.uint8]) -> Tensor:

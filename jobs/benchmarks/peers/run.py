@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 import yaml
 from pydantic import ValidationError
 
 from jobs import storage
+from jobs.archive.mvtec import FLAWLESS, list_labelled, select_split
 from jobs.benchmarks.peers.config import PeersBenchmarkConfig
 from jobs.benchmarks.peers.measurement import Contestant, LabelledFolder, find_defects, fit_first, time_all
 from jobs.benchmarks.peers.ours import OurDetector
@@ -89,33 +92,27 @@ def stage_photos(config: PeersBenchmarkConfig, scratch: Path) -> list[LabelledFo
 
 
 def _stage_set(root: str, scratch: Path) -> list[LabelledFolder]:
-    by_category: dict[str, list[tuple[str, str, str]]] = {}
-    for info in storage.list_objects(root):
-        parts = info.uri.removeprefix(root).strip("/").split("/")
-        if len(parts) == 4:
-            by_category.setdefault(parts[0], []).append((parts[1], parts[2], info.uri))
-    if not by_category:
+    rows = list_labelled(root)
+    if not len(rows):
         raise RequestError(
             f"needed <category>/train/good and <category>/test/<label> under {root}, found no such photo"
         )
     data_set = root.rsplit("/", 1)[-1]
-    return [
-        _stage_category(f"{data_set}/{category}", sorted(rows), scratch / data_set / category)
-        for category, rows in sorted(by_category.items())
-    ]
+    found = {name: rows.filter(pc.equal(rows["category"], name)) for name in sorted(set(rows["category"].to_pylist()))}
+    return [_stage_category(f"{data_set}/{name}", photos, scratch / data_set / name) for name, photos in found.items()]
 
 
-def _stage_category(name: str, rows: Sequence[tuple[str, str, str]], folder: Path) -> LabelledFolder:
-    train = [uri for split, label, uri in rows if (split, label) == ("train", "good")]
-    test = [(uri, label != "good") for split, label, uri in rows if split == "test"]
-    is_defective = np.array([defective for _, defective in test], bool)
+def _stage_category(name: str, rows: pa.Table, folder: Path) -> LabelledFolder:
+    train = select_split(rows, "train")["image_uri"].to_pylist()
+    test = select_split(rows, "test")
+    is_defective = pc.not_equal(test["label"], FLAWLESS).to_numpy()
     if not train or is_defective.all() or not is_defective.any():
         raise RequestError(
             f"{name} needs training photos and test photos of both kinds, got {len(train)} training photos and "
             f"{int(is_defective.sum())} defective of {len(test)} test photos"
         )
     _copy_photos(train, folder / "train")
-    _copy_photos([uri for uri, _ in test], folder / "test")
+    _copy_photos(test["image_uri"].to_pylist(), folder / "test")
     return LabelledFolder(name, folder / "train", folder / "test", is_defective)
 
 

@@ -1,0 +1,74 @@
+"""Data sets in the layout of MVTec AD, the one place that knows it.
+
+``<category>/train/good/`` holds flawless photos to learn from, ``<category>/test/<label>/`` labelled ones to judge by,
+and ``<category>/validation/<label>/`` labelled ones to choose by, which most data sets do not have.
+https://www.mvtec.com/company/research/datasets/mvtec-ad
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.archive.manifest import list_archive
+from jobs.storage import uris
+from jobs.tables.schema import MANIFEST
+
+FLAWLESS = "good"
+"""Label of flawless photos."""
+SPLITS = ("train", "validation", "test")
+LABELLED = MANIFEST.append(pa.field("split", pa.string())).append(pa.field("label", pa.string()))
+"""MANIFEST, the split of each photo (one of SPLITS) and its label: FLAWLESS, or the name of its defect."""
+
+_SPLIT_AND_LABEL = r"(?P<site>train/good|(?:validation|test)/[^/]+)/"
+
+
+def list_labelled(data: str, *, category: str | None = None) -> pa.Table:
+    """Lists a data set as LABELLED rows, ordered by category and key; what lies elsewhere in it is left out.
+
+    Args:
+        data: folder of the categories.
+        category: the one to list; None for all.
+
+    Raises:
+        RequestError: the folder is empty.
+    """
+    if category is None:
+        rows = list_archive(data, key_pattern=f"(?P<category>[^/]+)/{_SPLIT_AND_LABEL}")
+    else:
+        rows = list_archive(uris.join(data, category), key_pattern=f"(?P<category>){_SPLIT_AND_LABEL}")
+        rows = _set_column(rows, "category", category)
+    rows = rows.filter(pc.is_valid(rows["site"]))  # which the key pattern takes for split and label, as one
+    parts = [site.split("/") for site in rows["site"].to_pylist()]
+    splits, labels = (pa.array([part[number] for part in parts], pa.string()) for number in (0, 1))
+    return pa.table([*_set_column(rows, "site", None).columns, splits, labels], schema=LABELLED)
+
+
+def select_split(rows: pa.Table, split: str) -> pa.Table:
+    """Returns the LABELLED rows of one split."""
+    return rows.filter(pc.equal(rows["split"], split))
+
+
+def list_flawless(data: str, category: str, *, folder: str | None = None) -> pa.Table:
+    """Lists the flawless photos of a category as MANIFEST rows.
+
+    Args:
+        data: folder of the categories.
+        category: one of them, and what the rows say, whatever their keys look like.
+        folder: where the photos lie below ``data``; default: ``<category>/train/good``.
+
+    Raises:
+        RequestError: there is none.
+    """
+    rows = list_archive(locate_flawless(data, category, folder=folder), key_pattern="(?P<category>)")
+    return _set_column(rows, "category", category)
+
+
+def locate_flawless(data: str, category: str, *, folder: str | None = None) -> str:
+    """Returns the URI of the folder that `list_flawless` lists."""
+    return uris.join(data, folder or f"{category}/train/{FLAWLESS}")
+
+
+def _set_column(rows: pa.Table, name: str, value: str | None) -> pa.Table:
+    column = rows.schema.get_field_index(name)
+    return rows.set_column(column, rows.schema.field(column), pa.array([value] * len(rows), pa.string()))

@@ -1,0 +1,54 @@
+"""Photos decoded to one size for training, evaluation and measurements, not row by row as scoring does it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from jobs.decoding.fetch import FetchDecode
+from model.image import decode_image
+
+FETCH_CONCURRENCY = 32
+"""Photos fetched at once by one process."""
+
+
+def make_fetch_decode(manifest: pa.Table, *, size: int, max_pixels: int) -> FetchDecode:
+    """Returns the stage that decodes the photos of a manifest to one size, whatever their categories.
+
+    Args:
+        manifest: MANIFEST rows.
+        size: side S in pixels.
+        max_pixels: largest photo decoded.
+    """
+    sizes = dict.fromkeys(manifest["category"].unique().to_pylist(), size)
+    return FetchDecode(image_sizes=sizes, max_pixels=max_pixels, concurrency=FETCH_CONCURRENCY)
+
+
+def decode_rows(manifest: pa.Table, *, size: int, max_pixels: int) -> tuple[pa.Table, dict[str, str]]:
+    """Fetches and decodes all photos of a manifest in this process, by the stage that scoring has.
+
+    Args:
+        manifest: MANIFEST rows; other columns stay.
+        size: side S in pixels.
+        max_pixels: largest photo decoded.
+
+    Returns:
+        DECODED rows of the readable photos, in order, and URI -> why it could not be decoded of the others.
+    """
+    rows = make_fetch_decode(manifest, size=size, max_pixels=max_pixels)(manifest)
+    lost = rows.filter(pc.is_valid(rows["error"]))
+    reasons = dict(zip(lost["image_uri"].to_pylist(), lost["error"].to_pylist(), strict=True))
+    return rows.filter(pc.is_null(rows["error"])), reasons
+
+
+def decode_images(photos: Iterable[bytes], *, size: int) -> Tensor:
+    """Decodes N photos that lie in memory, at least one: uint8 (N, 3, size, size) RGB.
+
+    Raises:
+        model.image.ImageError: one of them cannot be decoded.
+    """
+    return torch.stack([decode_image(data, size=size) for data in photos])
