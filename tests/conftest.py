@@ -16,7 +16,6 @@ import pytest
 
 from tests.support.buckets import create_bucket
 from tests.support.places import SHARED
-from tests.support.poison import POISON_MARKER
 from tests.support.training import request_tiny_training
 
 if TYPE_CHECKING:
@@ -112,7 +111,6 @@ def cluster(s3_environment: str | None) -> Iterator[str]:
     os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_worker_niceness", "0")
-    os.environ.setdefault("JOBS_DECODER_TEST_POISON", POISON_MARKER)  # its workers have it from here
     for tries_left in (2, 1, 0):
         try:
             context = ray.init(

@@ -1,9 +1,8 @@
 """Decoding in a process of its own: what a photo does to its decoder costs that photo alone.
 
-The parent's side; jobs.decoding.decoder_child is the other. A Ray worker keeps one child for all its tasks, and
-itself needs
-neither torch nor an image library. Photos and pixels go through memory files that both sides hold: a message on the
-socket is small and whole, so a child may die at any moment and leave nothing half written behind.
+The parent's side; jobs.decoding.decoder_child is the other. A Ray worker keeps one child for all its tasks, and itself
+needs neither torch nor an image library. Photos and pixels go through memory files that both sides hold: a message on
+the socket is small and whole, so a child may die at any moment and leave nothing half written behind.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from typing import Any
 from jobs.errors import JobError
 from jobs.tables.schema import Status
 
+CHILD_MODULE = "jobs.decoding.decoder_child"
 _MESSAGE_BYTES = 65_536
 MAX_TRIES = 2
 """A decoder can die of what is not the photo's fault, as when the machine runs out of memory."""
@@ -90,7 +90,7 @@ class Decoder:
         self._channel.setblocking(False)
         descriptors = (theirs.fileno(), self._photo)
         self._child = subprocess.Popen(  # noqa: S603  # our own module, with numbers as arguments
-            [sys.executable, "-P", "-m", "jobs.decoding.decoder_child", *map(str, descriptors)],
+            [sys.executable, "-P", "-m", CHILD_MODULE, *map(str, descriptors)],
             pass_fds=descriptors,
             env=os.environ | _ALLOCATION | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,

@@ -1,8 +1,8 @@
 """The process that decodes photos for jobs.decoding.decoder, so that a file which kills its decoder kills nothing else.
 
 ``python -m jobs.decoding.decoder_child SOCKET PHOTO``, two inherited file descriptors: a SOCK_SEQPACKET socket for
-one JSON
-object per message, and a memory file for the bytes of one photo. The file for its pixels comes with the message.
+one JSON object per message, and a memory file for the bytes of one photo. The file for its pixels comes with the
+message.
 
 Two processes: the *nursery* imports torch once and forks the *worker*, so that another worker after a death takes
 milliseconds and not the seconds of an import. The kernel enforces the limits: SIGALRM ends a worker at the time limit,
@@ -21,7 +21,6 @@ import signal
 import socket
 import struct
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,6 @@ from model.image import ImageError, decode_image
 from model.process import prepare_process
 
 MESSAGE_BYTES = 65_536
-POISON = "JOBS_DECODER_TEST_POISON"
-"""For tests alone: a marker; a photo that begins with it does what the rest of it says. Unset, no bytes can do that."""
 _PR_SET_PDEATHSIG = 1
 _NUMBER = struct.Struct("<q")
 
@@ -100,7 +97,6 @@ def decode_one(request: dict[str, Any], *, photo: int, pixels: int) -> dict[str,
     """Decodes one photo: its pixels go to the file, and what became of it is returned."""
     try:
         data = os.pread(photo, request["photo_bytes"], 0)
-        _be_poisoned(data)
         decoded = decode_image(data, size=request["size"], max_pixels=request["max_pixels"])
         written_bytes = os.pwrite(pixels, decoded.numpy().data, request["at"])
         if written_bytes < decoded.numel():
@@ -120,22 +116,6 @@ def send(channel: socket.socket, **message: object) -> None:
         channel.send(json.dumps(message).encode())
     except OSError:
         os._exit(0)  # the parent is gone
-
-
-def _be_poisoned(data: bytes) -> None:
-    """What files that kill a decoder do: after the marker segfault, exit, hang or hoard."""
-    marker = os.environ.get(POISON, "").encode()
-    if not marker or not data.startswith(marker):
-        return
-    deed = data.removeprefix(marker)
-    if deed.startswith(b"segfault"):
-        ctypes.string_at(0)
-    elif deed.startswith(b"exit"):
-        os._exit(3)
-    elif deed.startswith(b"hang"):
-        time.sleep(3600)
-    elif deed.startswith(b"hoard"):
-        bytearray(2**40)
 
 
 if __name__ == "__main__":

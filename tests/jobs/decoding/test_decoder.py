@@ -17,7 +17,6 @@ from PIL import Image
 
 from jobs.archive.manifest import list_archive
 from jobs.decoding.decoder import DecodeLimits, Decoder, UndecodedError, share_decoder
-from jobs.decoding.decoder_child import POISON
 from jobs.decoding.fetch import FetchDecode
 from jobs.errors import JobError
 from jobs.tables.schema import Status
@@ -25,17 +24,17 @@ from model.image import decode_image
 from tests.support.bad_objects import bad_objects, encode, jpeg, photo
 from tests.support.hostile_files import jpeg_of_many_scans
 from tests.support.places import ROOT
-from tests.support.poison import POISON_MARKER
+from tests.support.poison import poison
 
 SIZE = 48
-MARKER = POISON_MARKER
+POISONED = "tests.support.poison"
 
 
 @pytest.fixture(scope="module")
 def decoder() -> Iterator[Decoder]:
     """One for all tests, whose child obeys poison, with a short time limit."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(POISON, MARKER)
+        patch.setattr("jobs.decoding.decoder.CHILD_MODULE", POISONED)
         started = Decoder(DecodeLimits(timeout_s=1.0))
         decoded(started, jpeg())
         yield started
@@ -58,10 +57,6 @@ def decoded(decoder: Decoder, *photos: bytes) -> list[bytes | tuple[Status, str]
     found: list[bytes | tuple[Status, str]] = []
     asyncio.run(all_of_them())
     return found
-
-
-def poison(deed: str) -> bytes:
-    return (MARKER + deed).encode()
 
 
 def plainly(data: bytes) -> bytes:
@@ -165,14 +160,6 @@ def test_a_request_that_was_given_up_does_not_answer_the_next(decoder: Decoder) 
     assert decoded(decoder, encode(photo(), "PNG")) == [plainly(encode(photo(), "PNG"))]
 
 
-def test_without_the_variable_of_the_tests_no_bytes_are_poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(POISON, raising=False)
-    plain = Decoder(DecodeLimits())
-    assert decoded(plain, poison("exit"), b"exit", b"segfault") == [(Status.UNREADABLE, "not_an_image")] * 3
-    assert os.environ.get(POISON) is None
-    plain.stop()
-
-
 def test_a_decoder_that_cannot_start_ends_the_run_and_not_every_photo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(JobError, match="ended at its start with exit code 1"):
@@ -181,7 +168,9 @@ def test_a_decoder_that_cannot_start_ends_the_run_and_not_every_photo(monkeypatc
 
 def test_a_decoder_ends_with_its_process_even_in_the_middle_of_a_photo() -> None:
     script = (
-        "import asyncio, os; from jobs.decoding.decoder import Decoder, DecodeLimits; from pathlib import Path\n"
+        "import asyncio, os; from jobs.decoding import decoder; from pathlib import Path\n"
+        "from jobs.decoding.decoder import Decoder, DecodeLimits\n"
+        f"decoder.CHILD_MODULE = {POISONED!r}\n"
         "async def main():\n"
         "    decoder, file = Decoder(DecodeLimits()), os.memfd_create('x')\n"
         "    try: await decoder.decode(b'', size=8, max_pixels=9, into=file, at=0)\n"
@@ -191,8 +180,7 @@ def test_a_decoder_ends_with_its_process_even_in_the_middle_of_a_photo() -> None
         f"    await decoder.decode({poison('hang')!r}, size=8, max_pixels=9, into=file, at=0)\n"
         "asyncio.run(main())"
     )
-    environment = os.environ | {POISON: MARKER}
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment, cwd=ROOT) as owner:
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT) as owner:
         assert owner.stdout is not None
         pids = [int(pid) for pid in owner.stdout.readline().split()]
         owner.kill()
@@ -209,7 +197,7 @@ def test_a_decoder_says_nothing_about_damaged_files(decoder: Decoder, capfd: pyt
 
 
 def test_in_the_stage_one_killer_costs_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(POISON, MARKER)
+    monkeypatch.setattr("jobs.decoding.decoder.CHILD_MODULE", POISONED)
     for name, data in (("a", jpeg()), ("b", poison("segfault")), ("c", jpeg()), ("d", b""), ("e", jpeg())):
         (tmp_path / f"{name}.jpg").write_bytes(data)
     limits = DecodeLimits(timeout_s=7)  # others than the default, so that no other test's decoder is taken
