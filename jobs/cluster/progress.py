@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from types import TracebackType
@@ -16,6 +17,8 @@ from typing import Any, Self
 import pyarrow as pa
 import ray
 from tqdm import tqdm
+
+from jobs.errors import JobError
 
 BAR_INTERVAL_S = 0.5
 LINE_INTERVAL_S = 5.0
@@ -85,9 +88,18 @@ class Tally:
     def __init__(self) -> None:
         """Starts at zero."""
         self._reported = Reported()
+        self._stop_reason = ""
 
-    def add(self, counts: Mapping[str, int], note: str, reporter: str = "") -> None:
-        """Adds units done by kind in the process ``reporter``, and replaces the remark shown beside them."""
+    def stop(self, reason: str) -> None:
+        """Answers every later report with ``reason``, which ends the stage that reports."""
+        self._stop_reason = reason
+
+    def add(self, counts: Mapping[str, int], note: str, reporter: str = "") -> str:
+        """Adds units done by kind in the process ``reporter``, and replaces the remark shown beside them.
+
+        Returns:
+            Why the stage should stop; empty if it should not.
+        """
         now, was = time.time(), self._reported
         known = was.reporters.get(reporter)
         units = known.units + sum(counts.values()) if known else 0
@@ -98,6 +110,7 @@ class Tally:
             note=note,
             reporters={**was.reporters, reporter: mine},
         )
+        return self._stop_reason
 
     def measure(self, values: Mapping[str, float]) -> None:
         """Adds to sums by name."""
@@ -126,10 +139,19 @@ class Report:
     def __init__(self, tally: Any) -> None:
         """``tally``: actor handle of a Tally."""
         self._tally = tally
+        self._answer: Any = None
 
     def __call__(self, counts: Mapping[str, int], note: str = "") -> None:
-        """Reports units done by kind."""
-        self._tally.add.remote(dict(counts), note, _this_process())
+        """Reports units done by kind.
+
+        Raises:
+            JobError: the answer to an earlier report was to stop, see `Progress.stop`.
+        """
+        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
+            with suppress(ray.exceptions.RayError):  # without a tally the run is over anyway
+                if reason := ray.get(self._answer):
+                    raise JobError(reason)
+        self._answer = self._tally.add.remote(dict(counts), note, _this_process())
 
     def add_measures(self, values: Mapping[str, float]) -> None:
         """Reports sums by name, see `Tally.measure`."""
@@ -157,6 +179,10 @@ class Progress:
         self._total, self._activity, self._unit = total, activity, unit
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
+
+    def stop(self, reason: str) -> None:
+        """Ends the stages that report, each at its next report but one, with ``reason`` as their error."""
+        self._tally.stop.remote(reason)
 
     def __enter__(self) -> Self:
         """Begins to show."""
@@ -197,9 +223,6 @@ class Progress:
         return f"{done} ({detail})" if detail else done
 
 
-LINE_INTERVAL_S = 5.0
-
-
 def follow_rows(
     batches: Iterable[pa.RecordBatch], *, activity: str, total: int | None = None
 ) -> Iterator[pa.RecordBatch]:
@@ -210,8 +233,6 @@ def follow_rows(
         activity: what happens to the rows ("listing").
         total: rows expected, where that is known.
     """
-    from tqdm import tqdm
-
     on_terminal = sys.stderr.isatty()
     began = said_at = time.monotonic()
     with tqdm(total=total, desc=activity, unit="photo", disable=not on_terminal) as bar:

@@ -82,7 +82,8 @@ def run_all_steps(
     timings_s, reported = {"listing": staged.listing_s, "ordering": staged.ordering_s}, Reported()
     if staged.to_score:
         print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score", flush=True)
-        pipeline_s, reported = score_into_staging(config, folder, staged=staged, pipeline=pipeline)
+        lease.confirm()  # listing a large archive takes minutes
+        pipeline_s, reported = score_into_staging(config, folder, staged=staged, lease=lease, pipeline=pipeline)
         timings_s |= pipeline_s
         log.event("scored", {"rows": reported.units, "images_per_s": reported.steady_per_s, "seconds": pipeline_s})
     lease.confirm()
@@ -118,7 +119,7 @@ def publish_staged(folder: RunFolder, staged: StagedRun) -> Published:
 
 
 def score_into_staging(
-    config: ScoreConfig, folder: RunFolder, *, staged: StagedRun, pipeline: Pipeline
+    config: ScoreConfig, folder: RunFolder, *, staged: StagedRun, lease: Lease, pipeline: Pipeline
 ) -> tuple[dict[str, float], Reported]:
     """Runs the pipeline into staging, with Ray Data's checkpoint.
 
@@ -143,6 +144,7 @@ def score_into_staging(
     manifest_path = storage.resolve_filesystem(folder.manifest)[1]
     try:
         with Progress(rows, activity="scoring") as progress:
+            lease.on_loss(lambda: progress.stop(f"the lease {folder.lease} is lost"))
             manifest = read_manifest(manifest_path, filesystem=filesystem, rows=rows, plan=plan, resources=resources)
             dataset = pipeline(manifest, rows=rows, plan=plan, resources=resources, report=progress.report)
             started_wall = time.time()

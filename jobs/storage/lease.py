@@ -7,12 +7,10 @@ and if it does not within TTL_S, the holder has gone and the lease is taken over
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
 
 from jobs.errors import ConflictError, JobError, MissingObjectError, RequestError, StorageError
 from jobs.storage import objects as storage
@@ -34,8 +32,18 @@ class Lease:
         self._renewed_at = time.monotonic()
         self._writing, self._stop = threading.Lock(), threading.Event()
         self.is_lost = False
+        self._tell_of_loss: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
+
+    def on_loss(self, tell: Callable[[], None]) -> None:
+        """Calls ``tell`` when the lease is lost, in another thread, or at once if it is lost already.
+
+        It should end the work under way: without, the work goes on until `confirm`, and is then of no use.
+        """
+        self._tell_of_loss = tell
+        if self.is_lost:
+            tell()
 
     def confirm(self) -> None:
         """Renews now: what follows may only be done by the holder.
@@ -45,11 +53,11 @@ class Lease:
             StorageError: the storage did not answer.
         """
         if self.is_lost:
-            raise self.lost()
+            raise self.make_loss_error()
         try:
             self._renew()
         except (ConflictError, MissingObjectError):
-            raise self.lost() from None
+            raise self.make_loss_error() from None
 
     def release(self) -> None:
         """Stops renewing and deletes the object if it is still ours."""
@@ -58,8 +66,8 @@ class Lease:
         if not self.is_lost:
             storage.delete(self._uri)
 
-    def lost(self) -> JobError:
-        """The error to end with, once another has taken over or may have."""
+    def make_loss_error(self) -> JobError:
+        """Returns the error to end with, once another has taken over or may have."""
         self.is_lost = True
         return JobError(
             f"the lease {self._uri} went to another process, or could not be renewed for {TTL_S:.0f} s so that one may "
@@ -84,8 +92,7 @@ class Lease:
             except StorageError:
                 self.is_lost = time.monotonic() - self._renewed_at > TTL_S  # others may take it from then on
             if self.is_lost:
-                # A real signal, to that thread: only that wakes it from whatever it waits for.
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                self._tell_of_loss()
                 return
 
 
@@ -100,35 +107,13 @@ def hold_lease(uri: str) -> Iterator[Lease]:
     """
     lease = take_lease(uri)
     try:
-        with _interrupted_once_lost(lease):
-            yield lease
-    except KeyboardInterrupt:
-        if lease.is_lost:
-            raise lease.lost() from None
+        yield lease
+    except JobError:
+        if lease.is_lost:  # whatever ended the work then ended it because it was told so
+            raise lease.make_loss_error() from None
         raise
     finally:
         lease.release()
-
-
-@contextmanager
-def _interrupted_once_lost(lease: Lease) -> Iterator[None]:
-    """Lets the lease's SIGINT through where the process ignores that signal, as one does that a shell runs with &."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers, and only it is interrupted
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def interrupted(number: int, frame: FrameType | None) -> None:
-        if lease.is_lost or before == signal.SIG_DFL:
-            raise KeyboardInterrupt
-        if callable(before):
-            before(number, frame)
-
-    signal.signal(signal.SIGINT, interrupted)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def take_lease(uri: str) -> Lease:

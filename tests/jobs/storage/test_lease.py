@@ -90,7 +90,7 @@ def test_a_write_that_is_sent_again_because_its_answer_got_lost_does_not_lose_th
         write(uri, data, if_etag=if_etag, if_absent=if_absent)
         raise ConflictError(f"{uri} has changed")
 
-    monkeypatch.setattr(storage, "write", written_twice)
+    monkeypatch.setattr("jobs.storage.objects.write", written_twice)
     with hold_lease(uri) as mine:
         mine.confirm()
         mine.confirm()
@@ -141,11 +141,14 @@ def test_a_holder_elsewhere_that_renews_is_left_alone(uri: str, monkeypatch: pyt
 @pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize("taken", [lambda uri: leave(uri, elsewhere()), storage.delete], ids=["taken", "deleted"])
 def test_who_has_lost_it_stops_in_the_middle_of_its_work(uri: str, taken: Callable[[str], None]) -> None:
+    told = threading.Event()
+
     def work() -> None:
-        with hold_lease(uri):
+        with hold_lease(uri) as mine:
+            mine.on_loss(told.set)
             taken(uri)
-            threading.Event().wait(60)
-            pytest.fail("not stopped")
+            assert told.wait(60)
+            raise JobError("scoring stopped")
 
     with pytest.raises(JobError, match="went to another process, or could not be renewed"):
         work()
@@ -176,11 +179,13 @@ def test_a_storage_that_is_away_for_less_than_the_time_to_live_costs_nothing(
             recovered.set()
         return write(target, data, if_absent=if_absent, if_etag=if_etag)
 
-    monkeypatch.setattr(storage, "write", flaky)
+    monkeypatch.setattr("jobs.storage.objects.write", flaky)
     ended = "kept"
     try:
-        with hold_lease(uri):
+        with hold_lease(uri) as mine:
+            mine.on_loss(recovered.set)
             recovered.wait(60)
+            mine.confirm()
     except JobError:
         ended = "lost"
     assert ended == outcome

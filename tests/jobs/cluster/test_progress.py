@@ -1,0 +1,30 @@
+"""What stages report, and how they learn that they should stop."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from jobs.cluster.progress import Progress
+from jobs.errors import JobError
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+def report_until_stopped(progress: Progress) -> None:
+    """Reports as a stage does, for a minute at most."""
+    ends_at = time.monotonic() + 60
+    while time.monotonic() < ends_at:
+        progress.report({"scored": 1})
+        time.sleep(0.01)
+
+
+def test_a_stage_that_reports_after_a_stop_ends_with_its_reason() -> None:
+    with Progress(10, activity="scoring") as progress:
+        progress.report({"scored": 1})
+        progress.report({"scored": 1})
+        progress.stop("the lease is lost")
+        with pytest.raises(JobError, match="the lease is lost"):
+            report_until_stopped(progress)
+    assert progress.reported.counts["scored"] >= 2
