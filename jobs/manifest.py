@@ -1,4 +1,4 @@
-"""Verb and noun: what is in an archive, as MANIFEST rows.
+"""Command: lists an archive into a manifest, one row per object.
 
 ``python -m jobs.manifest --archive URI --output FILE.parquet`` writes the listing alone, for a look before a run.
 """

@@ -118,7 +118,7 @@ def _read_csv(uri: str, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 def mark_current(batch: pa.RecordBatch) -> pa.Array:
-    """Rows of the latest version that are no delete marker; an inventory of current versions has neither column."""
+    """Marks rows of the latest version that are no delete marker; an inventory may have neither column."""
     keep = pa.array([True] * len(batch))
     if "is_latest" in batch.schema.names:
         keep = pc.and_(keep, to_flags(batch.column("is_latest"), absent=True))
@@ -134,7 +134,10 @@ def to_flags(column: pa.Array, *, absent: bool) -> pa.Array:
 
 
 def to_listed(batch: pa.RecordBatch, pattern: re.Pattern[str], *, encoded: bool) -> pa.RecordBatch:
-    """LISTED columns. Keys of CSV files are URL-encoded, as in S3's own listings: a plus is a space."""
+    """Converts rows of an inventory to LISTED rows.
+
+    Keys of CSV files are URL-encoded, as in S3's own listings: a plus is a space.
+    """
     keys = batch.column("key").to_pylist()
     keys = [unquote_plus(key) for key in keys] if encoded else keys
     have = dict(zip(batch.schema.names, batch.columns, strict=True))

@@ -10,7 +10,7 @@ _GROUPS = ("category", "site", "captured_at")
 
 
 def parse_keys(keys: Sequence[str], pattern: re.Pattern[str]) -> dict[str, list[object]]:
-    """The columns category, site and captured_at of keys; None where the pattern does not match or has no such group.
+    """Returns the columns category, site and captured_at of keys; None where the pattern has no such group or no match.
 
     A category or site that is empty is none; neither is one that is not a time.
     """
@@ -21,7 +21,7 @@ def parse_keys(keys: Sequence[str], pattern: re.Pattern[str]) -> dict[str, list[
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """An ISO 8601 time, UTC unless it says otherwise; None where the text is none that exists."""
+    """Parses an ISO 8601 time, UTC unless it says otherwise; None where the text is no time that exists."""
     try:
         moment = datetime.fromisoformat(text) if text else None
     except ValueError:

@@ -24,7 +24,7 @@ class ArchiveKind(StrEnum):
 
 
 def detect_kind(archive: str) -> ArchiveKind:
-    """Tells by the URI's ending."""
+    """Tells the kind of an archive by its URI's ending."""
     if archive.endswith("/manifest.json"):
         return ArchiveKind.INVENTORY
     return ArchiveKind.LIST if archive.endswith((".csv", ".csv.gz", ".parquet")) else ArchiveKind.PREFIX

@@ -64,7 +64,7 @@ def find_folders(uri: str, pool: ThreadPoolExecutor) -> tuple[Page, list[str]]:
 
 
 def divide_folder(folder: str) -> tuple[Page, list[str]]:
-    """A folder as the objects and folders in it, or as itself where it is flat.
+    """Divides a folder into the objects and folders in it, or returns it where it is flat.
 
     On S3 it stays in the list beside those, for there it is a boundary. Elsewhere a look holds the whole level, so the
     first page of the folder must show that it has folders at all.
@@ -90,7 +90,7 @@ def _cut_shares(uri: str, folders: list[str]) -> list[_Share]:
 
 
 def merge_pages(shares: list[_Share], pool: ThreadPoolExecutor, *, threads: int) -> Iterator[Page]:
-    """The pages of all shares as they come; the first error of one ends them all."""
+    """Yields the pages of all shares as they come; the first error of one ends them all."""
     pages: queue.Queue[Page | BaseException | None] = queue.Queue(MAX_PAGES_WAITING)
     waiting: queue.SimpleQueue[_Share] = queue.SimpleQueue()
     stop = threading.Event()

@@ -46,7 +46,7 @@ class Ordering:
         )
 
     def list_categories(self) -> set[str]:
-        """The categories of what was listed."""
+        """Returns the categories of what was listed."""
         return {name for (name,) in self._scratch.query("SELECT DISTINCT category FROM listed") if name}
 
     def drop_settled(self, earlier: Iterable[pa.RecordBatch], detector_ids: Mapping[str, str]) -> None:
@@ -75,17 +75,17 @@ class Ordering:
         )
 
     def count(self) -> int:
-        """The rows that are left."""
+        """Counts the rows that are left."""
         return int(self._scratch.query(f"SELECT count(*) FROM {_LEFT}")[0][0])
 
     def sum_sizes(self) -> list[tuple[str | None, int, int]]:
-        """Category, objects and bytes of what is left, by category."""
+        """Returns category, objects and bytes of what is left, by category."""
         query = f"SELECT category, count(*), coalesce(sum(image_bytes), 0) FROM {_LEFT} GROUP BY category"
         rows = self._scratch.query(f"{query} ORDER BY category NULLS FIRST")
         return [(category, objects, int(size_bytes)) for category, objects, size_bytes in rows]
 
     def stream_rows(self) -> Iterator[pa.RecordBatch]:
-        """MANIFEST rows in order; image_id is the row number."""
+        """Streams MANIFEST rows in order; image_id is the row number."""
         first = 0
         # Python orders strings by code point, DuckDB by UTF-8 bytes: that is the same.
         query = f"SELECT {', '.join(LISTED.names)} FROM {_LEFT} ORDER BY coalesce(category, ''), image_uri"

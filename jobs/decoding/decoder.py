@@ -66,7 +66,7 @@ class UndecodedError(Exception):
 
 @cache
 def share_decoder(limits: DecodeLimits) -> Decoder:
-    """This process's decoder with these limits, one for all tasks that run in it."""
+    """Returns this process's decoder with these limits, one for all tasks that run in it."""
     return Decoder(limits)
 
 
@@ -76,20 +76,20 @@ class Decoder:
     def __init__(self, limits: DecodeLimits) -> None:
         """Starts nothing yet."""
         self._limits = limits
-        self._photo = os.memfd_create("photo")
-        self._child: subprocess.Popen[bytes] | None = None
+        self.photo_file = os.memfd_create("photo")
+        self.child: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._is_ready = False
-        self._number = 0
+        self.requests_sent = 0
 
     def start(self) -> None:
         """Starts the child unless there is one; it imports while the caller fetches."""
-        if self._child is not None:
+        if self.child is not None:
             return
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel.setblocking(False)
-        descriptors = (theirs.fileno(), self._photo)
-        self._child = subprocess.Popen(  # noqa: S603  # our own module, with numbers as arguments
+        descriptors = (theirs.fileno(), self.photo_file)
+        self.child = subprocess.Popen(  # noqa: S603  # our own module, with numbers as arguments
             [sys.executable, "-P", "-m", CHILD_MODULE, *map(str, descriptors)],
             pass_fds=descriptors,
             env=os.environ | _ALLOCATION | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
@@ -105,12 +105,12 @@ class Decoder:
         Returns:
             its exit code, -N for signal N; 0 if there was none.
         """
-        if self._child is None or self._channel is None:
+        if self.child is None or self._channel is None:
             return 0
-        self._child.kill()
-        exit_code = self._child.wait()
+        self.child.kill()
+        exit_code = self.child.wait()
         self._channel.close()
-        self._child = self._channel = None
+        self.child = self._channel = None
         return exit_code
 
     async def decode(self, data: bytes | memoryview, *, size: int, max_pixels: int, into: int, at: int) -> None:
@@ -152,13 +152,13 @@ class Decoder:
         return UndecodedError(Status.FAILED, "decoder_died", f"the decoder ended with {ending}, {MAX_TRIES} times")
 
     async def _ask(self, data: bytes | memoryview, *, into: int, size: int, max_pixels: int, at: int) -> dict[str, Any]:
-        """One request and its answer; a child that has ended answers ``died``."""
+        """Sends one request and returns its answer; a child that has ended answers ``died``."""
         self.start()
-        os.ftruncate(self._photo, len(data))
-        os.pwrite(self._photo, data, 0)
-        self._number += 1
+        os.ftruncate(self.photo_file, len(data))
+        os.pwrite(self.photo_file, data, 0)
+        self.requests_sent += 1
         request = {
-            "number": self._number,
+            "number": self.requests_sent,
             "photo_bytes": len(data),
             "size": size,
             "max_pixels": max_pixels,
@@ -187,7 +187,7 @@ class Decoder:
         raise EOFError
 
     def _bury(self) -> dict[str, Any]:
-        """What is said of a child that went away as a whole."""
+        """Returns the answer that stands for a child that went away as a whole."""
         never_ready = not self._is_ready
         return {"status": "died", "exit_code": self.stop(), "never_ready": never_ready}
 

@@ -33,7 +33,7 @@ _NUMBER = struct.Struct("<q")
 
 
 def main(argv: list[str]) -> None:
-    """Nursery: keeps one worker alive until the parent is gone."""
+    """Keeps one worker alive until the parent is gone: the nursery."""
     channel, photo = socket.socket(fileno=int(argv[0])), int(argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     prepare_process()
@@ -65,7 +65,7 @@ def wait_for_worker(pid: int, channel: socket.socket) -> int | None:
 
 
 def answer_requests(channel: socket.socket, *, photo: int, current: mmap.mmap) -> None:
-    """Worker: answers requests until the parent is gone; never returns."""
+    """Answers requests until the parent is gone; never returns: the worker."""
     confine_worker()
     start_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     while True:
@@ -84,7 +84,7 @@ def answer_requests(channel: socket.socket, *, photo: int, current: mmap.mmap) -
 
 
 def confine_worker() -> None:
-    """The worker ends with its nursery, dumps no core, says nothing, and is the first to go where memory runs out."""
+    """Makes the worker end with its nursery, dump no core, say nothing, and go first where memory runs out."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})

@@ -163,7 +163,7 @@ async def read_whole(row: Mapping[str, Any]) -> tuple[bytes | memoryview, str]:
 
 
 def _is_changed(row: dict[str, Any], etag: str, size_bytes: int) -> bool:
-    """Whether these are other bytes than those listed; what the listing did not know is noted in ``row``."""
+    """Tells whether these are other bytes than those listed; notes in ``row`` what the listing did not know."""
     is_changed = bool(etag and row["image_etag"] and etag != row["image_etag"])
     row["image_etag"] = row["image_etag"] or etag or None
     row["image_bytes"] = size_bytes if row["image_bytes"] is None else row["image_bytes"]
@@ -182,7 +182,7 @@ def _check_storage_answers(outcomes: Sequence[_Outcome]) -> None:
 
 
 def stack_images(pixels: pa.ChunkedArray, *, size: int, rows: Sequence[int] | None = None) -> np.ndarray:
-    """The ``pixels`` column of decoded rows as one uint8 array (N, 3, size, size).
+    """Stacks the ``pixels`` column of decoded rows into one uint8 array (N, 3, size, size).
 
     Args:
         pixels: the column.

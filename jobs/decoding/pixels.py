@@ -41,7 +41,7 @@ class PixelFile:
         os.close(self.descriptor)
 
     def to_arrow(self, is_there: Sequence[bool]) -> pa.Array:
-        """The photos as N large_binary values, null where ``is_there`` is false, whatever lies at their place."""
+        """Returns the photos as N large_binary values, null where ``is_there`` is false, whatever lies there."""
         total_bytes = int(self.starts[-1])
         if total_bytes == 0:
             return pa.nulls(len(is_there), pa.large_binary())

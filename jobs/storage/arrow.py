@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def make_worker_environment() -> dict[str, str]:
-    """Environment that every process needs which writes through pyarrow.
+    """Returns the environment variables that a process needs to write through pyarrow.
 
     S3-compatible stores behind AWS_ENDPOINT_URL may refuse the checksum trailers that the AWS SDK sends by default
     (Ceph before Squid: 411 MissingContentLength).
@@ -42,7 +42,7 @@ def open_stream(uri: str) -> pyarrow.NativeFile:
 
 
 def resolve_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """The pyarrow filesystem of ``uri`` and the path within it, for Ray Data and Ray Train."""
+    """Returns the pyarrow filesystem of ``uri`` and the path within it, for Ray Data and Ray Train."""
     from pyarrow import fs
 
     scheme, bucket, key = split(uri)

@@ -41,7 +41,7 @@ MAX_S3_ATTEMPTS = 16
 
 @cache
 def open_s3_session() -> Any:
-    """Credentials and region as the standard AWS_* variables, profiles and roles give them."""
+    """Opens the session with credentials and region as the standard AWS_* variables, profiles and roles give them."""
     import boto3
 
     return boto3.Session()
@@ -49,7 +49,7 @@ def open_s3_session() -> Any:
 
 @cache
 def open_s3_client() -> Any:
-    """boto3's, for what obstore cannot do."""
+    """Opens boto3's client, for what obstore cannot do."""
     from botocore.config import Config
 
     retries: Any = {"total_max_attempts": MAX_S3_ATTEMPTS, "mode": "standard"}
@@ -59,7 +59,7 @@ def open_s3_client() -> Any:
 
 @cache
 def open_store(scheme: str, bucket: str) -> AnyStore:
-    """obstore's, for a bucket or the local files."""
+    """Opens obstore's client of a bucket, or of the local files."""
     client: Any = _CLIENT
     retry: Any = _RETRY
     if scheme == "file":
@@ -101,5 +101,5 @@ def warn_of_silence(endpoint: str) -> None:
 
 
 def find_s3_endpoint() -> str | None:
-    """Where an S3-compatible store answers; None for AWS."""
+    """Returns the address of an S3-compatible store; None for AWS."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")

@@ -34,7 +34,7 @@ CLIENT_ERRORS = (BaseError, OSError, ValueError)
 
 
 def list_s3_errors() -> tuple[type[Exception], ...]:
-    """What obstore, pyarrow and boto3 raise."""
+    """Lists what obstore, pyarrow and boto3 raise."""
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
     return (*CLIENT_ERRORS, BotoCoreError, ClientError, HTTPClientError)
@@ -64,7 +64,7 @@ def translate_error(error: Exception, uri: str) -> StorageError:
 
 
 def find_code(error: Exception) -> str:
-    """S3's error code, or nothing."""
+    """Returns S3's error code, or an empty string."""
     response = getattr(error, "response", None)  # boto's; other libraries mean something else by the name
     if isinstance(response, dict):
         return str(response.get("Error", {}).get("Code", ""))

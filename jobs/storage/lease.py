@@ -28,7 +28,7 @@ class Lease:
 
     def __init__(self, uri: str, holder: Holder, etag: str) -> None:
         """Begins to renew."""
-        self._uri, self._holder, self._etag = uri, holder, etag
+        self._uri, self.holder, self._etag = uri, holder, etag
         self._renewed_at = time.monotonic()
         self._writing, self._stop = threading.Lock(), threading.Event()
         self.is_lost = False
@@ -76,11 +76,11 @@ class Lease:
 
     def _renew(self) -> None:
         with self._writing:
-            self._holder = self._holder.model_copy(update={"renewals": self._holder.renewals + 1})
+            self.holder = self.holder.model_copy(update={"renewals": self.holder.renewals + 1})
             try:
-                self._etag = storage.write(self._uri, self._holder.model_dump_json().encode(), if_etag=self._etag)
+                self._etag = storage.write(self._uri, self.holder.model_dump_json().encode(), if_etag=self._etag)
             except ConflictError:
-                self._etag = read_etag_if_ours(self._uri, self._holder)
+                self._etag = read_etag_if_ours(self._uri, self.holder)
             self._renewed_at = time.monotonic()
 
     def _keep(self) -> None:
@@ -135,7 +135,7 @@ def take_lease(uri: str) -> Lease:
 
 
 def read_etag_if_ours(uri: str, holder: Holder) -> str:
-    """The entity tag of a lease that ``holder`` wrote, although the store refused the write.
+    """Returns the entity tag of a lease that ``holder`` wrote, although the store refused the write.
 
     A write whose answer got lost is sent again by the client, and then conflicts with itself.
 
@@ -151,7 +151,7 @@ def read_etag_if_ours(uri: str, holder: Holder) -> str:
 
 
 def wait_until_abandoned(uri: str) -> str:
-    """The entity tag of a lease whose holder has gone; waits until that is certain.
+    """Waits until the holder of a lease has certainly gone; returns the lease's entity tag.
 
     Raises:
         RequestError: its holder is alive.

@@ -36,7 +36,7 @@ class Holder(BaseModel):
 
     @classmethod
     def this_process(cls) -> Holder:
-        """This process, from now on."""
+        """Returns this process as the holder, from now on."""
         return cls(
             owner=uuid.uuid4().hex,
             host=socket.gethostname(),
@@ -47,13 +47,13 @@ class Holder(BaseModel):
         )
 
     def is_alive(self) -> bool | None:
-        """Whether the process lives; None where that cannot be told from here."""
+        """Returns whether the process lives; None where that cannot be told from here."""
         if self.machine != read_machine_id():
             return None
         return read_start_ticks(self.pid) == self.pid_since
 
     def __str__(self) -> str:
-        """For messages."""
+        """Names the holder in messages."""
         return f"process {self.pid} on {self.host} since {self.since:%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -64,7 +64,10 @@ def read_machine_id() -> str:
 
 
 def read_start_ticks(pid: int) -> int | None:
-    """Start of a process in clock ticks since boot (field 22 of proc(5)'s stat), or None if it has ended."""
+    """Returns when a process started, in clock ticks since boot; None if it has ended.
+
+    Field 22 of ``/proc/<pid>/stat``, see proc(5).
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -51,7 +51,7 @@ def read(uri: str) -> bytes:
 
 
 async def read_async(uri: str) -> tuple[bytes | memoryview, str]:
-    """`read_with_etag` for many concurrent reads in one event loop; the bytes where the client has put them."""
+    """Reads one object like `read_with_etag`, for many reads at once in one event loop; copies no bytes."""
     scheme, bucket, key = split(uri)
     try:
         if _ODD_KEY.search(key) and scheme == "s3":
@@ -112,7 +112,7 @@ def upload(uri: str, path: Path) -> None:
 
 
 def _replace_file(path: Path, data: bytes, *, if_etag: str) -> str:
-    """Compare and swap on a local file, which obstore does not offer: a lock that dies with its process."""
+    """Replaces a local file if it still has its entity tag, which obstore does not offer, under a lock."""
     import fcntl
 
     with path.with_name(path.name + ".lock").open("w") as lock:

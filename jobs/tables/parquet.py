@@ -52,7 +52,7 @@ def _scan_small_files(files: Sequence[str], columns: Sequence[str], schema: pa.S
 
 
 def _scan_row_groups(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """One row group at a time: a dataset reads on while its consumer sorts, half a gigabyte and more ahead."""
+    """Reads one row group at a time: a dataset would read half a gigabyte ahead while its consumer sorts."""
     import pyarrow.parquet as pq
 
     wanted = pa.schema([schema.field(name) for name in columns])
@@ -69,7 +69,7 @@ def _scan_row_groups(files: Sequence[str], columns: Sequence[str], schema: pa.Sc
 
 
 def read_schema(uri: str) -> pa.Schema:
-    """The schema of one Parquet file.
+    """Reads the schema of one Parquet file.
 
     Raises:
         RequestError: it is no Parquet file.
@@ -87,7 +87,7 @@ def read_schema(uri: str) -> pa.Schema:
 
 
 def cast_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The same rows with the columns, order and types of ``schema``."""
+    """Yields the same rows with the columns, order and types of ``schema``."""
     for batch in batches:
         columns = [batch.column(field.name).cast(field.type) for field in schema]
         yield pa.RecordBatch.from_arrays(columns, schema=schema)

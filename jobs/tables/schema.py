@@ -137,7 +137,7 @@ METRICS = pa.schema(
 
 
 def format_reason(code: str, detail: str) -> str:
-    """The ``error`` column: a reason code for machines, a detail for people, on one line."""
+    """Formats a value of the column ``error``: a reason code for machines, a detail for people, on one line."""
     return f"{code}: {' '.join(detail.split())}"
 
 

@@ -52,7 +52,7 @@ class Scratch:
         self._connection: Any = duckdb.connect(str(self.folder / "scratch.duckdb"), config=settings)
 
     def __enter__(self) -> Self:
-        """Nothing more to do."""
+        """Returns the database, which is open already."""
         return self
 
     def __exit__(
@@ -93,12 +93,12 @@ class Scratch:
         self._execute(sql)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """The rows of a query whose answer is small."""
+        """Returns the rows of a query whose answer is small."""
         rows: list[tuple[Any, ...]] = self._execute(sql).fetchall()
         return rows
 
     def stream(self, sql: str, *, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """The rows of a query, batch by batch, with the columns of ``schema``; other statements may run meanwhile."""
+        """Streams the rows of a query with the columns of ``schema``; other statements may run meanwhile."""
         try:
             yield from cast_batches(self._connection.cursor().sql(sql).to_arrow_reader(BATCH_ROWS), schema)
         except self._failed as error:

@@ -170,7 +170,7 @@ def test_without_etag_an_object_counts_as_unchanged_unless_size_or_time_says_oth
     assert len(_unscored(listing, earlier=earlier, detector_ids={"c": "d2"})) == 1
 
 
-def test_the_verb_writes_the_manifest_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_the_manifest_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "archive" / "a").mkdir(parents=True)
     (tmp_path / "archive" / "a" / "x.jpg").write_bytes(b"12")
     output = tmp_path / "manifest.parquet"

@@ -65,8 +65,8 @@ def plainly(data: bytes) -> bytes:
 
 def workers(decoder: Decoder) -> list[tuple[int, str]]:
     """Process ids and states of the nursery's children."""
-    assert decoder._child is not None
-    pid = decoder._child.pid
+    assert decoder.child is not None
+    pid = decoder.child.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [(int(child), Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0]) for child in children]
 
@@ -98,17 +98,17 @@ def test_a_photo_that_kills_its_decoder_fails_and_the_next_is_decoded(decoder: D
 
 
 def test_a_killer_is_tried_twice_and_the_row_says_what_happened(decoder: Decoder) -> None:
-    before = decoder._number
+    before = decoder.requests_sent
     with pytest.raises(UndecodedError, match=r"decoder_died.*the decoder ended with signal SIGSEGV, 2 times"):
-        asyncio.run(decoder.decode(poison("segfault"), size=SIZE, max_pixels=1, into=decoder._photo, at=0))
-    assert decoder._number == before + 2
+        asyncio.run(decoder.decode(poison("segfault"), size=SIZE, max_pixels=1, into=decoder.photo_file, at=0))
+    assert decoder.requests_sent == before + 2
 
 
 def test_a_photo_over_the_time_limit_is_tried_once_and_fails(decoder: Decoder) -> None:
-    before, began = decoder._number, time.monotonic()
+    before, began = decoder.requests_sent, time.monotonic()
     assert decoded(decoder, poison("hang"), jpeg()) == [(Status.FAILED, "decode_timeout"), plainly(jpeg())]
     assert 1.0 <= time.monotonic() - began < 30
-    assert decoder._number == before + 2
+    assert decoder.requests_sent == before + 2
 
 
 def test_a_small_file_of_endless_scans_is_stopped_by_the_time_limit(decoder: Decoder) -> None:
@@ -125,10 +125,10 @@ def test_a_photo_over_the_memory_limit_fails_and_the_decoder_lives(decoder: Deco
 
 
 def test_deaths_leave_no_zombies_and_cost_no_import(decoder: Decoder) -> None:
-    assert decoder._child is not None
-    nursery = decoder._child.pid
+    assert decoder.child is not None
+    nursery = decoder.child.pid
     decoded(decoder, *[poison("exit")] * 5, jpeg())
-    assert decoder._child.pid == nursery
+    assert decoder.child.pid == nursery
     ((_, state),) = workers(decoder)
     assert state != "Z"
 
@@ -137,14 +137,14 @@ def test_deaths_leave_no_zombies_and_cost_no_import(decoder: Decoder) -> None:
 def test_a_decoder_killed_while_idle_is_replaced(decoder: Decoder, who: str) -> None:
     decoded(decoder, jpeg())
     ((worker, _),) = workers(decoder)
-    assert decoder._child is not None
-    os.kill(worker if who == "worker" else decoder._child.pid, signal.SIGKILL)
+    assert decoder.child is not None
+    os.kill(worker if who == "worker" else decoder.child.pid, signal.SIGKILL)
     assert_it_ends(worker)
     assert decoded(decoder, jpeg(), jpeg()) == [plainly(jpeg())] * 2
 
 
 def test_a_request_that_was_given_up_does_not_answer_the_next(decoder: Decoder) -> None:
-    before = decoder._number
+    before = decoder.requests_sent
 
     async def give_up() -> None:
         file = os.memfd_create("pixels")
@@ -156,7 +156,7 @@ def test_a_request_that_was_given_up_does_not_answer_the_next(decoder: Decoder) 
             await task
 
     asyncio.run(give_up())
-    assert decoder._number == before + 1
+    assert decoder.requests_sent == before + 1
     assert decoded(decoder, encode(photo(), "PNG")) == [plainly(encode(photo(), "PNG"))]
 
 
@@ -175,7 +175,7 @@ def test_a_decoder_ends_with_its_process_even_in_the_middle_of_a_photo() -> None
         "    decoder, file = Decoder(DecodeLimits()), os.memfd_create('x')\n"
         "    try: await decoder.decode(b'', size=8, max_pixels=9, into=file, at=0)\n"
         "    except Exception: pass\n"
-        "    pid = decoder._child.pid\n"
+        "    pid = decoder.child.pid\n"
         "    print(pid, Path(f'/proc/{pid}/task/{pid}/children').read_text(), flush=True)\n"
         f"    await decoder.decode({poison('hang')!r}, size=8, max_pixels=9, into=file, at=0)\n"
         "asyncio.run(main())"
@@ -214,9 +214,9 @@ def test_in_the_stage_one_killer_costs_one_row(tmp_path: Path, monkeypatch: pyte
     expected = plainly(jpeg())
     assert rows["pixels"].to_pylist() == [expected, None, expected, None, None]
     rows.validate(full=True)
-    child = share_decoder(limits)._child
+    child = share_decoder(limits).child
     fetch(listing)
-    assert share_decoder(limits)._child is child
+    assert share_decoder(limits).child is child
     share_decoder(limits).stop()
 
 

@@ -127,7 +127,7 @@ def test_a_process_id_that_is_used_again_is_not_the_holder(uri: str, monkeypatch
 def test_a_holder_elsewhere_that_is_silent_is_replaced_whatever_its_clock_says(uri: str) -> None:
     leave(uri, elsewhere(since=datetime(2099, 1, 1, tzinfo=UTC)))
     with hold_lease(uri) as mine:
-        assert f'"owner":"{mine._holder.owner}"'.encode() in storage.read(uri)
+        assert f'"owner":"{mine.holder.owner}"'.encode() in storage.read(uri)
 
 
 @pytest.mark.usefixtures("fast")
@@ -211,7 +211,7 @@ def test_the_job_exits_2_with_one_line_while_another_holds_its_run(tmp_path: Pat
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_verb_that_is_stopped_exits_1_with_one_line_and_gives_its_lease_back(
+def test_a_command_that_is_stopped_exits_1_with_one_line_and_gives_its_lease_back(
     stop: signal.Signals, tmp_path: Path
 ) -> None:
     uri = f"file://{tmp_path}/lease.json"
@@ -220,12 +220,12 @@ def test_a_verb_that_is_stopped_exits_1_with_one_line_and_gives_its_lease_back(
         f"def main(argv):\n    with hold_lease({uri!r}): print('held', flush=True); time.sleep(600)\n"
         "run_command(main)"
     )
-    verb = subprocess.Popen(
+    command = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
-    assert verb.stdout is not None
-    assert verb.stdout.readline() == "held\n"
-    verb.send_signal(stop)
-    said = verb.communicate(timeout=60)[1]
-    assert (verb.returncode, said) == (1, "interrupted; the same command continues where this one stopped\n")
+    assert command.stdout is not None
+    assert command.stdout.readline() == "held\n"
+    command.send_signal(stop)
+    said = command.communicate(timeout=60)[1]
+    assert (command.returncode, said) == (1, "interrupted; the same command continues where this one stopped\n")
     assert list(storage.list_objects(f"file://{tmp_path}")) == []
