@@ -22,6 +22,10 @@ class RequestError(JobError):
     exit_code = EXIT_BAD_REQUEST
 
 
+class EmptyArchiveError(RequestError):
+    """The archive holds no object."""
+
+
 class StorageError(JobError):
     """Object storage refused or could not be reached."""
 

@@ -8,7 +8,7 @@ from jobs.archive.kinds import ArchiveKind, detect_kind, stream_archive
 from jobs.archive.ordering import Ordering
 from jobs.cluster.progress import follow_rows
 from jobs.config import DEFAULT_KEY_PATTERN
-from jobs.errors import RequestError
+from jobs.errors import EmptyArchiveError
 from jobs.tables.schema import MANIFEST
 from jobs.tables.scratch import Scratch
 
@@ -21,7 +21,7 @@ def list_archive(archive: str, *, key_pattern: str = DEFAULT_KEY_PATTERN) -> pa.
         key_pattern: regular expression of category, site and captured_at.
 
     Raises:
-        RequestError: the archive holds nothing.
+        EmptyArchiveError: the archive holds nothing.
         MissingBucketError: its bucket does not exist.
     """
     with Scratch() as scratch:
@@ -34,7 +34,8 @@ def fill_ordering(ordering: Ordering, archive: str, *, key_pattern: str) -> int:
     """Lists an archive into an ordering, each object once, saying how far it is; returns how many objects there are.
 
     Raises:
-        RequestError: the archive holds nothing, or is not what its name says.
+        EmptyArchiveError: the archive holds nothing.
+        RequestError: it is not what its name says.
         MissingBucketError: its bucket does not exist.
     """
     ordering.add_batches(follow_rows(stream_archive(archive, key_pattern=key_pattern), activity="listing"))
@@ -42,5 +43,5 @@ def fill_ordering(ordering: Ordering, archive: str, *, key_pattern: str) -> int:
         ordering.drop_duplicates()
     count = ordering.count()
     if not count:
-        raise RequestError(f"the archive {archive} is empty: expected photos in it; check its spelling")
+        raise EmptyArchiveError(f"the archive {archive} is empty: expected photos in it; check its spelling")
     return count

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.archive.manifest import list_archive
+from jobs.errors import EmptyArchiveError
 from jobs.storage import uris
 from jobs.tables.schema import MANIFEST
 
@@ -29,15 +30,13 @@ def list_labelled(data: str, *, category: str | None = None) -> pa.Table:
     Args:
         data: folder of the categories.
         category: the one to list; None for all.
-
-    Raises:
-        RequestError: the folder is empty.
     """
-    if category is None:
-        rows = list_archive(data, key_pattern=f"(?P<category>[^/]+)/{_SPLIT_AND_LABEL}")
-    else:
-        rows = list_archive(uris.join(data, category), key_pattern=f"(?P<category>){_SPLIT_AND_LABEL}")
-        rows = _set_column(rows, "category", category)
+    folder, name = (data, "(?P<category>[^/]+)/") if category is None else (uris.join(data, category), "(?P<category>)")
+    try:
+        rows = list_archive(folder, key_pattern=name + _SPLIT_AND_LABEL)
+    except EmptyArchiveError:
+        return LABELLED.empty_table()
+    rows = rows if category is None else _set_column(rows, "category", category)
     rows = rows.filter(pc.is_valid(rows["site"]))  # which the key pattern takes for split and label, as one
     parts = [site.split("/") for site in rows["site"].to_pylist()]
     splits, labels = (pa.array([part[number] for part in parts], pa.string()) for number in (0, 1))
@@ -58,7 +57,7 @@ def list_flawless(data: str, category: str, *, folder: str | None = None) -> pa.
         folder: where the photos lie below ``data``; default: ``<category>/train/good``.
 
     Raises:
-        RequestError: there is none.
+        EmptyArchiveError: there is none.
     """
     rows = list_archive(locate_flawless(data, category, folder=folder), key_pattern="(?P<category>)")
     return _set_column(rows, "category", category)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.archive.mvtec import LABELLED, list_flawless, list_labelled, select_split
-from jobs.errors import RequestError
+from jobs.errors import EmptyArchiveError
 
 PHOTOS = (
     "bottle/train/good/1.jpg",
@@ -62,7 +62,8 @@ def test_flawless_photos_have_their_category_wherever_they_lie(data: str) -> Non
     assert list_flawless(data, "bottle", folder="cable/test/bent")["category"].to_pylist() == ["bottle"]
 
 
-def test_a_split_without_photos_is_empty_and_a_folder_without_any_is_refused(data: str) -> None:
+def test_what_is_not_there_is_empty_and_flawless_photos_must_be_there(data: str) -> None:
     assert len(select_split(list_labelled(data, category="cable"), "train")) == 0
-    with pytest.raises(RequestError, match="is empty"):
-        list_labelled(data, category="none")
+    assert list_labelled(data, category="none") == LABELLED.empty_table()
+    with pytest.raises(EmptyArchiveError, match=r"cable/train/good is empty: expected photos in it"):
+        list_flawless(data, "cable")

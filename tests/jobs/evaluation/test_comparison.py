@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from jobs import comparison, storage
-from jobs.archive.manifest import list_archive
+from jobs.archive.mvtec import list_labelled
 from jobs.cli import parse_config
 from jobs.errors import RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
@@ -224,8 +224,7 @@ def test_settings_are_equal_for_all_variants_but_for_what_a_preset_is(data: Path
 
 def test_attention_that_learnt_from_all_categories_is_the_one_that_scores(data: Path) -> None:
     def decoded(name: str) -> ComparisonPhotos:
-        pattern = r"(?P<category>[^/]+)/(?P<site>train/good|test/[^/]+)/"
-        return decode_category(list_archive(f"file://{data}/{name}", key_pattern=pattern), 64, 10**8)
+        return decode_category(list_labelled(f"file://{data}/{name}"), 64, 10**8)
 
     first, second = decoded("first"), decoded("second")
     unit = next(unit for unit in _planned(data, pretext_on="all").values() if unit.variant == "attentdiffernet_se")
