@@ -187,10 +187,7 @@ def test_a_rerun_does_only_what_is_not_finished_and_finds_the_same(
 def _planned(data: Path, **changes: object) -> dict[str, ComparisonUnit]:
     """Units by the file they are kept in."""
     config = ComparisonConfig.model_validate(_request(data, Path("/out"), **changes))
-    manifests = {
-        f"{name}/insulator": list_archive(f"file://{data}/{name}", key_pattern="(?P<category>[^/]+)/")
-        for name in ("first", "second")
-    }
+    manifests = {f"{name}/insulator": list_labelled(f"file://{data}/{name}") for name in ("first", "second")}
     return {unit.locate_outcome(config.output): unit for unit in plan_units(config, manifests)}
 
 
