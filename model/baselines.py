@@ -85,21 +85,21 @@ def score_mahalanobis(train: _Floats, test: _Floats) -> npt.NDArray[np.float64]:
     return distances
 
 
-def score_nearest_neighbors(train: _Floats, test: _Floats, *, neighbours: int = 3) -> npt.NDArray[np.float64]:
+def score_nearest_neighbors(train: _Floats, test: _Floats, *, neighbors: int = 3) -> npt.NDArray[np.float64]:
     """Mean Euclidean distance to the nearest flawless features, each channel standardised (scikit-learn).
 
     Deep nearest-neighbour anomaly detection, arXiv 2002.10445.
 
     Args:
-        train: (N, D) features of flawless photos, N >= ``neighbours``.
+        train: (N, D) features of flawless photos, N >= ``neighbors``.
         test: (M, D).
-        neighbours: how many are averaged.
+        neighbors: how many are averaged.
 
     Returns:
         (M,) distances, >= 0.
     """
     scaler = StandardScaler().fit(train)
-    index = NearestNeighbors(n_neighbors=neighbours).fit(scaler.transform(train))
+    index = NearestNeighbors(n_neighbors=neighbors).fit(scaler.transform(train))
     distances: npt.NDArray[np.float64] = index.kneighbors(scaler.transform(test))[0].mean(1)
     return distances
 
@@ -140,8 +140,8 @@ def _score_pooled(
 
 def _score_positions(detector: AttentDifferNet, train: Tensor, test: Tensor, seed: int) -> npt.NDArray[np.float64]:
     def positions(images: Tensor) -> Tensor:
-        normalised = (images.float() / 255 - detector.image_mean) / detector.image_std
-        return detector.backbone.feature_map(normalised).flatten(2).transpose(1, 2)
+        normalized = (images.float() / 255 - detector.image_mean) / detector.image_std
+        return detector.backbone.feature_map(normalized).flatten(2).transpose(1, 2)
 
     return score_patch_memory(_compute_in_chunks(positions, train), _compute_in_chunks(positions, test), seed=seed)
 

@@ -248,7 +248,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Preset name -> what differs from plain DifferNet (arXiv 2008.12577).
 
 The two of the paper have attention after pool1, pool2 and conv5 (arXiv 2401.08686, figure 2). ``attentdiffernet_best``
-is what our evidence says (infra/decisions.md).
+is what our evidence says (infra/decisions/0016-what-best-is-made-of.md).
 """
 
 PAPER_PRESETS = ("differnet", "attentdiffernet_se", "attentdiffernet_cbam")

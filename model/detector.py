@@ -69,9 +69,9 @@ class AttentDifferNet(nn.Module):
         check_images(images, side_px=self.config.image_size)
         device = self.image_mean.device
         pixels = images.to(device, torch.float32, memory_format=torch.channels_last)
-        normalised = (pixels / 255).sub_(self.image_mean).div_(self.image_std)
+        normalized = (pixels / 255).sub_(self.image_mean).div_(self.image_std)
         with use_precision(self.config.precision, device):
-            pooled: Tensor = self.backbone(normalised, attended=attended)
+            pooled: Tensor = self.backbone(normalized, attended=attended)
         return pooled
 
     def features(self, images: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from model.detector import AttentDifferNet
 
 
 def count_scoring_gflop(detector: AttentDifferNet) -> float:
-    """Floating-point operations of scoring one photo, in 1e9: convolutions and matrix products, all views.
+    """Counts floating-point operations of scoring one photo, in 1e9: convolutions and matrix products, all views.
 
     Counted on one view, a multiplication and an addition as two (torch.utils.flop_counter); what is left out, such as
     gates' products and pooling, is below a hundredth.

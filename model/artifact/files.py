@@ -1,6 +1,6 @@
 """The files of an artifact: their names, the id that their content gives, and how damage in them is named.
 
-Needs no torch, so that the registry's verbs answer at once.
+Needs no torch, so that the registry's commands answer at once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class ArtifactError(ValueError):
 
 
 def hash_content(folder: Path) -> str:
-    """The detector's id: 16 hex digits of SHA-256 over names, lengths and bytes of weights, config and calibration.
+    """Computes the detector's id: 16 hex digits of SHA-256 over weights, config and calibration.
+
+    Each file counts with its name, its length and its bytes.
 
     Raises:
         ArtifactError: one of these files is missing or cannot be read.
@@ -51,7 +53,7 @@ def hash_content(folder: Path) -> str:
 
 
 def parse_config_json(content: object) -> DetectorConfig:
-    """The content of config.json as a DetectorConfig.
+    """Parses the content of config.json into a DetectorConfig.
 
     Raises:
         ArtifactError: another format version, or a field that is wrong.
@@ -68,7 +70,7 @@ def parse_config_json(content: object) -> DetectorConfig:
 
 
 def parse_calibration_json(content: object) -> Calibration | None:
-    """The content of calibration.json; None where the detector has no calibration.
+    """Parses the content of calibration.json; None where the detector has no calibration.
 
     Raises:
         ArtifactError: scores that are none, see ``Calibration``.
@@ -85,7 +87,7 @@ def _first_fault(error: ValidationError) -> str:
 
 
 def read_artifact_file(path: Path, read: Callable[[Path], _Content]) -> _Content:
-    """What ``read`` makes of an artifact's file.
+    """Returns what ``read`` makes of an artifact's file.
 
     Raises:
         ArtifactError: the file is missing, cut or damaged.
@@ -99,7 +101,7 @@ def read_artifact_file(path: Path, read: Callable[[Path], _Content]) -> _Content
 
 
 def read_json(path: Path) -> object:
-    """The content of a JSON file of at most 64 MiB; raises as ``read_artifact_file`` does."""
+    """Reads a JSON file of at most 64 MiB; raises as ``read_artifact_file`` does."""
     return read_artifact_file(path, _parsed_json)
 
 
@@ -110,7 +112,7 @@ def _parsed_json(path: Path) -> object:
 
 
 def encode_json(content: object) -> bytes:
-    """``content`` as a JSON file whose bytes depend on nothing else.
+    """Encodes ``content`` as a JSON file whose bytes depend on nothing else.
 
     Raises:
         ArtifactError: something JSON has no word for, or a number that is not finite.

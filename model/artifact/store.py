@@ -3,7 +3,7 @@
 - ``detector.safetensors``: every parameter and persistent buffer, in torch's names;
 - ``config.json``: format version and DetectorConfig;
 - ``calibration.json``: held-out flawless scores, or null;
-- ``metrics.json``: figures and lineage of the training run, as its caller gave them, and library versions;
+- ``metrics.json``: metrics and lineage of the training run, as its caller gave them, and library versions;
 - ``card.md``: the same for a human reader.
 
 The first three decide scores and p-values, and the hash of their bytes is the detector's id: training again with the
@@ -64,7 +64,7 @@ def save_artifact(
         folder: not visible to readers before this returns, for the files are written one by one.
         detector: on any device, in any memory format.
         calibration: scores of held-out flawless photos under this detector.
-        metrics: figures and lineage: manifest hash, counts, seed, git commit, ...; versions of the libraries are added.
+        metrics: metrics and lineage: manifest hash, counts, seed, git commit, ...; versions of the libraries are added.
 
     Returns:
         The detector's id, see ``hash_content``.
@@ -96,7 +96,7 @@ def recalibrate_artifact(
         folder: a new one, not visible to readers before this returns.
         source: an artifact whose content was verified.
         calibration: scores of flawless photos that the detector was not trained on, under this very detector.
-        metrics: figures and lineage of the copy, as in ``save_artifact``; nothing is added.
+        metrics: metrics and lineage of the copy, as in ``save_artifact``; nothing is added.
         precision: arithmetic that the calibration was made with; None leaves the config as it is, byte for byte.
 
     Returns:

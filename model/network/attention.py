@@ -134,7 +134,7 @@ class EfficientChannelAttention(nn.Module):
 
 
 def compute_eca_kernel(channels: int) -> int:
-    """The kernel of ECA for C channels: t = floor(|log2(C) + 1| / 2), plus one where t is even (arXiv 1910.03151)."""
+    """Computes ECA's kernel for C channels (arXiv 1910.03151): floor(|log2(C) + 1| / 2), plus one if even."""
     kernel = int(abs((math.log2(channels) + 1) / 2))
     return kernel if kernel % 2 else kernel + 1
 

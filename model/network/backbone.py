@@ -42,8 +42,8 @@ class ChannelNorm(nn.Module):
     def __init__(self, channels: int) -> None:
         """Builds the band matrix for (N, channels, H, W)."""
         super().__init__()
-        neighbours = torch.ones(channels, channels).tril(2).triu(-2)
-        self.register_buffer("band", (1e-4 / 5 * neighbours).view(channels, channels, 1, 1), persistent=False)
+        neighbors = torch.ones(channels, channels).tril(2).triu(-2)
+        self.register_buffer("band", (1e-4 / 5 * neighbors).view(channels, channels, 1, 1), persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Normalises (N, C, H, W)."""

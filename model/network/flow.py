@@ -146,7 +146,7 @@ class Flow(nn.Module):
 def compute_mean_squared_latents(
     latents: Callable[[Tensor], Tensor], features: Tensor, *, vectors_per_pass: int = VECTORS_PER_PASS
 ) -> Tensor:
-    """Mean z^2 of each scaled feature vector; passes of even size, so that none is a slow small remainder.
+    """Computes mean z^2 of each scaled feature vector; passes of even size, so that none is a slow small remainder.
 
     Args:
         latents: of a flow.

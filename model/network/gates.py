@@ -96,7 +96,7 @@ def collect_gate_statistics(attention: nn.Module) -> Iterator[None]:
 
 
 def measure_gate_deviation(gates: Sequence[Tensor]) -> Tensor:
-    """Sum over gates of their mean (gate - 1)^2, a scalar: every gate counts the same, however many values it has."""
+    """Sums over gates their mean (gate - 1)^2, a scalar: every gate counts the same, however many values it has."""
     return torch.stack([(gate.float() - 1).square().mean() for gate in gates]).sum()
 
 
@@ -104,7 +104,7 @@ Statistics = list[tuple[Tensor, Tensor]]
 
 
 def copy_gate_statistics(attention: nn.Module) -> Statistics:
-    """Mean and standard deviation of every gate input below ``attention``; copies."""
+    """Copies mean and standard deviation of every gate input below ``attention``."""
     inputs = (module for module in attention.modules() if isinstance(module, GateInput))
     return [(module.mean.clone(), module.std.clone()) for module in inputs]
 

@@ -47,7 +47,8 @@ def fit_scaling(kind: Literal["global", "channel", "whiten"], pooled: Tensor) ->
     standardises each channel, with a floor for dead ones. ``whiten`` decorrelates the centred channels by the
     symmetric square root of the inverse of their Ledoit-Wolf covariance (J. Multivariate Analysis 88, 2004), so the
     squared length of a scaled vector is its squared Mahalanobis distance. The channels are not standardised before:
-    shrinkage towards equal variances of raw channels is worth 1 to 4 points of AUROC (infra/decisions.md).
+    shrinkage towards equal variances of raw channels is worth 1 to 4 points of AUROC
+    (infra/decisions/0015-whitening-keeps-variances.md).
 
     Raises:
         ValueError: values not finite, or features that never vary.

@@ -45,7 +45,7 @@ class Stream(IntEnum):
 
 
 def create_stream(seed: int, purpose: Stream, *numbers: int) -> np.random.Generator:
-    """The generator of one purpose and, as ``numbers`` say, one epoch or worker."""
+    """Creates the generator of one purpose and, as ``numbers`` say, one epoch or worker."""
     return np.random.default_rng([seed, int(purpose), *numbers])
 
 

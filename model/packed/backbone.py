@@ -1,6 +1,6 @@
 """A backbone made for scoring: uint8 photos to pooled features in pure bf16, normalisation folded into the weights.
 
-``model.network.backbone`` is what it must agree with, up to the rounding of bf16 (tests/test_packed.py).
+``model.network.backbone`` is what it must agree with, up to the rounding of bf16 (tests/model/packed).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A detector made ready to score in bf16: close to what the machine's matrix unit can do, and nothing left to train.
 
-``AttentDifferNet`` computes the same in the order that training needs; tests/test_packed.py holds the two together.
+``AttentDifferNet`` computes the same in the order that training needs; tests/model/packed holds the two together.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A flow made for scoring: latents alone, subnets in bf16, the stream that they act on in float32.
 
-``model.network.flow`` is what it must agree with, up to the rounding of bf16 (tests/test_packed.py).
+``model.network.flow`` is what it must agree with, up to the rounding of bf16 (tests/model/packed).
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Blocks:
 
 
 def compute_blocks(convolution: nn.Conv2d, side: int) -> Blocks:
-    """The blocks in which a first convolution, square and without groups or dilation, reads an image of ``side``."""
+    """Computes the blocks in which a first convolution reads an image of ``side``; square, no groups or dilation."""
     kernel, block, padding = convolution.kernel_size[0], convolution.stride[0], int(convolution.padding[0])
     taps = math.ceil(kernel / block)
     outputs = (side + 2 * padding - kernel) // block + 1
