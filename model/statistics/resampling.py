@@ -101,8 +101,8 @@ def bootstrap_auroc(
         ValueError: as ``model.statistics.evaluation.compute_auroc`` does.
     """
     rng = np.random.default_rng(seed)
-    (drawn,) = _resample_auroc(labels, [scores], rng=rng, resamples=resamples)
-    return Interval(float(_average_auroc(labels, scores)), *_take_percentiles(drawn, confidence))
+    (drawn,) = resample_auroc(labels, [scores], rng=rng, resamples=resamples)
+    return Interval(float(average_auroc(labels, scores)), *_take_percentiles(drawn, confidence))
 
 
 def bootstrap_difference(
@@ -131,8 +131,8 @@ def bootstrap_difference(
             raise ValueError(
                 f"a paired comparison needs scores of one shape, got {pair.first.shape} and {pair.second.shape}"
             )
-        observed.append(_average_auroc(pair.labels, pair.second) - _average_auroc(pair.labels, pair.first))
-        first, second = _resample_auroc(pair.labels, [pair.first, pair.second], rng=rng, resamples=resamples)
+        observed.append(average_auroc(pair.labels, pair.second) - average_auroc(pair.labels, pair.first))
+        first, second = resample_auroc(pair.labels, [pair.first, pair.second], rng=rng, resamples=resamples)
         drawn.append(second - first)
     differences = np.mean(drawn, axis=0)
     low, high = _take_percentiles(differences, confidence)
@@ -167,7 +167,7 @@ def compute_weighted_auroc(labels: Labels, scores: _Floats, *, counts: npt.NDArr
     return wins
 
 
-def _resample_auroc(
+def resample_auroc(
     labels: Labels, variants: Sequence[_Floats], *, rng: np.random.Generator, resamples: int
 ) -> list[_Floats]:
     """Returns for each variant's scores (K, N) the mean AUROC over K drawn seeds on drawn photos, (resamples,)."""
@@ -181,7 +181,7 @@ def _resample_auroc(
 def _resample_block(
     labels: Labels, variants: Sequence[_Floats], *, rng: np.random.Generator, resamples: int
 ) -> list[_Floats]:
-    counts = _draw_photo_counts(np.asarray(labels).astype(bool), rng=rng, resamples=resamples)
+    counts = draw_photo_counts(np.asarray(labels).astype(bool), rng=rng, resamples=resamples)
     seeds = len(variants[0])
     drawn = rng.integers(seeds, size=(resamples, seeds))
     rows = np.arange(resamples)[:, None]
@@ -197,7 +197,7 @@ def _split_into_blocks(photos: int, resamples: int) -> Iterator[int]:
         yield min(largest, resamples - start)
 
 
-def _draw_photo_counts(
+def draw_photo_counts(
     is_defective: npt.NDArray[np.bool_], *, rng: np.random.Generator, resamples: int
 ) -> npt.NDArray[np.int64]:
     """Draws how often each photo is in each resample, (resamples, N), with as many of each class as there are."""
@@ -208,7 +208,8 @@ def _draw_photo_counts(
     return counts
 
 
-def _average_auroc(labels: Labels, scores: _Floats) -> float:
+def average_auroc(labels: Labels, scores: _Floats) -> float:
+    """Averages the AUROC of scores (K, N) over the K seeds, on the photos as they are."""
     once = np.ones((1, len(labels)), np.int64)
     return float(np.mean([compute_weighted_auroc(labels, row, counts=once) for row in scores]))
 

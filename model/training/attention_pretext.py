@@ -51,7 +51,7 @@ def fit_gate_inputs(detector: AttentDifferNet, photos: Photos, *, rng: np.random
     """Fits the standardisation of all gate inputs to plain features of up to 128 photos."""
     chosen = torch.from_numpy(rng.permutation(len(photos))[:_GATE_PHOTOS].copy())
     with collect_gate_statistics(detector.backbone.attention):
-        _pool_random_views(detector, photos, chosen, rng=rng, attended=True)
+        pool_random_views(detector, photos, chosen, rng=rng, attended=True)
 
 
 def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, rng: np.random.Generator) -> float:
@@ -71,7 +71,7 @@ def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, 
         The last step's loss; not finite where training had to stop because of that.
     """
     settings = detector.config.pretext
-    subjects = [_prepare_category(detector, photos, rng=rng) for photos in categories]
+    subjects = [prepare_category(detector, photos, rng=rng) for photos in categories]
     adam = torch.optim.Adam(
         detector.backbone.attention.parameters(),
         lr=settings.learning_rate,
@@ -81,7 +81,7 @@ def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, 
     for step in range(settings.steps):
         subject = subjects[step % len(subjects)]
         load_gate_statistics(detector.backbone.attention, subject.statistics)
-        loss = compute_pretext_loss(detector, *_draw_pairs(detector, subject, rng=rng), gaussian=subject.gaussian)
+        loss = compute_pretext_loss(detector, *draw_pairs(detector, subject, rng=rng), gaussian=subject.gaussian)
         adam.zero_grad()
         torch.autograd.backward(loss)
         adam.step()
@@ -166,11 +166,12 @@ class PretextCategory:
     statistics: Statistics
 
 
-def _prepare_category(detector: AttentDifferNet, photos: Photos, *, rng: np.random.Generator) -> PretextCategory:
+def prepare_category(detector: AttentDifferNet, photos: Photos, *, rng: np.random.Generator) -> PretextCategory:
+    """Fits the gate inputs to the photos and the Gaussian to a random half of them; the other half makes pairs."""
     fit_gate_inputs(detector, photos, rng=rng)
     order = torch.from_numpy(rng.permutation(len(photos)))
     half = len(photos) // 2
-    plain = _pool_random_views(detector, photos, order[:half][:_GAUSSIAN_PHOTOS], rng=rng, attended=False)
+    plain = pool_random_views(detector, photos, order[:half][:_GAUSSIAN_PHOTOS], rng=rng, attended=False)
     return PretextCategory(
         photos, order[half:], fit_scaling("whiten", plain), copy_gate_statistics(detector.backbone.attention)
     )
@@ -182,18 +183,18 @@ def compute_pretext_loss(
     """Returns the loss that this module's docstring gives, a scalar, of pairs of views uint8 (B, 3, S, S)."""
     settings = detector.config.pretext
     with record_gates(detector.backbone.attention) as gates:
-        quiet = _measure_deviation(detector.pooled_features(flawless), gaussian)
-    loud = _measure_deviation(detector.pooled_features(defective), gaussian)
+        quiet = measure_deviation(detector.pooled_features(flawless), gaussian)
+    loud = measure_deviation(detector.pooled_features(defective), gaussian)
     ranking = F.softplus(-settings.sharpness * (loud - quiet)).mean()
     return ranking + settings.identity_weight * measure_gate_deviation(gates) / detector.config.scales
 
 
-def _measure_deviation(pooled: Tensor, gaussian: Scaling) -> Tensor:
+def measure_deviation(pooled: Tensor, gaussian: Scaling) -> Tensor:
     """Measures q, the log of the mean squared whitened feature, (N,)."""
     return gaussian.apply(pooled).square().mean(1).log()
 
 
-def _draw_pairs(
+def draw_pairs(
     detector: AttentDifferNet, subject: PretextCategory, *, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Draws flawless views and the same with defects, each uint8 (B, 3, S, S); a pair shares its rotation."""
@@ -212,7 +213,7 @@ def _draw_pairs(
 
 
 @torch.no_grad()
-def _pool_random_views(
+def pool_random_views(
     detector: AttentDifferNet, photos: Photos, chosen: Tensor, *, rng: np.random.Generator, attended: bool
 ) -> Tensor:
     """Pools features (B, D) of one random view of each chosen photo."""

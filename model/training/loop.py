@@ -132,7 +132,7 @@ class _Training:
         seed = detector.config.seed
         self._detector, self._optimizer, self._rank = detector, optimizer, rank
         self._count, self._on_epoch = len(photos), on_epoch
-        self._views = _build_views(detector, photos, features)
+        self._views = build_views(detector, photos, features)
         if resume is None and detector.config.feature_scaling != "none":
             detector.fit_feature_scaling(self._views.draw_scaling_sample(create_stream(seed, Stream.SCALING)))
         self._monitor = EpochMonitor(detector, photos, validation=validation, rng=create_stream(seed, Stream.WATCH))
@@ -207,7 +207,8 @@ class _Training:
         return TrainingState(self.history[-1].epoch, tensors, [row.to_json() for row in self.history])
 
 
-def _build_views(detector: AttentDifferNet, photos: Photos, features: Tensor | None) -> TrainingViews:
+def build_views(detector: AttentDifferNet, photos: Photos, features: Tensor | None) -> TrainingViews:
+    """Builds the views of a training; ``features`` are used where they are given."""
     if trains_jointly(detector):
         return ComputedViews(detector, photos)
     return choose_views(detector, photos) if features is None else CachedViews(features, detector.config.train_views)

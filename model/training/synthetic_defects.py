@@ -93,12 +93,12 @@ def paint_background(photo: Photo, mask: Mask, donor: Photo, rng: np.random.Gene
     """Paints what the surroundings would fill in: the mean of what is outside the mask, weighted by distance."""
     radius = 2.0 * float(np.sqrt(mask.sum() / np.pi)) + 2
     outside = 1 - mask
-    return _blur(photo * outside, radius) / np.maximum(_blur(255 * outside, radius) / 255, 1e-2)
+    return blur(photo * outside, radius) / np.maximum(blur(255 * outside, radius) / 255, 1e-2)
 
 
 def paint_blur(photo: Photo, mask: Mask, donor: Photo, rng: np.random.Generator) -> Photo:
     """Blurs as a lens out of focus does."""
-    return _blur(photo, photo.shape[0] * float(rng.uniform(0.01, 0.03)))
+    return blur(photo, photo.shape[0] * float(rng.uniform(0.01, 0.03)))
 
 
 def paint_rust(photo: Photo, mask: Mask, donor: Photo, rng: np.random.Generator) -> Photo:
@@ -132,7 +132,7 @@ def make_blob_mask(size: int, share: float, rng: np.random.Generator) -> Mask:
     field = nearness + 1.2 * make_clouds(size, rng, cells=max(4, int(size / max(radius, 2.0))))[..., 0]
     count = max(4, round(share * size * size))
     level = np.partition(field.ravel(), -count)[-count]
-    return _blur(255 * (field >= level)[..., None], 0.7) / 255
+    return blur(255 * (field >= level)[..., None], 0.7) / 255
 
 
 def make_scar_mask(size: int, share: float, rng: np.random.Generator) -> Mask:
@@ -144,7 +144,7 @@ def make_scar_mask(size: int, share: float, rng: np.random.Generator) -> Mask:
     points = rng.uniform(0.2, 0.8, 2) * size + np.cumsum(steps, axis=0)
     canvas = Image.new("L", (size, size))
     ImageDraw.Draw(canvas).line([tuple(point) for point in points.tolist()], fill=255, width=width, joint="curve")
-    return _blur(np.asarray(canvas, dtype=np.float32)[..., None], 0.5) / 255
+    return blur(np.asarray(canvas, dtype=np.float32)[..., None], 0.5) / 255
 
 
 def make_clouds(size: int, rng: np.random.Generator, *, cells: int) -> Photo:
@@ -159,7 +159,7 @@ def _make_lattice(size: int, rng: np.random.Generator, *, cells: int) -> npt.NDA
     return np.asarray(values.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _blur(photo: Photo, radius: float) -> Photo:
+def blur(photo: Photo, radius: float) -> Photo:
     """Blurs (S, S, 1 or 3) by a Gaussian of ``radius`` pixels, to 8 bits: Pillow is 20 times faster than numpy."""
     levels = np.clip(np.rint(photo), 0, 255).astype(np.uint8).squeeze()
     blurred = Image.fromarray(levels).filter(ImageFilter.GaussianBlur(radius))

@@ -53,7 +53,7 @@ class ComputedViews:
         if config.train_angles == "uniform":
             return torch.from_numpy(rng.uniform(0, 360, size=(len(self.photos), config.train_views)))
         angles = torch.tensor(list_scoring_angles(config.views), dtype=torch.float64)
-        return angles[_draw_without_repeats(rng, len(self.photos), config.views, config.train_views)]
+        return angles[draw_without_repeats(rng, len(self.photos), config.views, config.train_views)]
 
     def rotate_photos(self, photos: Tensor, drawn: Tensor) -> Tensor:
         """Makes the views themselves, uint8 (B * T, 3, S, S) on the detector's device, photo by photo."""
@@ -84,7 +84,7 @@ class CachedViews:
     def draw(self, rng: np.random.Generator) -> Tensor:
         """Draws numbers of views (N, train_views), none twice for one photo."""
         count, views, _ = self.features.shape
-        return _draw_without_repeats(rng, count, views, self.train_views)
+        return draw_without_repeats(rng, count, views, self.train_views)
 
     def pool(self, photos: Tensor, drawn: Tensor) -> Tensor:
         """Looks the features up."""
@@ -117,5 +117,6 @@ def compute_view_features(detector: AttentDifferNet, photos: Photos, *, angles: 
     return compute_together(features, len(photos))
 
 
-def _draw_without_repeats(rng: np.random.Generator, count: int, views: int, drawn: int) -> Tensor:
+def draw_without_repeats(rng: np.random.Generator, count: int, views: int, drawn: int) -> Tensor:
+    """Draws ``drawn`` of 0..views - 1 for each of ``count`` photos, (count, drawn), none twice for one photo."""
     return torch.from_numpy(rng.random((count, views)).argsort(axis=1)[:, :drawn].copy())

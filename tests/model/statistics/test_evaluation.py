@@ -25,7 +25,7 @@ _RATES = st.floats(0.001, 0.999)
 _Rows = list[tuple[bool, int]]
 
 
-def _arrays(rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
+def _to_arrays(rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
     return np.array([label for label, _ in rows]), np.array([score for _, score in rows], dtype=np.float64)
 
 
@@ -34,19 +34,21 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order_with_ties_counted_half(r
     defective = [score for label, score in rows if label]
     flawless = [score for label, score in rows if not label]
     pairs = [float(d > f) + 0.5 * float(d == f) for d in defective for f in flawless]
-    assert compute_auroc(*_arrays(rows)) == pytest.approx(np.mean(pairs), abs=1e-12)  # sums of at most 400 exact halves
+    assert compute_auroc(*_to_arrays(rows)) == pytest.approx(
+        np.mean(pairs), abs=1e-12
+    )  # sums of at most 400 exact halves
 
 
 @given(_SCORED)
 def test_aupr_is_the_mean_precision_over_the_defective_photos_each_at_its_own_score(rows: _Rows) -> None:
-    labels, scores = _arrays(rows)
+    labels, scores = _to_arrays(rows)
     precisions = [labels[scores >= score].mean() for score in scores[labels]]
     assert compute_aupr(labels, scores) == pytest.approx(np.mean(precisions), abs=1e-12)
 
 
 @given(_SCORED, _RATES)
 def test_recall_is_the_best_of_the_roc_curve_within_the_false_alarm_rate(rows: _Rows, rate: float) -> None:
-    labels, scores = _arrays(rows)
+    labels, scores = _to_arrays(rows)
     false_alarms, found, _ = roc_curve(labels, scores, drop_intermediate=False)
     assert compute_recall(labels, scores, false_alarm_rate=rate) == found[false_alarms <= rate].max()
 
@@ -67,28 +69,28 @@ def test_a_false_alarm_threshold_lets_the_whole_share_pass(count: int, rate: flo
 
 
 @pytest.mark.parametrize(
-    "figure", [compute_auroc, compute_aupr, lambda y, s: compute_recall(y, s, false_alarm_rate=0.05)]
+    "metric", [compute_auroc, compute_aupr, lambda y, s: compute_recall(y, s, false_alarm_rate=0.05)]
 )
 @given(rows=_SCORED)
-def test_only_the_order_of_scores_counts(figure: Callable[[np.ndarray, np.ndarray], float], rows: _Rows) -> None:
-    labels, scores = _arrays(rows)
-    assert figure(labels, np.exp(scores) - 7) == figure(labels, scores)
+def test_only_the_order_of_scores_counts(metric: Callable[[np.ndarray, np.ndarray], float], rows: _Rows) -> None:
+    labels, scores = _to_arrays(rows)
+    assert metric(labels, np.exp(scores) - 7) == metric(labels, scores)
 
 
 @given(_SCORED)
 def test_turning_labels_or_scores_around_mirrors_auroc(rows: _Rows) -> None:
-    labels, scores = _arrays(rows)
+    labels, scores = _to_arrays(rows)
     assert compute_auroc(~labels, scores) == pytest.approx(1 - compute_auroc(labels, scores), abs=1e-12)
     assert compute_auroc(labels, -scores) == pytest.approx(1 - compute_auroc(labels, scores), abs=1e-12)
 
 
 @given(st.integers(1, 30), st.integers(1, 30))
-def test_perfect_separation_is_1_in_every_figure_and_one_score_for_all_is_chance(flawless: int, defective: int) -> None:
+def test_perfect_separation_is_1_in_every_metric_and_one_score_for_all_is_chance(flawless: int, defective: int) -> None:
     labels = np.arange(flawless + defective) >= flawless
     perfect = compute_metrics(labels, labels + np.linspace(0, 0.5, len(labels)))
     assert (perfect.flawless, perfect.defective) == (flawless, defective)
-    figures = (perfect.auroc, perfect.aupr, perfect.recall_at_1_percent, perfect.recall_at_5_percent)
-    assert figures == pytest.approx((1, 1, 1, 1), abs=1e-12)
+    metrics = (perfect.auroc, perfect.aupr, perfect.recall_at_1_percent, perfect.recall_at_5_percent)
+    assert metrics == pytest.approx((1, 1, 1, 1), abs=1e-12)
     blind = compute_metrics(labels, np.zeros(len(labels)))
     assert (blind.auroc, blind.recall_at_1_percent, blind.recall_at_5_percent) == (0.5, 0, 0)
     assert blind.aupr == pytest.approx(defective / len(labels), abs=1e-12)
@@ -105,7 +107,7 @@ def test_integer_labels_are_read_as_boolean_ones() -> None:
     assert compute_auroc(np.array([0, 1, 1]), scores) == compute_auroc(np.array([False, True, True]), scores) == 1.0
 
 
-@pytest.mark.parametrize("figure", [compute_auroc, compute_aupr, compute_metrics])
+@pytest.mark.parametrize("metric", [compute_auroc, compute_aupr, compute_metrics])
 @pytest.mark.parametrize(
     ("labels", "scores", "reason"),
     [
@@ -118,11 +120,11 @@ def test_integer_labels_are_read_as_boolean_ones() -> None:
         ([], [], "both classes"),
     ],
 )
-def test_input_without_figures_is_refused_in_one_line(
-    figure: Callable[[np.ndarray, np.ndarray], object], labels: list[int], scores: list[float], reason: str
+def test_input_without_metrics_is_refused_in_one_line(
+    metric: Callable[[np.ndarray, np.ndarray], object], labels: list[int], scores: list[float], reason: str
 ) -> None:
     with pytest.raises(ValueError, match=reason) as refusal:
-        figure(np.array(labels, dtype=np.int64), np.array(scores))
+        metric(np.array(labels, dtype=np.int64), np.array(scores))
     assert "\n" not in str(refusal.value)
 
 

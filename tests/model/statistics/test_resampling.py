@@ -18,7 +18,9 @@ from model.statistics.resampling import (
 )
 
 
-def _scores(rng: np.random.Generator, *, shift: float, seeds: int = 3, photos: int = 300) -> tuple[np.ndarray, ...]:
+def _draw_scores(
+    rng: np.random.Generator, *, shift: float, seeds: int = 3, photos: int = 300
+) -> tuple[np.ndarray, ...]:
     """Labels, half of them defective, and normal scores whose defective ones lie ``shift`` higher."""
     labels = np.arange(photos) < photos // 2
     return labels, rng.normal(size=(seeds, photos)) + shift * labels
@@ -53,7 +55,7 @@ def test_one_seed_has_a_mean_and_no_interval() -> None:
 
 
 def test_the_bootstrap_interval_of_one_detector_is_as_wide_as_theory_says() -> None:
-    labels, scores = _scores(np.random.default_rng(0), shift=1.0, seeds=1)
+    labels, scores = _draw_scores(np.random.default_rng(0), shift=1.0, seeds=1)
     found = bootstrap_auroc(labels, scores, resamples=4000)
     a = found.mean
     q1, q2 = a / (2 - a), 2 * a * a / (1 + a)  # Hanley & McNeil, Radiology 1982, for 150 against 150 photos
@@ -66,14 +68,14 @@ def test_the_bootstrap_interval_of_one_detector_is_as_wide_as_theory_says() -> N
 
 
 def test_seeds_that_differ_widen_the_interval() -> None:
-    labels, scores = _scores(np.random.default_rng(1), shift=1.0, seeds=1)
+    labels, scores = _draw_scores(np.random.default_rng(1), shift=1.0, seeds=1)
     alike = bootstrap_auroc(labels, np.repeat(scores, 3, axis=0))
     unlike = bootstrap_auroc(labels, np.stack([scores[0] + extra * labels for extra in (-0.8, 0.0, 0.8)]))
     assert alike.high - alike.low < 0.75 * (unlike.high - unlike.low)  # type: ignore[operator]  # both have ends
 
 
 def test_a_variant_compared_with_itself_differs_by_exactly_nothing() -> None:
-    labels, scores = _scores(np.random.default_rng(2), shift=0.5)
+    labels, scores = _draw_scores(np.random.default_rng(2), shift=0.5)
     found = bootstrap_difference([PairedScores(labels, scores, np.exp(scores))])
     assert (found.mean, found.low, found.high, found.share_not_above) == (0, 0, 0, 1)
 
@@ -82,7 +84,7 @@ def test_a_small_gain_on_the_same_photos_shows_although_each_auroc_alone_is_unce
     rng = np.random.default_rng(3)
     pairs = []
     for _ in range(2):
-        labels, first = _scores(rng, shift=1.0)
+        labels, first = _draw_scores(rng, shift=1.0)
         pairs.append(PairedScores(labels, first, first + 0.1 * labels))
     found = bootstrap_difference(pairs)
     assert 0 < found.low < found.mean < found.high < 0.05
@@ -92,8 +94,8 @@ def test_a_small_gain_on_the_same_photos_shows_although_each_auroc_alone_is_unce
 
 
 def test_swapping_the_variants_mirrors_the_difference() -> None:
-    labels, first = _scores(np.random.default_rng(4), shift=0.6)
-    _, second = _scores(np.random.default_rng(5), shift=0.9)
+    labels, first = _draw_scores(np.random.default_rng(4), shift=0.6)
+    _, second = _draw_scores(np.random.default_rng(5), shift=0.9)
     one = bootstrap_difference([PairedScores(labels, first, second)])
     other = bootstrap_difference([PairedScores(labels, second, first)])
     assert (one.mean, one.low, one.high) == pytest.approx((-other.mean, -other.high, -other.low), abs=1e-12)
@@ -104,7 +106,7 @@ def test_the_interval_of_a_paired_difference_holds_the_truth_about_as_often_as_i
     held = 0
     for trial in range(200):
         rng = np.random.default_rng(trial)
-        labels, shared = _scores(rng, shift=0.0, seeds=1, photos=80)
+        labels, shared = _draw_scores(rng, shift=0.0, seeds=1, photos=80)
         pair = PairedScores(labels, shared + 0.7 * labels, 0.8 * shared + 0.6 * rng.normal(size=80) + 1.0 * labels)
         found = bootstrap_difference([pair], resamples=300, seed=trial)
         held += found.low <= truth <= found.high
@@ -113,7 +115,7 @@ def test_the_interval_of_a_paired_difference_holds_the_truth_about_as_often_as_i
 
 def test_categories_count_equally_whatever_their_size() -> None:
     rng = np.random.default_rng(6)
-    labels, first = _scores(rng, shift=0.0, photos=600)
+    labels, first = _draw_scores(rng, shift=0.0, photos=600)
     few = np.array([False, True])
     pairs = [PairedScores(labels, first, first), PairedScores(few, np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))]
     found = bootstrap_difference(pairs, resamples=50)
@@ -123,7 +125,7 @@ def test_categories_count_equally_whatever_their_size() -> None:
 def test_the_same_seed_gives_the_same_interval_and_blocks_change_nothing_but_the_draw(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    labels, scores = _scores(np.random.default_rng(7), shift=1.0)
+    labels, scores = _draw_scores(np.random.default_rng(7), shift=1.0)
     whole = bootstrap_auroc(labels, scores)
     assert bootstrap_auroc(labels, scores) == whole
     monkeypatch.setattr("model.statistics.resampling._BLOCK_CELLS", 300 * 7)
@@ -133,7 +135,7 @@ def test_the_same_seed_gives_the_same_interval_and_blocks_change_nothing_but_the
 
 
 def test_scores_that_cannot_be_paired_are_refused() -> None:
-    labels, scores = _scores(np.random.default_rng(8), shift=0.0)
+    labels, scores = _draw_scores(np.random.default_rng(8), shift=0.0)
     with pytest.raises(ValueError, match="one shape"):
         bootstrap_difference([PairedScores(labels, scores, scores[:1])])
     with pytest.raises(ValueError, match="at least one category"):

@@ -14,7 +14,7 @@ def test_the_standard_error_is_the_papers() -> None:
     assert estimate_auroc_half_width(0.893, flawless=58, defective=51) / 1.96 == pytest.approx(0.0325, abs=0.0005)
 
 
-def test_nineteen_in_twenty_measured_figures_lie_within_it() -> None:
+def test_nineteen_in_twenty_measured_aurocs_lie_within_it() -> None:
     """Exponential scores, which the formula assumes: the chance that a defect scores above is rate / (1 + rate)."""
     rng, rate = np.random.default_rng(0), 9.0
     labels = np.repeat([False, True], [40, 15])
@@ -32,6 +32,6 @@ def test_more_defects_give_a_narrower_interval() -> None:
 
 
 @pytest.mark.parametrize(("value", "flawless", "defective"), [(0.0, 5, 5), (1.0, 5, 5), (0.9, 0, 5), (0.9, 5, 0)])
-def test_impossible_figures_are_refused(value: float, flawless: int, defective: int) -> None:
+def test_impossible_numbers_are_refused(value: float, flawless: int, defective: int) -> None:
     with pytest.raises(ValueError, match="needed an AUROC between 0 and 1"):
         estimate_auroc_half_width(value, flawless=flawless, defective=defective)

@@ -23,18 +23,18 @@ _PRETEXT = {"steps": 12, "pairs": 6, "learning_rate": 1e-2, "identity_weight": 0
 _ONE_EPOCH = OptimizerConfig(epochs=1, batch_size=20)
 
 
-def _detector(kind: str = "se", **changes: object) -> AttentDifferNet:
+def _build_detector(kind: str = "se", **changes: object) -> AttentDifferNet:
     attention = {"pool1": {"kind": kind}, "conv5": {"kind": kind}}
     # Unguarded: the features of random convolutions vary so little that any gate that moves makes most of the variance.
     changes = {"pretext": _PRETEXT, "train_angles": "scoring", "collapse_guard": False} | changes
     return AttentDifferNet(build_training_config(attention=attention, attention_training="pretext", **changes)).eval()
 
 
-def _rng() -> np.random.Generator:
+def _create_rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def _log_ratio(detector: AttentDifferNet) -> float:
+def _compute_log_ratio(detector: AttentDifferNet) -> float:
     """How much farther defective photos lie from flawless ones than flawless ones do, as the mean log ratio."""
     flawless, rng = draw_photos(16, seed=7), np.random.default_rng(7)
     defective = torch.stack(
@@ -50,13 +50,13 @@ def _log_ratio(detector: AttentDifferNet) -> float:
 
 @pytest.mark.parametrize("kind", ["se", "cbam"])
 def test_synthetic_defects_on_photos_never_seen_stand_out_more_after_the_pretext(kind: str) -> None:
-    trained = _detector(kind)
-    train_attention(trained, [_PHOTOS], rng=_rng())
-    assert _log_ratio(trained) > _log_ratio(_detector(kind)) + 0.05
+    trained = _build_detector(kind)
+    train_attention(trained, [_PHOTOS], rng=_create_rng())
+    assert _compute_log_ratio(trained) > _compute_log_ratio(_build_detector(kind)) + 0.05
 
 
 def test_the_pretext_trains_attention_alone_and_the_flow_training_leaves_it() -> None:
-    untrained, trained = _detector(), _detector()
+    untrained, trained = _build_detector(), _build_detector()
     seen: list[dict[str, Tensor]] = []
 
     def remember(_metrics: object, snapshot: object) -> None:
@@ -65,19 +65,19 @@ def test_the_pretext_trains_attention_alone_and_the_flow_training_leaves_it() ->
     history = train(trained, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=remember)
 
     assert [row.epoch for row in history] == [0, 1]
-    assert _equal(untrained.backbone.layers, trained.backbone.layers)
-    assert not _equal(untrained.backbone.attention, trained.backbone.attention)
+    assert _have_equal_weights(untrained.backbone.layers, trained.backbone.layers)
+    assert not _have_equal_weights(untrained.backbone.attention, trained.backbone.attention)
     assert all(torch.equal(before, after) for before, after in zip(seen[0].values(), seen[1].values(), strict=True))
     assert history[0].health.gate_mean != 1
 
 
 def test_attention_learnt_from_several_categories_is_taken_and_fitted_to_the_detectors_own_photos() -> None:
     others = InMemory(draw_photos(24, seed=9))
-    learnt = pretrain_attention(_detector(), [_PHOTOS, others])
-    alone = pretrain_attention(_detector(), [_PHOTOS])
+    learnt = pretrain_attention(_build_detector(), [_PHOTOS, others])
+    alone = pretrain_attention(_build_detector(), [_PHOTOS])
     assert not torch.equal(learnt["conv5.fc1.weight"], alone["conv5.fc1.weight"])
 
-    trained = _detector()
+    trained = _build_detector()
     history = train(trained, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=ignore_epoch, attention=learnt)
 
     assert [row.epoch for row in history] == [1]  # there was no pretext to report
@@ -88,31 +88,31 @@ def test_attention_learnt_from_several_categories_is_taken_and_fitted_to_the_det
 
 
 def test_each_category_of_a_pretext_keeps_gate_statistics_of_its_own() -> None:
-    detector = _detector()
+    detector = _build_detector()
     bright, dark = InMemory(_PHOTOS.images // 2 + 128), InMemory(_PHOTOS.images // 4)
     used: list[float] = []
     detector.backbone.attention["pool1"].average.register_forward_pre_hook(
         lambda module, _args: used.append(float(module.mean.mean()))
     )
-    train_attention(detector, [bright, dark], rng=_rng())
+    train_attention(detector, [bright, dark], rng=_create_rng())
     in_training = used[-4 * 2 :]  # the last four steps, two passes each at one scale
     assert in_training[0] == in_training[1] == in_training[4]
     assert in_training[2] == in_training[3] == in_training[6] != in_training[0]
 
 
 def test_the_pretext_is_seeded() -> None:
-    detectors = [_detector(seed=seed) for seed in (0, 0, 1)]
+    detectors = [_build_detector(seed=seed) for seed in (0, 0, 1)]
     for detector in detectors:
         train(detector, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=ignore_epoch)
-    assert _equal(detectors[0].backbone.attention, detectors[1].backbone.attention)
-    assert not _equal(detectors[0].backbone.attention, detectors[2].backbone.attention)
+    assert _have_equal_weights(detectors[0].backbone.attention, detectors[1].backbone.attention)
+    assert not _have_equal_weights(detectors[0].backbone.attention, detectors[2].backbone.attention)
 
 
 def test_a_strong_identity_term_keeps_the_gates_at_one() -> None:
-    free, held = _detector(), _detector(pretext=_PRETEXT | {"identity_weight": 1000.0})
+    free, held = _build_detector(), _build_detector(pretext=_PRETEXT | {"identity_weight": 1000.0})
     deviations = []
     for detector in (free, held):
-        train_attention(detector, [_PHOTOS], rng=_rng())
+        train_attention(detector, [_PHOTOS], rng=_create_rng())
         with record_gates(detector.backbone.attention) as gates, torch.no_grad():
             detector.pooled_features(_PHOTOS.images)
         deviations.append(float(measure_gate_deviation(gates)))
@@ -120,7 +120,7 @@ def test_a_strong_identity_term_keeps_the_gates_at_one() -> None:
 
 
 def test_gate_inputs_are_standardised_over_the_photos_and_change_no_gate_that_is_the_identity() -> None:
-    detector, plain = _detector("cbam", scales=1), _detector("cbam", scales=1)
+    detector, plain = _build_detector("cbam", scales=1), _build_detector("cbam", scales=1)
     rng = np.random.default_rng(0)
     fit_gate_inputs(detector, _PHOTOS, rng=rng)
     values: list[Tensor] = []
@@ -160,11 +160,11 @@ def test_every_gate_counts_the_same_in_the_deviation() -> None:
 
 def test_too_few_photos_for_a_pretext_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 4 flawless photos, got 3"):
-        train(_detector(), InMemory(draw_photos(3)), optimizer=_ONE_EPOCH, on_epoch=ignore_epoch)
+        train(_build_detector(), InMemory(draw_photos(3)), optimizer=_ONE_EPOCH, on_epoch=ignore_epoch)
 
 
 def test_a_pretext_that_diverges_is_reported_as_epoch_0() -> None:
-    detector = _detector(pretext=_PRETEXT | {"learning_rate": 1e30})
+    detector = _build_detector(pretext=_PRETEXT | {"learning_rate": 1e30})
     with pytest.raises(DivergenceError, match=r"epoch 0.*pretext\.learning_rate"):
         train(detector, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=ignore_epoch)
 
@@ -174,5 +174,5 @@ def test_attention_with_the_published_gate_cannot_learn_a_pretext() -> None:
         build_training_config(attention={"pool1": {"kind": "se", "gate": "sigmoid"}}, attention_training="pretext")
 
 
-def _equal(one: nn.Module, other: nn.Module) -> bool:
+def _have_equal_weights(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))

@@ -19,11 +19,11 @@ from tests.support.training import build_training_config, draw_photos, ignore_ep
 _JOINT = OptimizerConfig(epochs=24, batch_size=12, learning_rate=1e-2)
 
 
-def _features(rows: int = 200, columns: int = 12, *, seed: int = 0) -> Tensor:
+def _draw_features(rows: int = 200, columns: int = 12, *, seed: int = 0) -> Tensor:
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).double()
 
 
-def _jointly_trained(kind: str, *, scaling: str, guard: bool) -> list[EpochMetrics]:
+def _train_jointly(kind: str, *, scaling: str, guard: bool) -> list[EpochMetrics]:
     config = build_training_config(
         attention={"pool1": {"kind": kind}, "conv5": {"kind": kind}},
         attention_training="joint",
@@ -37,7 +37,7 @@ def _jointly_trained(kind: str, *, scaling: str, guard: bool) -> list[EpochMetri
 
 @pytest.mark.parametrize("kind", ["se", "cbam"])
 def test_joint_training_without_safeguards_collapses_and_its_loss_does_not_show_it(kind: str) -> None:
-    history = _jointly_trained(kind, scaling="none", guard=False)
+    history = _train_jointly(kind, scaling="none", guard=False)
     last = history[-1].health
     assert last.std_ratio < 0.2
     assert last.rank_ratio < 0.2
@@ -46,15 +46,15 @@ def test_joint_training_without_safeguards_collapses_and_its_loss_does_not_show_
 
 @pytest.mark.parametrize("kind", ["se", "cbam"])
 def test_joint_training_with_safeguards_stays_healthy(kind: str) -> None:
-    history = _jointly_trained(kind, scaling="channel", guard=True)
+    history = _train_jointly(kind, scaling="channel", guard=True)
     assert len(history) == 24
     assert all(row.health.list_problems() == [] for row in history)
     assert history[-1].health.gate_mean != 1  # attention did move
 
 
-def test_the_guard_stops_a_collapse_with_its_figures_and_the_ways_out() -> None:
+def test_the_guard_stops_a_collapse_and_says_what_collapsed_and_the_ways_out() -> None:
     with pytest.raises(CollapseError, match=r"effective rank is 0\.\d+ of the plain one.*Ways out: ") as stopped:
-        _jointly_trained("se", scaling="none", guard=True)
+        _train_jointly("se", scaling="none", guard=True)
     assert 0 < stopped.value.epoch < 24
     assert stopped.value.health.list_problems()
     assert "\n" not in str(stopped.value)
@@ -63,12 +63,12 @@ def test_the_guard_stops_a_collapse_with_its_figures_and_the_ways_out() -> None:
 @given(st.integers(1, 10), st.floats(0.01, 100), st.integers(0, 50))
 def test_effective_rank_counts_independent_directions_and_ignores_scale(rank: int, scale: float, seed: int) -> None:
     # Repeated columns add no direction: r orthogonal columns, each twice, have the effective rank r exactly.
-    orthogonal = torch.linalg.qr(_features(40, rank, seed=seed) - _features(40, rank, seed=seed).mean(0)).Q
+    orthogonal = torch.linalg.qr(_draw_features(40, rank, seed=seed) - _draw_features(40, rank, seed=seed).mean(0)).Q
     assert compute_effective_rank(scale * torch.cat([orthogonal, orthogonal], dim=1)) == pytest.approx(rank, abs=0.5)
 
 
 def test_effective_rank_is_that_of_the_eigenvalues() -> None:
-    features = _features() @ _features(12, 12, seed=1)
+    features = _draw_features() @ _draw_features(12, 12, seed=1)
     eigenvalues = torch.linalg.eigvalsh(torch.corrcoef(features.T))
     expected = float(eigenvalues.sum().square() / eigenvalues.square().sum())
     assert compute_effective_rank(features) == pytest.approx(expected, rel=1e-9)
@@ -76,7 +76,7 @@ def test_effective_rank_is_that_of_the_eigenvalues() -> None:
 
 
 def test_equal_features_are_healthy() -> None:
-    health = compare_features(plain=_features(), attended=_features(), gate_mean=1.0, saturation=0.0)
+    health = compare_features(plain=_draw_features(), attended=_draw_features(), gate_mean=1.0, saturation=0.0)
     assert health == FeatureHealth(1.0, 1.0, 0.0, 1.0, 0.0)
     assert health.list_problems() == []
 
@@ -84,21 +84,23 @@ def test_equal_features_are_healthy() -> None:
 @pytest.mark.parametrize(
     ("attended", "saturation", "problem"),
     [
-        (_features() * 0.1, 0.0, "feature std is 0.1 of the plain one"),
-        (_features() * 3, 0.0, "feature std is 3 of the plain one"),
-        (_features()[:, :1] + 0.5 * _features(seed=1), 0.0, "effective rank"),
-        (_features() * torch.tensor([1.0] * 9 + [0.0] * 3), 0.0, "25% of the channels are dead"),
-        (_features(), 0.9, "90% of the flow's log-scales are at their clamp"),
+        (_draw_features() * 0.1, 0.0, "feature std is 0.1 of the plain one"),
+        (_draw_features() * 3, 0.0, "feature std is 3 of the plain one"),
+        (_draw_features()[:, :1] + 0.5 * _draw_features(seed=1), 0.0, "effective rank"),
+        (_draw_features() * torch.tensor([1.0] * 9 + [0.0] * 3), 0.0, "25% of the channels are dead"),
+        (_draw_features(), 0.9, "90% of the flow's log-scales are at their clamp"),
     ],
 )
 def test_each_way_to_collapse_is_named(attended: Tensor, saturation: float, problem: str) -> None:
-    health = compare_features(plain=_features(), attended=attended, gate_mean=None, saturation=saturation)
+    health = compare_features(plain=_draw_features(), attended=attended, gate_mean=None, saturation=saturation)
     assert any(problem in said for said in health.list_problems())
 
 
 def test_channels_that_were_dead_before_do_not_count_against_attention() -> None:
     dead = torch.tensor([1.0] * 6 + [0.0] * 6)
-    health = compare_features(plain=_features() * dead, attended=_features() * dead, gate_mean=None, saturation=0.0)
+    health = compare_features(
+        plain=_draw_features() * dead, attended=_draw_features() * dead, gate_mean=None, saturation=0.0
+    )
     assert health.dead_channels == 0
 
 

@@ -23,7 +23,7 @@ _SETTINGS = OptimizerConfig(epochs=3, batch_size=4, learning_rate=1e-3)
 _FLOW = FlowConfig(blocks=2, hidden_width=16, hidden_layers=1)
 
 
-def _trained(photos: Tensor, *, optimizer: OptimizerConfig = _SETTINGS, **changes: object) -> AttentDifferNet:
+def _train(photos: Tensor, *, optimizer: OptimizerConfig = _SETTINGS, **changes: object) -> AttentDifferNet:
     detector = AttentDifferNet(build_training_config(**changes))
     train(detector, InMemory(photos), optimizer=optimizer, on_epoch=ignore_epoch)
     return detector
@@ -49,7 +49,7 @@ def test_the_loss_falls_in_training(angles: str, scaling: str) -> None:
 
 def test_training_changes_the_flow_and_leaves_backbone_and_attention_alone() -> None:
     untrained = AttentDifferNet(build_training_config())
-    trained = _trained(draw_photos())
+    trained = _train(draw_photos())
     assert have_same_weights(untrained.backbone, trained.backbone)
     assert not have_same_weights(untrained.flow, trained.flow)
     assert not any(part.training for part in trained.modules())
@@ -67,7 +67,7 @@ def test_training_is_adam_on_the_mean_negative_log_likelihood() -> None:
         torch.autograd.backward(expected.loss(expected.scale_features(pooled)))
         adam.step()
 
-    trained = _trained(photos, optimizer=settings, train_angles="scoring", train_views=4)
+    trained = _train(photos, optimizer=settings, train_angles="scoring", train_views=4)
 
     for name, weight in expected.flow.named_parameters():
         # Steps of 2e-4; float32 sums in another order move them by 1e-7 or so.
@@ -77,10 +77,10 @@ def test_training_is_adam_on_the_mean_negative_log_likelihood() -> None:
 @pytest.mark.parametrize("angles", ["uniform", "scoring"])
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(angles: str) -> None:
     flow = _FLOW.model_copy(update={"dropout": 0.3})
-    first = _trained(draw_photos(), train_angles=angles, flow=flow)
+    first = _train(draw_photos(), train_angles=angles, flow=flow)
     torch.manual_seed(123)  # another state of the global generator must not matter, even with dropout
     before = torch.get_rng_state()
-    second = _trained(draw_photos(), train_angles=angles, flow=flow)
+    second = _train(draw_photos(), train_angles=angles, flow=flow)
     assert have_same_weights(first, second)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -88,8 +88,8 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(angles: str) -> None:
 def test_dropout_is_active_in_training() -> None:
     dropped = _FLOW.model_copy(update={"dropout": 0.5})
     assert not torch.equal(
-        nn.utils.parameters_to_vector(_trained(draw_photos(), flow=_FLOW).flow.parameters()),
-        nn.utils.parameters_to_vector(_trained(draw_photos(), flow=dropped).flow.parameters()),
+        nn.utils.parameters_to_vector(_train(draw_photos(), flow=_FLOW).flow.parameters()),
+        nn.utils.parameters_to_vector(_train(draw_photos(), flow=dropped).flow.parameters()),
     )
 
 
@@ -196,12 +196,12 @@ def test_the_wrapped_flow_is_the_one_that_is_called() -> None:
     detector = AttentDifferNet(build_training_config())
     train(detector, InMemory(draw_photos()), optimizer=_SETTINGS, on_epoch=ignore_epoch, wrap=Wrapper)
     assert calls == [True] * 3 * 2  # 3 epochs of 6 photos in batches of 4
-    assert have_same_weights(detector, _trained(draw_photos()))
+    assert have_same_weights(detector, _train(draw_photos()))
 
 
 def test_a_diverged_training_is_reported_with_its_epoch_and_what_to_do() -> None:
     with pytest.raises(DivergenceError, match=r"epoch 1.*lower learning_rate") as report:
-        _trained(draw_photos(), optimizer=_SETTINGS.model_copy(update={"learning_rate": 1e30}))
+        _train(draw_photos(), optimizer=_SETTINGS.model_copy(update={"learning_rate": 1e30}))
     assert report.value.epoch == 1
     assert not np.isfinite(report.value.loss)
 

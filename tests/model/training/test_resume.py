@@ -23,7 +23,7 @@ class _Interrupted(Exception):  # noqa: N818
     pass
 
 
-def _interrupted_at(epoch: int, detector: AttentDifferNet, optimizer: OptimizerConfig) -> TrainingState:
+def _interrupt_at(epoch: int, detector: AttentDifferNet, optimizer: OptimizerConfig) -> TrainingState:
     states: list[TrainingState] = []
 
     def stop(metrics: EpochMetrics, snapshot: Snapshot) -> None:
@@ -47,7 +47,7 @@ def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(training: s
     validation = InMemory(draw_photos(4, seed=5))
     expected = train(whole, _PHOTOS, optimizer=_SETTINGS, on_epoch=ignore_epoch, validation=validation)
 
-    save_state(tmp_path, _interrupted_at(epoch, AttentDifferNet(config), _SETTINGS))
+    save_state(tmp_path, _interrupt_at(epoch, AttentDifferNet(config), _SETTINGS))
     state = load_state(tmp_path)
     assert state.epoch == epoch
     reported: list[int] = []
@@ -96,14 +96,14 @@ def test_patience_survives_an_interruption() -> None:
     held_out = InMemory(draw_photos(4, seed=5))
     whole, resumed = AttentDifferNet(build_training_config()), AttentDifferNet(build_training_config())
     expected = train(whole, _PHOTOS, optimizer=settings, on_epoch=ignore_epoch, validation=held_out)
-    state = _interrupted_at(len(expected) - 1, AttentDifferNet(build_training_config()), settings)
+    state = _interrupt_at(len(expected) - 1, AttentDifferNet(build_training_config()), settings)
     history = train(resumed, _PHOTOS, optimizer=settings, on_epoch=ignore_epoch, validation=held_out, resume=state)
     assert len(history) == len(expected) < 60
     assert have_same_weights(whole, resumed)
 
 
 def test_a_state_of_another_detector_is_refused() -> None:
-    state = _interrupted_at(1, AttentDifferNet(build_training_config()), _SETTINGS)
+    state = _interrupt_at(1, AttentDifferNet(build_training_config()), _SETTINGS)
     other = AttentDifferNet(build_training_config(flow=build_training_config().flow.model_copy(update={"blocks": 3})))
     with pytest.raises(ValueError, match="of another detector"):
         train(other, _PHOTOS, optimizer=_SETTINGS, on_epoch=ignore_epoch, resume=state)

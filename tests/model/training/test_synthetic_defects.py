@@ -20,25 +20,25 @@ from tests.support.training import draw_photos
 _PHOTO, _DONOR = draw_photos(2)
 
 
-def _drawn(kind: str, *, seed: int, share: float = 0.03, photo: Tensor = _PHOTO) -> Tensor:
+def _draw(kind: str, *, seed: int, share: float = 0.03, photo: Tensor = _PHOTO) -> Tensor:
     return draw_defect(photo, kind, donor=_DONOR, rng=np.random.default_rng(seed), share=share)
 
 
-def _changed(one: Tensor, other: Tensor) -> float:
+def _measure_change(one: Tensor, other: Tensor) -> float:
     """Share of pixels that differ by more than the rounding of 8 bits."""
     return float(((one.int() - other.int()).abs().amax(0) > 2).float().mean())
 
 
 @pytest.mark.parametrize("kind", DEFECT_KINDS)
 def test_a_defect_is_seeded(kind: str) -> None:
-    assert torch.equal(_drawn(kind, seed=3), _drawn(kind, seed=3))
-    assert not torch.equal(_drawn(kind, seed=3), _drawn(kind, seed=4))
+    assert torch.equal(_draw(kind, seed=3), _draw(kind, seed=3))
+    assert not torch.equal(_draw(kind, seed=3), _draw(kind, seed=4))
 
 
 @pytest.mark.parametrize("kind", DEFECT_KINDS)
 def test_a_defect_changes_a_part_of_the_photo_and_leaves_the_original(kind: str) -> None:
     before = _PHOTO.clone()
-    shares = [_changed(_PHOTO, _drawn(kind, seed=seed)) for seed in range(20)]
+    shares = [_measure_change(_PHOTO, _draw(kind, seed=seed)) for seed in range(20)]
     assert torch.equal(before, _PHOTO)
     # Drawn on 3 % of the photo; the soft edge of a mask of some 11 pixels across adds a ring of a pixel or two. A stain
     # or a blur may leave a pixel as it was.
@@ -49,7 +49,8 @@ def test_a_defect_changes_a_part_of_the_photo_and_leaves_the_original(kind: str)
 @pytest.mark.parametrize("kind", sorted(set(DEFECT_KINDS) - {"scar", "blur", "gone"}))
 def test_a_larger_share_changes_more(kind: str) -> None:
     small, large = (
-        np.mean([_changed(_PHOTO, _drawn(kind, seed=seed, share=share)) for seed in range(10)]) for share in (0.01, 0.1)
+        np.mean([_measure_change(_PHOTO, _draw(kind, seed=seed, share=share)) for seed in range(10)])
+        for share in (0.01, 0.1)
     )
     assert large > 3 * small
 
@@ -57,7 +58,7 @@ def test_a_larger_share_changes_more(kind: str) -> None:
 @pytest.mark.parametrize("kind", DEFECT_KINDS)
 def test_a_grey_photo_stays_grey(kind: str) -> None:
     grey = _PHOTO[:1].expand(3, -1, -1).contiguous()
-    defective = _drawn(kind, seed=1, photo=grey)
+    defective = _draw(kind, seed=1, photo=grey)
     if kind != "patch":  # a patch brings the donor's colours, greyed all the same
         assert not torch.equal(defective, grey)
     assert torch.equal(defective[0], defective[1])
