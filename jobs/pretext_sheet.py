@@ -9,22 +9,12 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-import numpy as np
-import torch
-from PIL import Image, ImageDraw
 from pydantic import Field
 
-from jobs import storage
 from jobs.cli import parse_config, run_command
 from jobs.config import JobConfig, Uri
-from jobs.errors import EXIT_DONE, RequestError
-from jobs.synthetic.photo import draw_photo
+from jobs.errors import EXIT_DONE
 from model.config import PretextConfig
-from model.image import ImageError, decode_image
-from model.training.synthetic_defects import DEFECT_KINDS, draw_defect, draw_defects
-
-_CAPTION_PX = 16
-_SHARE = 0.03
 
 
 class PretextSheetConfig(JobConfig):
@@ -41,47 +31,18 @@ class PretextSheetConfig(JobConfig):
 def main(argv: Sequence[str]) -> int:
     """Draws the sheet."""
     config = parse_config(PretextSheetConfig, argv, prog="python -m jobs.pretext_sheet")
-    images = _images(config)
-    rng = np.random.default_rng(config.seed)
-    rows = [_row(config, image, images[(number + 1) % len(images)], rng) for number, image in enumerate(images)]
-    captions = ["flawless", *DEFECT_KINDS, f"as in training: {config.pretext.defects}"]
-    sheet = Image.new("RGB", (config.size * len(captions), config.size * len(rows) + _CAPTION_PX), "white")
-    for column, caption in enumerate(captions):
-        ImageDraw.Draw(sheet).text((column * config.size + 3, 2), caption, fill="black")
-    pixels = torch.cat(rows, dim=1).permute(1, 2, 0).numpy()
-    sheet.paste(Image.fromarray(pixels), (0, _CAPTION_PX))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    storage.write(config.output, buffer.getvalue())
-    print(f"{len(rows)} photos, {len(DEFECT_KINDS)} kinds of defect: {config.output}")
-    return EXIT_DONE
+    from jobs import storage
+    from jobs.synthetic.defect_sheet import draw_photos, draw_sheet, read_photos  # torch takes seconds to import
 
-
-def _row(
-    config: PretextSheetConfig, image: torch.Tensor, donor: torch.Tensor, rng: np.random.Generator
-) -> torch.Tensor:
-    """One photo in every state, (3, S, columns * S)."""
-    one_each = [draw_defect(image, kind, donor=donor, rng=rng, share=_SHARE) for kind in DEFECT_KINDS]
-    several = draw_defects(image, donor=donor, rng=rng, defects=config.pretext.defects, area=config.pretext.area)
-    return torch.cat([image, *one_each, several], dim=2)
-
-
-def _images(config: PretextSheetConfig) -> list[torch.Tensor]:
     if config.photos is None:
-        rng = np.random.default_rng(config.seed)
-        drawn = [draw_photo(rng, size_px=config.size, defect="good") for _ in range(config.count)]
-        return [torch.from_numpy(np.array(photo)).permute(2, 0, 1).contiguous() for photo in drawn]
-    found = []
-    for info in storage.list_objects(config.photos):
-        try:
-            found.append(decode_image(storage.read(info.uri), size=config.size))
-        except ImageError as error:
-            print(f"warning: left out {info.uri}: {error}")
-        if len(found) == config.count:
-            break
-    if not found:
-        raise RequestError(f"expected photos in {config.photos}, found none that can be read")
-    return found
+        images = draw_photos(config.count, size_px=config.size, seed=config.seed)
+    else:
+        images = read_photos(config.photos, count=config.count, size_px=config.size)
+    buffer = io.BytesIO()
+    draw_sheet(images, pretext=config.pretext, seed=config.seed).save(buffer, "PNG", optimize=True)
+    storage.write(config.output, buffer.getvalue())
+    print(f"{len(images)} photos with every kind of synthetic defect: {config.output}")
+    return EXIT_DONE
 
 
 if __name__ == "__main__":

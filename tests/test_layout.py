@@ -30,7 +30,7 @@ BELOW = {
 BELOW["scoring"] = BELOW["detectors"] | {"detectors"}
 BELOW["training"] = BELOW["detectors"] | {"detectors"}
 BELOW["evaluation"] = BELOW["training"] | {"scoring", "training"}
-BELOW["synthetic"] = {"storage"}
+BELOW["synthetic"] = {"storage", "tables"}
 BELOW["benchmarks"] = BELOW["evaluation"] | {"evaluation", "synthetic"}
 """The wings of jobs/, and which of the others each may import; all may import jobs/config.py, cli.py and errors.py."""
 MAX_FILES = 16

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
+from jobs.tables.text import format_table
 from tuning.trials.records import TrialRecord
 
 TRIALS = pa.schema(
@@ -61,22 +62,23 @@ def rank_trials(records: Mapping[int, TrialRecord], *, objective: str) -> list[T
 def format_ranking(records: Mapping[int, TrialRecord], *, objective: str, top: int) -> Iterator[str]:
     """The best trials and every preset, for a terminal, and the reasons of failures, each with its count."""
     rows = rank_trials(records, objective=objective)
-    yield f"{'rank':>4} {'trial':>5} {'name':44} {objective:>15} {'GFLOP':>8} {'seconds':>7}"
-    for place, record in enumerate(rows, start=1):
-        if (place <= top or record.preset) and record.status != "failed":
-            yield format_trial(place, record, objective)
+    best = [
+        format_trial(place, record, objective)
+        for place, record in enumerate(rows, start=1)
+        if (place <= top or record.preset) and record.status != "failed"
+    ]
+    yield from format_table(["rank", "trial", "name", objective, "GFLOP", "seconds"], best).splitlines()
     counts = {status: sum(record.status == status for record in rows) for status in ("done", "stopped", "failed")}
     yield ", ".join(f"{count} {status}" for status, count in counts.items())
     yield from (f"  failed {count} x: {reason}" for reason, count in count_failures(rows).items())
 
 
-def format_trial(place: int, record: TrialRecord, objective: str) -> str:
-    """Formats one trial as a line of the ranking."""
+def format_trial(place: int, record: TrialRecord, objective: str) -> list[object]:
+    """Returns the cells of one trial in the ranking."""
     value, cost = record.metrics.get(objective), record.metrics.get("gflop")
-    shown = f"{value:.4f}" if value is not None else "-"
-    stopped = " (stopped)" if record.status == "stopped" else ""
-    name = f"{record.name}{stopped}"[:44]
-    return f"{place:>4} {record.number:>5} {name:44} {shown:>15} {cost or 0:>8.2f} {record.seconds:>7.1f}"
+    name = f"{record.name} (stopped)" if record.status == "stopped" else record.name
+    shown = None if value is None else f"{value:.4f}"
+    return [place, record.number, name, shown, f"{cost or 0:.2f}", f"{record.seconds:.1f}"]
 
 
 def count_failures(records: Sequence[TrialRecord]) -> dict[str, int]:
