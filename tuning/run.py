@@ -1,7 +1,7 @@
 """A search from photos to winner: split, trials, finalists, the final comparison, results.
 
-Every step keeps what it has come to in the results folder and finds it there again, so the same command goes on after
-its driver, or the head of the cluster, has died.
+Every step keeps its outcome in the results folder and finds it there again. So the same command goes on after its
+driver, or the head of the cluster, has died.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tuning.trials.trial import TrialSettings
 
 METRICS = ("auroc", *LABEL_FREE_METRICS, "gflop", "cpu_s")
 DEFAULT_LABEL_FREE = "held_out_gain"
-"""The guide that is taken where there are no labels and none was asked for."""
+"""What judges where there are no labels and nothing was asked for."""
 
 
 def run(config: SearchConfig) -> int:
@@ -77,7 +77,7 @@ def prepare_trials(
     objective: str,
     weights: Mapping[str, Tensor] | None,
 ) -> TrialSettings:
-    """What trials share: photos that are being decoded, weights, an empty cache; Ray is running.
+    """Starts to decode the photos and gathers what trials share; Ray must be running.
 
     Args:
         config: of the search.
@@ -103,7 +103,7 @@ def prepare_trials(
 
 
 def choose_objective(config: SearchConfig, split: Split) -> str:
-    """What trials are judged by.
+    """Chooses what trials are judged by.
 
     Raises:
         RequestError: auroc was asked for, and there is no labelled defect to validate on.
@@ -136,7 +136,7 @@ def check_request(config: SearchConfig, split: Split) -> list[Preset]:
 
 
 def decode_by_size(config: SearchConfig, train: Any, labelled: Any, sizes: set[int]) -> dict[int, Any]:
-    """Image size -> reference to SearchPhotos, each decoded once, in a task."""
+    """Starts a task for each image size; returns size -> reference to SearchPhotos."""
     remote = ray.remote(num_cpus=1)(decode_search_photos)
     return {
         size: remote.remote(train, labelled, size, config.max_pixels, config.calibration_fraction)
@@ -147,7 +147,7 @@ def decode_by_size(config: SearchConfig, train: Any, labelled: Any, sizes: set[i
 def complete_trials(
     config: SearchConfig, presets: Sequence[Preset], trials: TrialSettings
 ) -> Mapping[int, TrialRecord]:
-    """All outcomes; once the test has been opened no trial is added."""
+    """Runs the trials that are left and returns all outcomes; no trial is added once the test is open."""
     records = load_records(config.results)
     left = config.trials - len(records)
     if read_mark(config.results) is not None:
@@ -163,7 +163,7 @@ def complete_trials(
 def compare_on_test(
     config: SearchConfig, split: Split, presets: Sequence[Preset], trials: TrialSettings, found: SearchResults
 ) -> int:
-    """Opens the test, compares, promotes if that was asked for; 1 if a detector failed, else 0."""
+    """Opens the test, compares, promotes if that was asked for; returns 1 if a detector failed, else 0."""
     winner = found.finalists[0].record
     manifest = split.test.open(results=config.results, winner=winner.key)
     compared = {preset.name: preset.configuration for preset in presets if preset.name in config.presets}

@@ -185,7 +185,7 @@ def test_without_flawless_validation_photos_held_out_ones_stand_for_them(photos:
 
 def test_scores_that_are_not_finite_fail_the_trial(photos: SearchPhotos, cache: _Cache) -> None:
     detector = AttentDifferNet(_config())
-    features = Extractor(photos, "hash", cache).ready(detector)
+    features = Extractor(photos, "hash", cache).prepare(detector)
     assert features is not None
     next(weight for weight in detector.flow.parameters() if weight.requires_grad).data.fill_(float("nan"))
     with pytest.raises(ValueError, match=r"8 of 8 scores of held_out photos are not finite"):

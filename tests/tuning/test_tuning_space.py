@@ -18,8 +18,7 @@ from jobs.errors import RequestError
 from model.config import BACKBONE_STAGES, PRESETS, DetectorConfig, OptimizerConfig, get_preset
 from model.network.attention import ATTENTION
 from tuning.config import SearchConfig
-from tuning.space.config import SpaceConfig
-from tuning.space.dimensions import Range, contains
+from tuning.space.config import Range, SpaceConfig, contains
 from tuning.space.presets import build_presets
 from tuning.space.space import Configuration, SearchSpace, build_space, check_space, choose, suggest
 

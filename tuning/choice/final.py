@@ -35,7 +35,7 @@ from tuning.trials.features import Extractor
 from tuning.trials.measure import train_and_judge
 from tuning.trials.photos import SearchPhotos, to_tensor
 from tuning.trials.run import count_concurrent_trials
-from tuning.trials.search import hash_configuration
+from tuning.trials.study import hash_configuration
 from tuning.trials.trial import TrialSettings
 
 TUNED = "tuned"
@@ -59,7 +59,7 @@ class FinalTraining:
 
     @property
     def seed(self) -> int:
-        """Of the detector."""
+        """Seed of the detector."""
         return self.configuration.detector.seed
 
     def __str__(self) -> str:
@@ -68,13 +68,13 @@ class FinalTraining:
 
     @property
     def alias(self) -> str:
-        """In the registry."""
+        """Alias in the registry."""
         return f"{self.name}.seed{self.seed}"
 
 
 @dataclass(frozen=True)
 class FinalSettings:
-    """What all final units share, for the way to their tasks."""
+    """What all trainings of the final comparison share, for the way to their tasks."""
 
     category: str
     registry: str
@@ -84,7 +84,7 @@ class FinalSettings:
 def plan_final(
     config: SearchConfig, configurations: Mapping[str, Configuration], *, photos_hash: str
 ) -> list[FinalTraining]:
-    """All detectors, seed by seed.
+    """Plans the training of all detectors, seed by seed.
 
     Args:
         config: of the search.
@@ -104,7 +104,7 @@ def plan_final(
 def run_final(
     config: SearchConfig, units: Sequence[FinalTraining], trials: TrialSettings, test: Mapping[int, Any]
 ) -> list[Mapping[str, Any]]:
-    """Trains and tests what is left; the outcomes of all units, those that failed with their reason.
+    """Trains and tests what is left; returns the outcomes of all, those that failed with their reason.
 
     Args:
         config: of the search.
@@ -136,7 +136,7 @@ def run_final(
 
 
 def train_final(unit: FinalTraining, share: FinalSettings, trials: TrialSettings, test: SearchPhotos) -> dict[str, Any]:
-    """A Ray task: trains, calibrates, registers and tests one detector.
+    """Trains, calibrates, registers and tests one detector, as a Ray task.
 
     Returns:
         ``detector_id``, ``metrics`` on validation photos and ``scores``, test URI -> score.

@@ -49,7 +49,7 @@ class Finalist:
 
 
 def choose_finalists(records: Iterable[TrialRecord], *, objective: str, count: int) -> list[TrialRecord]:
-    """The ``count`` best trials that were not stopped and the best preset among those that were not.
+    """Chooses the ``count`` best trials that were not stopped, and the best preset that was not.
 
     Each configuration once, the best first; ties go to the cheaper one.
     """
@@ -88,7 +88,7 @@ def put_winner_first(finalists: Sequence[Finalist], *, margin: Callable[[float],
 
 
 def run_finalists(config: SearchConfig, records: Mapping[int, TrialRecord], trials: TrialSettings) -> list[Finalist]:
-    """Trains the best trials again, or finds what they came to before; the best mean first.
+    """Trains the best trials again, or reads what they came to before; returns the best mean first.
 
     Raises:
         JobError: no trial was good for anything.
@@ -153,7 +153,7 @@ def train_all(
 def train_finalist(
     detector: Mapping[str, Any], optimizer: Mapping[str, Any], seed: int, trials: TrialSettings
 ) -> dict[str, Metrics]:
-    """A Ray task: one training of a finalist; gives its ``metrics``.
+    """Trains a finalist once, as a Ray task; returns its ``metrics``.
 
     Raises:
         JobError: it failed; one line.

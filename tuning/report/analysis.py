@@ -1,4 +1,4 @@
-"""What the trials of a search teach: which dimension matters, which attention helps where, which guide to trust."""
+"""Analysis of the trials: which dimension matters, which attention helps where, which label-free metric to trust."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from optuna.importance import get_param_importances
 
 from tuning.config import LABEL_FREE_METRICS
 from tuning.space.space import NONE
@@ -14,7 +15,7 @@ from tuning.trials.records import TrialRecord
 from tuning.trials.study import rebuild_study
 
 MIN_TRIALS = 8
-"""Below it nothing is said."""
+"""With fewer, nothing is analyzed."""
 _RESAMPLES = 1000
 
 
@@ -29,7 +30,7 @@ class Importance:
 
 @dataclass(frozen=True)
 class MetricCorrelation:
-    """Rank correlation of a guide with the real AUROC over finished trials, and its 95 % bootstrap interval."""
+    """Rank correlation of a metric with the real AUROC over finished trials, and its 95 % bootstrap interval."""
 
     name: str
     correlation: float
@@ -52,18 +53,16 @@ class Placement:
 
 
 def select_finished(records: Mapping[int, TrialRecord], *, objective: str) -> list[TrialRecord]:
-    """Trials that ran to the end, each configuration once."""
+    """Selects the trials that ran to the end, each configuration once."""
     done = [one for one in records.values() if one.status == "done" and one.metrics.get(objective) is not None]
     return [one for one in done if one.copy_of is None]
 
 
 def compute_importances(records: Mapping[int, TrialRecord], *, objective: str) -> list[Importance]:
-    """Optuna's importance of each dimension, the most important first.
+    """Computes Optuna's importance of each dimension, the most important first.
 
     A dimension that not every trial has is evaluated beside those that all have, on the trials that have it.
     """
-    from optuna.importance import get_param_importances
-
     done = select_finished(records, objective=objective)
     if len(done) < MIN_TRIALS:
         return []
@@ -82,7 +81,7 @@ def compute_importances(records: Mapping[int, TrialRecord], *, objective: str) -
 
 
 def correlate_label_free(records: Mapping[int, TrialRecord]) -> list[MetricCorrelation]:
-    """How each guide ranks the trials, against their AUROC on labelled validation photos; empty without labels."""
+    """Correlates each label-free metric with the AUROC on labelled validation photos; empty without labels."""
     done = select_finished(records, objective="auroc")
     found = []
     for name in LABEL_FREE_METRICS:
@@ -101,7 +100,7 @@ def correlate_metric(name: str, pairs: np.ndarray) -> MetricCorrelation:
 
 
 def compare_placements(records: Mapping[int, TrialRecord], *, objective: str, stages: Sequence[str]) -> list[Placement]:
-    """What each kind of attention after each stage came to, where there are trials with and without it."""
+    """Compares each kind of attention after each stage with none there, where trials have both."""
     done = select_finished(records, objective=objective)
     found = []
     for stage in stages:
@@ -119,7 +118,7 @@ def compare_placements(records: Mapping[int, TrialRecord], *, objective: str, st
 
 
 def find_pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (cost, value) those that no other one beats in both, by cost."""
+    """Finds the (cost, value) that no other one beats in both, by cost."""
     front: list[tuple[float, float]] = []
     for cost, value in sorted(points, key=lambda one: (one[0], -one[1])):
         if not front or value > front[-1][1]:

@@ -26,9 +26,8 @@ td.n { text-align: right; font-variant-numeric: tabular-nums } img { max-width: 
 <h2>What matters</h2><p>Share of the objective's variance that each dimension explains among the trials that have it
 (Optuna, fANOVA).</p>{{ table(importances.head, importances.rows) }}
 {% for picture in pictures %}<img alt="{{ picture.name }}" src="data:image/png;base64,{{ picture.data }}">{% endfor %}
-<h2>Guides without labels</h2><p>Rank correlation of each guide with the AUROC on labelled validation photos, over the
-finished trials of this search, with its 95 % bootstrap interval. Synthetic defects had 0.22 with the real gain in our
-study.</p>{{ table(guides.head, guides.rows) }}
+<h2>Label-free metrics</h2><p>Rank correlation of each with the AUROC on labelled validation photos, over the
+finished trials of this search, with its 95 % bootstrap interval.</p>{{ table(label_free.head, label_free.rows) }}
 </body></html>
 """
 _TABLE = """<table><tr>{% for cell in head %}<th>{{ cell }}</th>{% endfor %}</tr>
@@ -40,7 +39,7 @@ Table = dict[str, Sequence[Any]]
 
 
 def render_page(content: Mapping[str, Any], *, pictures: Mapping[str, bytes]) -> str:
-    """The page as HTML; every text in it is escaped, for names of photos and reasons come from outside.
+    """Renders the page as HTML; every text is escaped, for names of photos and reasons come from outside.
 
     Args:
         content: the names that the template asks for.
@@ -49,6 +48,7 @@ def render_page(content: Mapping[str, Any], *, pictures: Mapping[str, bytes]) ->
     Raises:
         ImportError: jinja2, the extra ``report``, is not installed.
     """
+    # Of the extra ``report``, which may not be installed.
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 

@@ -13,7 +13,7 @@ from tuning.trials.records import TrialRecord
 
 
 def draw_placements(placements: Sequence[Placement], *, stages: Sequence[str], objective: str) -> bytes:
-    """PNG: stages along the network against kinds of attention, coloured by the difference they made.
+    """Draws stages along the network against kinds of attention, coloured by the difference they made; a PNG.
 
     Raises:
         ImportError: matplotlib, the extra ``report``, is not installed.
@@ -36,7 +36,7 @@ def draw_placements(placements: Sequence[Placement], *, stages: Sequence[str], o
 
 
 def draw_cost_front(records: Mapping[int, TrialRecord], *, objective: str) -> bytes:
-    """PNG: the objective of every finished trial against its cost of scoring, presets by name, the Pareto front.
+    """Draws the objective of every finished trial against its cost, presets by name, the Pareto front; a PNG.
 
     Raises:
         ImportError: matplotlib, the extra ``report``, is not installed.
@@ -58,7 +58,7 @@ def draw_cost_front(records: Mapping[int, TrialRecord], *, objective: str) -> by
 
 def new_figure(width_inch: float, height_inch: float) -> Any:
     """Makes an empty figure."""
-    from matplotlib.figure import Figure  # not pyplot, which keeps figures and looks for a display
+    from matplotlib.figure import Figure  # of an extra; not pyplot, which keeps figures and looks for a display
 
     return Figure(figsize=(width_inch, height_inch), dpi=120, layout="constrained")
 

@@ -1,4 +1,4 @@
-"""What a search leaves behind: trials.parquet, results.json, pictures, index.html, and lines on the terminal."""
+"""The results that a search writes: trials.parquet, results.json, pictures, index.html, lines for a terminal."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ class SearchResults:
     split: Sequence[str]
     rows: pa.Table | None = None
 
-    def summaries(self) -> list[VariantSummary]:
-        """Winner and presets over their seeds, on the test photos; empty while it is sealed."""
+    def summarize(self) -> list[VariantSummary]:
+        """Summarizes winner and presets over their seeds on the test photos; empty while it is sealed."""
         if self.rows is None:
             return []
         return summarize_variants(measure_detectors(self.rows), variants=[TUNED, *self.config.presets])
 
-    def comparisons(self) -> list[Comparison]:
-        """The winner against each preset, by paired bootstrap over test photos and seeds."""
-        names = {one.variant for one in self.summaries()} - {TUNED}
+    def compare(self) -> list[Comparison]:
+        """Compares the winner with each preset by paired bootstrap over test photos and seeds."""
+        names = {one.variant for one in self.summarize()} - {TUNED}
         presets = [name for name in self.config.presets if name in names]
         return [one for name in presets for one in compare_with_reference(self.rows, variants=[TUNED], reference=name)]
 
@@ -71,10 +71,10 @@ class SearchResults:
 def save_results(found: SearchResults) -> None:
     """Writes all of it into the results folder and prints what a person wants to know first."""
     results = found.config.results
-    lessons = {
+    analysis = {
         "importances": [asdict(one) for one in compute_importances(found.records, objective=found.objective)],
         "placements": [asdict(one) for one in compare_result_placements(found)],
-        "guides": [asdict(one) for one in correlate_label_free(found.records)],
+        "label_free": [asdict(one) for one in correlate_label_free(found.records)],
     }
     write_parquet(build_trials_table(found.records, objective=found.objective), uris.join(results, "trials.parquet"))
     if found.rows is not None:
@@ -83,19 +83,19 @@ def save_results(found: SearchResults) -> None:
         "config": found.config.model_dump(mode="json"),
         "objective": found.objective,
         "split": list(found.split),
-        **lessons,
+        **analysis,
         "finalists": [
             {"trial": one.record.number, "name": one.record.name, "values": list(one.values), "reason": one.reason}
             for one in found.finalists
         ],
-        "final": [asdict(one) for one in found.summaries()],
-        "comparisons": [asdict(one) for one in found.comparisons()],
+        "final": [asdict(one) for one in found.summarize()],
+        "comparisons": [asdict(one) for one in found.compare()],
         "versions": read_versions(),
     }
     storage.write(uris.join(results, "results.json"), json.dumps(summary, indent=1).encode())
-    print("\n".join([*format_ranking(found.records, objective=found.objective, top=_TOP), *format_analysis(lessons)]))
+    print("\n".join([*format_ranking(found.records, objective=found.objective, top=_TOP), *format_analysis(analysis)]))
     print("\n".join(format_comparison(found)))
-    write_page(found, lessons)
+    write_page(found, analysis)
     print(f"written to {results}")
 
 
@@ -105,26 +105,27 @@ def compare_result_placements(found: SearchResults) -> Any:
     return compare_placements(found.records, objective=found.objective, stages=stages)
 
 
-def format_analysis(lessons: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def format_analysis(analysis: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     """Formats what the trials teach as two lines for a terminal."""
-    most = [f"{one['dimension']} {one['share']:.2f}" for one in lessons["importances"][:6]]
+    most = [f"{one['dimension']} {one['share']:.2f}" for one in analysis["importances"][:6]]
     trusted = [
-        f"{one['name']} {one['correlation']:+.2f} ({one['low']:+.2f}..{one['high']:+.2f})" for one in lessons["guides"]
+        f"{one['name']} {one['correlation']:+.2f} ({one['low']:+.2f}..{one['high']:+.2f})"
+        for one in analysis["label_free"]
     ]
     return [
         "importance: " + (", ".join(most) or "too few trials"),
-        "rank correlation of the guides with validation AUROC: "
+        "rank correlation of the label-free metrics with validation AUROC: "
         + (", ".join(trusted) or "no labels, or too few trials"),
     ]
 
 
 def format_comparison(found: SearchResults) -> list[str]:
-    """The final comparison for a person; empty while the test is sealed."""
-    summaries = [f"{one.variant:24} test AUROC {format_interval(one.mean['auroc'])}" for one in found.summaries()]
-    return [*summaries, *map(format_difference, found.comparisons())]
+    """Formats the final comparison for a terminal; empty while the test is sealed."""
+    summaries = [f"{one.variant:24} test AUROC {format_interval(one.mean['auroc'])}" for one in found.summarize()]
+    return [*summaries, *map(format_difference, found.compare())]
 
 
-def write_page(found: SearchResults, lessons: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def write_page(found: SearchResults, analysis: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Writes pictures and the page; warns where the extra ``report`` is not installed."""
     results = found.config.results
     try:
@@ -137,14 +138,14 @@ def write_page(found: SearchResults, lessons: Mapping[str, Sequence[Mapping[str,
         }
         for name, png in pictures.items():
             storage.write(uris.join(results, name), png)
-        html = render_page(collect_page_content(found, lessons), pictures=pictures)
+        html = render_page(collect_page_content(found, analysis), pictures=pictures)
     except ImportError as error:
         print(f"warning: no pictures and no page, {error}: install attentdiffernet-ray[report]")
         return
     storage.write(uris.join(results, "index.html"), html.encode())
 
 
-def collect_page_content(found: SearchResults, lessons: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def collect_page_content(found: SearchResults, analysis: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """Collects what the page's template asks for."""
     rows = rank_trials(found.records, objective=found.objective)
     columns = ["objective", "auroc", "gflop", "epochs", "seconds", "status"]
@@ -170,8 +171,8 @@ def collect_page_content(found: SearchResults, lessons: Mapping[str, Sequence[Ma
             ],
         },
         "failures": count_failures(rows),
-        "importances": to_page_table(lessons["importances"], ["dimension", "share", "trials"]),
-        "guides": to_page_table(lessons["guides"], ["name", "correlation", "low", "high", "trials"]),
+        "importances": to_page_table(analysis["importances"], ["dimension", "share", "trials"]),
+        "label_free": to_page_table(analysis["label_free"], ["name", "correlation", "low", "high", "trials"]),
     }
 
 
@@ -192,6 +193,6 @@ def to_final_table(found: SearchResults) -> dict[str, Any]:
     metrics = ("auroc", "aupr", "recall_at_1_percent", "recall_at_5_percent")
     return {
         "head": ["", *(f"{name} in %" for name in metrics)],
-        "rows": [[one.variant, *(format_interval(one.mean[name]) for name in metrics)] for one in found.summaries()],
-        "lines": [format_difference(one) for one in found.comparisons()],
+        "rows": [[one.variant, *(format_interval(one.mean[name]) for name in metrics)] for one in found.summarize()],
+        "lines": [format_difference(one) for one in found.compare()],
     }

@@ -34,13 +34,12 @@ TRIALS = pa.schema(
         pa.field("optimizer", pa.string(), nullable=False),
     ]
 )
-"""One row per trial; metrics are those of validation photos (tuning.trials.judge), the last three columns JSON
-objects, gflop
-1e9 operations per photo scored, cpu_s and seconds CPU and wall time."""
+"""One row per trial. Metrics are those of validation photos (`tuning.trials.judge`); gflop is 1e9 operations per photo
+scored, cpu_s and seconds are CPU and wall time; parameters, detector and optimizer are JSON objects."""
 
 
 def build_trials_table(records: Mapping[int, TrialRecord], *, objective: str) -> pa.Table:
-    """TRIALS rows, by number."""
+    """Builds TRIALS rows, by number."""
     rows = []
     for record in records.values():
         fields = record.model_dump(include=set(TRIALS.names))
@@ -50,7 +49,7 @@ def build_trials_table(records: Mapping[int, TrialRecord], *, objective: str) ->
 
 
 def rank_trials(records: Mapping[int, TrialRecord], *, objective: str) -> list[TrialRecord]:
-    """Finished trials from best to worst, then those that were stopped, then those that failed."""
+    """Ranks finished trials from best to worst, then those that were stopped, then those that failed."""
     order = {"done": 0, "stopped": 1, "failed": 2}
 
     def rank(record: TrialRecord) -> tuple[int, float, int]:
@@ -60,7 +59,7 @@ def rank_trials(records: Mapping[int, TrialRecord], *, objective: str) -> list[T
 
 
 def format_ranking(records: Mapping[int, TrialRecord], *, objective: str, top: int) -> Iterator[str]:
-    """The best trials and every preset, for a terminal, and the reasons of failures, each with its count."""
+    """Formats the best trials and every preset for a terminal, and the reasons of failures with their counts."""
     rows = rank_trials(records, objective=objective)
     best = [
         format_trial(place, record, objective)
@@ -82,6 +81,6 @@ def format_trial(place: int, record: TrialRecord, objective: str) -> list[object
 
 
 def count_failures(records: Sequence[TrialRecord]) -> dict[str, int]:
-    """Reason -> how many trials failed for it, the most frequent first."""
+    """Counts the trials that failed for each reason, the most frequent first."""
     reasons = [str(record.reason) for record in records if record.status == "failed"]
     return {reason: reasons.count(reason) for reason in sorted(set(reasons), key=lambda one: -reasons.count(one))}

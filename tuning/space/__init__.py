@@ -1,1 +1,1 @@
-"""What a search varies, and the points that it begins with."""
+"""What a search varies, and the presets that it begins with."""

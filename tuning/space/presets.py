@@ -10,8 +10,7 @@ from optuna.trial import BaseTrial, FixedTrial
 
 from model.config import PRESETS, AttentionConfig
 from model.network.attention import ATTENTION
-from tuning.space.config import SpaceConfig
-from tuning.space.dimensions import Value, contains, is_fixed, values
+from tuning.space.config import SpaceConfig, Value, contains, is_fixed, list_values
 from tuning.space.space import NONE, OPTIMIZER, Configuration, SearchSpace, suggest
 
 Blocks = Mapping[str, Mapping[str, Value]]
@@ -64,7 +63,7 @@ def build_preset(name: str, space: SearchSpace) -> Preset:
     optimizer = space.base.optimizer.model_dump(mode="json")
     base |= {field: optimizer[field] for field in OPTIMIZER}
     base |= {f"beta{n}": optimizer["betas"][n - 1] for n in (1, 2)}
-    fixed = {name: values(only)[0] for name in base if is_fixed(only := getattr(space.choices, name))}
+    fixed = {name: list_values(only)[0] for name in base if is_fixed(only := getattr(space.choices, name))}
     wanted = {**base, **fixed, **own}
     outside = {name: [one] for name, one in wanted.items() if not contains(getattr(space.choices, name), one)}
     narrowed = replace(
@@ -105,8 +104,8 @@ def read_settings(block: Mapping[str, Value]) -> tuple[str, ...]:
 def name_parameters(wanted: Mapping[str, Value], space: SearchSpace, blocks: Blocks) -> dict[str, Value]:
     """Gives values the names of all parameters that `suggest` may ask for."""
     found = dict(wanted)
-    found |= {f"scales@{size}": wanted["scales"] for size in values(space.choices.image_size)}
-    found |= {f"train_views@{views}": wanted["train_views"] for views in values(space.choices.views)}
+    found |= {f"scales@{size}": wanted["scales"] for size in list_values(space.choices.image_size)}
+    found |= {f"train_views@{views}": wanted["train_views"] for views in list_values(space.choices.views)}
     found |= {f"attention.{stage}.kind": NONE for stage in space.stages}
     for stage, block in blocks.items():
         found[f"attention.{stage}.kind"] = block["kind"]

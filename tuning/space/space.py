@@ -17,8 +17,7 @@ from jobs.config import merge
 from model.config import ATTENTION_KINDS, BACKBONE_STAGES, MIN_BACKBONE_PX, DetectorConfig, OptimizerConfig
 from model.network.attention import ATTENTION
 from tuning.config import SearchConfig
-from tuning.space.config import SpaceConfig
-from tuning.space.dimensions import Dimension, Range, Value, is_fixed, values
+from tuning.space.config import Dimension, Range, SpaceConfig, Value, is_fixed, list_values
 
 NONE = "none"
 """The kind of attention that stands for no attention."""
@@ -78,7 +77,7 @@ def suggest(trial: BaseTrial, space: SearchSpace) -> Configuration:
     choices, base = space.choices, space.base
     detector = {**suggest_attention(trial, space), **suggest_views(trial, space)}
     is_joint = detector["attention_training"] == "joint"
-    scalings = [scaling for scaling in values(choices.feature_scaling) if not (is_joint and scaling == "whiten")]
+    scalings = [scaling for scaling in list_values(choices.feature_scaling) if not (is_joint and scaling == "whiten")]
     detector["feature_scaling"] = choose(trial, "feature_scaling@joint" if is_joint else "feature_scaling", scalings)
     detector["flow"] = choose_each(trial, choices, FLOW, prefix="flow_")
     optimizer = choose_each(trial, choices, OPTIMIZER)
@@ -100,9 +99,9 @@ def choose(trial: BaseTrial, name: str, dimension: Dimension) -> Any:
         dimension: what there is to choose from.
     """
     if is_fixed(dimension):
-        return values(dimension)[0]
+        return list_values(dimension)[0]
     if not isinstance(dimension, Range):
-        return trial.suggest_categorical(name, values(dimension))
+        return trial.suggest_categorical(name, list_values(dimension))
     if dimension.is_whole:
         low, high, step = int(dimension.low), int(dimension.high), int(dimension.step or 1)
         return trial.suggest_int(name, low, high, step=step, log=dimension.log)
@@ -133,7 +132,7 @@ def suggest_blocks(trial: BaseTrial, space: SearchSpace, pooled: str | None) -> 
     reached = space.stages[: space.stages.index(pooled) + 1] if pooled is not None else space.stages
     if space.attention is not None:
         return {stage: block for stage, block in space.attention.items() if stage in reached}
-    for stage in (stage for stage in reached if stage in values(choices.stages)):
+    for stage in (stage for stage in reached if stage in list_values(choices.stages)):
         kind = choose(trial, f"attention.{stage}.kind", choices.kinds)
         if kind != NONE:
             settings: Sequence[str] = ATTENTION[kind][1]
@@ -149,7 +148,7 @@ def suggest_views(trial: BaseTrial, space: SearchSpace) -> dict[str, Any]:
     choices, angles = space.choices, space.base.detector.train_angles
     size = choose(trial, "image_size", choices.image_size)
     views = choose(trial, "views", choices.views)
-    train_views = [some for some in values(choices.train_views) if angles == "uniform" or int(str(some)) <= views]
+    train_views = [some for some in list_values(choices.train_views) if angles == "uniform" or int(str(some)) <= views]
     return {
         "image_size": size,
         "scales": choose(trial, f"scales@{size}", list_fitting_scales(space, size=size)),
@@ -162,7 +161,7 @@ def suggest_views(trial: BaseTrial, space: SearchSpace) -> dict[str, Any]:
 def list_fitting_scales(space: SearchSpace, *, size: int) -> list[Value]:
     """Lists the numbers of scales that leave the backbone enough pixels at an image size."""
     min_px = MIN_BACKBONE_PX[space.base.detector.backbone]
-    halvings = [(scales, 2 ** (int(str(scales)) - 1)) for scales in values(space.choices.scales)]
+    halvings = [(scales, 2 ** (int(str(scales)) - 1)) for scales in list_values(space.choices.scales)]
     return [scales for scales, divisor in halvings if size % divisor == 0 and size // divisor >= min_px]
 
 
@@ -186,12 +185,12 @@ def check_space(space: SearchSpace) -> None:
         "feature_scaling": ["none", "global", "channel", "whiten"],
     }
     for name, allowed in known.items():
-        if unknown := [value for value in values(getattr(choices, name)) if value not in allowed]:
+        if unknown := [value for value in list_values(getattr(choices, name)) if value not in allowed]:
             raise ValueError(f"space.{name}: expected some of {', '.join(map(str, allowed))}, got {unknown[0]!r}")
-    for size in values(choices.image_size):
+    for size in list_values(choices.image_size):
         if not list_fitting_scales(space, size=int(str(size))):
             raise ValueError(f"space.scales: none of {choices.scales} leaves {backbone} enough of {size} px")
-    if "joint" in values(choices.attention_training) and values(choices.feature_scaling) == ["whiten"]:
+    if "joint" in list_values(choices.attention_training) and list_values(choices.feature_scaling) == ["whiten"]:
         raise ValueError("space.feature_scaling: attention_training joint needs another one than whiten")
     for end in (0, -1):
         suggest(EndTrial(end), space)  # what a field refuses is refused here, not in a trial

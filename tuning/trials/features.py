@@ -1,9 +1,8 @@
 """Frozen features, computed once for all trials whose network is the same up to the flow.
 
-What a flow is trained on and judged by depends on the extractor alone: backbone, attention and how it learns, stage,
-pooling, scales, size, views. Trials that differ in flow, optimizer or feature scaling share it, learnt attention
-included. (Sharing the maps of a common beginning of two extractors would take some 300 KB a view and scale, a hundred
-times the pooled features; it is not done.)
+Features depend on the extractor alone: backbone, attention and how it learns, stage, pooling, scales, size, views.
+Trials that differ in flow, optimizer or feature scaling share them, learnt attention included. Two extractors that only
+begin alike share nothing: their maps take some 300 KB a view and scale, a hundred times the pooled features.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import ray
 import torch
+from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from jobs.detectors.lineage import hash_json
@@ -50,7 +50,7 @@ class FeatureCache:
         self.counts = {"found": 0, "computed": 0}
 
     def get(self, key: str) -> Arrays | None:
-        """What was put under ``key``, or None."""
+        """Returns what was put under ``key``, or None."""
         found = self._kept.get(key)
         if found is not None:
             self._kept.move_to_end(key)
@@ -65,7 +65,7 @@ class FeatureCache:
             self._kept.popitem(last=False)
 
     def read_counts(self) -> dict[str, int]:
-        """How often features were found and computed."""
+        """Reads how often features were found and computed."""
         return dict(self.counts)
 
 
@@ -107,7 +107,7 @@ class Features:
 
 @dataclass
 class Extractor:
-    """Makes a detector's attention ready and computes features, or takes both from the cache.
+    """Trains a detector's attention and computes features, or takes both from the cache.
 
     Attributes:
         photos: decoded to the detector's size.
@@ -120,8 +120,8 @@ class Extractor:
     cache: Any
     _parts: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
-    def ready(self, detector: AttentDifferNet) -> Features | None:
-        """Prepares attention in place and gives the features; every worker of a trial must call it.
+    def prepare(self, detector: AttentDifferNet) -> Features | None:
+        """Prepares attention in place and returns the features; every worker of a trial must call it.
 
         Returns:
             None where attention is trained together with the flow, so that features are not what they will be.
@@ -132,7 +132,7 @@ class Extractor:
         if trains_jointly(detector):
             return None
         key = hash_extractor(detector.config, photos_hash=self.photos_hash)
-        kept = self._kept(key)
+        kept = self._find(key)
         device = next(detector.flow.parameters()).device
         # Workers compute together or not at all, and between two questions somebody else may have put the answer.
         found = sum_over_workers(torch.tensor([kept is not None, 1], dtype=torch.float32, device=device))
@@ -143,37 +143,37 @@ class Extractor:
             return to_features(tensors)
         if detector.config.attention:
             prepare_attention(detector, InMemory(to_tensor(self.photos.train)), None)
-        tensors = self._computed(detector)
+        tensors = self._extract_all(detector)
         state = {_ATTENTION + name: value for name, value in detector.backbone.attention.state_dict().items()}
         arrays = {name: value.detach().cpu().numpy() for name, value in {**tensors, **state}.items()}
         with suppress(ray.exceptions.RayError):  # see _kept
             ray.get(self.cache.put.remote(key, arrays))
         return to_features(tensors)
 
-    def _kept(self, key: str) -> Arrays | None:
-        """From the cache; None as well where the cache has died: it is a help, and nothing depends on it."""
+    def _find(self, key: str) -> Arrays | None:
+        """Finds features in the cache; None also where the cache has died: nothing depends on it."""
         try:
             found: Arrays | None = ray.get(self.cache.get.remote(key))
         except ray.exceptions.RayError:
             return None
         return found
 
-    def as_it_is(self, detector: AttentDifferNet) -> Features:
-        """The features of a detector's extractor as it is now; every worker of a trial must call it."""
-        return to_features(self._computed(detector))
+    def extract(self, detector: AttentDifferNet) -> Features:
+        """Extracts the features of a detector as it is now; every worker of a trial must call it."""
+        return to_features(self._extract_all(detector))
 
-    def _computed(self, detector: AttentDifferNet) -> dict[str, Tensor]:
+    def _extract_all(self, detector: AttentDifferNet) -> dict[str, Tensor]:
         angles = list_scoring_angles(detector.config.views)
         found = {
             name: compute_view_features(detector, InMemory(images), angles=angles)
-            for name, images in self._images().items()
+            for name, images in self._split_images().items()
         }
         return {
             **found,
             "gaussian_loss": compute_gaussian_loss(found["train"].flatten(0, 1), found["held_out"].flatten(0, 1)),
         }
 
-    def _images(self) -> dict[str, Tensor]:
+    def _split_images(self) -> dict[str, Tensor]:
         if not self._parts:
             held_out = to_tensor(self.photos.held_out)
             self._parts = {
@@ -193,13 +193,13 @@ def to_features(tensors: dict[str, Tensor]) -> Features:
 
 
 def compute_gaussian_loss(train: Tensor, held_out: Tensor) -> Tensor:
-    """Mean negative log-likelihood of ``held_out`` (M, D) under a Ledoit-Wolf Gaussian of ``train`` (N, D).
+    """Computes the mean negative log-likelihood of ``held_out`` (M, D) under a Gaussian of ``train`` (N, D).
+
+    The covariance is Ledoit and Wolf's (Journal of Multivariate Analysis 88, 2004).
 
     Returns:
         A scalar, float64, nats per dimension, without the constant 0.5 * log(2 pi).
     """
-    from sklearn.covariance import ledoit_wolf
-
     mean = train.double().mean(0)
     std = (train.double() - mean).square().mean(0).sqrt()
     unit = float(std.mean().clamp_min(torch.finfo(torch.float32).tiny))

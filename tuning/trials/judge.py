@@ -1,6 +1,6 @@
 """What a detector is judged by after some epochs, on features that are there already.
 
-``compute_auroc`` needs labelled validation photos. The others, the *guides*, see flawless photos alone:
+``auroc`` needs labelled validation photos. The other metrics are label-free, they see flawless photos alone:
 
 - ``held_out_gain``: how much likelier held-out photos are under the flow than under a Gaussian of the same features, in
   nats per dimension. Both change alike under a change of units, so shrunk or otherwise scaled features gain nothing,
@@ -8,10 +8,10 @@
 - ``shift_agreement``: rank correlation of the scores of held-out photos with those of the same photos, shifted. A score
   that is mostly noise does not survive it.
 - ``seed_agreement``: mean rank correlation of the scores between trainings that differ in the seed.
-- ``synthetic_auroc``: held-out photos against the same with synthetic defects. A weak guide: its rank correlation with
-  the real gain was 0.22 in our study of 145 runs.
+- ``synthetic_auroc``: held-out photos against the same with synthetic defects. A weak sign: over 145 trainings its rank
+  correlation with the real gain was 0.22.
 
-How far each of them follows the real AUROC is measured on every sweep that has labels, see `tuning.correlation`.
+Every search with labels measures how far each of them follows the real AUROC (`tuning.report.analysis`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.stats import rankdata
 
 from model.detector import AttentDifferNet
 from model.network.flow import compute_nll
@@ -35,7 +36,7 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Judgement:
-    """Metrics of one training after some epochs.
+    """The metrics of one training after some epochs.
 
     Attributes:
         metrics: name -> metric, None where there are no labels.
@@ -95,7 +96,11 @@ def compute_labelled_auroc(scores: Scores, labels: npt.NDArray[np.bool_], *, hel
 
 @torch.no_grad()
 def compute_held_out_loss(detector: AttentDifferNet, features: Features) -> float:
-    """Mean negative log-likelihood of the held-out photos, nats per dimension of pooled features; no 0.5 log(2 pi)."""
+    """Computes the flow's mean negative log-likelihood of the held-out photos.
+
+    Returns:
+        Nats per dimension of pooled features, without the constant 0.5 * log(2 pi).
+    """
     detector.flow.eval()
     scaled = detector.scale_features(features.held_out.flatten(0, 1))
     loss = compute_nll(*detector.flow(scaled))
@@ -103,9 +108,7 @@ def compute_held_out_loss(detector: AttentDifferNet, features: Features) -> floa
 
 
 def correlate_ranks(first: Sequence[float] | Scores, second: Sequence[float] | Scores) -> float:
-    """Spearman's, in [-1, 1]; 0 where one of them never varies, which says nothing."""
-    from scipy.stats import rankdata
-
+    """Computes Spearman's rank correlation, in [-1, 1]; 0 where one of them never varies, which says nothing."""
     ranks = [rankdata(values) for values in (first, second)]
     if any(rank.std() == 0 for rank in ranks):
         return 0.0
@@ -113,7 +116,7 @@ def correlate_ranks(first: Sequence[float] | Scores, second: Sequence[float] | S
 
 
 def average_seeds(judgements: Sequence[Judgement]) -> dict[str, float | None]:
-    """The metrics of a trial: means over its trainings, and ``seed_agreement`` where there are several."""
+    """Averages the metrics of a trial's trainings, and adds ``seed_agreement`` where there are several."""
     metrics: dict[str, float | None] = {}
     for name in judgements[0].metrics:
         found = [value for one in judgements if (value := one.metrics[name]) is not None]

@@ -76,7 +76,7 @@ SINGLE_WORKER = TrainingWorker()
 def measure(
     job: TrainingJob, shared: SearchResources, tell: ReportMetrics, *, worker: TrainingWorker = SINGLE_WORKER
 ) -> Metrics:
-    """Trains and judges; on several workers every one gets the same metrics.
+    """Trains and judges one configuration; every one of several workers gets the same metrics.
 
     Returns:
         Those of `tuning.trials.judge`; ``gflop``, the cost of scoring a photo; ``cpu_s``, CPU seconds of this process.
@@ -118,14 +118,14 @@ def train_and_judge(
         DivergenceError, CollapseError, ValueError: see `measure`.
     """
     labels = extractor.photos.labels
-    features = extractor.ready(detector)
+    features = extractor.prepare(detector)
 
     def on_epoch(epoch: EpochMetrics, snapshot: Snapshot) -> None:
         if tell is not None and epoch.epoch in rungs:
-            tell(epoch.epoch, judge(detector, features or extractor.as_it_is(detector), labels))
+            tell(epoch.epoch, judge(detector, features or extractor.extract(detector), labels))
 
     history = train_flow(detector, optimizer, extractor, features, on_epoch=on_epoch, worker=worker)
-    return judge(detector, features or extractor.as_it_is(detector), labels), history
+    return judge(detector, features or extractor.extract(detector), labels), history
 
 
 def train_flow(
@@ -167,7 +167,7 @@ COST = "gflop"
 
 
 def to_tune_report(objective: str, epoch: int, metrics: Metrics) -> dict[str, float]:
-    """What Tune gets of the metrics after an epoch.
+    """Converts the metrics after an epoch to what Tune gets.
 
     Raises:
         ValueError: there is no metric to judge by.

@@ -1,4 +1,4 @@
-"""Ray Tune's callback for MLflow, less what it adds. A file of its own, for to import it takes 1.6 s of CPU."""
+"""Ray Tune's callback for MLflow, less what it adds. It is a file of its own because MLflow may not be installed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 
 class MLflowRuns(MLflowLoggerCallback):
-    """Ray's callback, which logs all of the configuration with every report, as metrics: here only metrics are."""
+    """Logs the metrics alone, where Ray's callback logs the whole configuration with every report as well."""
 
     def __init__(self, metrics: Sequence[str], **named: Any) -> None:
-        """Logs to where MLflow's own variables say.
+        """Prepares to log to where MLflow's own variables say.
 
         Args:
             metrics: names of what is logged of a trial.
@@ -22,6 +22,6 @@ class MLflowRuns(MLflowLoggerCallback):
         self._kept = {*metrics, "training_iteration"}  # the latter is the step
 
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
-        """See Ray's."""
+        """Logs one report; see Ray's."""
         kept = {name: value for name, value in result.items() if name in self._kept}
         super().log_trial_result(iteration, trial, kept)

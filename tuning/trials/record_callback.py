@@ -1,4 +1,4 @@
-"""Between Ray Tune and our records: what a trial came to is written the moment that Tune knows it."""
+"""Ray Tune's callback that writes a trial's record the moment that Tune knows the outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuning.trials.records import Status, TrialRecord, TrialStart, write_record
 
 
 class RecordCallback(tune.Callback):
-    """Writes the outcome of each trial and tells how far the search is.
+    """Writes the outcome of each trial and reports how far the search is.
 
     Attributes:
         finished: key -> record of the trials that ran to the end.
@@ -48,7 +48,7 @@ class RecordCallback(tune.Callback):
         self._best = float("-inf")
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Called by Tune once a trial has ended or was stopped."""
+        """Writes the record of a trial that has ended or was stopped."""
         result = trial.last_result
         metrics = {name: result.get(name) for name in self._metrics}
         record = self._record(trial, epochs=result[EPOCH], metrics=metrics)
@@ -59,7 +59,7 @@ class RecordCallback(tune.Callback):
         self._report({record.status: 1}, f"trial {record.number}: {result[OBJECTIVE]:.4f}, best {self._best:.4f}")
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Called by Tune once a trial has failed, whatever the reason."""
+        """Writes the record of a trial that has failed, whatever the reason."""
         reason = read_failure_reason(trial.error_file)
         record = self._record(trial, epochs=(trial.last_result or {}).get(EPOCH, 0), metrics={}, reason=reason)
         write_record(self._results, record)
@@ -90,7 +90,7 @@ _RAISED = re.compile(r"^(?:[a-z_]\w*\.)*([A-Z]\w*): (.+)$")
 
 
 def read_failure_reason(error_file: str | None) -> str:
-    """What a trial failed of, one line, from the traceback that Tune keeps in a file of the driver's node.
+    """Reads why a trial failed, one line, from the traceback that Tune keeps in a file of the driver's node.
 
     Tune has the exception itself in its storage, but only some time after it has told of the failure.
     """

@@ -1,4 +1,4 @@
-"""What becomes of trials, kept in object storage: the one truth of a search, whatever dies.
+"""Trial records in object storage: the one truth of a search, whatever dies.
 
 ``<results>/trials/00007.json`` is the outcome of trial 7, written once; ``<results>/started/00007.json`` says what it
 tries, so that a trial that was under way when everything died is tried again as it was. A trial that has taken Ray Tune
@@ -18,7 +18,7 @@ from jobs.errors import JobError, MissingObjectError, RequestError
 from jobs.storage import uris
 from model.config import DetectorConfig, OptimizerConfig
 from tuning.config import SearchConfig
-from tuning.space.dimensions import Value
+from tuning.space.config import Value
 from tuning.space.space import Configuration
 
 Status = Literal["done", "stopped", "failed"]
@@ -79,7 +79,7 @@ class TrialRecord(_Record):
 
 
 def write_record(results: str, record: TrialRecord) -> None:
-    """Keeps the outcome of a trial."""
+    """Writes the outcome of a trial."""
     storage.write(uris.join(results, _TRIALS, f"{record.number:05}.json"), record.model_dump_json(indent=1).encode())
 
 
@@ -100,7 +100,7 @@ class TrialStart(_Record):
 
 
 def write_start(results: str, started: TrialStart) -> None:
-    """Says what a trial that begins tries."""
+    """Writes what a trial that begins tries."""
     uri = uris.join(results, _STARTED, f"{started.number:05}.json")
     storage.write(uri, started.model_dump_json().encode())
 
@@ -133,7 +133,7 @@ def give_up(started: TrialStart, reason: str) -> TrialRecord:
 
 
 def load_records(results: str) -> dict[int, TrialRecord]:
-    """The outcomes that there are, by number.
+    """Loads the outcomes that there are, by number.
 
     Raises:
         JobError: one is damaged.
@@ -151,7 +151,7 @@ def load_records(results: str) -> dict[int, TrialRecord]:
 
 
 def load_starts(results: str) -> dict[int, TrialStart]:
-    """What the trials that have begun try, by number; one whose file is damaged counts as not begun."""
+    """Loads what the trials that have begun try, by number; a damaged file counts as not begun."""
     found = {}
     for _, data in read_json_objects(uris.join(results, _STARTED)):
         try:
@@ -169,7 +169,7 @@ def read_json_objects(folder: str) -> list[tuple[str, bytes]]:
 
 
 def claim_results(config: SearchConfig, *, photos_hash: str) -> None:
-    """Keeps what the search is about beside its results; the second run must be about the same.
+    """Writes what the search is about beside its results; a second run must be about the same.
 
     Raises:
         RequestError: the folder holds another search.

@@ -1,4 +1,4 @@
-"""Ray Tune over the trials that are left: OptunaSearch on our study, ASHA on epochs, outcomes into our records."""
+"""Runs Ray Tune over the trials that are left: Optuna proposes, ASHA stops early, outcomes become records."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from tuning.space.space import read_space
 from tuning.trials.measure import COST, EPOCH, OBJECTIVE
 from tuning.trials.record_callback import RecordCallback
 from tuning.trials.records import count_losses, load_records, load_starts
-from tuning.trials.search import TrialSearch, make_suggester
-from tuning.trials.study import NumberedTPE, rebuild_study
+from tuning.trials.study import NumberedTPE, TrialSearch, make_suggester, rebuild_study
 from tuning.trials.tracking import make_tracking_callbacks
 from tuning.trials.trial import TrialSettings, run_trial
 
@@ -35,12 +34,12 @@ _TUNE = ".tune"
 
 
 def name_objectives(config: SearchConfig, objective: str) -> list[str]:
-    """The metrics that decide: the objective, and the cost of scoring where it is asked for."""
+    """Names the metrics that decide: the objective, and the cost of scoring where it is asked for."""
     return [objective, COST] if config.cost else [objective]
 
 
 def plan_rungs(config: SearchConfig) -> list[int]:
-    """Epochs after which a trial may be stopped, and the last one."""
+    """Plans the epochs after which a trial may be stopped, and the last one."""
     epochs = config.optimizer.epochs
     found, rung = [], config.grace_epochs
     while config.early_stopping and not config.cost and rung < epochs:
@@ -50,7 +49,7 @@ def plan_rungs(config: SearchConfig) -> list[int]:
 
 
 def count_concurrent_trials(config: SearchConfig) -> int:
-    """Trials at a time: as asked, else as many as the GPUs, or else the cores, have room for."""
+    """Counts trials at a time: as asked, else as many as the GPUs, or else the cores, have room for."""
     if config.concurrent is not None:
         return config.concurrent
     if config.gpus_per_worker > 0:
@@ -97,7 +96,7 @@ def run_tune(
     until_s: float,
     metrics: Sequence[str],
 ) -> None:
-    """One run of Ray Tune over the trials that have no record."""
+    """Runs Ray Tune once over the trials that have no record."""
     records, started = load_records(config.results), load_starts(config.results)
     concurrent, names = count_concurrent_trials(config), name_objectives(config, trials.objective)
     memory = InMemoryStorage()
@@ -142,7 +141,7 @@ def run_tune(
 
 
 def name_trial(trial: Any) -> str:
-    """What trackers show."""
+    """Names a trial for trackers."""
     started = trial.config["started"]
     return f"trial-{started['number']:05}" + (f"-{started['preset']}" if started["preset"] else "")
 
@@ -163,7 +162,7 @@ def make_scheduler(config: SearchConfig) -> ASHAScheduler | None:
 
 
 def silence_tune() -> None:
-    """Tune's own reports and loggers stay out: records are the outcome, a failed trial's reason among them."""
+    """Silences Tune's own reports and loggers: records tell the outcome, also why a trial failed."""
     for name in ("analysis.experiment_analysis", "execution.experiment_state", "utils.util"):
         logging.getLogger(f"ray.tune.{name}").setLevel(logging.ERROR)
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)  # a traceback for each failure

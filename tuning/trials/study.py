@@ -1,11 +1,12 @@
-"""The sampler's memory: an Optuna study, built anew from the trial records whenever a search starts or goes on.
+"""The sampler: an Optuna study, rebuilt from the trial records, and what Ray Tune asks for the next trial.
 
-Nothing of it is kept in files: the records hold all that it knows. A number without a record is a trial that was under
-way when everything died, and stands at its place in the study, to be tried next, as it was if that is known.
+The study is kept in no file: the records hold all that it knows. A number without a record is a trial that was under
+way when everything died. It stands at its place in the study and is tried next, as it was if that is known.
 """
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +17,13 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
 
+from jobs.detectors.lineage import hash_json
 from tuning.space.presets import Preset
+from tuning.space.space import Configuration, SearchSpace, suggest
+from tuning.trials.measure import COST, OBJECTIVE
 from tuning.trials.records import TrialRecord, TrialStart
 
 STUDY = "attentdiffernet"
@@ -27,10 +33,10 @@ PRESET = "preset"
 
 
 class NumberedTPE(BaseSampler):
-    """Optuna's TPE sampler, seeded anew for every trial by its number.
+    """Samples by Optuna's TPE, seeded anew for every trial by its number.
 
-    The first trials do not depend on anything but the seed then, and a search that goes on after a crash does not begin
-    its random numbers again, which would give the same trials a second time.
+    So the first trials depend on the seed alone. A search that goes on after a crash does not begin its random numbers
+    again, which would give the same trials a second time.
     """
 
     def __init__(self, *, seed: int, startup_trials: int, parallel: bool) -> None:
@@ -57,7 +63,7 @@ class NumberedTPE(BaseSampler):
             )
 
     def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        """Seeds."""
+        """Seeds TPE by the trial's number."""
         self._tpe = self._seeded(trial.number)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
@@ -85,7 +91,7 @@ def rebuild_study(
     objectives: Sequence[str],
     storage: BaseStorage | None = None,
 ) -> optuna.Study:
-    """A study in memory with all recorded trials, those under way waiting at their places, presets first.
+    """Rebuilds the study: recorded trials, those under way waiting at their places, presets first.
 
     Args:
         presets: to try before all others; trial k is the k-th of them.
@@ -124,3 +130,99 @@ def to_frozen_trial(record: TrialRecord, objectives: Sequence[str]) -> optuna.tr
         distributions={name: json_to_distribution(text) for name, text in record.distributions.items()},
         user_attrs={PRESET: record.preset} if record.preset else None,
     )
+
+
+def hash_configuration(configuration: Configuration, *, photos_hash: str, seeds: Sequence[int]) -> str:
+    """Names what a trial trains and on which photos: 16 hex digits."""
+    detector = configuration.detector.model_dump(mode="json", exclude={"variant", "seed"})
+    asked = [detector, configuration.optimizer.model_dump(mode="json"), photos_hash, list(seeds)]
+    return hash_json(asked)
+
+
+class TrialSearch(OptunaSearch):
+    """Asks the study for each trial of Ray Tune until the time is over.
+
+    It keeps nothing in Tune's snapshots: a search goes on from the records.
+    """
+
+    def __init__(
+        self, space: Any, *, storage: BaseStorage, sampler: NumberedTPE, objective_count: int, until_s: float
+    ) -> None:
+        """Takes the study over.
+
+        Args:
+            space: define-by-run function of an Optuna trial.
+            storage: holds the study with all that is known.
+            sampler: proposes new configurations.
+            objective_count: 1, or 2 with the cost.
+            until_s: monotonic time after which nothing new is tried.
+        """
+        single = objective_count == 1
+        super().__init__(
+            space=space,
+            metric=OBJECTIVE if single else [OBJECTIVE, COST],
+            mode="max" if single else ["max", "min"],
+            sampler=sampler,
+            study_name=STUDY,
+            storage=storage,
+        )
+        self._until_s = until_s
+
+    def suggest(self, trial_id: str) -> Any:
+        """Returns the next trial; see OptunaSearch."""
+        if time.monotonic() >= self._until_s:
+            return Searcher.FINISHED
+        return super().suggest(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Does nothing: the records are the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Does nothing: the records are the state."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def make_suggester(
+    space: SearchSpace,
+    presets: Sequence[Preset],
+    finished: Mapping[str, TrialRecord],
+    started: Mapping[int, TrialStart],
+    *,
+    photos_hash: str,
+    seeds: Sequence[int],
+) -> Any:
+    """Makes the function that asks an Optuna trial for a configuration and says what `run_trial` needs of it.
+
+    Args:
+        space: what there is to choose from.
+        presets: that trials with a user attribute of that name stand for.
+        finished: key -> record of trials that ran to the end; whoever is the same takes their metrics.
+        started: of trials that have begun before.
+        photos_hash: names the photos.
+        seeds: of a trial's trainings.
+    """
+    by_name = {preset.name: preset for preset in presets}
+
+    def suggest_trial(trial: Any) -> dict[str, Any]:
+        preset = trial.user_attrs.get(PRESET)
+        configuration = by_name[preset].suggest(trial) if preset is not None else suggest(trial, space)
+        key = hash_configuration(configuration, photos_hash=photos_hash, seeds=seeds)
+        twin = finished.get(key)
+        begun = TrialStart(
+            number=trial.number,
+            key=key,
+            preset=preset,
+            parameters=dict(trial.params),
+            detector=configuration.detector.model_dump(mode="json"),
+            optimizer=configuration.optimizer.model_dump(mode="json"),
+            lost=started[trial.number].lost if trial.number in started else 0,
+        )
+        return {
+            "started": begun.model_dump(mode="json"),
+            "known": twin.metrics if twin else None,
+            "copy_of": twin.number if twin else None,
+        }
+
+    return suggest_trial

@@ -15,10 +15,10 @@ _NO_SERVER = ("offline", "disabled")
 
 
 def check_trackers(config: SearchConfig) -> None:
-    """Refuses a tracker whose client is not installed or has no key.
+    """Checks that the client of every tracker is installed and has its key.
 
     Raises:
-        RequestError: so it is; says what to do.
+        RequestError: it is not, or has none; says what to do.
     """
     if missing := [name for name in config.trackers if find_spec(name) is None]:
         raise RequestError(
@@ -26,7 +26,7 @@ def check_trackers(config: SearchConfig) -> None:
             "out"
         )
     if "wandb" in config.trackers and os.environ.get("WANDB_MODE") not in _NO_SERVER:
-        import wandb
+        import wandb  # of the extra ``tracking``, as those below: maybe not installed
 
         if not wandb.api.api_key:
             raise RequestError(
@@ -36,7 +36,7 @@ def check_trackers(config: SearchConfig) -> None:
 
 
 def make_tracking_callbacks(config: SearchConfig, *, metrics: Sequence[str]) -> list[Any]:
-    """Ray Tune's own callbacks; where they log to is said by the clients' own variables, MLFLOW_* and WANDB_*.
+    """Makes Ray Tune's own callbacks; they log where the clients' variables say, MLFLOW_* and WANDB_*.
 
     Args:
         config: of the search.
@@ -56,7 +56,7 @@ def make_tracking_callbacks(config: SearchConfig, *, metrics: Sequence[str]) -> 
 
 
 def read_wandb_settings() -> dict[str, Any]:
-    """For ``wandb.init``, which runs in an actor that knows nothing of this process's environment but the key."""
+    """Reads what ``wandb.init`` needs: its actor knows nothing of this process's environment but the key."""
     found: dict[str, Any] = {"dir": str(Path(os.environ.get("WANDB_DIR", ".")).resolve())}
     for name in ("mode", "entity"):
         if value := os.environ.get(f"WANDB_{name.upper()}"):

@@ -1,4 +1,4 @@
-"""What Ray Tune runs for each trial: one point of the space, judged at the rungs of early stopping and at the end."""
+"""A trial as Ray Tune runs it: one configuration, judged at the rungs of early stopping and at the end."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from jobs.errors import JobError
 from jobs.storage import uris
 from model.config import DetectorConfig, OptimizerConfig
 from model.process import prepare_process
+from tuning.trials.distributed import measure_with_workers
 from tuning.trials.measure import (
     SINGLE_WORKER,
     Metrics,
@@ -91,7 +92,7 @@ def run_trial(config: Mapping[str, Any], trials: TrialSettings) -> None:
 
 
 def run_training(name: str, job: TrainingJob, trials: TrialSettings, tell: ReportMetrics) -> Metrics:
-    """Trains and judges here, or on several workers, which tell Tune themselves.
+    """Trains and judges here, or on several workers, which report to Tune themselves.
 
     Args:
         name: of the training.
@@ -120,8 +121,6 @@ def read_reason(error: Exception) -> str:
 
 def train_with_workers(name: str, job: TrainingJob, trials: TrialSettings) -> Metrics:
     """Trains and judges with several workers of Ray Train."""
-    from tuning.trials.distributed import measure_with_workers
-
     filesystem, path = storage.resolve_filesystem(uris.join(trials.results, ".train"))
     return measure_with_workers(
         job,
@@ -136,6 +135,6 @@ def train_with_workers(name: str, job: TrainingJob, trials: TrialSettings) -> Me
 
 
 def choose_device(trials: TrialSettings) -> TrainingWorker:
-    """On the GPU that Ray gave it, if it gave one and there is one."""
+    """Chooses the GPU that Ray gave, if there is one, else the CPU."""
     has_gpu = trials.gpus_per_worker > 0 and torch.cuda.is_available()
     return TrainingWorker(device="cuda") if has_gpu else SINGLE_WORKER
