@@ -83,7 +83,7 @@ def test_too_few_flawless_photos_are_refused(drawn: Path, tmp_path: Path) -> Non
         _split(tmp_path)
 
 
-def test_auto_takes_labels_where_there_are_any_and_a_guide_else(drawn: Path, tmp_path: Path) -> None:
+def test_auto_takes_labels_where_there_are_any_and_a_label_free_metric_else(drawn: Path, tmp_path: Path) -> None:
     config = SearchConfig(data=str(drawn / "data"), category="insulator", results=str(tmp_path))
     assert choose_objective(config, _split(drawn / "data")) == "auroc"
     shutil.copytree(drawn / "data" / "insulator" / "train", tmp_path / "insulator" / "train")

@@ -40,7 +40,7 @@ class SealedTest:
         self.photos_hash = hash_manifest(manifest)
 
     def open(self, *, results: str, winner: str) -> pa.Table:
-        """The MANIFEST rows, for the final comparison of one winner.
+        """Opens the test for the final comparison of one winner and returns its rows.
 
         Args:
             results: folder of the search, where the mark is left.
@@ -63,7 +63,7 @@ class SealedTest:
 
 
 def read_mark(results: str) -> dict[str, Any] | None:
-    """The mark that opening the test left; None while it is sealed."""
+    """Reads the mark that opening the test left; None while it is sealed."""
     try:
         return dict(json.loads(storage.read(uris.join(results, _MARK))))
     except MissingObjectError:

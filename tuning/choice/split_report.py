@@ -1,4 +1,4 @@
-"""What the split of the photos is good for, in words, before anything is trained."""
+"""Says in words, before anything is trained, what the split of the photos is good for."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tuning.choice.split import Split
 
 _EXPECTED = (0.7, 0.9)
 _SYNTHETIC_WARNING = (
-    "warning: AUROC on synthetic defects is a weak guide: its rank correlation with the real gain was 0.22 in our study"
+    "warning: AUROC on synthetic defects is a weak sign: its rank correlation with the real gain was 0.22 (145 runs)"
 )
 _HANDFULS = (5, 10, 20, 50)
 
 
 def describe_split(split: Split, objective: str) -> list[str]:
-    """Several lines for a person.
+    """Describes the split in several lines for a person.
 
     Args:
         split: of the search.
@@ -24,7 +24,7 @@ def describe_split(split: Split, objective: str) -> list[str]:
     """
     warnings = [_SYNTHETIC_WARNING] if objective == "synthetic_auroc" else []
     if not warnings and objective != "auroc":
-        warnings = [f"warning: {objective} is a guess: no guide without labels has been shown to follow AUROC"]
+        warnings = [f"warning: {objective} is a guess: no label-free metric has been shown to follow AUROC"]
     return [*describe_photos(split), *warnings]
 
 
@@ -47,7 +47,10 @@ def describe_photos(split: Split) -> Iterator[str]:
 
 
 def estimate_standard_error(split: Split, auroc: float) -> float:
-    """Standard error of a measured validation AUROC; one of 1 or 0 is taken for half a pair of photos less, or more."""
+    """Estimates the standard error of a measured validation AUROC.
+
+    One of 1 is taken for half a pair of photos less, one of 0 for half a pair more.
+    """
     flawless = count_flawless(split)
     half_pair = 0.5 / (flawless * split.defects)
     return estimate_auroc_standard_error(
@@ -56,7 +59,7 @@ def estimate_standard_error(split: Split, auroc: float) -> float:
 
 
 def count_flawless(split: Split) -> int:
-    """Flawless validation photos; if there are none, held-out ones, about a fifth of training's, stand for them."""
+    """Counts flawless validation photos; if there are none, a fifth of the training photos, held out, stands in."""
     return split.validation_counts[FLAWLESS] or max(1, len(split.train) // 5)
 
 

@@ -38,7 +38,7 @@ def save_winner(config: SearchConfig, winner: Finalist) -> str:
 
 
 def format_winner(config: SearchConfig, winner: Finalist) -> str:
-    """The text of the file: a whole TrainConfig."""
+    """Formats the winner as YAML: a whole TrainConfig."""
     detector = DetectorConfig.model_validate({**winner.record.detector, "variant": TUNED, "seed": 0})
     request = {
         "data": config.data,
@@ -61,7 +61,7 @@ def format_winner(config: SearchConfig, winner: Finalist) -> str:
 def promote_winner(
     config: SearchConfig, outcomes: Sequence[Mapping[str, Any]], rows: pa.Table, manifest: pa.Table
 ) -> str:
-    """Moves the alias to the winner if it is better by more than the interval; says what happened and why.
+    """Moves the alias to the winner if it is better by more than the interval; returns what happened and why.
 
     The bar is the detector behind the alias, scored on the test photos now, and where there is none the best preset.
     Of the winner's seeds the one of the best held-out likelihood is taken, never the one of the best test metric.
@@ -101,14 +101,14 @@ def promote_winner(
 
 
 def find_best_preset(rows: pa.Table) -> str:
-    """The preset of the highest mean AUROC on the test photos, which flatters it: the bar, not a proposal."""
+    """Finds the preset of the highest mean AUROC on the test photos, which flatters it: the bar, not a proposal."""
     presets = sorted({str(name) for name in rows["variant"].to_pylist()} - {TUNED})
     summaries = summarize_variants(measure_detectors(rows), variants=presets)
     return max(summaries, key=lambda one: one.mean["auroc"].mean).variant
 
 
 def score_current(config: SearchConfig, detector_id: str, manifest: pa.Table, *, schema: pa.Schema) -> pa.Table:
-    """EVALUATED rows of a registered detector, scored here, in the driver; seed None stands for every seed."""
+    """Scores a registered detector here, in the driver; returns EVALUATED rows whose seed None means every seed."""
     detector = load_artifact(registry.fetch(config.registry, config.category, detector_id=detector_id)).detector
     scorer = build_scorer(detector)
     found = []

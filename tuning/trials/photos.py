@@ -80,14 +80,14 @@ def decode_search_photos(
 
 
 def to_tensor(images: npt.NDArray[np.uint8]) -> Tensor:
-    """The photos without a copy: they lie in shared memory and are only read."""
+    """Wraps photos in a tensor without a copy: they lie in shared memory and are only read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch warns that nobody may write to it, and nobody does
         return torch.from_numpy(images)
 
 
 def shift_photos(images: Tensor) -> Tensor:
-    """The same photos (N, 3, S, S) moved by a sixteenth of their side, mirrored at the edge, and a little darker.
+    """Moves photos (N, 3, S, S) by a sixteenth of their side, mirrored at the edge, and darkens them a little.
 
     Another view of the same asset, which a good score hardly notices.
     """
@@ -98,7 +98,7 @@ def shift_photos(images: Tensor) -> Tensor:
 
 
 def add_synthetic_defects(images: Tensor) -> Tensor:
-    """The same photos (N, 3, S, S), each with one synthetic defect, the same ones every time.
+    """Adds one synthetic defect to each of the photos (N, 3, S, S), the same ones every time.
 
     `model.training.synthetic_defects` draws them.
     """

@@ -102,22 +102,17 @@ def run_tune(
     memory = InMemoryStorage()
     study = rebuild_study(presets, records, started, objectives=names, storage=memory)
     finished = {record.key: record for record in records.values() if record.status == "done"}
+    suggester = make_suggester(
+        read_space(config), presets, finished, started, photos_hash=trials.shared.photos_hash, seeds=trials.seeds
+    )
     search = TrialSearch(
-        make_suggester(
-            read_space(config),
-            presets,
-            finished,
-            started,
-            photos_hash=trials.shared.photos_hash,
-            seeds=trials.seeds,
-        ),
+        suggester,
         storage=memory,
         sampler=NumberedTPE(seed=config.seed, startup_trials=config.startup_trials, parallel=concurrent > 1),
         objective_count=len(names),
         until_s=until_s,
     )
     keeping = RecordCallback(config.results, study, finished, report, metrics=metrics, epochs=config.optimizer.epochs)
-    filesystem, path = storage.resolve_filesystem(uris.join(config.results, _TUNE))
     tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, trials=trials), trials.resources),
         tune_config=tune.TuneConfig(
@@ -129,15 +124,21 @@ def run_tune(
             trial_name_creator=name_trial,
             trial_dirname_creator=str,  # Tune's own name is a list of all parameters, too long for a file
         ),
-        run_config=tune.RunConfig(
-            name="search",
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=tune.FailureConfig(max_failures=0),
-            callbacks=[keeping, *make_tracking_callbacks(config, metrics=metrics)],
-            verbose=0,
-        ),
+        run_config=make_run_config(config, [keeping, *make_tracking_callbacks(config, metrics=metrics)]),
     ).fit()
+
+
+def make_run_config(config: SearchConfig, callbacks: list[tune.Callback]) -> tune.RunConfig:
+    """Says where Tune keeps its state, and that a trial that fails is not run again."""
+    filesystem, path = storage.resolve_filesystem(uris.join(config.results, _TUNE))
+    return tune.RunConfig(
+        name="search",
+        storage_path=path,
+        storage_filesystem=filesystem,
+        failure_config=tune.FailureConfig(max_failures=0),
+        callbacks=callbacks,
+        verbose=0,
+    )
 
 
 def name_trial(trial: Any) -> str:

@@ -67,19 +67,19 @@ class NumberedTPE(BaseSampler):
         self._tpe = self._seeded(trial.number)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-        """TPE's."""
+        """Does as TPE does."""
         return self._tpe.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: dict[str, Any]
     ) -> dict[str, Any]:
-        """TPE's."""
+        """Does as TPE does."""
         return self._tpe.sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial, param_name: str, param_distribution: Any
     ) -> Any:
-        """TPE's."""
+        """Does as TPE does."""
         return self._tpe.sample_independent(study, trial, param_name, param_distribution)
 
 
@@ -133,7 +133,7 @@ def to_frozen_trial(record: TrialRecord, objectives: Sequence[str]) -> optuna.tr
 
 
 def hash_configuration(configuration: Configuration, *, photos_hash: str, seeds: Sequence[int]) -> str:
-    """Names what a trial trains and on which photos: 16 hex digits."""
+    """Hashes what a trial trains and on which photos."""
     detector = configuration.detector.model_dump(mode="json", exclude={"variant", "seed"})
     asked = [detector, configuration.optimizer.model_dump(mode="json"), photos_hash, list(seeds)]
     return hash_json(asked)
