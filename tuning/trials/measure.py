@@ -92,11 +92,11 @@ def measure(
         gflop = gflop or count_scoring_gflop(detector)
         rungs = set(job.rungs) - {job.optimizer.epochs} if position == 0 else set()
 
-        def told(epoch: int, found: Judgement, cost: float = gflop) -> None:
+        def report_rung(epoch: int, found: Judgement, cost: float = gflop) -> None:
             tell(epoch, {**found.metrics, "gflop": cost, "cpu_s": time.process_time() - began_s})
 
         extractor = Extractor(photos, shared.photos_hash, shared.cache)
-        found, _ = train_and_judge(detector, job.optimizer, extractor, rungs=rungs, tell=told, worker=worker)
+        found, _ = train_and_judge(detector, job.optimizer, extractor, rungs=rungs, tell=report_rung, worker=worker)
         judgements.append(found)
     metrics: Metrics = {**average_seeds(judgements), "gflop": gflop, "cpu_s": time.process_time() - began_s}
     tell(job.optimizer.epochs, metrics)

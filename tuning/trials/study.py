@@ -49,9 +49,9 @@ class NumberedTPE(BaseSampler):
                 neighbours are not tried at once.
         """
         self._seed, self._startup_trials, self._parallel = seed, startup_trials, parallel
-        self._tpe = self._seeded(0)
+        self._tpe = self._seed_tpe(0)
 
-    def _seeded(self, number: int) -> TPESampler:
+    def _seed_tpe(self, number: int) -> TPESampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of multivariate and group
             return TPESampler(
@@ -64,7 +64,7 @@ class NumberedTPE(BaseSampler):
 
     def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         """Seeds TPE by the trial's number."""
-        self._tpe = self._seeded(trial.number)
+        self._tpe = self._seed_tpe(trial.number)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
         """Does as TPE does."""
