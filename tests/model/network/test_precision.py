@@ -9,13 +9,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import nn
 
-from model.config import BF16_VARIABLE, DetectorConfig
+from model.config import BF16_VARIABLE, DetectorConfig, OptimizerConfig, Precision
 from model.detector import AttentDifferNet
 from model.hardware import has_fast_bf16, read_cpu_name
 from model.network import precision
 from model.network.precision import RoundToBf16, use_precision
 from model.packed.detector import RoundingScorer, build_scorer
+from model.training.loop import train
+from model.training.photos import InMemory
 from tests.support.detectors import build_config, draw_images
+from tests.support.training import build_training_config, draw_photos
 
 CPU = torch.device("cpu")
 
@@ -97,3 +100,23 @@ def test_scorers_without_bf16_kernels_may_share_a_backbone() -> None:
     first, second = (AttentDifferNet(build_config(precision="bf16")).eval() for _ in range(2))
     shared = build_scorer(first)
     assert build_scorer(second, sharing=shared).backbone is shared.backbone
+
+
+def _losses(precision: Precision) -> list[float]:
+    detector = AttentDifferNet(build_training_config(precision=precision))
+    losses: list[float] = []
+    settings = OptimizerConfig(epochs=4, learning_rate=1e-3)
+    train(
+        detector,
+        InMemory(draw_photos(12)),
+        optimizer=settings,
+        on_epoch=lambda epoch, _: losses.append(epoch.loss),
+    )
+    return losses
+
+
+@pytest.mark.usefixtures("slow_at_bf16")
+def test_a_bf16_flow_trains_without_bf16_kernels_as_it_does_in_float32() -> None:
+    half, full = _losses("bf16"), _losses("fp32")
+    assert half != full
+    assert half == pytest.approx(full, rel=0.05)
