@@ -132,7 +132,7 @@ def _score_pooled(
 ) -> Callable[[AttentDifferNet, Tensor, Tensor, int], npt.NDArray[np.float64]]:
     def scores(detector: AttentDifferNet, train: Tensor, test: Tensor, seed: int) -> npt.NDArray[np.float64]:
         return score(
-            _compute_in_chunks(detector.pooled_features, train), _compute_in_chunks(detector.pooled_features, test)
+            _compute_in_chunks(detector.pool_features, train), _compute_in_chunks(detector.pool_features, test)
         )
 
     return scores

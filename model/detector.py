@@ -56,7 +56,7 @@ class AttentDifferNet(nn.Module):
         if config.feature_scaling == "whiten":
             self.register_buffer("feature_rotation", torch.eye(self.feature_dim))
 
-    def pooled_features(self, images: Tensor, *, attended: bool = True) -> Tensor:
+    def pool_features(self, images: Tensor, *, attended: bool = True) -> Tensor:
         """Maps images, uint8 (N, 3, S, S) RGB, to pooled features before scaling, float32 (N, D).
 
         Args:
@@ -76,7 +76,7 @@ class AttentDifferNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Maps images, uint8 (N, 3, S, S) RGB, to the flow's input, float32 (N, D)."""
-        return self.scale_features(self.pooled_features(images))
+        return self.scale_features(self.pool_features(images))
 
     def scale_features(self, pooled: Tensor) -> Tensor:
         """Scales pooled features (N, D) as fitted; the identity until then."""
@@ -183,7 +183,7 @@ class AttentDifferNet(nn.Module):
     def _pool_padded(self, views: Tensor, conv_batch: int) -> Tensor:
         padding = views.new_zeros((conv_batch - len(views), *views.shape[1:]))
         padded = torch.cat([views, padding]) if len(padding) else views
-        return self.pooled_features(padded)[: len(views)]
+        return self.pool_features(padded)[: len(views)]
 
 
 def build_detector(config: DetectorConfig, weights: Mapping[str, Tensor] | None) -> AttentDifferNet:

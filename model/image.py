@@ -125,7 +125,7 @@ def _open(data: bytes, max_pixels: int) -> ImageFile:
     reader = next((reader for signature, reader in _READERS if signature.match(data)), None)
     if reader is None:
         raise _foreign(data)
-    _check_size(_declared_size(data, reader), max_pixels)
+    _check_size(_read_declared_size(data, reader), max_pixels)
     if reader is PngImageFile:
         reader(io.BytesIO(data)).verify()  # decoding alone skips the pixel data's checksums
     image = reader(io.BytesIO(data))
@@ -151,7 +151,7 @@ def _check_size(size: tuple[int, int] | None, max_pixels: int) -> None:
         raise ImageError("too_many_pixels", f"{width} x {height} pixels, at most {max_pixels} are decoded")
 
 
-def _declared_size(data: bytes, reader: type[ImageFile]) -> tuple[int, int] | None:
+def _read_declared_size(data: bytes, reader: type[ImageFile]) -> tuple[int, int] | None:
     """Width and height where Pillow would hide a zero or allocate the canvas (WebP) before telling them."""
     if reader is PngImageFile and len(data) >= 24:
         width, height = struct.unpack(">II", data[16:24])

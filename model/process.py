@@ -8,7 +8,7 @@ import sys
 import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-_LARGEST_MMAP_THRESHOLD_BYTES = 2**25  # glibc refuses more
+_MAX_MMAP_THRESHOLD_BYTES = 2**25  # glibc refuses more
 _NEVER_BYTES = 2**31 - 1
 
 
@@ -35,5 +35,5 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:  # musl has none
         return
-    mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD_BYTES)
+    mallopt(_M_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD_BYTES)
     mallopt(_M_TRIM_THRESHOLD, _NEVER_BYTES)

@@ -74,12 +74,12 @@ def _network_stage(detector: AttentDifferNet, precision: Precision) -> Callable[
     """Photos to the pooled features of 4 views each, warm."""
     images = torch.randint(0, 256, (_VIEWS // 4, 3, 448, 448), dtype=torch.uint8)
     if precision == "fp32":
-        return lambda: detector.pooled_features(images.repeat(4, 1, 1, 1))
+        return lambda: detector.pool_features(images.repeat(4, 1, 1, 1))
     backbone = PackedDetector(detector).backbone
 
     @torch.inference_mode()
     def stage() -> torch.Tensor:
-        return backbone.pooled(images, list_scoring_angles(4))
+        return backbone.pool(images, list_scoring_angles(4))
 
     stage()
     return stage
@@ -97,7 +97,7 @@ def _sums_per_view(detector: AttentDifferNet) -> float:
 
     handles = [layer.register_forward_hook(count) for layer in detector.backbone.layers if isinstance(layer, nn.Conv2d)]
     side = detector.config.image_size
-    detector.pooled_features(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+    detector.pool_features(torch.zeros(1, 3, side, side, dtype=torch.uint8))
     for handle in handles:
         handle.remove()
     return sum(counted)

@@ -56,7 +56,7 @@ def _connect() -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     asked_bf16 = {name: os.environ[name] for name in (BF16_VARIABLE,) if name in os.environ}
     environment = {"env_vars": storage.make_worker_environment() | asked_bf16}
-    if os.environ.get("RAY_ADDRESS") == "local" or not _joined(environment):
+    if os.environ.get("RAY_ADDRESS") == "local" or not _join_cluster(environment):
         ray.init(
             address="local",
             num_cpus=LOGICAL_CPUS_PER_CORE * (os.cpu_count() or 1),
@@ -67,7 +67,7 @@ def _connect() -> None:
         )
 
 
-def _joined(environment: dict[str, Any]) -> bool:
+def _join_cluster(environment: dict[str, Any]) -> bool:
     """Joins a running cluster, if there is one; with RAY_ADDRESS=local Ray would start one with a CPU slot per core."""
     try:
         ray.init(address="auto", runtime_env=environment, log_to_driver=False, logging_level=logging.WARNING)

@@ -58,11 +58,11 @@ def read_git_commit() -> str | None:
     From the repository that these files are the top of (an installed package may lie below somebody else's), else
     from the environment variable ``ATTENTDIFFERNET_COMMIT``.
     """
-    said = _described() if (_ROOT / ".git").exists() else os.environ.get(COMMIT_VARIABLE, "")
+    said = _describe_commit() if (_ROOT / ".git").exists() else os.environ.get(COMMIT_VARIABLE, "")
     return said if _COMMIT.fullmatch(said) else None
 
 
-def _described() -> str:
+def _describe_commit() -> str:
     command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=64", "--exclude=*"]
     # Without optional locks: another git command of the user must not fail because a job looks at the index.
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}

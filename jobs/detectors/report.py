@@ -30,7 +30,7 @@ def describe_detector(detectors: str, category: str, *, detector_id: str) -> dic
         "aliases": _aliases_of(registry.read_aliases(detectors, category), detector_id),
         "config": found.config.model_dump(mode="json"),
         "calibration": _promises(found.calibration),
-        "metrics": _counted(registry.read_metrics(detectors, category, detector_id=detector_id)),
+        "metrics": _count_training_photos(registry.read_metrics(detectors, category, detector_id=detector_id)),
     }
 
 
@@ -84,7 +84,7 @@ def _promises(calibration: Calibration | None) -> dict[str, Any] | None:
     }
 
 
-def _counted(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _count_training_photos(metrics: Mapping[str, Any]) -> dict[str, Any]:
     photos = metrics.get("training_photos")
     return {**metrics, "training_photos": len(photos)} if isinstance(photos, list) else dict(metrics)
 

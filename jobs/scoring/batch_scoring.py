@@ -57,7 +57,7 @@ class BatchScorer:
             log=RunLog(plan.run_id),
         )
         with suppress(ArtifactError, StorageError):  # its rows will say so
-            self._loaded(min(plan.by_category))
+            self._load_detector(min(plan.by_category))
 
     def score_batch(self, rows: pa.Table) -> pa.Table:
         """STAGED rows of DECODED ones, in order; those of one category go through their detector together."""
@@ -89,7 +89,7 @@ class BatchScorer:
         planned = self._plan.by_category[category]
         error: str | None
         try:
-            detector = self._loaded(category)
+            detector = self._load_detector(category)
         except (ArtifactError, StorageError) as problem:  # costs this category's rows, which the next run tries again
             error = format_reason("detector", str(problem))
         else:
@@ -103,7 +103,7 @@ class BatchScorer:
             outcomes.errors[number] = None if is_scored else error
             outcomes.planned[number] = planned
 
-    def _loaded(self, category: str) -> LoadedDetector:
+    def _load_detector(self, category: str) -> LoadedDetector:
         planned = self._plan.by_category[category]
         return self._detectors.get(category, detector_id=planned.detector_id, precision=planned.precision)
 

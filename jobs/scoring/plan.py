@@ -57,7 +57,9 @@ def plan_detectors(
     wanted = sorted(set(categories))
     found = {category: registry.resolve(detectors, category, alias=alias) for category in wanted}
     planned = {
-        category: _planned(detector, false_alarm_rate) for category, detector in found.items() if detector is not None
+        category: _plan_calibrated(detector, false_alarm_rate)
+        for category, detector in found.items()
+        if detector is not None
     }
     if not planned:
         raise RequestError(
@@ -80,7 +82,7 @@ def _check_precision(planned: Mapping[str, PlannedDetector], *, asked: AskedPrec
         )
 
 
-def _planned(detector: RegisteredDetector, false_alarm_rate: float) -> PlannedDetector:
+def _plan_calibrated(detector: RegisteredDetector, false_alarm_rate: float) -> PlannedDetector:
     if detector.calibration is None:
         raise RequestError(
             f"detector {detector.detector_id} of {detector.category} has no calibration, so it cannot give p-values: "

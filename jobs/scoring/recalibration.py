@@ -43,11 +43,13 @@ def recalibrate_detector(config: RecalibrateConfig) -> int:
     metrics = registry.read_metrics(config.detectors, config.category, detector_id=parent.detector_id)
     photos = list_flawless(config.data, config.category, folder=config.folder)
     manifest = _unseen(photos, config, parent=parent, metrics=metrics)
-    rows = _scored(manifest, config, parent=parent)
+    rows = _score_readable(manifest, config, parent=parent)
     calibration = _calibration(rows, config, parent=parent)
     used = manifest.filter(pc.is_in(manifest["image_id"], rows["image_id"].combine_chunks()))
     origin = build_lineage(config.model_dump(mode="json"), manifest_hash=hash_manifest(used), parent=parent.detector_id)
-    detector_id = _register(config, parent, calibration=calibration, metrics=_inherited(metrics, origin, len(rows)))
+    detector_id = _register(
+        config, parent, calibration=calibration, metrics=_inherit_metrics(metrics, origin, len(rows))
+    )
     if detector_id == parent.detector_id:
         print(f"{detector_id} has this very calibration already: nothing was registered")
         return EXIT_DONE
@@ -76,9 +78,9 @@ def _unseen(
     return manifest.filter(pc.invert(pa.array(seen)))
 
 
-def _scored(manifest: pa.Table, config: RecalibrateConfig, *, parent: RegisteredDetector) -> pa.Table:
+def _score_readable(manifest: pa.Table, config: RecalibrateConfig, *, parent: RegisteredDetector) -> pa.Table:
     """STAGED rows of the photos that could be scored; the others are named."""
-    rows = _staged(manifest, config, plan=_plan(config, parent))
+    rows = _score_photos(manifest, config, plan=_plan(config, parent))
     is_scored = pc.equal(rows["status"], Status.SCORED)
     for row in rows.filter(pc.invert(is_scored)).select(["image_uri", "error"]).to_pylist():
         print(f"warning: left out {make_printable(row['image_uri'])}: {make_printable(row['error'])}")
@@ -87,7 +89,7 @@ def _scored(manifest: pa.Table, config: RecalibrateConfig, *, parent: Registered
     return rows.filter(is_scored)
 
 
-def _staged(manifest: pa.Table, config: RecalibrateConfig, *, plan: ScoringPlan) -> pa.Table:
+def _score_photos(manifest: pa.Table, config: RecalibrateConfig, *, plan: ScoringPlan) -> pa.Table:
     start_ray()
     try:
         with Progress(len(manifest), activity="scoring") as progress:
@@ -135,7 +137,7 @@ def _shown(threshold: float | None) -> str:
     return "none" if threshold is None else f"{threshold:.6g}"
 
 
-def _inherited(metrics: Mapping[str, Any], origin: Mapping[str, Any], photos: int) -> dict[str, Any]:
+def _inherit_metrics(metrics: Mapping[str, Any], origin: Mapping[str, Any], photos: int) -> dict[str, Any]:
     """The figures of the training, which the weights still have, with a lineage of this recalibration."""
     counts = metrics.get("photos")
     return {

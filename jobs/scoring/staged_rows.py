@@ -36,7 +36,7 @@ def assemble_staged(
     is_scored = [status == Status.SCORED for status in statuses]
     thresholds = [detector.threshold if detector else None for detector in planned]
     values: dict[str, Iterable[Any]] = {
-        "score": _masked(scores, is_scored),
+        "score": _mask_values(scores, is_scored),
         "p_value": p_values,
         "threshold": thresholds,
         "is_anomaly": [
@@ -62,7 +62,7 @@ def assemble_staged(
     return pa.Table.from_arrays(columns, schema=STAGED)
 
 
-def _masked(values: np.ndarray, keep: Sequence[bool]) -> list[float | None]:
+def _mask_values(values: np.ndarray, keep: Sequence[bool]) -> list[float | None]:
     return [float(value) if kept else None for value, kept in zip(values, keep, strict=True)]
 
 

@@ -48,12 +48,12 @@ def _digest(rows: Iterable[pa.RecordBatch], top: int) -> tuple[Counter[str], lis
         codes = pc.replace_substring_regex(batch.column("error").drop_null(), ":.*", "")
         reasons.update({row["values"]: row["counts"] for row in codes.value_counts().to_pylist()})
         if top:
-            best = _ranked(batch.filter(pc.equal(batch.column("status"), Status.SCORED)), top)
-            ranked = best if ranked is None else _ranked(pa.concat_tables([ranked, best]), top)
+            best = _rank_rows(batch.filter(pc.equal(batch.column("status"), Status.SCORED)), top)
+            ranked = best if ranked is None else _rank_rows(pa.concat_tables([ranked, best]), top)
     return reasons, ranked.to_pylist() if ranked is not None else []
 
 
-def _ranked(rows: pa.RecordBatch | pa.Table, top: int) -> pa.Table:
+def _rank_rows(rows: pa.RecordBatch | pa.Table, top: int) -> pa.Table:
     # Ties in p-value are broken by how far the score lies over its own detector's threshold.
     over = pc.divide(rows["score"], pc.coalesce(rows["threshold"], pa.scalar(1.0)))
     kept = [rows[name] for name in COLUMNS]

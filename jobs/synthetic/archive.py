@@ -73,9 +73,9 @@ def draw_archive(
     broken = _broken_files(_draw_jpeg((seed, 4, 0), defect="good", size_px=size_px))
     labelled = [(photo, str(defect)) for defect, photos in tested.items() for photo in photos]
     labelled += [(content, "broken") for content in broken]
-    files = _numbered("train/good", training) | _archive(labelled, rng=np.random.default_rng((seed, 5)))
+    files = _number_photos("train/good", training) | _archive(labelled, rng=np.random.default_rng((seed, 5)))
     for defect, photos in tested.items():
-        files |= _numbered(f"test/{defect}", photos)
+        files |= _number_photos(f"test/{defect}", photos)
     _write(folder, files)
     return DemoCounts(train_good, test_good, missing_cap, rust, len(broken))
 
@@ -86,7 +86,7 @@ def _draw_jpeg(seeds: tuple[int, int, int], *, defect: Defect, size_px: int) -> 
     return stream.getvalue()
 
 
-def _numbered(place: str, photos: Sequence[bytes]) -> dict[str, bytes]:
+def _number_photos(place: str, photos: Sequence[bytes]) -> dict[str, bytes]:
     return {f"data/{CATEGORY}/{place}/{number:04d}.jpg": photo for number, photo in enumerate(photos)}
 
 

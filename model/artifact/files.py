@@ -27,7 +27,7 @@ ARTIFACT_FILES = ("detector.safetensors", "config.json", "calibration.json", "me
 """Every file of an artifact; all of them are always there."""
 
 WEIGHTS, CONFIG, CALIBRATION, METRICS, CARD = ARTIFACT_FILES
-_LARGEST_JSON_BYTES = 64 << 20  # a few million calibration scores; anything larger is damage or malice
+_MAX_JSON_BYTES = 64 << 20  # a few million calibration scores; anything larger is damage or malice
 
 
 class ArtifactError(ValueError):
@@ -102,12 +102,12 @@ def read_artifact_file(path: Path, read: Callable[[Path], _Content]) -> _Content
 
 def read_json(path: Path) -> object:
     """Reads a JSON file of at most 64 MiB; raises as ``read_artifact_file`` does."""
-    return read_artifact_file(path, _parsed_json)
+    return read_artifact_file(path, _parse_json)
 
 
-def _parsed_json(path: Path) -> object:
-    if path.stat().st_size > _LARGEST_JSON_BYTES:
-        raise ValueError(f"at most {_LARGEST_JSON_BYTES} bytes are read, got {path.stat().st_size}")
+def _parse_json(path: Path) -> object:
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise ValueError(f"at most {_MAX_JSON_BYTES} bytes are read, got {path.stat().st_size}")
     return json.loads(path.read_bytes())
 
 

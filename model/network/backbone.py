@@ -143,14 +143,14 @@ class Backbone(nn.Module):
             attended: False leaves all attention out, which gives plain DifferNet's map.
         """
         maps = images
-        for end, layer in enumerate(self.used_layers(), start=1):
+        for end, layer in enumerate(self.list_used_layers(), start=1):
             maps = layer(maps)
             stage = self.stage_ending_at(end)
             if attended and stage in self.attention:
                 maps = self.attention[stage](maps)
         return maps
 
-    def used_layers(self) -> list[nn.Module]:
+    def list_used_layers(self) -> list[nn.Module]:
         """The layers up to the map that is pooled."""
         return list(islice(self.layers, self._last))
 

@@ -38,7 +38,7 @@ class PackedBackbone:
             mean: (3,) that is subtracted from colours in 0..1.
             std: (3,) that divides them then.
         """
-        first, *rest = backbone.used_layers()
+        first, *rest = backbone.list_used_layers()
         if not isinstance(first, nn.Conv2d) or first.groups != 1:
             raise ValueError(f"needed a first layer that is a convolution without groups, got {first}")
         grey = [round(float(value) * 255) for value in mean]
@@ -58,7 +58,7 @@ class PackedBackbone:
             folded.weight.device, map_bytes=self.layout.map_bytes, scales=config.scales
         )
 
-    def pooled(self, images: Tensor, angles: Sequence[float]) -> Tensor:
+    def pool(self, images: Tensor, angles: Sequence[float]) -> Tensor:
         """Pooled features (B * T, D), float32, of rotated views, photo by photo; each as `Backbone.forward` has it.
 
         Args:

@@ -66,7 +66,7 @@ class PackedDetector:
         check_images(images, side_px=self._image_size)
         if len(images) == 0:
             return torch.empty(0, dtype=torch.float64, device=self._device)
-        pooled = self.backbone.pooled(images.to(self._device), self._angles)
+        pooled = self.backbone.pool(images.to(self._device), self._angles)
         squared = compute_mean_squared_latents(self._flow.latents, self._scaling.apply(pooled))
         return squared.view(len(images), -1).mean(1)
 

@@ -183,8 +183,8 @@ def compute_pretext_loss(
     """Returns the loss that this module's docstring gives, a scalar, of pairs of views uint8 (B, 3, S, S)."""
     settings = detector.config.pretext
     with record_gates(detector.backbone.attention) as gates:
-        quiet = measure_deviation(detector.pooled_features(flawless), gaussian)
-    loud = measure_deviation(detector.pooled_features(defective), gaussian)
+        quiet = measure_deviation(detector.pool_features(flawless), gaussian)
+    loud = measure_deviation(detector.pool_features(defective), gaussian)
     ranking = F.softplus(-settings.sharpness * (loud - quiet)).mean()
     return ranking + settings.identity_weight * measure_gate_deviation(gates) / detector.config.scales
 
@@ -222,7 +222,7 @@ def pool_random_views(
         views = rotate(
             photos.take(some), _draw_angles(detector, len(some), rng=rng), padding=detector.config.rotation_padding
         )
-        chunks.append(detector.pooled_features(views, attended=attended))
+        chunks.append(detector.pool_features(views, attended=attended))
     return torch.cat(chunks)
 
 

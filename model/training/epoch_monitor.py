@@ -85,7 +85,7 @@ class EpochMonitor:
         chunks = zip(torch.split(self._photos, 8), torch.split(self._drawn, 8), strict=True)
         return torch.cat(
             [
-                self._detector.pooled_features(self._views.rotate_photos(some, drawn), attended=attended)
+                self._detector.pool_features(self._views.rotate_photos(some, drawn), attended=attended)
                 for some, drawn in chunks
             ]
         )

@@ -70,7 +70,7 @@ class JointLikelihood:
         if self._detector.config.feature_scaling != "channel":
             return loss
         with torch.no_grad():
-            plain = self._detector.pooled_features(views, attended=False)
+            plain = self._detector.pool_features(views, attended=False)
         distance = (pooled - plain) / plain.std(0, correction=0).clamp_min(_DEAD_STD * plain.std(0).mean())
         penalty: Tensor = distance.square().mean()
         return loss + self._detector.config.pretext.identity_weight * penalty
@@ -84,7 +84,7 @@ class _Joint(nn.Module):
         self.standardize = standardize_by_batch if protected else detector.scale_features
 
     def forward(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pooled = self.detector.pooled_features(views)
+        pooled = self.detector.pool_features(views)
         z, log_det = self.detector.flow(self.standardize(pooled))
         return z, log_det, pooled
 

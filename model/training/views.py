@@ -67,7 +67,7 @@ class ComputedViews:
         """Rotates and convolves, at most 64 views at a time or one photo."""
         photos_per_chunk = max(1, _VIEWS_PER_CHUNK // drawn.shape[1])
         chunks = zip(torch.split(photos, photos_per_chunk), torch.split(drawn, photos_per_chunk), strict=True)
-        return torch.cat([self.detector.pooled_features(self.rotate_photos(some, angles)) for some, angles in chunks])
+        return torch.cat([self.detector.pool_features(self.rotate_photos(some, angles)) for some, angles in chunks])
 
 
 @dataclass(frozen=True)

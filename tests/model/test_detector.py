@@ -27,7 +27,7 @@ def _recorded(detector: AttentDifferNet, part: str) -> list[Tensor]:
 
 def test_a_score_is_the_mean_squared_latent_of_a_plain_loop() -> None:
     detector = AttentDifferNet(build_config(feature_scaling="channel")).eval()
-    detector.fit_feature_scaling(detector.pooled_features(draw_images(8)).detach())
+    detector.fit_feature_scaling(detector.pool_features(draw_images(8)).detach())
     expected = []
     for image in draw_images():
         views = rotate_views(image.unsqueeze(0), list_scoring_angles(4))
@@ -117,7 +117,7 @@ def test_a_batch_of_nothing_is_refused(batches: dict[str, int]) -> None:
         (torch.zeros(3, SIDE_PX, SIDE_PX, dtype=torch.uint8), r"torch.uint8 \(3, 64, 64\)"),
     ],
 )
-@pytest.mark.parametrize("method", ["score", "pooled_features"])
+@pytest.mark.parametrize("method", ["score", "pool_features"])
 def test_images_of_another_type_or_shape_are_refused(images: Tensor, came: str, method: str) -> None:
     with pytest.raises(ValueError, match=rf"needed uint8 images of shape \(N, 3, 64, 64\), got {came}"):
         getattr(AttentDifferNet(build_config()), method)(images)
@@ -126,7 +126,7 @@ def test_images_of_another_type_or_shape_are_refused(images: Tensor, came: str, 
 def test_the_backbone_gets_imagenet_normalised_channels_last_images() -> None:
     detector = AttentDifferNet(build_config())
     inputs = _recorded(detector, "backbone")
-    detector.pooled_features(draw_images())
+    detector.pool_features(draw_images())
     normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     torch.testing.assert_close(inputs[0], normalise(draw_images() / 255), rtol=1e-6, atol=1e-6)  # float32 rounding
     assert inputs[0].is_contiguous(memory_format=torch.channels_last)
@@ -150,7 +150,7 @@ def test_the_loss_is_the_negative_log_likelihood_per_dimension() -> None:
 @pytest.mark.parametrize("scaling", ["none", "global", "channel"])
 def test_scaling_is_the_identity_until_fitted(scaling: str) -> None:
     detector = AttentDifferNet(build_config(feature_scaling=scaling))
-    pooled = detector.pooled_features(draw_images())
+    pooled = detector.pool_features(draw_images())
     assert torch.equal(detector.scale_features(pooled), pooled)
 
 

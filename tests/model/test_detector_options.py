@@ -32,7 +32,7 @@ def test_an_untrained_flow_that_starts_as_the_identity_scores_the_mahalanobis_di
     detector = AttentDifferNet(build_config(feature_scaling="whiten", flow=_IDENTITY_FLOW))
     views = rotate_views(draw_images(12), list_scoring_angles(4))
     with torch.no_grad():
-        pooled = detector.pooled_features(views)
+        pooled = detector.pool_features(views)
     detector.fit_feature_scaling(pooled)
     gaussian = LedoitWolf().fit(pooled.double().numpy())
     expected = gaussian.mahalanobis(pooled.double().numpy()).reshape(12, 4).mean(1) / 256
@@ -54,7 +54,7 @@ def test_average_and_maximum_pooling_stand_one_after_the_other_for_each_scale() 
     )
     images = draw_images(side=128)
     with torch.no_grad():
-        pooled, means = both.pooled_features(images), average.pooled_features(images)
+        pooled, means = both.pool_features(images), average.pool_features(images)
         pixels = (images / 255 - both.image_mean) / both.image_std
         maxima = both.backbone.feature_map(pixels).amax((2, 3))
     assert pooled.shape == (3, 2 * 2 * 256)
@@ -69,7 +69,7 @@ def test_features_of_an_earlier_stage_are_that_stages_map_and_cost_no_later_laye
     for number, layer in enumerate(detector.backbone.layers):
         layer.register_forward_hook(lambda _module, _args, _out, number=number: ran.append(number))
     with torch.no_grad():
-        pooled = detector.pooled_features(draw_images())
+        pooled = detector.pool_features(draw_images())
         pixels = (draw_images() / 255 - detector.image_mean) / detector.image_std
         maps = detector.backbone.layers[:8](pixels)
     assert max(ran[:8]) == 7  # conv3 and its ReLU are torchvision's layers 6 and 7
@@ -112,7 +112,7 @@ def test_reflected_rotation_shows_the_mirrored_photo_where_black_would_be(angle:
 def test_bf16_features_latents_and_scores_are_float32s_up_to_its_rounding() -> None:
     full, half = (AttentDifferNet(build_config(precision=precision)).eval() for precision in ("fp32", "bf16"))
     with torch.no_grad():
-        exact, rounded = full.pooled_features(draw_images(8)), half.pooled_features(draw_images(8))
+        exact, rounded = full.pool_features(draw_images(8)), half.pool_features(draw_images(8))
     assert rounded.dtype == torch.float32
     assert not torch.equal(exact, rounded)
     # bf16 has 8 bits: 2**-9 a rounding, over five layers about 1 %.

@@ -146,7 +146,7 @@ class Extractor:
         tensors = self._extract_all(detector)
         state = {_ATTENTION + name: value for name, value in detector.backbone.attention.state_dict().items()}
         arrays = {name: value.detach().cpu().numpy() for name, value in {**tensors, **state}.items()}
-        with suppress(ray.exceptions.RayError):  # see _kept
+        with suppress(ray.exceptions.RayError):  # see _find
             ray.get(self.cache.put.remote(key, arrays))
         return to_features(tensors)
 

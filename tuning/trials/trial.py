@@ -30,7 +30,7 @@ from tuning.trials.measure import (
 )
 from tuning.trials.records import TrialStart, write_start
 
-_MOST_S_TO_END = "600"
+_MAX_S_TO_END = "600"
 """Seconds for a stopped trial to let go of what it holds, before its process takes the next one."""
 
 
@@ -75,7 +75,7 @@ def run_trial(config: Mapping[str, Any], trials: TrialSettings) -> None:
         JobError: the trial failed; one line says why.
     """
     # Ray Tune reads it in this process. After its own 2 s it gives the next trial up, and then waits for it for ever.
-    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _MOST_S_TO_END)
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _MAX_S_TO_END)
     started = TrialStart.model_validate(config["started"])
     detector = DetectorConfig.model_validate(started.detector)
     job = TrainingJob(detector, OptimizerConfig.model_validate(started.optimizer), trials.seeds, trials.rungs)

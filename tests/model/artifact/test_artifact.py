@@ -42,7 +42,7 @@ def _photos() -> Tensor:
 def _detector(**changes: object) -> AttentDifferNet:
     detector = AttentDifferNet(_config(**changes))
     with torch.no_grad():
-        detector.fit_feature_scaling(detector.pooled_features(_photos()))
+        detector.fit_feature_scaling(detector.pool_features(_photos()))
     return detector
 
 

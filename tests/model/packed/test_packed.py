@@ -48,7 +48,7 @@ def _in_float32(detector: AttentDifferNet) -> AttentDifferNet:
 def _packed_features(detector: AttentDifferNet, photos: Tensor, *, views: int, device: str = "cpu") -> Tensor:
     backbone = PackedDetector(detector.to(device)).backbone
     with torch.inference_mode():
-        return backbone.pooled(photos.to(device), list_scoring_angles(views)).cpu()
+        return backbone.pool(photos.to(device), list_scoring_angles(views)).cpu()
 
 
 def _first_convolution(backbone: PackedBackbone, photo: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def test_packed_features_are_float32s_up_to_bf16(device: str, backbone: str, kin
     attention = {stage: {"kind": kind} for stage in (stages[0], stages[-1])} if kind else {}
     detector = _detector(backbone=backbone, attention=attention)
     with torch.inference_mode():
-        expected = _in_float32(detector).pooled_features(rotate_views(_photos(), list_scoring_angles(5)))
+        expected = _in_float32(detector).pool_features(rotate_views(_photos(), list_scoring_angles(5)))
     got = _packed_features(detector, _photos(), views=5, device=device)
     # bf16 keeps 8 bits: 0.4 % a rounding, and some ten layers of sums in which it partly averages out
     assert float((got - expected).norm() / expected.norm()) < 0.02
@@ -86,10 +86,8 @@ def test_packed_features_are_float32s_up_to_bf16(device: str, backbone: str, kin
 def test_options_of_the_backbone_reach_packed_features(parts: dict[str, object], padding: Padding) -> None:
     detector = _detector(**parts)
     with torch.inference_mode():
-        expected = _in_float32(detector).pooled_features(
-            rotate_views(_photos(), list_scoring_angles(5), padding=padding)
-        )
-        other = _in_float32(_detector()).pooled_features(rotate_views(_photos(), list_scoring_angles(5)))
+        expected = _in_float32(detector).pool_features(rotate_views(_photos(), list_scoring_angles(5), padding=padding))
+        other = _in_float32(_detector()).pool_features(rotate_views(_photos(), list_scoring_angles(5)))
     got = _packed_features(detector, _photos(), views=5)
     assert float((got - expected).norm() / expected.norm()) < 0.02
     assert other.shape != expected.shape or float((got - other).norm() / other.norm()) > 0.02
@@ -205,7 +203,7 @@ def test_a_bf16_detectors_scores_are_float32s_up_to_its_rounding() -> None:
     detector = _detector(feature_scaling="channel")
     with torch.inference_mode():
         views = rotate_views(_photos(30), list_scoring_angles(4))
-        detector.fit_feature_scaling(_in_float32(detector).pooled_features(views))
+        detector.fit_feature_scaling(_in_float32(detector).pool_features(views))
     photos = _photos(12)
     scores = build_scorer(detector).score(photos)
     assert scores.dtype == torch.float64
@@ -228,9 +226,9 @@ def test_a_packed_score_does_not_depend_on_the_photos_beside_it(device: str, vie
 def test_packed_features_do_not_depend_on_the_views_of_a_pass(at_once: list[int], views: int) -> None:
     backbone = PackedDetector(_detector()).backbone
     with torch.inference_mode():
-        expected = backbone.pooled(_photos(7), list_scoring_angles(views))
+        expected = backbone.pool(_photos(7), list_scoring_angles(views))
         backbone._views_at_once = at_once
-        got = backbone.pooled(_photos(7), list_scoring_angles(views))
+        got = backbone.pool(_photos(7), list_scoring_angles(views))
     torch.testing.assert_close(got, expected, rtol=0.01, atol=1e-3)  # a convolution of another shape rounds otherwise
 
 

@@ -41,9 +41,9 @@ def _compute_log_ratio(detector: AttentDifferNet) -> float:
         [draw_defects(photo, donor=flawless[0], rng=rng, defects=3, area=(0.002, 0.06)) for photo in flawless]
     )
     with torch.no_grad():
-        gaussian = fit_scaling("whiten", detector.pooled_features(_PHOTOS.images, attended=False))
+        gaussian = fit_scaling("whiten", detector.pool_features(_PHOTOS.images, attended=False))
         deviations = [
-            gaussian.apply(detector.pooled_features(images)).square().mean(1).log() for images in (flawless, defective)
+            gaussian.apply(detector.pool_features(images)).square().mean(1).log() for images in (flawless, defective)
         ]
     return float((deviations[1] - deviations[0]).mean())
 
@@ -114,7 +114,7 @@ def test_a_strong_identity_term_keeps_the_gates_at_one() -> None:
     for detector in (free, held):
         train_attention(detector, [_PHOTOS], rng=_create_rng())
         with record_gates(detector.backbone.attention) as gates, torch.no_grad():
-            detector.pooled_features(_PHOTOS.images)
+            detector.pool_features(_PHOTOS.images)
         deviations.append(float(measure_gate_deviation(gates)))
     assert deviations[1] < deviations[0] / 10
 
@@ -127,12 +127,12 @@ def test_gate_inputs_are_standardised_over_the_photos_and_change_no_gate_that_is
     last = detector.backbone.attention["conv5"].average
     last.register_forward_hook(lambda _module, _args, out: values.append(out))
     with torch.no_grad():
-        pooled = detector.pooled_features(_PHOTOS.images)
+        pooled = detector.pool_features(_PHOTOS.images)
     # All 24 photos were seen, at random quarter turns: the statistics are nearly those of the unrotated photos.
     alive = values[0].std(0, correction=0) > 0.05
     assert float(values[0].mean(0)[alive].abs().mean()) < 0.3
     assert 0.7 < float(values[0].std(0, correction=0)[alive].mean()) < 1.3
-    torch.testing.assert_close(pooled, plain.pooled_features(_PHOTOS.images).detach())
+    torch.testing.assert_close(pooled, plain.pool_features(_PHOTOS.images).detach())
 
 
 def test_fitted_gate_inputs_have_mean_0_and_std_1_over_all_that_passed() -> None:

@@ -59,7 +59,7 @@ def test_training_is_adam_on_the_mean_negative_log_likelihood() -> None:
     # All photos in one step and all scoring views drawn, so that every step sees the same set and a plain loop can too.
     settings, photos = OptimizerConfig(epochs=3, batch_size=6), draw_photos()
     expected = AttentDifferNet(build_training_config()).eval()
-    pooled = expected.pooled_features(rotate_views(photos, list_scoring_angles(4))).detach()
+    pooled = expected.pool_features(rotate_views(photos, list_scoring_angles(4))).detach()
     expected.fit_feature_scaling(pooled)
     adam = torch.optim.Adam(expected.flow.parameters(), lr=2e-4, betas=(0.8, 0.8), eps=1e-4, weight_decay=1e-5)
     for _ in range(3):
@@ -130,7 +130,7 @@ def test_precomputed_features_are_those_that_scoring_computes() -> None:
     cached = choose_views(detector, InMemory(photos))
     assert isinstance(cached, CachedViews)
     with torch.no_grad():
-        scored = detector.pooled_features(rotate_views(photos, list_scoring_angles(7)))
+        scored = detector.pool_features(rotate_views(photos, list_scoring_angles(7)))
     torch.testing.assert_close(cached.features.flatten(0, 1), scored, rtol=1e-5, atol=1e-6)  # rounding, as above
 
 
