@@ -27,9 +27,9 @@ def score_as_differnet(detector: AttentDifferNet, data: bytes) -> float:
     """Scores one photo (a JPEG's bytes) as DifferNet's test loop does; plain variants without attention only."""
     photo = Image.open(io.BytesIO(data)).convert("RGB")
     side = detector.config.image_size
-    views = torch.stack([_make_view(photo, angle, side) for angle in list_scoring_angles(detector.config.views)])
+    views = torch.stack([make_view(photo, angle, side) for angle in list_scoring_angles(detector.config.views)])
     with torch.no_grad():
-        features = detector.scale_features(_pool_features(detector, views))
+        features = detector.scale_features(pool_differnet_features(detector, views))
         latents, _ = detector.flow(features)
         detector.flow(features)  # their jacobian(run_forward=False) runs every subnet again
     return float((latents**2).mean())
@@ -53,10 +53,10 @@ def train_step_as_differnet(
     """
     photos = [Image.open(io.BytesIO(data)).convert("RGB") for data in batch]
     side, count = detector.config.image_size, detector.config.train_views
-    views = torch.stack([_make_view(photo, random.uniform(0, 360), side) for photo in photos for _ in range(count)])  # noqa: S311
+    views = torch.stack([make_view(photo, random.uniform(0, 360), side) for photo in photos for _ in range(count)])  # noqa: S311
     adam.zero_grad()
     with torch.set_grad_enabled(conv_gradients):
-        features = detector.scale_features(_pool_features(detector, views))
+        features = detector.scale_features(pool_differnet_features(detector, views))
     latents, log_det = detector.flow(features)
     loss = (0.5 * (latents**2).sum(1) - log_det).mean() / latents.shape[1]
     loss.backward()
@@ -64,14 +64,16 @@ def train_step_as_differnet(
     return float(loss.detach())
 
 
-def _make_view(photo: Image.Image, angle: float, side: int) -> torch.Tensor:
+def make_view(photo: Image.Image, angle: float, side: int) -> torch.Tensor:
+    """Returns a photo resized, rotated by ``angle`` degrees and normalized, float32 (3, side, side)."""
     resized = transforms.resize(photo, [side, side])
     rotated = transforms.rotate(resized, angle)
     normalized: torch.Tensor = transforms.normalize(transforms.to_tensor(rotated), _MEAN, _STD)
     return normalized
 
 
-def _pool_features(detector: AttentDifferNet, views: torch.Tensor) -> torch.Tensor:
+def pool_differnet_features(detector: AttentDifferNet, views: torch.Tensor) -> torch.Tensor:
+    """Returns the pooled features (N, D) of normalized views (N, 3, side, side), scale by scale."""
     pooled = []
     for scale in range(detector.config.scales):
         scaled = views if scale == 0 else F.interpolate(views, size=views.shape[-1] // 2**scale)

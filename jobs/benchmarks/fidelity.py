@@ -42,7 +42,7 @@ _TRAINING_VIEWS = 8
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class ScoredChunk:
     """Some test photos scored both ways."""
 
     labels: list[bool]
@@ -72,23 +72,25 @@ def measure_fidelity(config: FidelityBenchmarkConfig) -> None:
     )
     weights = load_backbone_weights(detector, asked_as=f"--weights {config.weights}")
     with tempfile.TemporaryDirectory(prefix="attentdiffernet-bench-") as scratch:
-        sets = config.data or [_draw_set(config, Path(scratch))]
-        by_set = {uri: _compare_set(config, detector, uri, weights) for uri in sets}
-    metrics = _summarize(by_set)
+        sets = config.data or [draw_photo_set(config, Path(scratch))]
+        by_set = {uri: compare_set(config, detector, uri, weights) for uri in sets}
+    metrics = summarize_sets(by_set)
     write_report(metrics, output=config.output, config=config)
     print_metrics(metrics, ("vs_differnet_cpu_ratio", "spearman_vs_differnet", "auroc_delta"))
 
 
-def _draw_set(config: FidelityBenchmarkConfig, folder: Path) -> str:
+def draw_photo_set(config: FidelityBenchmarkConfig, folder: Path) -> str:
+    """Draws labelled photos below ``folder`` and returns the URI of the set."""
     half = config.test_photos // 2
     draw_archive(folder, size_px=448, train_good=config.train_photos, test_good=half, missing_cap=half, rust=0)
     return uris.normalize(str(folder / "data"))
 
 
-def _summarize(by_set: Mapping[str, Sequence[_Chunk]]) -> dict[str, Any]:
+def summarize_sets(by_set: Mapping[str, Sequence[ScoredChunk]]) -> dict[str, Any]:
+    """Returns the CPU ratio and the agreement with DifferNet over all sets, and the agreement of each set."""
     chunks = [chunk for found in by_set.values() for chunk in found]
     ratios = [chunk.their_cpu_s / chunk.our_cpu_s for chunk in chunks]
-    agreement = {uri.rsplit("/", 1)[-1]: _measure_agreement(found) for uri, found in by_set.items()}
+    agreement = {uri.rsplit("/", 1)[-1]: measure_agreement(found) for uri, found in by_set.items()}
     photos = sum(len(chunk.labels) for chunk in chunks)
     return {
         "vs_differnet_cpu_ratio": statistics.median(ratios),
@@ -101,7 +103,8 @@ def _summarize(by_set: Mapping[str, Sequence[_Chunk]]) -> dict[str, Any]:
     }
 
 
-def _measure_agreement(chunks: Sequence[_Chunk]) -> dict[str, float]:
+def measure_agreement(chunks: Sequence[ScoredChunk]) -> dict[str, float]:
+    """Returns Spearman's correlation of both scores, and the AUROC of each, 0 to 1."""
     labels = np.concatenate([chunk.labels for chunk in chunks])
     theirs, ours = (np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in ("theirs", "ours"))
     by_theirs, by_ours = compute_auroc(labels, theirs), compute_auroc(labels, ours)
@@ -114,11 +117,12 @@ def _measure_agreement(chunks: Sequence[_Chunk]) -> dict[str, float]:
     }
 
 
-def _compare_set(
+def compare_set(
     config: FidelityBenchmarkConfig, detector: DetectorConfig, uri: str, weights: dict[str, torch.Tensor] | None
-) -> list[_Chunk]:
-    train_uris, tests = _choose_photos(config, uri)
-    exact = _train_detector(config, detector, train_uris, weights)
+) -> list[ScoredChunk]:
+    """Trains a detector on one set and scores the set's test photos both ways, chunk by chunk."""
+    train_uris, tests = choose_labelled_photos(config, uri)
+    exact = train_exact_detector(config, detector, train_uris, weights)
     fast = exact
     precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
     if precision == "bf16":
@@ -135,12 +139,12 @@ def _compare_set(
         images = decode_images(photos, size=exact.config.image_size)
         ours = scorer.score(images).tolist()
         ended = time.process_time()
-        chunks.append(_Chunk([label for _, label in some], theirs, ours, between - began, ended - between))
+        chunks.append(ScoredChunk([label for _, label in some], theirs, ours, between - began, ended - between))
         print(f"{uri}: DifferNet {between - began:.1f} s, ours {ended - between:.1f} s, {len(some)} photos", flush=True)
     return chunks
 
 
-def _choose_photos(config: FidelityBenchmarkConfig, uri: str) -> tuple[list[str], list[tuple[str, bool]]]:
+def choose_labelled_photos(config: FidelityBenchmarkConfig, uri: str) -> tuple[list[str], list[tuple[str, bool]]]:
     """Returns training photos, and test photos with whether they are defective, classes in turns."""
     rows = list_labelled(uri).select(["image_uri", "split", "label"]).to_pylist()
     training = [row["image_uri"] for row in rows if row["split"] == "train"][: config.train_photos]
@@ -149,15 +153,16 @@ def _choose_photos(config: FidelityBenchmarkConfig, uri: str) -> tuple[list[str]
     half = min(config.test_photos // 2, len(good), len(defective))
     if len(training) < 2 or half < 1:
         raise RequestError(f"{uri} needs photos in train/good, test/good and test/<defect>, got {len(rows)} photos")
-    chosen = zip(_spread_evenly(good, half), _spread_evenly(defective, half), strict=True)
+    chosen = zip(spread_evenly(good, half), spread_evenly(defective, half), strict=True)
     return training, [labelled for pair in chosen for labelled in zip(pair, (False, True), strict=True)]
 
 
-def _spread_evenly(photos: Sequence[str], count: int) -> Sequence[str]:
+def spread_evenly(photos: Sequence[str], count: int) -> Sequence[str]:
+    """Returns at most ``count`` photos, taken at equal distances."""
     return photos[:: max(1, len(photos) // count)][:count]
 
 
-def _train_detector(
+def train_exact_detector(
     config: FidelityBenchmarkConfig,
     detector: DetectorConfig,
     photos: Sequence[str],

@@ -47,7 +47,7 @@ _SAMPLE_S = 1.0
 
 
 @dataclass(frozen=True)
-class _Bench:
+class JobBench:
     """Where the jobs run.
 
     Attributes:
@@ -72,11 +72,11 @@ def measure_job(config: JobBenchmarkConfig) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="attentdiffernet-bench-") as folder:
         scratch = config.scratch or uris.normalize(str(Path(folder) / "job"))
-        bench = _Bench(config, scratch, Path(folder) / "artifact", _read_photos(config, Path(folder)))
-        _register_detector(bench)
-        _write_archive(bench, name=_WARM_UP, count=1)
-        turns = _take_turns(bench, _write_archive(bench, name="archive", count=config.job_photos))
-        memory = _compare_memory(bench)
+        bench = JobBench(config, scratch, Path(folder) / "artifact", read_or_draw_photos(config, Path(folder)))
+        register_random_detector(bench)
+        write_archive(bench, name=_WARM_UP, count=1)
+        turns = take_turns(bench, write_archive(bench, name="archive", count=config.job_photos))
+        memory = compare_memory(bench)
     middle = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
     metrics = {
         "ray_vs_loop_ratio": middle["ratio"],
@@ -90,7 +90,8 @@ def measure_job(config: JobBenchmarkConfig) -> None:
     print_metrics(metrics, ("ray_vs_loop_ratio", "submission_to_first_batch_s"))
 
 
-def _read_photos(config: JobBenchmarkConfig, folder: Path) -> list[bytes]:
+def read_or_draw_photos(config: JobBenchmarkConfig, folder: Path) -> list[bytes]:
+    """Reads the photos of the configuration, or draws 24 where it names none."""
     if config.photos is None:
         draw_archive(folder / "drawn", size_px=1152, train_good=0, test_good=12, missing_cap=6, rust=6)
         return [path.read_bytes() for path in sorted((folder / "drawn" / "data").rglob("*.jpg"))]
@@ -100,12 +101,12 @@ def _read_photos(config: JobBenchmarkConfig, folder: Path) -> list[bytes]:
     return found
 
 
-def _take_turns(bench: _Bench, photos: Sequence[str]) -> list[dict[str, float]]:
+def take_turns(bench: JobBench, photos: Sequence[str]) -> list[dict[str, float]]:
     """Runs loop and job in turns: photos per second of both, their ratio, and the seconds of the job's start."""
     turns = []
     for number in range(bench.config.repeats):
         loop = measure_loop(bench.artifact, photos, processes=os.cpu_count() or 1)
-        run = _run_job(bench, archive="archive", run_id=f"speed-{number}")
+        run = run_job(bench, archive="archive", run_id=f"speed-{number}")
         rate = run.record["images_per_s"]
         if rate is None:
             raise RequestError(f"needed photos for several batches of every scoring actor, got {len(photos)}")
@@ -115,7 +116,7 @@ def _take_turns(bench: _Bench, photos: Sequence[str]) -> list[dict[str, float]]:
 
 
 @dataclass(frozen=True)
-class _Run:
+class MeasuredJob:
     """A finished job: its record, the seconds of its start, and the most memory of each kind of process."""
 
     record: dict[str, Any]
@@ -123,16 +124,16 @@ class _Run:
     peaks_mib: Mapping[str, float]
 
 
-def _run_job(bench: _Bench, *, archive: str, run_id: str) -> _Run:
+def run_job(bench: JobBench, *, archive: str, run_id: str) -> MeasuredJob:
     """Runs the job as an operator does, in a process of its own, on a head that is new and warmed up."""
     new_id = f"{run_id}-{uuid.uuid4().hex[:8]}"  # an earlier benchmark may have left runs in the same scratch folder
-    with _start_head() as address:
-        _submit_job(bench, address, archive=_WARM_UP, run_id=f"{new_id}-warm-up")
-        return _submit_job(bench, address, archive=archive, run_id=new_id)
+    with start_head() as address:
+        submit_job(bench, address, archive=_WARM_UP, run_id=f"{new_id}-warm-up")
+        return submit_job(bench, address, archive=archive, run_id=new_id)
 
 
 @contextmanager
-def _start_head() -> Iterator[str]:
+def start_head() -> Iterator[str]:
     """Starts a local head and yields its address."""
     start_own_ray()
     try:
@@ -141,7 +142,7 @@ def _start_head() -> Iterator[str]:
         ray.shutdown()
 
 
-def _submit_job(bench: _Bench, address: str, *, archive: str, run_id: str) -> _Run:
+def submit_job(bench: JobBench, address: str, *, archive: str, run_id: str) -> MeasuredJob:
     """Runs one job on the head of ``address`` and watches it."""
     places = {name: uris.join(bench.scratch, name) for name in ("detectors", "results")}
     argv = ["--archive", uris.join(bench.scratch, archive), "--run-id", run_id, "--rescore", "--top", "0"]
@@ -155,7 +156,7 @@ def _submit_job(bench: _Bench, address: str, *, archive: str, run_id: str) -> _R
         text=True,
     )
     while job.poll() is None:
-        for kind, size_mib in _measure_memory(driver=job.pid).items():
+        for kind, size_mib in measure_memory(driver=job.pid).items():
             peaks[kind] = max(peaks[kind], size_mib)
         time.sleep(_SAMPLE_S)
     record = read_record(RunFolder(places["results"], run_id))
@@ -169,15 +170,15 @@ def _submit_job(bench: _Bench, address: str, *, archive: str, run_id: str) -> _R
         "actors_and_first_batch_s": record["timings_s"]["to_first_batch"],
         "submission_to_first_batch_s": first - submitted,
     }
-    return _Run(record, parts, peaks)
+    return MeasuredJob(record, parts, peaks)
 
 
-def _compare_memory(bench: _Bench) -> dict[str, Any]:
+def compare_memory(bench: JobBench) -> dict[str, Any]:
     """Measures the peak private memory of driver and workers in runs of two sizes."""
     found = {}
     for count in bench.config.memory_photos:
-        _write_archive(bench, name=f"archive-{count}", count=count)
-        run = _run_job(bench, archive=f"archive-{count}", run_id=f"memory-{count}")
+        write_archive(bench, name=f"archive-{count}", count=count)
+        run = run_job(bench, archive=f"archive-{count}", run_id=f"memory-{count}")
         found[str(count)] = {kind: round(peak) for kind, peak in run.peaks_mib.items()}
         print(f"{count} photos: {found[str(count)]} MiB", flush=True)
     if len(found) < 2:
@@ -187,7 +188,7 @@ def _compare_memory(bench: _Bench) -> dict[str, Any]:
     return {"peak_memory_mib": found, "memory_growth": growth}
 
 
-def _measure_memory(*, driver: int) -> dict[str, float]:
+def measure_memory(*, driver: int) -> dict[str, float]:
     """Returns MiB that are a process's own, the largest of each kind among this one's descendants."""
     found: dict[str, float] = {}
     for process in list_processes(os.getpid())[1:]:
@@ -195,17 +196,18 @@ def _measure_memory(*, driver: int) -> dict[str, float]:
             title = " ".join(process.cmdline())
         except psutil.NoSuchProcess:
             continue
-        kind = "driver" if process.pid == driver else _name_kind(title)
+        kind = "driver" if process.pid == driver else name_process_kind(title)
         found[kind] = max(found.get(kind, 0), measure_private_bytes(process) / 2**20)
     return found
 
 
-def _name_kind(title: str) -> str:
+def name_process_kind(title: str) -> str:
+    """Returns the kind of process that a command line stands for."""
     kinds = {"ScoreImages": "scoring", "decoder_child": "decoding", "ray::": "other workers"}
     return next((kind for part, kind in kinds.items() if part in title), "Ray itself")
 
 
-def _write_archive(bench: _Bench, *, name: str, count: int) -> list[str]:
+def write_archive(bench: JobBench, *, name: str, count: int) -> list[str]:
     """Copies the photos to numbered keys and returns their URIs."""
     listed = [uris.join(bench.scratch, name, _CATEGORY, f"{number:06d}.jpg") for number in range(count)]
     for number, uri in enumerate(listed):
@@ -213,7 +215,7 @@ def _write_archive(bench: _Bench, *, name: str, count: int) -> list[str]:
     return listed
 
 
-def _register_detector(bench: _Bench) -> None:
+def register_random_detector(bench: JobBench) -> None:
     """Saves a detector with random weights and makes it the champion."""
     precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
     config = DetectorConfig(variant="differnet", weights="random", views=bench.config.views, precision=precision)

@@ -53,13 +53,13 @@ def measure_loop(folder: Path, uris: Sequence[str], *, processes: int) -> float:
     workers = [context.Process(target=_score_share, args=(share, barrier, rates)) for share in shares]
     for worker in workers:
         worker.start()
-    total = sum(_receive_rate(rates, workers) for _ in workers)
+    total = sum(receive_rate(rates, workers) for _ in workers)
     for worker in workers:
         worker.join()
     return total
 
 
-def _receive_rate(rates: Queue[float], workers: Sequence[SpawnProcess]) -> float:
+def receive_rate(rates: Queue[float], workers: Sequence[SpawnProcess]) -> float:
     """Waits for the rate of one process; gives up where a process has failed."""
     while True:
         try:
@@ -77,7 +77,7 @@ def _score_share(share: _Share, barrier: Barrier, rates: Queue[float]) -> None:
     size, batch = detector.config.image_size, max(4, _VECTORS_PER_BATCH // detector.config.views)
 
     def score(uris: Sequence[str]) -> None:
-        photos = asyncio.run(_fetch_photos(uris))
+        photos = asyncio.run(fetch_photos(uris))
         scorer.score(decode_images(photos, size=size))
 
     score(share.uris[:batch])
@@ -88,6 +88,7 @@ def _score_share(share: _Share, barrier: Barrier, rates: Queue[float]) -> None:
     rates.put(len(share.uris) / (time.perf_counter() - began))
 
 
-async def _fetch_photos(uris: Sequence[str]) -> list[bytes]:
+async def fetch_photos(uris: Sequence[str]) -> list[bytes]:
+    """Reads photos' bytes at once, in the order of ``uris``."""
     answers = await asyncio.gather(*(storage.read_async(uri) for uri in uris))
     return [bytes(data) for data, _ in answers]

@@ -34,16 +34,18 @@ def measure_network(config: NetworkBenchmarkConfig) -> None:
     keep_freed_memory()
     precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
     detector = AttentDifferNet(DetectorConfig(variant="differnet", weights="random", precision=precision)).eval()
-    sums = _sums_per_view(detector)
-    stage = _network_stage(detector, precision)
-    products = {side: _product(side, torch.bfloat16 if precision == "bf16" else torch.float32) for side in GEMM_SIDES}
+    sums = count_operations_per_view(detector)
+    stage = prepare_network_stage(detector, precision)
+    products = {
+        side: prepare_product(side, torch.bfloat16 if precision == "bf16" else torch.float32) for side in GEMM_SIDES
+    }
     stage_rates: list[float] = []
     rates: dict[int, list[float]] = {side: [] for side in GEMM_SIDES}
     for _ in range(config.repeats):
-        stage_rates.append(sums * _VIEWS / _cpu_seconds(stage))
+        stage_rates.append(sums * _VIEWS / measure_cpu_s(stage))
         for side, product in products.items():
-            times = max(1, round(_GEMM_SECONDS / _cpu_seconds(product)))
-            rates[side].append(2 * side**3 * times / _cpu_seconds(product, times=times))
+            times = max(1, round(_GEMM_SECONDS / measure_cpu_s(product)))
+            rates[side].append(2 * side**3 * times / measure_cpu_s(product, times=times))
     network, gemm = statistics.median(stage_rates), {side: statistics.median(found) for side, found in rates.items()}
     metrics = {
         "gemm_peak_fraction": network / max(gemm[2048], gemm[4096]),
@@ -57,21 +59,23 @@ def measure_network(config: NetworkBenchmarkConfig) -> None:
     print_metrics(metrics, ("gemm_peak_fraction", "gemm_best_fraction"))
 
 
-def _cpu_seconds(work: Callable[[], object], *, times: int = 1) -> float:
+def measure_cpu_s(work: Callable[[], object], *, times: int = 1) -> float:
+    """Returns the CPU seconds of this process for calling ``work`` so many times."""
     began = time.process_time()
     for _ in range(times):
         work()
     return time.process_time() - began
 
 
-def _product(side: int, kind: torch.dtype) -> Callable[[], torch.Tensor]:
+def prepare_product(side: int, kind: torch.dtype) -> Callable[[], torch.Tensor]:
+    """Returns a function that multiplies two random matrices (side, side)."""
     left, right = torch.randn(side, side).to(kind), torch.randn(side, side).to(kind)
     return lambda: left @ right
 
 
 @torch.inference_mode()
-def _network_stage(detector: AttentDifferNet, precision: Precision) -> Callable[[], object]:
-    """Photos to the pooled features of 4 views each, warm."""
+def prepare_network_stage(detector: AttentDifferNet, precision: Precision) -> Callable[[], object]:
+    """Returns a function that pools the features of photos in 4 views each; it is warm."""
     images = torch.randint(0, 256, (_VIEWS // 4, 3, 448, 448), dtype=torch.uint8)
     if precision == "fp32":
         return lambda: detector.pool_features(images.repeat(4, 1, 1, 1))
@@ -86,8 +90,8 @@ def _network_stage(detector: AttentDifferNet, precision: Precision) -> Callable[
 
 
 @torch.inference_mode()
-def _sums_per_view(detector: AttentDifferNet) -> float:
-    """Multiplications and additions of the convolutions for one view, all scales, as the layers define them."""
+def count_operations_per_view(detector: AttentDifferNet) -> float:
+    """Counts the convolutions' multiplications and additions for one view, all scales, as the layers define them."""
     counted: list[float] = []
 
     def count(layer: nn.Module, _args: object, maps: torch.Tensor) -> None:

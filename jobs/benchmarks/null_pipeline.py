@@ -30,13 +30,13 @@ def score_with_null(
         resources: share of the cluster.
         report: tells the progress what each batch came to.
     """
-    decoding = decode_manifest(manifest, _skip_fetching, tasks=count_scoring_actors(resources))
+    decoding = decode_manifest(manifest, skip_fetching, tasks=count_scoring_actors(resources))
     arguments = {"plan": plan, "report": report}
     photos = choose_batch_photos(rows, plan=plan, resources=resources)
     return map_in_scoring_actors(decoding, NullScoreImages, arguments, batch_photos=photos, resources=resources)
 
 
-def _skip_fetching(rows: pa.Table) -> pa.Table:
+def skip_fetching(rows: pa.Table) -> pa.Table:
     """Returns DECODED rows without pixels."""
     absent = [pa.nulls(len(rows), field.type) for field in DECODED if field.name not in MANIFEST.names]
     return pa.Table.from_arrays([*rows.cast(MANIFEST).columns, *absent], schema=DECODED)

@@ -28,7 +28,7 @@ def measure_scale(config: ScaleBenchmarkConfig) -> None:
     Raises:
         JobError: a run ended early.
     """
-    sizes = [_measure_size(rows, config.settled_share) for rows in sorted(config.sizes)]
+    sizes = [measure_size(rows, config.settled_share) for rows in sorted(config.sizes)]
     costs = [size["cpu_us_per_row"] for size in sizes]
     metrics = {
         "cost_growth": costs[-1] / costs[0],
@@ -41,7 +41,7 @@ def measure_scale(config: ScaleBenchmarkConfig) -> None:
     print_metrics(metrics, ("cost_growth", "cost_growth_wall", "driver_peak_gib"))
 
 
-def _measure_size(rows: int, settled_share: float) -> dict[str, Any]:
+def measure_size(rows: int, settled_share: float) -> dict[str, Any]:
     """Measures one size; costs are per row, less those of a run over next to nothing in the same Ray."""
     folder = tempfile.mkdtemp(prefix="attentdiffernet-scale-")
     asked = ["--rows", str(rows), "--settled-share", str(settled_share), "--folder", folder]
@@ -55,7 +55,7 @@ def _measure_size(rows: int, settled_share: float) -> dict[str, Any]:
     if done.returncode or not lines:
         raise JobError(f"the run over {rows} rows ended with exit code {done.returncode}: {done.stdout[-500:]!r}")
     found = json.loads(lines[-1].removeprefix(METRICS_LINE))
-    metrics: dict[str, Any] = found | _divide_by_rows(rows, found["fixed"], found["measured"])
+    metrics: dict[str, Any] = found | divide_by_rows(rows, found["fixed"], found["measured"])
     print(
         f"{rows} rows: {metrics['cpu_us_per_row']:.0f} us CPU and {metrics['us_per_row']:.0f} us wall per row, driver "
         f"{metrics['driver_peak_gib']:.2f} GiB",
@@ -64,7 +64,7 @@ def _measure_size(rows: int, settled_share: float) -> dict[str, Any]:
     return metrics
 
 
-def _divide_by_rows(rows: int, fixed: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
+def divide_by_rows(rows: int, fixed: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
     """Returns microseconds per row of the archive, of the whole and of its parts."""
     parts = {name: 1e6 * (measured["seconds"][name] - fixed["seconds"][name]) / rows for name in PARTS}
     return {

@@ -49,18 +49,18 @@ def main(argv: Sequence[str]) -> int:
     ray_start_s = time.monotonic() - began
     folder = Path(config.folder).absolute()
     register_null_detectors(f"file://{folder}/detectors")
-    _measure_run(folder / "warm-up", WARM_UP_ROWS, settled=0)
-    fixed = _measure_run(folder / "fixed", WARM_UP_ROWS, settled=0)
-    before_gib = _measure_peak_gib()
+    measure_run(folder / "warm-up", WARM_UP_ROWS, settled=0)
+    fixed = measure_run(folder / "fixed", WARM_UP_ROWS, settled=0)
+    before_gib = measure_peak_gib()
     with MemorySampler() as sampler:
-        measured = _measure_run(folder / "run", config.rows, settled=int(config.rows * config.settled_share))
+        measured = measure_run(folder / "run", config.rows, settled=int(config.rows * config.settled_share))
     metrics = {
         "rows": config.rows,
         "ray_start_s": ray_start_s,
         "fixed": fixed,
         "measured": measured,
         "driver_before_gib": before_gib,
-        "driver_peak_gib": _measure_peak_gib(),
+        "driver_peak_gib": measure_peak_gib(),
         "ray_processes_peak_gib": sampler.peak_total_bytes / _GIB,
         "largest_ray_process_peak_gib": sampler.peak_largest_bytes / _GIB,
     }
@@ -68,12 +68,12 @@ def main(argv: Sequence[str]) -> int:
     return EXIT_DONE
 
 
-def _measure_peak_gib() -> float:
+def measure_peak_gib() -> float:
     """Returns the peak resident memory of this process alone; Linux gives KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB
 
 
-def _measure_run(folder: Path, rows: int, *, settled: int) -> dict[str, Any]:
+def measure_run(folder: Path, rows: int, *, settled: int) -> dict[str, Any]:
     """Returns seconds of each part, CPU seconds of all processes, files staged and published of one run."""
     from jobs.benchmarks.null_pipeline import score_with_null
     from jobs.benchmarks.process_tree import measure_cpu_s

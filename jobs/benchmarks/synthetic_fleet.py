@@ -32,17 +32,17 @@ def register_null_detectors(detectors: str) -> None:
     config = json.dumps({"format_version": FORMAT_VERSION, "detector": detector}).encode()
     calibration = Calibration(scores=tuple(float(score) for score in range(200))).model_dump_json().encode()
     for number in range(CATEGORIES):
-        folder = uris.join(detectors, _name_category(number), DETECTOR_ID)
+        folder = uris.join(detectors, name_category(number), DETECTOR_ID)
         storage.write(uris.join(folder, CONFIG), config)
         storage.write(uris.join(folder, CALIBRATION), calibration)
-        registry.set_alias(detectors, _name_category(number), alias="champion", detector_id=DETECTOR_ID)
+        registry.set_alias(detectors, name_category(number), alias="champion", detector_id=DETECTOR_ID)
 
 
 def write_list(path: Path, rows: int) -> None:
     """Writes the archive: a Parquet list of URIs with entity tags, in an order far from the manifest's."""
     with pq.ParquetWriter(path, LISTED, compression="zstd") as writer:
-        for numbers in _split_numbers(rows, rows):
-            writer.write_table(pa.table(_make_objects(numbers), schema=LISTED))
+        for numbers in split_numbers(rows, rows):
+            writer.write_table(pa.table(make_objects(numbers), schema=LISTED))
 
 
 def publish_earlier_run(results: str, rows: int, *, settled: int) -> None:
@@ -51,25 +51,27 @@ def publish_earlier_run(results: str, rows: int, *, settled: int) -> None:
     path = Path(uris.split(uris.join(results, name))[2].join(["/", ""]))
     path.parent.mkdir(parents=True)
     with pq.ParquetWriter(path, SCORES, compression="zstd") as writer:
-        for numbers in _split_numbers(rows, settled):
-            writer.write_table(_make_scores(numbers))
+        for numbers in split_numbers(rows, settled):
+            writer.write_table(make_scores(numbers))
     record = {"run_id": "earlier", "files": [name] if settled else []}
     storage.write(RunFolder(results, "earlier").record, json.dumps(record).encode())
 
 
-def _split_numbers(rows: int, some: int) -> Iterator[np.ndarray]:
+def split_numbers(rows: int, some: int) -> Iterator[np.ndarray]:
     """Yields numbers of objects, ``some`` of 0 to rows - 1, each once and spread over all categories."""
     for start in range(0, some, _CHUNK_ROWS):
         # 7,919 is prime and no size measured is a multiple of it, so this is a permutation.
         yield np.arange(start, min(some, start + _CHUNK_ROWS), dtype=np.int64) * 7919 % rows
 
 
-def _name_category(number: int) -> str:
+def name_category(number: int) -> str:
+    """Returns the category of a number, such as ``category-007``."""
     return f"category-{number:03d}"
 
 
-def _make_objects(numbers: np.ndarray) -> dict[str, pa.Array]:
-    names = [_name_category(number % CATEGORIES) for number in numbers.tolist()]
+def make_objects(numbers: np.ndarray) -> dict[str, pa.Array]:
+    """Returns the columns of listed objects, a row for each of N numbers."""
+    names = [name_category(number % CATEGORIES) for number in numbers.tolist()]
     sites = [f"line-{number % 37:02d}" for number in numbers.tolist()]
     places = [f"s3://archive/{name}/{site}/2026-11-01" for name, site in zip(names, sites, strict=True)]
     uris = [f"{place}/{number:09d}.jpg" for place, number in zip(places, numbers.tolist(), strict=True)]
@@ -84,8 +86,9 @@ def _make_objects(numbers: np.ndarray) -> dict[str, pa.Array]:
     }
 
 
-def _make_scores(numbers: np.ndarray) -> pa.Table:
-    objects, count = _make_objects(numbers), len(numbers)
+def make_scores(numbers: np.ndarray) -> pa.Table:
+    """Returns SCORES rows of an earlier run, a row for each of N numbers."""
+    objects, count = make_objects(numbers), len(numbers)
     constant: dict[str, object] = {
         "status": Status.SCORED,
         "detector_id": DETECTOR_ID,

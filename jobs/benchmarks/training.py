@@ -37,8 +37,8 @@ _OURS: dict[str, dict[str, object]] = {
 def measure_training(config: TrainingBenchmarkConfig) -> None:
     """Measures DifferNet's training loop and ours in turns, and writes the ratios of their CPU seconds."""
     torch.set_num_threads(1)
-    photos = _draw_photos(config.batch_photos)
-    repeats = [_measure_once(config, photos, number) for number in range(1, config.repeats + 1)]
+    photos = draw_training_photos(config.batch_photos)
+    repeats = [measure_procedures(config, photos, number) for number in range(1, config.repeats + 1)]
     best = {name: min(repeat[name] for repeat in repeats) for name in repeats[0]}
     ratios = {f"{name}_ratio": best["differnet"] / best[name] for name in _OURS}
     charitable = {f"{name}_ratio_without_conv_gradients": best["differnet_no_grad"] / best[name] for name in _OURS}
@@ -48,33 +48,36 @@ def measure_training(config: TrainingBenchmarkConfig) -> None:
     print_metrics(metrics, list(metrics))
 
 
-def _draw_photos(count: int) -> list[bytes]:
+def draw_training_photos(count: int) -> list[bytes]:
+    """Draws flawless photos and returns their JPEG bytes."""
     with tempfile.TemporaryDirectory(prefix="attentdiffernet-bench-") as scratch:
         draw_archive(Path(scratch), size_px=448, train_good=count, test_good=0, missing_cap=0, rust=0)
         return [path.read_bytes() for path in sorted((Path(scratch) / "data").rglob("*.jpg"))][:count]
 
 
-def _measure_once(config: TrainingBenchmarkConfig, photos: Sequence[bytes], number: int) -> dict[str, float]:
+def measure_procedures(config: TrainingBenchmarkConfig, photos: Sequence[bytes], number: int) -> dict[str, float]:
     """Returns the CPU seconds per photo and view of each procedure."""
     found = {
-        "differnet": _measure_differnet(config, photos, conv_gradients=True),
-        "differnet_no_grad": _measure_differnet(config, photos, conv_gradients=False),
+        "differnet": measure_differnet(config, photos, conv_gradients=True),
+        "differnet_no_grad": measure_differnet(config, photos, conv_gradients=False),
     }
-    found |= {name: _measure_ours(config, photos, changes) for name, changes in _OURS.items()}
+    found |= {name: measure_ours(config, photos, changes) for name, changes in _OURS.items()}
     print(
         f"repeat {number}: " + ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in found.items()), flush=True
     )
     return found
 
 
-def _build_detector(config: TrainingBenchmarkConfig, changes: dict[str, object]) -> AttentDifferNet:
+def build_random_detector(config: TrainingBenchmarkConfig, changes: dict[str, object]) -> AttentDifferNet:
+    """Builds the plain variant with random weights and ``changes`` to its configuration."""
     base = get_preset("differnet").model_dump()
     changes = {"weights": "random", "image_size": config.image_size, "feature_scaling": "global"} | changes
     return AttentDifferNet(DetectorConfig.model_validate(base | changes))
 
 
-def _measure_differnet(config: TrainingBenchmarkConfig, photos: Sequence[bytes], *, conv_gradients: bool) -> float:
-    detector = _build_detector(config, {})
+def measure_differnet(config: TrainingBenchmarkConfig, photos: Sequence[bytes], *, conv_gradients: bool) -> float:
+    """Returns the CPU seconds per photo and view of one training step of DifferNet."""
+    detector = build_random_detector(config, {})
     detector.backbone.layers.requires_grad_(conv_gradients)
     adam = make_differnet_optimizer(detector)
     began = time.process_time()
@@ -82,9 +85,9 @@ def _measure_differnet(config: TrainingBenchmarkConfig, photos: Sequence[bytes],
     return (time.process_time() - began) / (len(photos) * detector.config.train_views)
 
 
-def _measure_ours(config: TrainingBenchmarkConfig, photos: Sequence[bytes], changes: dict[str, object]) -> float:
-    """Returns the CPU seconds of an epoch, and of what comes before the epochs spread over a whole training."""
-    detector = _build_detector(config, changes)
+def measure_ours(config: TrainingBenchmarkConfig, photos: Sequence[bytes], changes: dict[str, object]) -> float:
+    """Returns the CPU seconds per photo and view of an epoch, with its share of what comes before the epochs."""
+    detector = build_random_detector(config, changes)
     epochs = config.kept_epochs if changes["train_angles"] == "scoring" else 2
     ends_s: list[float] = []
 
