@@ -139,7 +139,7 @@ def find_defects(
         ready = mine.score if photos is categories[0] and seed == 0 else None
         about = f"{contestant.name} on {photos.name}, seed {seed}"
         try:
-            value = _measure_auroc(contestant, photos, seed=seed, ready=ready, kept=kept)
+            value = measure_auroc(contestant, photos, seed=seed, ready=ready, kept=kept)
         except UnfittedError as error:
             mine.failures.setdefault(photos.name, []).append(f"seed {seed}: {error}")
             print(f"{about}: {error}", flush=True)
@@ -149,18 +149,19 @@ def find_defects(
         yield
 
 
-def _measure_auroc(
+def measure_auroc(
     contestant: Contestant, photos: LabelledFolder, *, seed: int, ready: Score | None, kept: Path
 ) -> float:
     """Reads the AUROC from ``kept``, or measures it and keeps it; ``ready`` is what has been fitted already."""
-    file = kept / f"{contestant.name}.{_name_measurement(contestant, photos)}.seed{seed}.json"
+    file = kept / f"{contestant.name}.{name_measurement(contestant, photos)}.seed{seed}.json"
     if not file.exists():
         score = ready or contestant.fit(photos, seed=seed)
         file.write_text(json.dumps(compute_auroc(photos.is_defective, score(photos.test))))
     return float(json.loads(file.read_text()))
 
 
-def _name_measurement(contestant: Contestant, photos: LabelledFolder) -> str:
+def name_measurement(contestant: Contestant, photos: LabelledFolder) -> str:
+    """Returns 12 hex digits that name a contestant with the bytes and labels of its photos."""
     parts = [
         contestant.identity,
         hash_folder(photos.train),
@@ -185,7 +186,7 @@ def time_all(scores: Mapping[str, Score], folder: Path, *, repeats: int) -> dict
     found: dict[str, list[Pass]] = {name: [] for name in scores}
     for repeat in range(1, repeats + 1):
         for name, score in scores.items():
-            found[name].append(_time_pass(score, folder))
+            found[name].append(time_pass(score, folder))
         print(
             f"repeat {repeat}: " + ", ".join(f"{name} {one[-1].cpu_s:.2f} CPU s" for name, one in found.items()),
             flush=True,
@@ -193,7 +194,8 @@ def time_all(scores: Mapping[str, Score], folder: Path, *, repeats: int) -> dict
     return found
 
 
-def _time_pass(score: Score, folder: Path) -> Pass:
+def time_pass(score: Score, folder: Path) -> Pass:
+    """Scores a folder once and returns its CPU and wall seconds."""
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     score(folder)
     return Pass(time.process_time() - cpu_s, time.perf_counter() - wall_s)

@@ -84,7 +84,7 @@ class OurDetector:
             on_epoch=ignore_epoch,
             attention=self._learn_attention(config),
         )
-        return _make_score(detector.eval(), batch_photos=self._batch_photos)
+        return make_score(detector.eval(), batch_photos=self._batch_photos)
 
     def _learn_attention(self, config: DetectorConfig) -> Mapping[str, Tensor] | None:
         """Returns attention that learnt from all categories, or None where it learns from one."""
@@ -109,10 +109,11 @@ def read_images(folder: Path, *, size: int) -> Tensor:
     Raises:
         RequestError: one cannot be decoded.
     """
-    return _decode_files(sorted(folder.iterdir()), size=size)
+    return decode_files(sorted(folder.iterdir()), size=size)
 
 
-def _decode_files(files: Sequence[Path], *, size: int) -> Tensor:
+def decode_files(files: Sequence[Path], *, size: int) -> Tensor:
+    """Decodes files to uint8 (N, 3, size, size). Raises RequestError for an unreadable one."""
     images = []
     for file in files:
         try:
@@ -122,7 +123,7 @@ def _decode_files(files: Sequence[Path], *, size: int) -> Tensor:
     return torch.stack(images)
 
 
-def _make_score(detector: AttentDifferNet, *, batch_photos: int) -> Score:
+def make_score(detector: AttentDifferNet, *, batch_photos: int) -> Score:
     """Returns what decodes and scores a folder batch by batch, in one process, as `Engine.predict` does."""
     size = detector.config.image_size
     scorer = build_scorer(detector)
@@ -130,6 +131,6 @@ def _make_score(detector: AttentDifferNet, *, batch_photos: int) -> Score:
     def score(folder: Path) -> npt.NDArray[np.float64]:
         files = sorted(folder.iterdir())
         batches = [files[start : start + batch_photos] for start in range(0, len(files), batch_photos)]
-        return np.concatenate([scorer.score(_decode_files(batch, size=size)).numpy() for batch in batches])
+        return np.concatenate([scorer.score(decode_files(batch, size=size)).numpy() for batch in batches])
 
     return score

@@ -32,12 +32,12 @@ def summarize_passes(
             one.name: {
                 "side": one.side,
                 **one.about,
-                **_summarize_contestant(fitted[one.name], passes[one.name], photos),
+                **summarize_contestant(fitted[one.name], passes[one.name], photos),
             }
             for one in contestants
         },
         "ratios": [
-            _compare(ours.name, peer.name, fitted, passes)
+            compare_contestants(ours.name, peer.name, fitted, passes)
             for ours in contestants
             if ours.side == "ours"
             for peer in contestants
@@ -46,7 +46,8 @@ def summarize_passes(
     }
 
 
-def _summarize_contestant(fitted: Fitted, passes: Sequence[Pass], photos: int) -> dict[str, Any]:
+def summarize_contestant(fitted: Fitted, passes: Sequence[Pass], photos: int) -> dict[str, Any]:
+    """Returns a contestant's speed, the median of its passes, its AUROC by category and its failures."""
     cpu_s = statistics.median(one.cpu_s for one in passes) / photos
     wall_s = statistics.median(one.wall_s for one in passes) / photos
     return {
@@ -69,9 +70,10 @@ def compute_mean_auroc(fitted: Fitted, categories: Set[str]) -> float | None:
     return statistics.mean(statistics.mean(fitted.auroc[category]) for category in categories)
 
 
-def _compare(
+def compare_contestants(
     ours: str, peer: str, fitted: Mapping[str, Fitted], passes: Mapping[str, Sequence[Pass]]
 ) -> dict[str, Any]:
+    """Returns how many times as fast ours is as the peer, and the difference of mean AUROC on their categories."""
     pairs = list(zip(passes[peer], passes[ours], strict=True))
     both = fitted[ours].auroc.keys() & fitted[peer].auroc.keys()
     mine, theirs = compute_mean_auroc(fitted[ours], both), compute_mean_auroc(fitted[peer], both)

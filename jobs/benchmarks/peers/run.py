@@ -46,8 +46,8 @@ def measure_peers(config: PeersBenchmarkConfig) -> None:
     torch.set_num_threads(config.threads)
     with tempfile.TemporaryDirectory(prefix="attentdiffernet-peers-") as scratch:
         categories = stage_photos(config, Path(scratch))
-        timed = _choose_photos(categories[0], Path(scratch) / "timed", count=config.photos)
-        asked = _list_contestants(config, comparison, categories, Path(scratch))
+        timed = copy_evenly(categories[0], Path(scratch) / "timed", count=config.photos)
+        asked = list_contestants(config, comparison, categories, Path(scratch))
         fitted, left_out = fit_first(asked, categories[0])
         contestants = [one for one in asked if one.name in fitted]
         torch.set_num_threads(config.threads)
@@ -59,7 +59,7 @@ def measure_peers(config: PeersBenchmarkConfig) -> None:
             found = metrics | {"timed_on": categories[0].name, "left_out": left_out}
             peers = {"anomalib": version("anomalib"), "torch": torch.__version__}
             write_report(found, output=config.output, config=config, more_versions=peers)
-    _print_ratios(metrics)
+    print_ratios(metrics)
 
 
 def read_comparison(config: PeersBenchmarkConfig) -> ComparisonConfig:
@@ -88,10 +88,11 @@ def stage_photos(config: PeersBenchmarkConfig, scratch: Path) -> list[LabelledFo
     if not roots:
         draw_archive(scratch / "drawn")
         roots = [uris.normalize(str(scratch / "drawn" / "data"))]
-    return [folder for root in roots for folder in _stage_set(root, scratch / "staged")]
+    return [folder for root in roots for folder in stage_set(root, scratch / "staged")]
 
 
-def _stage_set(root: str, scratch: Path) -> list[LabelledFolder]:
+def stage_set(root: str, scratch: Path) -> list[LabelledFolder]:
+    """Copies a data set's photos below ``scratch``, category by category. Raises RequestError where there is none."""
     rows = list_labelled(root)
     if not len(rows):
         raise RequestError(
@@ -99,10 +100,11 @@ def _stage_set(root: str, scratch: Path) -> list[LabelledFolder]:
         )
     data_set = root.rsplit("/", 1)[-1]
     found = {name: rows.filter(pc.equal(rows["category"], name)) for name in sorted(set(rows["category"].to_pylist()))}
-    return [_stage_category(f"{data_set}/{name}", photos, scratch / data_set / name) for name, photos in found.items()]
+    return [stage_category(f"{data_set}/{name}", photos, scratch / data_set / name) for name, photos in found.items()]
 
 
-def _stage_category(name: str, rows: pa.Table, folder: Path) -> LabelledFolder:
+def stage_category(name: str, rows: pa.Table, folder: Path) -> LabelledFolder:
+    """Copies a category's photos to ``folder``. Raises RequestError unless it has training photos and both labels."""
     train = select_split(rows, "train")["image_uri"].to_pylist()
     test = select_split(rows, "test")
     is_defective = pc.not_equal(test["label"], FLAWLESS).to_numpy()
@@ -111,18 +113,19 @@ def _stage_category(name: str, rows: pa.Table, folder: Path) -> LabelledFolder:
             f"{name} needs training photos and test photos of both kinds, got {len(train)} training photos and "
             f"{int(is_defective.sum())} defective of {len(test)} test photos"
         )
-    _copy_photos(train, folder / "train")
-    _copy_photos(test["image_uri"].to_pylist(), folder / "test")
+    copy_photos(train, folder / "train")
+    copy_photos(test["image_uri"].to_pylist(), folder / "test")
     return LabelledFolder(name, folder / "train", folder / "test", is_defective)
 
 
-def _copy_photos(sources: Sequence[str], folder: Path) -> None:
+def copy_photos(sources: Sequence[str], folder: Path) -> None:
+    """Copies photos into a new folder, numbered in their order."""
     folder.mkdir(parents=True)
     for number, uri in enumerate(sources):
         (folder / f"{number:04d}.jpg").write_bytes(storage.read(uri))
 
 
-def _choose_photos(category: LabelledFolder, folder: Path, *, count: int) -> Path:
+def copy_evenly(category: LabelledFolder, folder: Path, *, count: int) -> Path:
     """Copies test photos spread evenly over the category, flawless and defective ones."""
     files = sorted(category.test.iterdir())
     folder.mkdir()
@@ -131,9 +134,10 @@ def _choose_photos(category: LabelledFolder, folder: Path, *, count: int) -> Pat
     return folder
 
 
-def _list_contestants(
+def list_contestants(
     config: PeersBenchmarkConfig, comparison: ComparisonConfig, categories: Sequence[LabelledFolder], scratch: Path
 ) -> list[Contestant]:
+    """Returns our variants, then anomalib's models, as the configuration names them."""
     training = [category.train for category in categories]
     ours = [
         OurDetector(variant, comparison, training=training, batch_photos=config.batch_photos)
@@ -159,7 +163,8 @@ def _list_contestants(
     return [*ours, *peers]
 
 
-def _print_ratios(found: dict[str, Any]) -> None:
+def print_ratios(found: dict[str, Any]) -> None:
+    """Prints a line for each pair of ours and a peer: the ratios of speed and the difference of AUROC."""
     for row in found["ratios"]:
         difference = row["auroc_difference"]
         accuracy = "AUROC not comparable" if difference is None else f"AUROC {100 * difference:+.2f} points"

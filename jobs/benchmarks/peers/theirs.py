@@ -82,7 +82,7 @@ class AnomalibPeer:
 
     def fit(self, photos: LabelledFolder, *, seed: int) -> Score:
         """Fits the model by Engine.fit on the flawless photos; two do where its speed alone counts."""
-        _silence_logs()
+        silence_logs()
         seed_everything(seed, verbose=False)
         is_patchcore = self._kind == "patchcore"
         model = (
@@ -138,9 +138,9 @@ class AnomalibPeer:
             evaluator=False,
         )
         if not self.has_auroc:
-            model.model.subsample_embedding = lambda ratio: _fill_memory(model.model, ratio * photos / _SEEN)
+            model.model.subsample_embedding = lambda ratio: fill_memory(model.model, ratio * photos / _SEEN)
         elif settings.coreset == "random":
-            model.model.subsample_embedding = lambda ratio: _keep_at_random(model.model, ratio)
+            model.model.subsample_embedding = lambda ratio: keep_at_random(model.model, ratio)
         return model
 
     def _build_fastflow(self) -> Fastflow:
@@ -175,21 +175,21 @@ class _Maps(nn.Module):
         return list(self._extractor(images).values())
 
 
-def _keep_at_random(model: Any, ratio: float) -> None:
+def keep_at_random(model: Any, ratio: float) -> None:
     """Takes the place of PatchcoreModel.subsample_embedding: as many patches, but drawn evenly."""
     patches = torch.vstack(model.embedding_store)
     model.embedding_store.clear()
     model.memory_bank = patches[torch.randperm(len(patches))[: int(len(patches) * ratio)]]
 
 
-def _fill_memory(model: Any, ratio: float) -> None:
-    """The same with noise, as many patches as all photos leave: the search looks at every one, whatever it holds."""
+def fill_memory(model: Any, ratio: float) -> None:
+    """Does the same with noise, as many patches as all photos leave: the search looks at every one."""
     patches = torch.vstack(model.embedding_store)
     model.embedding_store.clear()
     model.memory_bank = torch.randn(int(len(patches) * ratio), patches.shape[1])
 
 
-def _silence_logs() -> None:
+def silence_logs() -> None:
     """Silences Lightning and anomalib, which tell of devices and missing workers at every call."""
     for name in (
         "lightning",
