@@ -64,34 +64,36 @@ def draw_archive(
     Raises:
         RequestError: the folder holds data or an archive of something else, which would mix with these.
     """
-    training = [_draw_jpeg((seed, 0, number), defect="good", size_px=size_px) for number in range(train_good)]
+    training = [draw_jpeg((seed, 0, number), defect="good", size_px=size_px) for number in range(train_good)]
     tests: tuple[tuple[Defect, int], ...] = (("good", test_good), ("missing_cap", missing_cap), ("rust", rust))
     tested = {
-        defect: [_draw_jpeg((seed, split, number), defect=defect, size_px=size_px) for number in range(count)]
+        defect: [draw_jpeg((seed, split, number), defect=defect, size_px=size_px) for number in range(count)]
         for split, (defect, count) in enumerate(tests, start=1)
     }
-    broken = _broken_files(_draw_jpeg((seed, 4, 0), defect="good", size_px=size_px))
+    broken = make_broken_files(draw_jpeg((seed, 4, 0), defect="good", size_px=size_px))
     labelled = [(photo, str(defect)) for defect, photos in tested.items() for photo in photos]
     labelled += [(content, "broken") for content in broken]
-    files = _number_photos("train/good", training) | _archive(labelled, rng=np.random.default_rng((seed, 5)))
+    files = number_photos("train/good", training) | shuffle_archive(labelled, rng=np.random.default_rng((seed, 5)))
     for defect, photos in tested.items():
-        files |= _number_photos(f"test/{defect}", photos)
-    _write(folder, files)
+        files |= number_photos(f"test/{defect}", photos)
+    write_files(folder, files)
     return DemoCounts(train_good, test_good, missing_cap, rust, len(broken))
 
 
-def _draw_jpeg(seeds: tuple[int, int, int], *, defect: Defect, size_px: int) -> bytes:
+def draw_jpeg(seeds: tuple[int, int, int], *, defect: Defect, size_px: int) -> bytes:
+    """Draws a photo of side ``size_px`` and returns its JPEG bytes."""
     stream = io.BytesIO()
     draw_photo(np.random.default_rng(seeds), size_px=size_px, defect=defect).save(stream, "JPEG", quality=92)
     return stream.getvalue()
 
 
-def _number_photos(place: str, photos: Sequence[bytes]) -> dict[str, bytes]:
+def number_photos(place: str, photos: Sequence[bytes]) -> dict[str, bytes]:
+    """Returns photos by their path below the archive, numbered in their order."""
     return {f"data/{CATEGORY}/{place}/{number:04d}.jpg": photo for number, photo in enumerate(photos)}
 
 
-def _archive(labelled: Sequence[tuple[bytes, str]], *, rng: np.random.Generator) -> dict[str, bytes]:
-    """The archive's files in random order under names that give nothing away, and their labels."""
+def shuffle_archive(labelled: Sequence[tuple[bytes, str]], *, rng: np.random.Generator) -> dict[str, bytes]:
+    """Returns the archive's files in random order under names that give nothing away, and their labels."""
     files: dict[str, bytes] = {}
     labels = io.StringIO()
     rows = csv.writer(labels, lineterminator="\n")
@@ -104,19 +106,23 @@ def _archive(labelled: Sequence[tuple[bytes, str]], *, rng: np.random.Generator)
     return files | {"archive_labels.csv": labels.getvalue().encode()}
 
 
-def _broken_files(photo: bytes) -> list[bytes]:
-    """What real archives hold beside photos: nothing, half a photo, an error page, a note, a 3.6 gigapixel header."""
+def make_broken_files(photo: bytes) -> list[bytes]:
+    """Returns what archives hold beside photos: nothing, half a photo, an error page, a note, a 3.6 gigapixel header."""
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", zlib.compress(bytes(1000)))
+    bomb = (
+        b"\x89PNG\r\n\x1a\n" + encode_png_chunk(b"IHDR", header) + encode_png_chunk(b"IDAT", zlib.compress(bytes(1000)))
+    )
     page = b"<!DOCTYPE html><html><body><h1>503 Service Unavailable</h1></body></html>\n"
     return [b"", photo[: len(photo) // 2], page, b"crew 4: camera battery empty, photos follow tomorrow\n", bomb]
 
 
-def _png_chunk(kind: bytes, content: bytes) -> bytes:
+def encode_png_chunk(kind: bytes, content: bytes) -> bytes:
+    """Returns a chunk of a PNG file: length, kind, content and checksum."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes files below ``folder``. Raises RequestError where it holds others."""
     present = [path for tree in ("archive", "data") for path in (folder / tree).rglob("*") if path.is_file()]
     strangers = sorted(str(path) for path in present if path.relative_to(folder).as_posix() not in files)
     if strangers:

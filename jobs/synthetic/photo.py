@@ -59,7 +59,7 @@ class InsulatorString:
         return [(x, y) for x, y in points.tolist()]
 
 
-class _Canvas:
+class Canvas:
     """A square canvas of side 1 to draw on with fractions instead of pixels; colours may carry an alpha."""
 
     def __init__(self, image: Image.Image) -> None:
@@ -68,12 +68,12 @@ class _Canvas:
 
     def line(self, points: list[tuple[float, float]], *, colour: tuple[int, ...], width: float) -> None:
         width_px = max(1, round(width * self.side_px))
-        self._draw.line(self._pixels(points), fill=colour, width=width_px, joint="curve")
+        self._draw.line(self._scale_points(points), fill=colour, width=width_px, joint="curve")
 
     def polygon(self, points: list[tuple[float, float]], *, colour: tuple[int, ...]) -> None:
-        self._draw.polygon(self._pixels(points), fill=colour)
+        self._draw.polygon(self._scale_points(points), fill=colour)
 
-    def _pixels(self, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    def _scale_points(self, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
         return [(x * self.side_px, y * self.side_px) for x, y in points]
 
 
@@ -93,43 +93,49 @@ def draw_photo(rng: np.random.Generator, *, size_px: int, defect: Defect) -> Ima
         raise ValueError(f"defect must be one of {', '.join(get_args(Defect))}, got {defect!r}")
     scene_rng, string_rng, defect_rng, camera_rng = rng.spawn(4)
     drawn_px = size_px * _OVERSAMPLING
-    image = _draw_background(scene_rng, side_px=size_px).resize((drawn_px, drawn_px), Image.Resampling.BILINEAR)
-    canvas = _Canvas(image)
-    string = _place_string(string_rng)
-    _draw_tower_and_wires(canvas, string, rng=scene_rng)
+    image = draw_background(scene_rng, side_px=size_px).resize((drawn_px, drawn_px), Image.Resampling.BILINEAR)
+    canvas = Canvas(image)
+    string = place_string(string_rng)
+    draw_tower_and_wires(canvas, string, rng=scene_rng)
     missing = int(defect_rng.integers(2, string.caps - 2)) if defect == "missing_cap" else None
-    _draw_string(canvas, string, missing=missing)
+    draw_string(canvas, string, missing=missing)
     if defect == "rust":
-        _draw_rust(canvas, string, rng=defect_rng)
-    return _take_photo(image, size_px=size_px, rng=camera_rng)
+        draw_rust(canvas, string, rng=defect_rng)
+    return take_photo(image, size_px=size_px, rng=camera_rng)
 
 
-def _texture(rng: np.random.Generator, *, side_px: int, cells: int) -> Floats:
+def draw_texture(rng: np.random.Generator, *, side_px: int, cells: int) -> Floats:
     """Returns smooth noise, (side_px, side_px), about -1 to 1, with ``cells`` bumps along a side."""
     grid = Image.fromarray(rng.uniform(-1, 1, (cells, cells)).astype(np.float32))
     return np.asarray(grid.resize((side_px, side_px), Image.Resampling.BICUBIC), dtype=np.float64)
 
 
-def _draw_background(rng: np.random.Generator, *, side_px: int) -> Image.Image:
-    """Sky that fades to the horizon, a wooded ridge and textured vegetation below it."""
+def draw_background(rng: np.random.Generator, *, side_px: int) -> Image.Image:
+    """Draws a sky that fades to the horizon, a wooded ridge and textured vegetation below it."""
     haze, dryness = rng.uniform(0, 1, 2)
-    top, low = _mix(_CLEAR_SKY, _OVERCAST_SKY, haze)
-    (land,) = _mix(_MEADOW, _DRY_GRASS, dryness)
+    top, low = mix_colors(_CLEAR_SKY, _OVERCAST_SKY, haze)
+    (land,) = mix_colors(_MEADOW, _DRY_GRASS, dryness)
     rows = np.linspace(0, 1, side_px)[:, None]
-    sky = top + (low - top) * rows[..., None] + 4 * _texture(rng, side_px=side_px, cells=5)[..., None]
-    leaves = sum(weight * _texture(rng, side_px=side_px, cells=cells) for weight, cells in ((8, 7), (10, 24), (14, 80)))
+    sky = top + (low - top) * rows[..., None] + 4 * draw_texture(rng, side_px=side_px, cells=5)[..., None]
+    leaves = sum(
+        weight * draw_texture(rng, side_px=side_px, cells=cells) for weight, cells in ((8, 7), (10, 24), (14, 80))
+    )
     vegetation = land * (1.15 - 0.35 * rows[..., None]) + np.asarray(leaves)[..., None]
-    ridge = 0.015 * _texture(rng, side_px=side_px, cells=4)[:1] + 0.008 * _texture(rng, side_px=side_px, cells=60)[:1]
+    ridge = (
+        0.015 * draw_texture(rng, side_px=side_px, cells=4)[:1]
+        + 0.008 * draw_texture(rng, side_px=side_px, cells=60)[:1]
+    )
     below = np.clip((rows - rng.uniform(0.81, 0.83) - ridge) * 60, 0, 1)[..., None]
     return Image.fromarray((sky + (vegetation - sky) * below).clip(0, 255).astype(np.uint8))
 
 
-def _mix(first: Floats, second: Floats, share: float) -> Floats:
+def mix_colors(first: Floats, second: Floats, share: float) -> Floats:
     """Returns the colours (n, 3) between ``first`` and ``second``, both (n, 3)."""
     return first + share * (second - first)
 
 
-def _place_string(rng: np.random.Generator) -> InsulatorString:
+def place_string(rng: np.random.Generator) -> InsulatorString:
+    """Draws at random where a string hangs, how many caps it has and how it is tinted."""
     caps = int(rng.integers(7, 12))
     angle = np.deg2rad(rng.uniform(-4, 4))
     pitch = rng.uniform(0.69, 0.7) / caps
@@ -144,8 +150,8 @@ def _place_string(rng: np.random.Generator) -> InsulatorString:
     )
 
 
-def _draw_tower_and_wires(canvas: _Canvas, string: InsulatorString, *, rng: np.random.Generator) -> None:
-    """A lattice mast on the left, two far wires, and the conductor that leaves the string to the right."""
+def draw_tower_and_wires(canvas: Canvas, string: InsulatorString, *, rng: np.random.Generator) -> None:
+    """Draws a lattice mast on the left, two far wires, and the conductor that leaves the string to the right."""
     xs = np.linspace(0, 1, 30)
     for height in rng.uniform(0.1, 0.22, 2):
         sag = height - 0.12 * (xs - 0.5) ** 2 + 0.04 * xs
@@ -164,8 +170,8 @@ def _draw_tower_and_wires(canvas: _Canvas, string: InsulatorString, *, rng: np.r
     canvas.line([(end_x, end_y), (1.0, end_y + 0.5 * (1 - end_x))], colour=(72, 76, 82), width=0.011)
 
 
-def _draw_string(canvas: _Canvas, string: InsulatorString, *, missing: int | None) -> None:
-    """The rod with its end clamps, then each cap: a metal socket behind a ribbed, shaded disc."""
+def draw_string(canvas: Canvas, string: InsulatorString, *, missing: int | None) -> None:
+    """Draws the rod with its end clamps, then each cap but the ``missing`` one."""
     rod = [string.point(-1.1), string.point(string.caps + 0.1)]
     canvas.line(rod, colour=(78, 82, 88), width=0.016)
     canvas.line(rod, colour=(140, 144, 148), width=0.004)
@@ -173,10 +179,11 @@ def _draw_string(canvas: _Canvas, string: InsulatorString, *, missing: int | Non
         canvas.polygon(string.ellipse(clamp, width=0.28, height=0.34), colour=_STEEL)
     for cap in range(string.caps):
         if cap != missing:
-            _draw_cap(canvas, string, cap=cap)
+            draw_cap(canvas, string, cap=cap)
 
 
-def _draw_cap(canvas: _Canvas, string: InsulatorString, *, cap: int) -> None:
+def draw_cap(canvas: Canvas, string: InsulatorString, *, cap: int) -> None:
+    """Draws a metal socket behind a ribbed, shaded disc with a highlight."""
     canvas.polygon(string.ellipse(cap - 0.3, width=0.3, height=0.34), colour=(84, 88, 92))
     canvas.polygon(string.ellipse(cap - 0.34, width=0.12, height=0.2), colour=(150, 154, 158))
     for width, height, gain in ((0.34, 1.0, 0.5), (0.3, 0.95, 0.86), (0.2, 0.78, 0.7), (0.17, 0.72, 1.0)):
@@ -186,7 +193,7 @@ def _draw_cap(canvas: _Canvas, string: InsulatorString, *, cap: int) -> None:
     canvas.polygon(highlight, colour=(236, 244, 242, 190))
 
 
-def _draw_rust(canvas: _Canvas, string: InsulatorString, *, rng: np.random.Generator) -> None:
+def draw_rust(canvas: Canvas, string: InsulatorString, *, rng: np.random.Generator) -> None:
     """Stains one to three neighbouring caps with translucent brown blots, darker where they overlap."""
     stained = int(rng.integers(1, 4))
     first = int(rng.integers(0, string.caps - stained + 1))
@@ -202,8 +209,8 @@ def _draw_rust(canvas: _Canvas, string: InsulatorString, *, rng: np.random.Gener
             canvas.polygon(blot, colour=brown)
 
 
-def _take_photo(image: Image.Image, *, size_px: int, rng: np.random.Generator) -> Image.Image:
-    """The camera: sun from one side, exposure, slight defocus, sensor noise."""
+def take_photo(image: Image.Image, *, size_px: int, rng: np.random.Generator) -> Image.Image:
+    """Returns what a camera sees: sun from one side, exposure, slight defocus and sensor noise."""
     sharp = image.resize((size_px, size_px), Image.Resampling.LANCZOS)
     blurred = sharp.filter(ImageFilter.GaussianBlur(size_px / 512 * rng.uniform(0.4, 1.0)))
     across, down = np.meshgrid(np.linspace(-1, 1, size_px), np.linspace(-1, 1, size_px))
