@@ -107,7 +107,7 @@ def shuffle_archive(labelled: Sequence[tuple[bytes, str]], *, rng: np.random.Gen
 
 
 def make_broken_files(photo: bytes) -> list[bytes]:
-    """Returns what archives hold beside photos: nothing, half a photo, an error page, a note, a 3.6 gigapixel header."""
+    """Returns what lies beside photos: nothing, half a photo, an error page, a note, a header of 3.6 gigapixels."""
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     bomb = (
         b"\x89PNG\r\n\x1a\n" + encode_png_chunk(b"IHDR", header) + encode_png_chunk(b"IDAT", zlib.compress(bytes(1000)))

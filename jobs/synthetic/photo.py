@@ -63,14 +63,17 @@ class Canvas:
     """A square canvas of side 1 to draw on with fractions instead of pixels; colours may carry an alpha."""
 
     def __init__(self, image: Image.Image) -> None:
+        """Draws onto ``image``, which must be square."""
         self.side_px = image.width
         self._draw = ImageDraw.Draw(image, "RGBA")
 
     def line(self, points: list[tuple[float, float]], *, colour: tuple[int, ...], width: float) -> None:
+        """Draws a line through ``points``; its width is a fraction of the side."""
         width_px = max(1, round(width * self.side_px))
         self._draw.line(self._scale_points(points), fill=colour, width=width_px, joint="curve")
 
     def polygon(self, points: list[tuple[float, float]], *, colour: tuple[int, ...]) -> None:
+        """Fills the polygon of these corners."""
         self._draw.polygon(self._scale_points(points), fill=colour)
 
     def _scale_points(self, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
