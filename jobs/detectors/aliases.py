@@ -67,7 +67,7 @@ def read_aliases(detectors: str, category: str) -> dict[str, str]:
 
 
 def read_history(detectors: str, category: str) -> list[AliasChange]:
-    """What changed the aliases of one category, oldest first, the last ``MAX_CHANGES``."""
+    """Returns the changes of one category's aliases, oldest first, the last ``MAX_CHANGES``."""
     return list(_read(detectors, category).changes)
 
 
@@ -107,7 +107,13 @@ def set_alias(
     if expected is not None and expected != (before or NO_DETECTOR):
         raise ConflictError(f"{alias} of {category} is {before or NO_DETECTOR}, not {expected}: nothing was changed")
     change = AliasChange(
-        alias=alias, before=before, after=detector_id, at=datetime.now(UTC), by=_who(), reason=reason, action=action
+        alias=alias,
+        before=before,
+        after=detector_id,
+        at=datetime.now(UTC),
+        by=name_user(),
+        reason=reason,
+        action=action,
     )
     for attempt in range(_TRIES):
         now = seen.aliases.get(alias)
@@ -128,7 +134,7 @@ def set_alias(
 
 
 def find_previous(detectors: str, category: str, *, alias: str) -> tuple[str, str]:
-    """The detector that an alias points at, and the one that a rollback gives it: the last that it was promoted from.
+    """Returns the detector that an alias points at, and the one that it was last promoted from, for a rollback.
 
     Rolling back twice goes back two promotions; a promotion that was rolled back does not come again.
 
@@ -191,7 +197,8 @@ def _write(detectors: str, category: str, *, state: _State, change: AliasChange)
     storage.write(uri, data, if_absent=state.etag is None, if_etag=state.etag)
 
 
-def _who() -> str:
+def name_user() -> str:
+    """Returns who changes an alias, as user@host; the user is ``unknown`` in a container that does not name it."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

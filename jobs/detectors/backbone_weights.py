@@ -13,7 +13,7 @@ from model.network.weights import WeightsUnavailableError, resolve_backbone_weig
 
 
 def load_backbone_weights(detector: DetectorConfig, *, asked_as: str) -> dict[str, torch.Tensor] | None:
-    """The weights by name, tried on the backbone; None where they are random.
+    """Loads the weights by name and tries them on the backbone; None where they are random.
 
     Args:
         detector: its backbone and its weights.

@@ -102,20 +102,20 @@ class DetectorCache:
     def _load(self, category: str, detector_id: str, precision: Precision) -> LoadedDetector:
         folder = registry.fetch(self._detectors, category, detector_id=detector_id)
         detector = load_artifact(folder, device=self._device, precision=precision, from_cache=True).detector
-        backbone = f"{precision} {_backbone_digest(detector)}"
+        backbone = f"{precision} {hash_backbone(detector)}"
         shared = next((one.scorer for one in self._loaded.values() if one.backbone == backbone), None)
         scorer = build_scorer(detector, sharing=shared)
-        return LoadedDetector(scorer, precision, _own_bytes(scorer, detector), backbone)
+        return LoadedDetector(scorer, precision, count_own_bytes(scorer, detector), backbone)
 
 
-def _own_bytes(scorer: Scorer, detector: AttentDifferNet) -> int:
-    """Memory that a scorer shares with no other."""
+def count_own_bytes(scorer: Scorer, detector: AttentDifferNet) -> int:
+    """Returns the bytes of memory that a scorer shares with no other."""
     if isinstance(scorer, PackedDetector):
         return scorer.size_bytes
     return sum(tensor.nbytes for name, tensor in detector.state_dict().items() if not name.startswith("backbone."))
 
 
-def _backbone_digest(detector: AttentDifferNet) -> str:
+def hash_backbone(detector: AttentDifferNet) -> str:
     """Names everything that decides pooled features: the geometry and the weights before the flow."""
     config = detector.config
     geometry = config.model_dump(include=_GEOMETRY, mode="json")

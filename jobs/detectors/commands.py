@@ -55,7 +55,8 @@ def run_registry_command(argv: Sequence[str]) -> int:
     return EXIT_DONE
 
 
-def _list(config: ListConfig) -> None:
+def list_detectors(config: ListConfig) -> None:
+    """Prints a row for each detector. Raises RequestError for a category without one."""
     found = registry.list_detector_ids(config.detectors)
     if absent := sorted(set(config.categories) - found.keys()):
         there = make_printable(", ".join(list(found)[:10])) or "none"
@@ -69,8 +70,9 @@ def _list(config: ListConfig) -> None:
     print(format_table([*_LISTED, "aliases"], lines))
 
 
-def _show(config: ShowConfig) -> None:
-    detector_id = _find(config.detectors, config.category, name=config.name)
+def show_detector(config: ShowConfig) -> None:
+    """Prints all that is known of one detector: its model card, or JSON."""
+    detector_id = find_detector_id(config.detectors, config.category, name=config.name)
     found = describe_detector(config.detectors, config.category, detector_id=detector_id)
     if config.format == "json":
         print(json.dumps(found, indent=1))
@@ -83,8 +85,9 @@ def _show(config: ShowConfig) -> None:
     print("\n".join(make_printable(line) for line in card.splitlines()))
 
 
-def _compare(config: CompareConfig) -> None:
-    ids = [_find(config.detectors, config.category, name=name) for name in config.names]
+def compare_detectors(config: CompareConfig) -> None:
+    """Prints the fields that are not the same in all detectors named."""
+    ids = [find_detector_id(config.detectors, config.category, name=name) for name in config.names]
     found = [describe_detector(config.detectors, config.category, detector_id=detector_id) for detector_id in ids]
     rows = find_differences(found)
     if config.format == "json":
@@ -93,8 +96,9 @@ def _compare(config: CompareConfig) -> None:
     print(format_table(["field", *config.names], [[name, *values] for name, values in rows.items()]))
 
 
-def _promote(config: PromoteConfig) -> None:
-    detector_id = _find(config.detectors, config.category, name=config.name)
+def promote_detector(config: PromoteConfig) -> None:
+    """Points an alias at a detector that can score. Raises RequestError for one that cannot."""
+    detector_id = find_detector_id(config.detectors, config.category, name=config.name)
     check_promotable(config.detectors, config.category, detector_id=detector_id)
     before = set_alias(
         config.detectors,
@@ -107,7 +111,8 @@ def _promote(config: PromoteConfig) -> None:
     print(f"{config.alias} of {config.category}: {before or 'none'} -> {detector_id}")
 
 
-def _roll_back(config: RollbackConfig) -> None:
+def roll_back_alias(config: RollbackConfig) -> None:
+    """Points an alias at the detector that it was last promoted from."""
     current, before = find_previous(config.detectors, config.category, alias=config.alias)
     check_promotable(config.detectors, config.category, detector_id=before)
     set_alias(
@@ -122,7 +127,8 @@ def _roll_back(config: RollbackConfig) -> None:
     print(f"{config.alias} of {config.category}: {current} -> {before}")
 
 
-def _history(config: HistoryConfig) -> None:
+def show_history(config: HistoryConfig) -> None:
+    """Prints the changes of a category's aliases, oldest first."""
     changes = read_history(config.detectors, config.category)
     wanted = [change for change in changes if config.alias in (None, change.alias)]
     lines = [change.model_dump(mode="json", by_alias=True) for change in wanted]
@@ -150,8 +156,8 @@ def check_promotable(detectors: str, category: str, *, detector_id: str) -> None
         )
 
 
-def _find(detectors: str, category: str, *, name: str) -> str:
-    """The detector id that an alias or an id names."""
+def find_detector_id(detectors: str, category: str, *, name: str) -> str:
+    """Returns the detector id that an alias or an id names. Raises RequestError for an unknown alias."""
     if DETECTOR_ID.fullmatch(name):
         return name
     aliases = registry.read_aliases(detectors, category)
@@ -163,10 +169,10 @@ def _find(detectors: str, category: str, *, name: str) -> str:
 
 _Command = tuple[type[JobConfig], Callable[[Any], None]]
 _COMMANDS: Mapping[str, _Command] = {
-    "list": (ListConfig, _list),
-    "show": (ShowConfig, _show),
-    "compare": (CompareConfig, _compare),
-    "promote": (PromoteConfig, _promote),
-    "rollback": (RollbackConfig, _roll_back),
-    "history": (HistoryConfig, _history),
+    "list": (ListConfig, list_detectors),
+    "show": (ShowConfig, show_detector),
+    "compare": (CompareConfig, compare_detectors),
+    "promote": (PromoteConfig, promote_detector),
+    "rollback": (RollbackConfig, roll_back_alias),
+    "history": (HistoryConfig, show_history),
 }

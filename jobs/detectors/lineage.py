@@ -28,7 +28,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 def build_lineage(config_json: Mapping[str, Any], *, manifest_hash: str, parent: str | None = None) -> dict[str, Any]:
-    """The JSON object that belongs under ``metrics["lineage"]`` of a new detector.
+    """Builds the JSON object that belongs under ``metrics["lineage"]`` of a new detector.
 
     Call it in the driver: a worker of another machine may run from an upload without the repository.
 
@@ -53,16 +53,17 @@ def build_lineage(config_json: Mapping[str, Any], *, manifest_hash: str, parent:
 
 
 def read_git_commit() -> str | None:
-    """The commit of the running code, with ``-dirty`` where files differ from it; None where nobody can tell.
+    """Returns the commit of the running code, ``-dirty`` where files differ from it; None where nobody can tell.
 
     From the repository that these files are the top of (an installed package may lie below somebody else's), else
     from the environment variable ``ATTENTDIFFERNET_COMMIT``.
     """
-    said = _describe_commit() if (_ROOT / ".git").exists() else os.environ.get(COMMIT_VARIABLE, "")
+    said = describe_commit() if (_ROOT / ".git").exists() else os.environ.get(COMMIT_VARIABLE, "")
     return said if _COMMIT.fullmatch(said) else None
 
 
-def _describe_commit() -> str:
+def describe_commit() -> str:
+    """Asks git for the commit of this checkout; empty where git does not answer."""
     command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=64", "--exclude=*"]
     # Without optional locks: another git command of the user must not fail because a job looks at the index.
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
@@ -89,7 +90,7 @@ def hash_manifest(manifest: pa.Table) -> str:
 
 
 def hash_training_photos(manifest: pa.Table) -> list[str] | None:
-    """What belongs under ``metrics["training_photos"]``: the photos that must never calibrate this detector.
+    """Returns what belongs under ``metrics["training_photos"]``: the photos that must never calibrate this detector.
 
     Args:
         manifest: columns ``image_uri`` and ``image_etag`` of every photo that the weights or the moment of stopping
@@ -100,12 +101,12 @@ def hash_training_photos(manifest: pa.Table) -> list[str] | None:
     """
     if len(manifest) > MAX_TRAINING_PHOTOS:
         return None
-    names = {*manifest["image_uri"].to_pylist(), *_etags(manifest["image_etag"].to_pylist())}
-    return sorted({_short_hash(name) for name in names})
+    names = {*manifest["image_uri"].to_pylist(), *label_etags(manifest["image_etag"].to_pylist())}
+    return sorted({hash_name(name) for name in names})
 
 
 def is_training_photo(manifest: pa.Table, *, recorded: Collection[str]) -> list[bool]:
-    """Which photos a detector was trained on: those of a recorded uri, and copies elsewhere of the same etag.
+    """Tells which photos a detector was trained on: those of a recorded uri, and copies of the same etag.
 
     A hash of 32 bits takes a new photo for a known one with a probability of at most 1e-4 (100,000 photos recorded),
     whatever its score, so that leaving it out does no harm. A copy is recognised where the store keeps its etag: in S3
@@ -121,14 +122,16 @@ def is_training_photo(manifest: pa.Table, *, recorded: Collection[str]) -> list[
     known = frozenset(recorded)
     uris, etags = manifest["image_uri"].to_pylist(), manifest["image_etag"].to_pylist()
     return [
-        not known.isdisjoint(_short_hash(name) for name in (uri, *_etags([etag])))
+        not known.isdisjoint(hash_name(name) for name in (uri, *label_etags([etag])))
         for uri, etag in zip(uris, etags, strict=True)
     ]
 
 
-def _etags(etags: Iterable[str | None]) -> list[str]:
+def label_etags(etags: Iterable[str | None]) -> list[str]:
+    """Returns etags as text that no uri equals; leaves out those that are empty."""
     return [f"etag {etag}" for etag in etags if etag]
 
 
-def _short_hash(name: str) -> str:
+def hash_name(name: str) -> str:
+    """Returns 8 hex digits, 32 bits, of a name."""
     return hashlib.sha256(name.encode()).hexdigest()[:8]

@@ -73,13 +73,13 @@ def put(detectors: str, category: str, *, folder: Path) -> str:
 
 def list_categories(detectors: str) -> list[str]:
     """Categories that have at least one alias, sorted."""
-    return sorted({parts[0] for parts in _keys(detectors) if len(parts) == 2 and parts[1] == ALIASES_FILE})
+    return sorted({parts[0] for parts in list_keys(detectors) if len(parts) == 2 and parts[1] == ALIASES_FILE})
 
 
 def list_detector_ids(detectors: str) -> dict[str, list[str]]:
-    """Category -> ids of the detectors that are there whole, with or without an alias; both sorted."""
+    """Lists ids by category of the detectors that are there whole, with or without an alias; both sorted."""
     files: dict[tuple[str, str], set[str]] = {}
-    for parts in _keys(detectors):
+    for parts in list_keys(detectors):
         if len(parts) == 3 and DETECTOR_ID.fullmatch(parts[1]):
             files.setdefault((parts[0], parts[1]), set()).add(parts[2])
     found: dict[str, list[str]] = {}
@@ -89,7 +89,8 @@ def list_detector_ids(detectors: str) -> dict[str, list[str]]:
     return found
 
 
-def _keys(detectors: str) -> list[list[str]]:
+def list_keys(detectors: str) -> list[list[str]]:
+    """Lists the parts of every object's key below ``detectors``: category, detector id, file."""
     below = len(detectors.rstrip("/")) + 1
     return [info.uri[below:].split("/") for info in storage.list_objects(detectors)]
 
@@ -114,13 +115,13 @@ def resolve(detectors: str, category: str, *, alias: str) -> RegisteredDetector 
 
 
 def read_detector(detectors: str, category: str, *, detector_id: str) -> RegisteredDetector:
-    """A detector by its id, without its weights.
+    """Reads a detector by its id, without its weights.
 
     Raises:
         RequestError: it is not there, or its config.json or calibration.json is damaged.
     """
-    config = _read(detectors, category, detector_id, name=CONFIG)
-    calibration = _read(detectors, category, detector_id, name=CALIBRATION)
+    config = read_json(detectors, category, detector_id, name=CONFIG)
+    calibration = read_json(detectors, category, detector_id, name=CALIBRATION)
     try:
         return RegisteredDetector(category, detector_id, parse_config_json(config), parse_calibration_json(calibration))
     except ArtifactError as error:
@@ -128,16 +129,17 @@ def read_detector(detectors: str, category: str, *, detector_id: str) -> Registe
 
 
 def read_metrics(detectors: str, category: str, *, detector_id: str) -> dict[str, Any]:
-    """The figures and the lineage that a detector was registered with; empty where metrics.json holds no object.
+    """Reads the metrics and lineage a detector was registered with; empty where metrics.json holds no object.
 
     Raises:
         RequestError: it is not there, or its metrics.json is no JSON.
     """
-    found = _read(detectors, category, detector_id, name=METRICS)
+    found = read_json(detectors, category, detector_id, name=METRICS)
     return found if isinstance(found, dict) else {}
 
 
-def _read(detectors: str, category: str, detector_id: str, *, name: str) -> object:
+def read_json(detectors: str, category: str, detector_id: str, *, name: str) -> object:
+    """Reads a JSON file of a detector. Raises RequestError where it is missing or damaged."""
     check_category(category)
     uri = uris.join(detectors, category, detector_id, name)
     try:
@@ -155,7 +157,7 @@ def fetch(detectors: str, category: str, *, detector_id: str) -> Path:
     download while the others wait.
     """
     check_category(category)
-    cache = _private_cache() / category
+    cache = make_private_cache() / category
     folder = cache / detector_id
     if folder.exists():
         return folder
@@ -168,8 +170,8 @@ def fetch(detectors: str, category: str, *, detector_id: str) -> Path:
     return folder
 
 
-def _private_cache() -> Path:
-    """A folder that only this user can have filled: what lies in it is loaded without hashing it again."""
+def make_private_cache() -> Path:
+    """Makes a folder that only this user can fill: what lies in it is loaded without hashing it again."""
     base = Path(tempfile.gettempdir()) / f"attentdiffernet-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
     status = base.lstat()

@@ -18,7 +18,7 @@ _LONGEST_LIST = 8
 
 
 def describe_detector(detectors: str, category: str, *, detector_id: str) -> dict[str, Any]:
-    """All that is known of one detector, as JSON: config, calibration's promises, metrics, aliases.
+    """Returns all that is known of one detector, as JSON: config, thresholds, metrics, aliases.
 
     Raises:
         RequestError: it is not there or damaged.
@@ -27,31 +27,32 @@ def describe_detector(detectors: str, category: str, *, detector_id: str) -> dic
     return {
         "category": category,
         "detector_id": detector_id,
-        "aliases": _aliases_of(registry.read_aliases(detectors, category), detector_id),
+        "aliases": list_aliases(registry.read_aliases(detectors, category), detector_id),
         "config": found.config.model_dump(mode="json"),
-        "calibration": _promises(found.calibration),
-        "metrics": _count_training_photos(registry.read_metrics(detectors, category, detector_id=detector_id)),
+        "calibration": describe_calibration(found.calibration),
+        "metrics": count_training_photos(registry.read_metrics(detectors, category, detector_id=detector_id)),
     }
 
 
 def summarize_detectors(detectors: str, category: str, *, detector_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """One row per detector of a category, newest last; a damaged detector's row has the reason under ``damage``."""
+    """Returns a row per detector of a category, newest last; a damaged detector's says why under ``damage``."""
     aliases = registry.read_aliases(detectors, category)
 
     def row(detector_id: str) -> dict[str, Any]:
-        base = {"category": category, "detector_id": detector_id, "aliases": _aliases_of(aliases, detector_id)}
+        base = {"category": category, "detector_id": detector_id, "aliases": list_aliases(aliases, detector_id)}
         try:
             found = registry.read_detector(detectors, category, detector_id=detector_id)
             figures = registry.read_metrics(detectors, category, detector_id=detector_id)
         except RequestError as error:
             return base | {"damage": str(error)}
-        return base | _figures(found, figures)
+        return base | summarize_metrics(found, figures)
 
     with ThreadPoolExecutor(_READERS) as readers:
         return sorted(readers.map(row, detector_ids), key=lambda found: str(found.get("created_at") or ""))
 
 
-def _figures(detector: RegisteredDetector, figures: Mapping[str, Any]) -> dict[str, Any]:
+def summarize_metrics(detector: RegisteredDetector, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a detector's row: how it was trained, calibrated and where it comes from."""
     lineage = figures.get("lineage")
     lineage = lineage if isinstance(lineage, Mapping) else {}
     losses = figures.get("loss_by_epoch")
@@ -70,11 +71,13 @@ def _figures(detector: RegisteredDetector, figures: Mapping[str, Any]) -> dict[s
     }
 
 
-def _aliases_of(aliases: Mapping[str, str], detector_id: str) -> list[str]:
+def list_aliases(aliases: Mapping[str, str], detector_id: str) -> list[str]:
+    """Returns the aliases that point at a detector, sorted."""
     return sorted(alias for alias, named in aliases.items() if named == detector_id)
 
 
-def _promises(calibration: Calibration | None) -> dict[str, Any] | None:
+def describe_calibration(calibration: Calibration | None) -> dict[str, Any] | None:
+    """Returns a calibration's photos, smallest rate and thresholds by false-alarm rate; None without calibration."""
     if calibration is None:
         return None
     return {
@@ -84,27 +87,29 @@ def _promises(calibration: Calibration | None) -> dict[str, Any] | None:
     }
 
 
-def _count_training_photos(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def count_training_photos(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns metrics with the number of training photos in place of their hashes."""
     photos = metrics.get("training_photos")
     return {**metrics, "training_photos": len(photos)} if isinstance(photos, list) else dict(metrics)
 
 
 def find_differences(detectors: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Dotted name of a field -> its value in each detector, for the fields that are not the same in all.
+    """Returns a field's value in each detector by its dotted name, for fields that are not the same in all.
 
     Args:
         detectors: at least two, see ``describe_detector``. A long list counts as its last value (a loss by epoch:
             the last loss).
     """
-    flat = [_flat(detector) for detector in detectors]
+    flat = [flatten_json(detector) for detector in detectors]
     names = sorted({name for one in flat for name in one} - {"category"})
     rows = {name: [one.get(name) for one in flat] for name in names}
     return {name: row for name, row in rows.items() if any(value != row[0] for value in row)}
 
 
-def _flat(value: object, *, name: str = "") -> dict[str, Any]:
+def flatten_json(value: object, *, name: str = "") -> dict[str, Any]:
+    """Returns the leaves of nested JSON objects by their dotted names; of a long list the last value."""
     if isinstance(value, Mapping) and value:
-        below = (_flat(part, name=f"{name}.{key}".strip(".")) for key, part in value.items())
+        below = (flatten_json(part, name=f"{name}.{key}".strip(".")) for key, part in value.items())
         return {key: found for part in below for key, found in part.items()}
     if isinstance(value, list):
         return {f"{name}[-1]": value[-1]} if len(value) > _LONGEST_LIST else {name: json.dumps(value)}
