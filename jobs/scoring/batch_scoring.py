@@ -72,7 +72,7 @@ class BatchScorer:
         is_decoded = np.array([status is None for status in outcomes.statuses], bool)
         for category in sorted({name for name, ready in zip(categories, is_decoded, strict=True) if ready}):
             mine = np.flatnonzero(is_decoded & np.array([name == category for name in categories]))
-            self._score(category, rows["pixels"], mine, outcomes)
+            self._score_category(category, rows["pixels"], mine, outcomes)
         self._telemetry.add_measures({"score_s": time.perf_counter() - began})
         self._telemetry.add_rows(Counter(str(status) for status in outcomes.statuses))
         return assemble_staged(
@@ -84,7 +84,9 @@ class BatchScorer:
             scores=outcomes.scores,
         )
 
-    def _score(self, category: str, pixels: pa.ChunkedArray, mine: npt.NDArray[np.int64], outcomes: _Outcomes) -> None:
+    def _score_category(
+        self, category: str, pixels: pa.ChunkedArray, mine: npt.NDArray[np.int64], outcomes: _Outcomes
+    ) -> None:
         """Gives the rows ``mine``, decoded photos of one category, their outcome."""
         planned = self._plan.by_category[category]
         error: str | None
@@ -93,7 +95,7 @@ class BatchScorer:
         except (ArtifactError, StorageError) as problem:  # costs this category's rows, which the next run tries again
             error = format_reason("detector", str(problem))
         else:
-            outcomes.scores[mine] = self._scores(
+            outcomes.scores[mine] = self._score_images(
                 detector, stack_images(pixels, size=planned.image_size, rows=mine.tolist())
             )
             error = format_reason("not_finite", "the detector gave no finite score")
@@ -107,7 +109,7 @@ class BatchScorer:
         planned = self._plan.by_category[category]
         return self._detectors.get(category, detector_id=planned.detector_id, precision=planned.precision)
 
-    def _scores(self, detector: LoadedDetector, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    def _score_images(self, detector: LoadedDetector, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         pixels = torch.from_numpy(images)
         if self._device != "cpu":  # pinned memory, so that the copy need not wait for the networks
             pixels = pixels.pin_memory().to(self._device, non_blocking=True)

@@ -57,7 +57,7 @@ def plan_detectors(
     wanted = sorted(set(categories))
     found = {category: registry.resolve(detectors, category, alias=alias) for category in wanted}
     planned = {
-        category: _plan_calibrated(detector, false_alarm_rate)
+        category: plan_registered_detector(detector, false_alarm_rate)
         for category, detector in found.items()
         if detector is not None
     }
@@ -67,11 +67,12 @@ def plan_detectors(
             f"{detectors}, which has {', '.join(registry.list_categories(detectors)[:5]) or 'none'}: train one or "
             "correct --detectors, --archive or --key-pattern"
         )
-    _check_precision(planned, asked=precision)
+    check_precision(planned, asked=precision)
     return planned
 
 
-def _check_precision(planned: Mapping[str, PlannedDetector], *, asked: AskedPrecision) -> None:
+def check_precision(planned: Mapping[str, PlannedDetector], *, asked: AskedPrecision) -> None:
+    """Raises RequestError where a detector was calibrated with another precision than the one asked for."""
     others = [category for category, detector in planned.items() if asked not in ("auto", detector.precision)]
     if others:
         other = planned[others[0]]
@@ -82,7 +83,8 @@ def _check_precision(planned: Mapping[str, PlannedDetector], *, asked: AskedPrec
         )
 
 
-def _plan_calibrated(detector: RegisteredDetector, false_alarm_rate: float) -> PlannedDetector:
+def plan_registered_detector(detector: RegisteredDetector, false_alarm_rate: float) -> PlannedDetector:
+    """Plans a detector with its own calibration. Raises RequestError where it has none."""
     if detector.calibration is None:
         raise RequestError(
             f"detector {detector.detector_id} of {detector.category} has no calibration, so it cannot give p-values: "

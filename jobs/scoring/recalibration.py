@@ -42,26 +42,26 @@ def recalibrate_detector(config: RecalibrateConfig) -> int:
         raise RequestError(f"{config.category} has no alias {config.alias!r} in {config.detectors}: train a detector")
     metrics = registry.read_metrics(config.detectors, config.category, detector_id=parent.detector_id)
     photos = list_flawless(config.data, config.category, folder=config.folder)
-    manifest = _unseen(photos, config, parent=parent, metrics=metrics)
-    rows = _score_readable(manifest, config, parent=parent)
-    calibration = _calibration(rows, config, parent=parent)
+    manifest = select_unseen_photos(photos, config, parent=parent, metrics=metrics)
+    rows = score_readable_photos(manifest, config, parent=parent)
+    calibration = build_calibration(rows, config, parent=parent)
     used = manifest.filter(pc.is_in(manifest["image_id"], rows["image_id"].combine_chunks()))
     origin = build_lineage(config.model_dump(mode="json"), manifest_hash=hash_manifest(used), parent=parent.detector_id)
-    detector_id = _register(
-        config, parent, calibration=calibration, metrics=_inherit_metrics(metrics, origin, len(rows))
+    detector_id = register_calibration(
+        config, parent, calibration=calibration, metrics=inherit_metrics(metrics, origin, len(rows))
     )
     if detector_id == parent.detector_id:
         print(f"{detector_id} has this very calibration already: nothing was registered")
         return EXIT_DONE
     print(f"detector {detector_id} of {config.category}: the weights of {parent.detector_id}, calibrated anew")
-    _move_aliases(config, parent, detector_id=detector_id, reason=f"recalibrated on {len(rows)} photos")
+    move_aliases(config, parent, detector_id=detector_id, reason=f"recalibrated on {len(rows)} photos")
     return EXIT_DONE
 
 
-def _unseen(
+def select_unseen_photos(
     manifest: pa.Table, config: RecalibrateConfig, *, parent: RegisteredDetector, metrics: Mapping[str, Any]
 ) -> pa.Table:
-    """The photos that the detector was not trained on: on the others its scores are too low to promise anything."""
+    """Selects the MANIFEST rows that the detector was not trained on: its scores of the others are too low."""
     recorded = metrics.get("training_photos")
     if not isinstance(recorded, list) and not config.assume_unseen:
         raise RequestError(
@@ -78,9 +78,9 @@ def _unseen(
     return manifest.filter(pc.invert(pa.array(seen)))
 
 
-def _score_readable(manifest: pa.Table, config: RecalibrateConfig, *, parent: RegisteredDetector) -> pa.Table:
-    """STAGED rows of the photos that could be scored; the others are named."""
-    rows = _score_photos(manifest, config, plan=_plan(config, parent))
+def score_readable_photos(manifest: pa.Table, config: RecalibrateConfig, *, parent: RegisteredDetector) -> pa.Table:
+    """Returns STAGED rows of the photos that could be scored, and prints the others. Raises JobError for none."""
+    rows = score_manifest(manifest, config, plan=plan_recalibration(config, parent))
     is_scored = pc.equal(rows["status"], Status.SCORED)
     for row in rows.filter(pc.invert(is_scored)).select(["image_uri", "error"]).to_pylist():
         print(f"warning: left out {make_printable(row['image_uri'])}: {make_printable(row['error'])}")
@@ -89,7 +89,8 @@ def _score_readable(manifest: pa.Table, config: RecalibrateConfig, *, parent: Re
     return rows.filter(is_scored)
 
 
-def _score_photos(manifest: pa.Table, config: RecalibrateConfig, *, plan: ScoringPlan) -> pa.Table:
+def score_manifest(manifest: pa.Table, config: RecalibrateConfig, *, plan: ScoringPlan) -> pa.Table:
+    """Returns STAGED rows of all photos. Raises JobError where Ray stopped."""
     start_ray()
     try:
         with Progress(len(manifest), activity="scoring") as progress:
@@ -102,7 +103,8 @@ def _score_photos(manifest: pa.Table, config: RecalibrateConfig, *, plan: Scorin
         raise JobError(f"recalibration stopped: {explain_error(error)}") from error
 
 
-def _plan(config: RecalibrateConfig, parent: RegisteredDetector) -> ScoringPlan:
+def plan_recalibration(config: RecalibrateConfig, parent: RegisteredDetector) -> ScoringPlan:
+    """Plans to score one category with the parent, in the precision asked for or its own."""
     # A detector without calibration gets one here as well: any will do, for its p-values are not read.
     calibration = parent.calibration or Calibration(scores=(0.0,))
     planned = plan_detector(parent, calibration=calibration, false_alarm_rate=config.false_alarm_rate)
@@ -116,8 +118,8 @@ def _plan(config: RecalibrateConfig, parent: RegisteredDetector) -> ScoringPlan:
     )
 
 
-def _calibration(rows: pa.Table, config: RecalibrateConfig, *, parent: RegisteredDetector) -> Calibration:
-    """The new calibration; says what the old one made of the same photos, and whether they are too few."""
+def build_calibration(rows: pa.Table, config: RecalibrateConfig, *, parent: RegisteredDetector) -> Calibration:
+    """Builds the new calibration; prints what the old one made of these photos, and whether they are too few."""
     calibration = Calibration(scores=tuple(rows["score"].to_pylist()))
     rate = config.false_alarm_rate
     if said := describe_shortage(len(rows), false_alarm_rate=rate):
@@ -128,17 +130,18 @@ def _calibration(rows: pa.Table, config: RecalibrateConfig, *, parent: Registere
             f"the calibration before reports {flagged} of these {len(rows)} flawless photos "
             f"({flagged / len(rows):.1%}) at a false-alarm rate of {rate:g}"
         )
-        before, now = (_shown(one.find_threshold(rate)) for one in (parent.calibration, calibration))
+        before, now = (format_threshold(one.find_threshold(rate)) for one in (parent.calibration, calibration))
         print(f"threshold at {rate:g}: {before} before, {now} now")
     return calibration
 
 
-def _shown(threshold: float | None) -> str:
+def format_threshold(threshold: float | None) -> str:
+    """Formats a threshold with 6 digits; ``none`` where there is none."""
     return "none" if threshold is None else f"{threshold:.6g}"
 
 
-def _inherit_metrics(metrics: Mapping[str, Any], origin: Mapping[str, Any], photos: int) -> dict[str, Any]:
-    """The figures of the training, which the weights still have, with a lineage of this recalibration."""
+def inherit_metrics(metrics: Mapping[str, Any], origin: Mapping[str, Any], photos: int) -> dict[str, Any]:
+    """Returns the metrics of the training, which the weights still have, with a lineage of this recalibration."""
     counts = metrics.get("photos")
     return {
         **metrics,
@@ -148,9 +151,10 @@ def _inherit_metrics(metrics: Mapping[str, Any], origin: Mapping[str, Any], phot
     }
 
 
-def _register(
+def register_calibration(
     config: RecalibrateConfig, parent: RegisteredDetector, *, calibration: Calibration, metrics: Mapping[str, Any]
 ) -> str:
+    """Registers the parent's weights with the new calibration and returns their detector id."""
     source = registry.fetch(config.detectors, config.category, detector_id=parent.detector_id)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "artifact"
@@ -162,7 +166,8 @@ def _register(
     return detector_id
 
 
-def _move_aliases(config: RecalibrateConfig, parent: RegisteredDetector, *, detector_id: str, reason: str) -> None:
+def move_aliases(config: RecalibrateConfig, parent: RegisteredDetector, *, detector_id: str, reason: str) -> None:
+    """Points the aliases that were asked for at the new detector. Raises ConflictError where another moved one."""
     moves: dict[str, str | None] = {config.alias_to: None} if config.alias_to else {}
     if config.promote:
         moves[config.alias] = parent.detector_id

@@ -41,7 +41,7 @@ def reconcile(
         ((before,),) = scratch.query("SELECT coalesce(max(rowid), -1) FROM staged")
         scratch.insert("manifest", manifest(), schema=MANIFEST)
         absent = scratch.stream("SELECT manifest.* FROM manifest ANTI JOIN kept USING (image_id)", schema=MANIFEST)
-        scratch.insert("staged", (_assemble_lost(batch, plan) for batch in absent), schema=STAGED)
+        scratch.insert("staged", (assemble_lost(batch, plan) for batch in absent), schema=STAGED)
         scratch.execute(f"{first} WHERE rowid > {before} GROUP BY image_id")
 
 
@@ -55,7 +55,8 @@ def stream_in_order(scratch: Scratch) -> Iterator[pa.RecordBatch]:
     )
 
 
-def _assemble_lost(batch: pa.RecordBatch, plan: ScoringPlan) -> pa.RecordBatch:
+def assemble_lost(batch: pa.RecordBatch, plan: ScoringPlan) -> pa.RecordBatch:
+    """Returns STAGED rows that say of planned photos that their row was lost."""
     table = pa.Table.from_batches([batch])
     lost = assemble_staged(
         table,

@@ -32,11 +32,11 @@ def assemble_staged(
         errors: reason of each row that has no score.
         scores: (N,) raw scores, only read where the status is scored.
     """
-    p_values = _p_values(planned, statuses, scores)
+    p_values = compute_p_values(planned, statuses, scores)
     is_scored = [status == Status.SCORED for status in statuses]
     thresholds = [detector.threshold if detector else None for detector in planned]
     values: dict[str, Iterable[Any]] = {
-        "score": _mask_values(scores, is_scored),
+        "score": mask_values(scores, is_scored),
         "p_value": p_values,
         "threshold": thresholds,
         "is_anomaly": [
@@ -62,13 +62,15 @@ def assemble_staged(
     return pa.Table.from_arrays(columns, schema=STAGED)
 
 
-def _mask_values(values: np.ndarray, keep: Sequence[bool]) -> list[float | None]:
+def mask_values(values: np.ndarray, keep: Sequence[bool]) -> list[float | None]:
+    """Returns values as floats, and None where ``keep`` says no."""
     return [float(value) if kept else None for value, kept in zip(values, keep, strict=True)]
 
 
-def _p_values(
+def compute_p_values(
     planned: Sequence[PlannedDetector | None], statuses: Sequence[str], scores: np.ndarray
 ) -> list[float | None]:
+    """Returns the p-value of each row that is scored, under its detector's calibration, and None for the others."""
     found: list[float | None] = [None] * len(scores)
     rows_by_detector: dict[str, list[int]] = {}
     for number, (detector, status) in enumerate(zip(planned, statuses, strict=True)):

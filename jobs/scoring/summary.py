@@ -28,32 +28,33 @@ def summarize_run(record: Mapping[str, Any], rows: Iterable[pa.RecordBatch], *, 
     """
     counts = ", ".join(f"{count} {status}" for status, count in record["counts"].items() if count) or "no new photo"
     speed = f" at {record['images_per_s']:.1f} images/s" if record["images_per_s"] else ""
-    reasons, most_anomalous = _digest(rows, top)
+    reasons, most_anomalous = digest_rows(rows, top)
     lines = [
         f"run {record['run_id']}: {counts}{speed}; {record['anomalies']} anomalies",
         f"{record['listed']} objects listed, {record['already_scored']} scored by earlier runs",
-        *_reasons(reasons),
-        *_most_anomalous(most_anomalous),
+        *format_reasons(reasons),
+        *format_most_anomalous(most_anomalous),
         f"table:  {folder.table}",
         f"record: {folder.record}",
     ]
     return "\n".join(lines)
 
 
-def _digest(rows: Iterable[pa.RecordBatch], top: int) -> tuple[Counter[str], list[dict[str, Any]]]:
-    """How often each reason code occurs, and the ``top`` most anomalous rows, in one pass over the run."""
+def digest_rows(rows: Iterable[pa.RecordBatch], top: int) -> tuple[Counter[str], list[dict[str, Any]]]:
+    """Returns how often each reason code occurs, and the ``top`` most anomalous rows, in one pass over the run."""
     reasons: Counter[str] = Counter()
     ranked: pa.Table | None = None
     for batch in rows:
         codes = pc.replace_substring_regex(batch.column("error").drop_null(), ":.*", "")
         reasons.update({row["values"]: row["counts"] for row in codes.value_counts().to_pylist()})
         if top:
-            best = _rank_rows(batch.filter(pc.equal(batch.column("status"), Status.SCORED)), top)
-            ranked = best if ranked is None else _rank_rows(pa.concat_tables([ranked, best]), top)
+            best = rank_rows(batch.filter(pc.equal(batch.column("status"), Status.SCORED)), top)
+            ranked = best if ranked is None else rank_rows(pa.concat_tables([ranked, best]), top)
     return reasons, ranked.to_pylist() if ranked is not None else []
 
 
-def _rank_rows(rows: pa.RecordBatch | pa.Table, top: int) -> pa.Table:
+def rank_rows(rows: pa.RecordBatch | pa.Table, top: int) -> pa.Table:
+    """Returns the ``top`` rows of the lowest p-values, with COLUMNS and ``over``."""
     # Ties in p-value are broken by how far the score lies over its own detector's threshold.
     over = pc.divide(rows["score"], pc.coalesce(rows["threshold"], pa.scalar(1.0)))
     kept = [rows[name] for name in COLUMNS]
@@ -61,11 +62,13 @@ def _rank_rows(rows: pa.RecordBatch | pa.Table, top: int) -> pa.Table:
     return table.sort_by([("p_value", "ascending"), ("over", "descending")]).slice(0, top)
 
 
-def _reasons(codes: Counter[str]) -> list[str]:
+def format_reasons(codes: Counter[str]) -> list[str]:
+    """Returns a line of reason codes and their counts; no line where there are none."""
     return ["reasons: " + ", ".join(f"{count} {code}" for code, count in codes.most_common())] if codes else []
 
 
-def _most_anomalous(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def format_most_anomalous(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns a line for each of the most anomalous photos, with a title above them."""
     if not found:
         return []
     return ["most anomalous (p-value, score, photo):"] + [
