@@ -67,5 +67,5 @@ def explain_missing_module(error: ModuleNotFoundError) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error without its line breaks, as a row, a log or stderr takes it."""
+    """Returns an error's message without its line breaks, as a row, a log or stderr takes it."""
     return " ".join(str(error).split())

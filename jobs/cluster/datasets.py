@@ -26,7 +26,7 @@ keeps the two stages apart instead of fusing them, so that photos are fetched wh
 
 
 def count_scoring_actors(resources: ScoringResources) -> int:
-    """Number of scoring actors: as asked, else one per GPU, or one per core while CPU slots are left for decoding."""
+    """Counts scoring actors: as asked, else one per GPU, or per core while CPU slots are left for decoding."""
     if resources.actors is not None:
         return resources.actors
     available: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray ships no types
@@ -39,7 +39,7 @@ def count_scoring_actors(resources: ScoringResources) -> int:
 
 
 def make_decode_limits(resources: ScoringResources) -> DecodeLimits:
-    """What one photo may take of its decoder."""
+    """Returns what one photo may take of its decoder."""
     memory_bytes = int(resources.decode_memory_gib * 2**30)
     return DecodeLimits(timeout_s=resources.decode_timeout_s, memory_bytes=memory_bytes)
 
@@ -47,7 +47,7 @@ def make_decode_limits(resources: ScoringResources) -> DecodeLimits:
 def decode_manifest(
     manifest: ray.data.Dataset, fetch_decode: Callable[[pa.Table], pa.Table], *, tasks: int | None
 ) -> ray.data.Dataset:
-    """The dataset of DECODED rows for a dataset of MANIFEST rows: the one way from bytes to pixels.
+    """Returns DECODED rows for a dataset of MANIFEST rows: the one way from bytes to pixels.
 
     Args:
         manifest: MANIFEST rows.

@@ -123,7 +123,7 @@ class Tally:
         self.add({kind: max(0, count - self._reported.counts.get(kind, 0))}, note)
 
     def read(self) -> Reported:
-        """What has been reported so far."""
+        """Returns what has been reported so far."""
         return self._reported
 
 

@@ -53,7 +53,7 @@ class RunLog:
 
 
 def log_as_json() -> None:
-    """From here on this process writes events, and the warnings of its libraries, as JSON lines to stderr."""
+    """Writes events of this process, and its libraries' warnings, as JSON lines to stderr from here on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.getLogger().handlers[:] = [handler]

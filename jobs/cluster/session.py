@@ -90,7 +90,7 @@ def _quiet_and_strict() -> None:
 
 
 def explain_error(error: BaseException) -> str:
-    """What went wrong inside a worker, as one line, without the tracebacks that Ray puts around it."""
+    """Returns what went wrong inside a worker, as one line, without the tracebacks that Ray puts around it."""
     while inner := _inner(error):
         error = inner
     message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -31,7 +31,7 @@ class Telemetry(Protocol):
     """Takes what a stage has done."""
 
     def add_rows(self, counts: Mapping[str, int]) -> None:
-        """Rows that are final, by status."""
+        """Counts rows that are final, by status."""
 
     def add_measures(self, values: Mapping[str, float]) -> None:
         """Adds to measures, by the names of MEASURES."""
@@ -50,11 +50,11 @@ class LocalTelemetry:
         self.counts, self.measures = Counter[str](), defaultdict[str, float](float)
 
     def add_rows(self, counts: Mapping[str, int]) -> None:
-        """See `Telemetry.add_rows`."""
+        """Adds to counts; see `Telemetry.add_rows`."""
         self.counts.update(counts)
 
     def add_measures(self, values: Mapping[str, float]) -> None:
-        """See `Telemetry.add_measures`."""
+        """Adds to measures; see `Telemetry.add_measures`."""
         for name, value in values.items():
             self.measures[name] += value
 
@@ -67,13 +67,13 @@ class RunTelemetry:
         self._run_id, self._report = run_id, report
 
     def add_rows(self, counts: Mapping[str, int]) -> None:
-        """See `Telemetry.add_rows`."""
+        """Counts rows and reports them as progress; see `Telemetry.add_rows`."""
         self._report(counts)
         for status, count in counts.items():
             _photos().inc(count, {"run_id": self._run_id, "status": str(status)})
 
     def add_measures(self, values: Mapping[str, float]) -> None:
-        """See `Telemetry.add_measures`."""
+        """Adds to measures and reports them as progress; see `Telemetry.add_measures`."""
         self._report.add_measures(values)
         for name, value in values.items():
             _measure(name).inc(value, {"run_id": self._run_id})

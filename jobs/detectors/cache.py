@@ -64,7 +64,7 @@ class DetectorCache:
         self._loaded: OrderedDict[str, LoadedDetector] = OrderedDict()
 
     def get(self, category: str, *, detector_id: str, precision: Precision) -> LoadedDetector:
-        """A detector of a category, loaded if need be.
+        """Returns a detector of a category, loaded if need be.
 
         Args:
             category: whose detector.

@@ -96,7 +96,7 @@ def list_keys(detectors: str) -> list[list[str]]:
 
 
 def resolve(detectors: str, category: str, *, alias: str) -> RegisteredDetector | None:
-    """The detector behind ``alias``, or None where the category has no such alias.
+    """Returns the detector behind ``alias``, or None where the category has no such alias.
 
     Raises:
         RequestError: the alias points at a detector that is not there or is damaged.

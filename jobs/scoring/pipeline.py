@@ -29,7 +29,7 @@ STAGED_FILE_ROWS = 8192
 
 
 def choose_batch_photos(rows: int, *, plan: ScoringPlan, resources: ScoringResources) -> int:
-    """Photos per scoring batch of a run of ``rows``: as asked, else as many as give the flow enough latent vectors."""
+    """Returns photos per scoring batch for ``rows``: as asked, else enough latent vectors for the flow."""
     vectors = MAX_BATCH_VECTORS if resources.use_gpu else min(MAX_BATCH_VECTORS, max(BATCH_VECTORS, rows // 1000))
     fewest_views = min(detector.views for detector in plan.by_category.values())
     return resources.batch_photos or max(4, math.ceil(vectors / fewest_views))
@@ -38,7 +38,7 @@ def choose_batch_photos(rows: int, *, plan: ScoringPlan, resources: ScoringResou
 def read_manifest(
     path: str, *, filesystem: pyarrow.fs.FileSystem, rows: int, plan: ScoringPlan, resources: ScoringResources
 ) -> ray.data.Dataset:
-    """The dataset of a manifest, in blocks that spread over the actors and are cheap to repeat after a crash.
+    """Reads a manifest as a dataset, in blocks that spread over the actors and are cheap to repeat after a crash.
 
     Args:
         path: Parquet file, or folder of them, of MANIFEST rows, a path within ``filesystem``.
@@ -53,7 +53,7 @@ def read_manifest(
 
 
 def choose_block_photos(rows: int, *, batch: int, actors: int) -> int:
-    """Photos of one block of a manifest of ``rows``: whole scoring batches, and about four blocks an actor or more.
+    """Returns photos per block of ``rows``: whole scoring batches, and about four blocks an actor or more.
 
     A block that ended within a batch would end in a small one, which the networks are slow with.
     """
@@ -65,7 +65,7 @@ def choose_block_photos(rows: int, *, batch: int, actors: int) -> int:
 
 
 def choose_file_rows(rows: int) -> int:
-    """Fewest rows of one staged file for a run of ``rows`` photos, and so what a killed run may have to repeat.
+    """Returns the fewest rows of a staged file for ``rows`` photos, and so what a killed run may have to repeat.
 
     Small runs keep files of one block; large ones have about a thousand files, until those hold STAGED_FILE_ROWS.
     """
@@ -75,7 +75,7 @@ def choose_file_rows(rows: int) -> int:
 def score_photos(
     manifest: ray.data.Dataset, *, rows: int, plan: ScoringPlan, resources: ScoringResources, report: Report
 ) -> ray.data.Dataset:
-    """The dataset of STAGED rows for a dataset of MANIFEST rows; nothing runs until it is consumed.
+    """Returns STAGED rows for a dataset of MANIFEST rows; nothing runs until the dataset is consumed.
 
     Args:
         manifest: MANIFEST rows.

@@ -96,7 +96,7 @@ def plan_registered_detector(detector: RegisteredDetector, false_alarm_rate: flo
 def plan_detector(
     detector: RegisteredDetector, *, calibration: Calibration, false_alarm_rate: float
 ) -> PlannedDetector:
-    """What the stages need of a detector, with a calibration that may be another than its own."""
+    """Plans what the stages need of a detector, with a calibration that may be another than its own."""
     config = detector.config
     return PlannedDetector(
         detector_id=detector.detector_id,

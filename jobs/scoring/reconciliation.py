@@ -46,7 +46,7 @@ def reconcile(
 
 
 def stream_in_order(scratch: Scratch) -> Iterator[pa.RecordBatch]:
-    """The reconciled rows as SCORES, by category, then falling score; the URI makes the order one and the same."""
+    """Yields the reconciled rows as SCORES by category, falling score and uri, so that their order is unique."""
     columns = ", ".join(f"staged.{name}" for name in SCORES.names)
     return scratch.stream(
         f"SELECT {columns} FROM staged SEMI JOIN kept ON staged.rowid = kept.row "

@@ -130,7 +130,7 @@ def split_data(data: str, category: str, *, validation_share: float) -> Split:
 
 
 def assign_split(split: str, key: str, *, share: float) -> str:
-    """Where a photo of ``test/`` belongs, by its key alone."""
+    """Tells where a photo of ``test/`` belongs, by its key alone."""
     if split != "test":
         return split
     return "validation" if int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) < share * 2**32 else "test"

@@ -49,7 +49,7 @@ class SearchPhotos:
 def decode_search_photos(
     train: pa.Table, labelled: pa.Table, size: int, max_pixels: int, fraction: float
 ) -> SearchPhotos:
-    """A Ray task: fetches and decodes photos by the same stage as training and scoring.
+    """Fetches and decodes photos in a Ray task, by the same stage as training and scoring.
 
     Args:
         train: MANIFEST rows of flawless photos.
