@@ -74,10 +74,10 @@ class Reported:
         working_s = sum(one.last_at - one.first_at for one in self.reporters.values())
         if working_s <= 0:
             return None
-        return sum(one.units for one in self.reporters.values()) / working_s * self._most_at_a_time
+        return sum(one.units for one in self.reporters.values()) / working_s * self._max_at_a_time
 
     @property
-    def _most_at_a_time(self) -> int:
+    def _max_at_a_time(self) -> int:
         spans = [(one.first_at, one.last_at) for one in self.reporters.values() if one.last_at > one.first_at]
         return max(sum(first <= began < last for first, last in spans) for began, _ in spans)
 
@@ -128,8 +128,8 @@ class Tally:
 
 
 @cache
-def _this_process() -> str:
-    """A name that no other process has, on any node."""
+def name_process() -> str:
+    """Returns a name that no other process has, on any node; always the same in one process."""
     return uuid.uuid4().hex
 
 
@@ -151,7 +151,7 @@ class Report:
             with suppress(ray.exceptions.RayError):  # without a tally the run is over anyway
                 if reason := ray.get(self._answer):
                     raise JobError(reason)
-        self._answer = self._tally.add.remote(dict(counts), note, _this_process())
+        self._answer = self._tally.add.remote(dict(counts), note, name_process())
 
     def add_measures(self, values: Mapping[str, float]) -> None:
         """Reports sums by name, see `Tally.measure`."""
@@ -214,9 +214,9 @@ class Progress:
                 bar.set_postfix_str(self.reported.note, refresh=False)
                 bar.update(self.reported.units - bar.n)
                 if not on_terminal:
-                    print(self._line(), flush=True)
+                    print(self._format_line(), flush=True)
 
-    def _line(self) -> str:
+    def _format_line(self) -> str:
         now, elapsed_s = self.reported, time.monotonic() - self._started
         detail = now.note or ", ".join(f"{count} {kind}" for kind, count in sorted(now.counts.items()))
         done = f"{self._activity}: {now.units}/{self._total} {self._unit}s after {elapsed_s:.0f} s"

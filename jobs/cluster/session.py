@@ -26,9 +26,9 @@ def start_ray() -> None:
     for name, value in storage.make_worker_environment().items():
         os.environ.setdefault(name, value)  # Ray Tune writes from the driver as well
     if not ray.is_initialized():
-        with _sigterm_stays_ours():
-            _connect()
-    _quiet_and_strict()
+        with keep_sigterm_handler():
+            connect()
+    configure_ray_data()
 
 
 def start_own_ray() -> None:
@@ -38,7 +38,7 @@ def start_own_ray() -> None:
 
 
 @contextmanager
-def _sigterm_stays_ours() -> Iterator[None]:
+def keep_sigterm_handler() -> Iterator[None]:
     """Puts this process's answer to SIGTERM back in place of Ray's, which aborts the process 3 s later.
 
     To let the lease go and Ray shut down takes longer than that on a busy machine.
@@ -51,12 +51,13 @@ def _sigterm_stays_ours() -> Iterator[None]:
             signal.signal(signal.SIGTERM, ours)
 
 
-def _connect() -> None:
+def connect() -> None:
+    """Joins the cluster that runs here, else starts a local one."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_worker_niceness", "0")
     asked_bf16 = {name: os.environ[name] for name in (BF16_VARIABLE,) if name in os.environ}
     environment = {"env_vars": storage.make_worker_environment() | asked_bf16}
-    if os.environ.get("RAY_ADDRESS") == "local" or not _join_cluster(environment):
+    if os.environ.get("RAY_ADDRESS") == "local" or not join_cluster(environment):
         ray.init(
             address="local",
             num_cpus=LOGICAL_CPUS_PER_CORE * (os.cpu_count() or 1),
@@ -67,7 +68,7 @@ def _connect() -> None:
         )
 
 
-def _join_cluster(environment: dict[str, Any]) -> bool:
+def join_cluster(environment: dict[str, Any]) -> bool:
     """Joins a running cluster, if there is one; with RAY_ADDRESS=local Ray would start one with a CPU slot per core."""
     try:
         ray.init(address="auto", runtime_env=environment, log_to_driver=False, logging_level=logging.WARNING)
@@ -76,7 +77,8 @@ def _join_cluster(environment: dict[str, Any]) -> bool:
     return True
 
 
-def _quiet_and_strict() -> None:
+def configure_ray_data() -> None:
+    """Makes Ray Data fail at the first lost block, and silences what no operator can act on."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # ours counts photos by status
     context.print_on_execution_start = False
@@ -91,13 +93,14 @@ def _quiet_and_strict() -> None:
 
 def explain_error(error: BaseException) -> str:
     """Returns what went wrong inside a worker, as one line, without the tracebacks that Ray puts around it."""
-    while inner := _inner(error):
+    while inner := find_cause(error):
         error = inner
     message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def _inner(error: BaseException) -> BaseException | None:
+def find_cause(error: BaseException) -> BaseException | None:
+    """Returns the error that this one was raised for, or None."""
     failures = getattr(error, "worker_failures", {}).values()  # Ray Train's, by rank
     candidates = (getattr(error, "cause", None), error.__cause__, *failures)
     return next((candidate for candidate in candidates if isinstance(candidate, BaseException)), None)

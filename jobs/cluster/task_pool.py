@@ -84,10 +84,11 @@ def read_outcomes(places: Iterable[str]) -> dict[str, Stored]:
     Raises:
         JobError: one of them is not JSON.
     """
-    return {uri: found for uri in places if (found := _read_outcome(uri)) is not None}
+    return {uri: found for uri in places if (found := read_outcome(uri)) is not None}
 
 
-def _read_outcome(uri: str) -> Stored | None:
+def read_outcome(uri: str) -> Stored | None:
+    """Reads a stored outcome; None where there is none or it failed. Raises JobError where it is damaged."""
     try:
         found = dict(json.loads(storage.read(uri)))
     except MissingObjectError:

@@ -70,22 +70,24 @@ class RunTelemetry:
         """Counts rows and reports them as progress; see `Telemetry.add_rows`."""
         self._report(counts)
         for status, count in counts.items():
-            _photos().inc(count, {"run_id": self._run_id, "status": str(status)})
+            make_photo_counter().inc(count, {"run_id": self._run_id, "status": str(status)})
 
     def add_measures(self, values: Mapping[str, float]) -> None:
         """Adds to measures and reports them as progress; see `Telemetry.add_measures`."""
         self._report.add_measures(values)
         for name, value in values.items():
-            _measure(name).inc(value, {"run_id": self._run_id})
+            make_measure_counter(name).inc(value, {"run_id": self._run_id})
 
 
 @cache
-def _photos() -> Any:
+def make_photo_counter() -> Any:
+    """Returns this process's counter of photos that have their row, by status."""
     return _counter("attentdiffernet_photos_total", "photos that have their row", "run_id", "status")
 
 
 @cache
-def _measure(name: str) -> Any:
+def make_measure_counter(name: str) -> Any:
+    """Returns this process's counter of a measure of MEASURES."""
     return _counter(f"attentdiffernet_{name}_total", MEASURES[name], "run_id")
 
 
