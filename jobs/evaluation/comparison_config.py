@@ -86,12 +86,12 @@ class ComparisonConfig(JobConfig):
         Raises:
             pydantic.ValidationError: they do not go together.
         """
-        differs = self.custom[variant] if variant in self.custom else _list_given_fields(PRESETS[variant])
+        differs = self.custom[variant] if variant in self.custom else list_given_fields(PRESETS[variant])
         common = self.detector.model_dump(mode="json", exclude_unset=True)
         detector = merge(merge(DetectorConfig().model_dump(mode="json"), common), differs)
         return DetectorConfig.model_validate({**detector, "variant": variant, "seed": seed})
 
 
-def _list_given_fields(preset: dict[str, Any]) -> dict[str, object]:
+def list_given_fields(preset: dict[str, Any]) -> dict[str, object]:
     """Returns a preset as the fields that it sets, at every level."""
     return DetectorConfig.model_validate(preset).model_dump(mode="json", exclude_unset=True)

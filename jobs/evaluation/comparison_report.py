@@ -145,16 +145,17 @@ def format_markdown(
         seed = "" if failure.seed is None else f", seed {failure.seed}"
         yield f"Failed: `{failure.variant}` on {failure.category}{seed}: {failure.reason}"
     yield ""
-    yield f"Settings: {_format_settings(config)}."
+    yield f"Settings: {format_settings(config)}."
 
 
 def format_summaries(summaries: Sequence[VariantSummary], categories: Sequence[str]) -> str:
     """Returns a Markdown table with a row per variant: AUROC in each category, means over all."""
     columns = ["variant", *categories, "mean", "mean AUPR", "mean recall at 5 % false alarms"]
-    return format_table(columns, [_list_cells(one, categories) for one in summaries], markdown=True)
+    return format_table(columns, [list_cells(one, categories) for one in summaries], markdown=True)
 
 
-def _list_cells(one: VariantSummary, categories: Sequence[str]) -> list[str]:
+def list_cells(one: VariantSummary, categories: Sequence[str]) -> list[str]:
+    """Returns the cells of a variant's row: its name, the AUROC of each category, and the means."""
     name = f"baseline `{one.variant}`" if one.variant in BASELINES else f"`{one.variant}`"
     by_category = {category: metrics["auroc"] for category, metrics in one.by_category.items()}
     # A mean over fewer categories than the others' would be read as comparable.
@@ -177,7 +178,7 @@ def format_comparisons(comparisons: Sequence[Comparison]) -> str:
     return format_table(columns, rows, markdown=True)
 
 
-def _format_settings(config: ComparisonConfig) -> str:
+def format_settings(config: ComparisonConfig) -> str:
     """Returns the settings of all variants in one line, so that the table says what it was made with."""
     detector = config.detector.model_dump(mode="json", exclude_unset=True)
     optimizer = config.optimizer.model_dump(mode="json")

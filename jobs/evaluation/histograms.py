@@ -52,7 +52,7 @@ def draw_histogram(by_seed: Mapping[Seed, PhotoScores], *, title: str) -> bytes:
     figure = Figure(figsize=(max(6.0, 4.6 * columns), 3.6 * rows + 0.4), dpi=120, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for panel, (seed, photos) in zip(panels, by_seed.items(), strict=False):
-        _draw_panel(panel, photos, title="every seed" if seed is None else f"seed {seed}")
+        draw_panel(panel, photos, title="every seed" if seed is None else f"seed {seed}")
     for panel in panels[len(by_seed) :]:
         panel.set_visible(False)
     figure.suptitle(title)
@@ -61,7 +61,8 @@ def draw_histogram(by_seed: Mapping[Seed, PhotoScores], *, title: str) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_panel(panel: Any, photos: PhotoScores, *, title: str) -> None:
+def draw_panel(panel: Any, photos: PhotoScores, *, title: str) -> None:
+    """Draws flawless and defective scores of one detector, with the threshold of its false-alarm rate."""
     flawless, defective = photos.scores[~photos.labels], photos.scores[photos.labels]
     edges, scale = choose_edges(photos.scores)
     for scores, color, name in ((flawless, "tab:blue", "flawless"), (defective, "tab:red", "defective")):

@@ -153,15 +153,16 @@ def summarize_variant(variant: str, rows: Sequence[Mapping[str, Any]]) -> Varian
         }
         for category in categories
     }
-    mean = {metric: _average_categories(metric, whole, by_category) for metric in METRIC_NAMES}
+    mean = {metric: average_categories(metric, whole, by_category) for metric in METRIC_NAMES}
     return VariantSummary(variant, len(whole), by_category, mean)
 
 
-def _average_categories(
+def average_categories(
     metric: str,
     seeds: Sequence[Sequence[Mapping[str, Any]]],
     by_category: Mapping[str, Mapping[str, Interval]],
 ) -> Interval:
+    """Returns a metric's mean over categories, with its interval over seeds where there are several."""
     if seeds:
         return estimate_seed_interval([float(np.mean([row[metric] for row in rows])) for rows in seeds])
     return Interval(float(np.mean([intervals[metric].mean for intervals in by_category.values()])), None, None)
@@ -201,9 +202,9 @@ def pair_scores(
 
     None where they have no seed in common, or where the common photos are all flawless or all defective.
     """
-    first, second = _select_seeds(scored, category, reference), _select_seeds(scored, category, variant)
+    first, second = select_seeds(scored, category, reference), select_seeds(scored, category, variant)
     seeds: list[Seed] = [seed for seed in {**first, **second} if seed is not None] or [None]
-    both = [(_select_seed(first, seed), _select_seed(second, seed)) for seed in seeds]
+    both = [(select_seed(first, seed), select_seed(second, seed)) for seed in seeds]
     kept = [(one, other) for one, other in both if one is not None and other is not None]
     if not kept:
         return None
@@ -211,17 +212,20 @@ def pair_scores(
     labels = kept[0][0].labels[np.isin(kept[0][0].uris, list(common))]
     if len(set(labels)) < 2:
         return None
-    one, other = (np.stack([_select_photos(pair[side], common) for pair in kept]) for side in (0, 1))
+    one, other = (np.stack([select_photos(pair[side], common) for pair in kept]) for side in (0, 1))
     return PairedScores(labels=labels, first=one, second=other)
 
 
-def _select_seeds(scored: Mapping[DetectorKey, PhotoScores], category: str, variant: str) -> dict[Seed, PhotoScores]:
+def select_seeds(scored: Mapping[DetectorKey, PhotoScores], category: str, variant: str) -> dict[Seed, PhotoScores]:
+    """Returns the scores of one variant on one category, by seed."""
     return {seed: photos for (of, name, seed), photos in scored.items() if (of, name) == (category, variant)}
 
 
-def _select_seed(by_seed: Mapping[Seed, PhotoScores], seed: Seed) -> PhotoScores | None:
+def select_seed(by_seed: Mapping[Seed, PhotoScores], seed: Seed) -> PhotoScores | None:
+    """Returns the scores of a seed, or of a detector that has none; None where there are neither."""
     return by_seed.get(seed, by_seed.get(None))
 
 
-def _select_photos(photos: PhotoScores, uris: set[str]) -> npt.NDArray[np.float64]:
+def select_photos(photos: PhotoScores, uris: set[str]) -> npt.NDArray[np.float64]:
+    """Returns the scores of the photos with these uris, in the order of ``photos``."""
     return photos.scores[np.isin(photos.uris, list(uris))]

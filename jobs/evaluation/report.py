@@ -52,7 +52,7 @@ class Evaluation:
 
 def format_evaluation(found: Evaluation) -> str:
     """Returns the tables for a person, in percent; the last lines are means over categories, and comparisons."""
-    lines = [format_detectors(found.metrics), *_list_remarks(found), *_format_summaries(found)]
+    lines = [format_detectors(found.metrics), *list_remarks(found), *format_summaries(found)]
     lines += map(format_difference, found.comparisons)
     lines += [f"missing: {one.alias} of {one.category}: {one.reason}" for one in found.missing]
     return "\n".join(lines)
@@ -79,7 +79,7 @@ def format_detectors(metrics: pa.Table) -> str:
     return format_table([*columns, *percents], rows)
 
 
-def _list_remarks(found: Evaluation) -> Iterator[str]:
+def list_remarks(found: Evaluation) -> Iterator[str]:
     """Yields why a detector has no metrics, and why photos have no score."""
     for row in found.metrics.to_pylist():
         seed = "" if row["seed"] is None else f", seed {row['seed']}"
@@ -98,18 +98,20 @@ def count_unscored(rows: pa.Table, detector: Mapping[str, Any]) -> list[tuple[st
     return Counter(rows.filter(mine)["error"].to_pylist()).most_common()
 
 
-def _format_summaries(found: Evaluation) -> Iterator[str]:
+def format_summaries(found: Evaluation) -> Iterator[str]:
+    """Yields a line for each variant, and for each of its categories where there are several seeds."""
     several = any(summary.seeds > 1 for summary in found.summaries)
     what = ", mean +- half of the 95 % interval over seeds" if several else ""
     for summary in found.summaries:
         if several:
             for category, intervals in summary.by_category.items():
-                yield f"{category:20} {summary.variant:24} {_format_intervals(intervals)}"
+                yield f"{category:20} {summary.variant:24} {format_intervals(intervals)}"
         name = f"mean of {len(summary.by_category)}"
-        yield f"{name:20} {summary.variant:24} {_format_intervals(summary.mean)} ({summary.seeds} seed(s){what})"
+        yield f"{name:20} {summary.variant:24} {format_intervals(summary.mean)} ({summary.seeds} seed(s){what})"
 
 
-def _format_intervals(intervals: Mapping[str, Interval]) -> str:
+def format_intervals(intervals: Mapping[str, Interval]) -> str:
+    """Formats the metrics of one variant, in percent."""
     names = ("AUROC", "AUPR", "recall at 1 %", "at 5 %")
     return ", ".join(
         f"{name} {format_interval(intervals[metric])}" for name, metric in zip(names, METRIC_NAMES, strict=True)
