@@ -75,7 +75,7 @@ def prepare_product(side: int, kind: torch.dtype) -> Callable[[], torch.Tensor]:
 
 @torch.inference_mode()
 def prepare_network_stage(detector: AttentDifferNet, precision: Precision) -> Callable[[], object]:
-    """Returns a function that pools the features of photos in 4 views each; it is warm."""
+    """Returns a function that pools the features of photos in 4 views each."""
     images = torch.randint(0, 256, (_VIEWS // 4, 3, 448, 448), dtype=torch.uint8)
     if precision == "fp32":
         return lambda: detector.pool_features(images.repeat(4, 1, 1, 1))

@@ -60,7 +60,7 @@ class BatchScorer:
             self._load_detector(min(plan.by_category))
 
     def score_batch(self, rows: pa.Table) -> pa.Table:
-        """Returns STAGED rows of DECODED ones, in order; a category goes through its detector in one piece."""
+        """Returns STAGED rows of DECODED ones, in order; those of one category go through their detector together."""
         categories = rows["category"].to_pylist()
         outcomes = _Outcomes(
             statuses=rows["status"].to_pylist(),
