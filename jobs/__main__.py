@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.metadata
 from collections.abc import Sequence
 
 from jobs.cli import run_command
 from jobs.errors import EXIT_DONE, RequestError
+from model.versions import read_versions
 
 # Modules by name, imported when they are called for: a list of commands needs none of them, and the search lies in
 # tuning, which may import jobs while jobs must not know it.
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         print(format_commands())
         return EXIT_DONE
     if name == "--version":
-        print(f"attentdiffernet {importlib.metadata.version('attentdiffernet-ray')}")
+        print(f"attentdiffernet {read_versions()['attentdiffernet-ray']}")
         return EXIT_DONE
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)

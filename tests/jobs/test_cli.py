@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -179,6 +180,17 @@ def test_the_front_door_runs_a_command_and_tells_the_version(capsys: pytest.Capt
         front_door.main(["search", "--help"])
     assert front_door.main(["--version"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("attentdiffernet ")
+
+
+def test_the_version_of_a_checkout_run_in_place_is_not_installed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_no_package(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", find_no_package)
+    assert front_door.main(["--version"]) == 0
+    assert capsys.readouterr().out == "attentdiffernet not installed\n"
 
 
 @pytest.mark.parametrize(("typo", "said"), [("scor", "did you mean score?"), ("xyz", "expected one of score, train")])
