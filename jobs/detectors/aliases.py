@@ -62,7 +62,7 @@ class _State:
 
 
 def read_aliases(detectors: str, category: str) -> dict[str, str]:
-    """Alias -> detector id of one category; empty where none was set."""
+    """Reads the detector id of each alias of one category; empty where none was set."""
     return dict(_read(detectors, category).aliases)
 
 

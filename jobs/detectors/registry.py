@@ -72,7 +72,7 @@ def put(detectors: str, category: str, *, folder: Path) -> str:
 
 
 def list_categories(detectors: str) -> list[str]:
-    """Categories that have at least one alias, sorted."""
+    """Lists the categories that have at least one alias, sorted."""
     return sorted({parts[0] for parts in list_keys(detectors) if len(parts) == 2 and parts[1] == ALIASES_FILE})
 
 
