@@ -23,7 +23,8 @@ GateStart = Literal["identity", "sigmoid"]
 Setting = Literal["reduction", "spatial_kernel"]
 
 
-def _zero(layer: nn.Conv2d) -> None:
+def zero_weights(layer: nn.Conv2d) -> None:
+    """Sets the weights and the bias of a convolution to zero."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -49,7 +50,7 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
         self.gate = Gate(2.0 if gate == "identity" else 1.0)
         if gate == "identity":
-            _zero(self.fc2)
+            zero_weights(self.fc2)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Returns (N, C, H, W): each channel of ``maps`` times its gate in (0, scale)."""
@@ -85,20 +86,20 @@ class CBAM(nn.Module):
         scale = 2.0 if gate == "identity" else 1.0
         self.channel_gate, self.spatial_gate = Gate(scale), Gate(scale)
         if gate == "identity":
-            _zero(self.fc2)
-            _zero(self.conv)
+            zero_weights(self.fc2)
+            zero_weights(self.conv)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Returns (N, C, H, W): ``maps`` times a gate per channel, then times a gate per position."""
-        average = self._mlp(self.average(maps.mean((2, 3), keepdim=True, dtype=torch.float32)))
-        maximum = self._mlp(self.maximum(maps.amax((2, 3), keepdim=True).float()))
+        average = self._excite(self.average(maps.mean((2, 3), keepdim=True, dtype=torch.float32)))
+        maximum = self._excite(self.maximum(maps.amax((2, 3), keepdim=True).float()))
         maps = maps * self.channel_gate(average + maximum).to(maps.dtype)
         mean = maps.mean(1, keepdim=True, dtype=torch.float32)
         position = self.position(torch.cat([mean, maps.amax(1, keepdim=True).float()], dim=1))
         spatial_gate: Tensor = self.spatial_gate(self.conv(position))
         return maps * spatial_gate.to(maps.dtype)
 
-    def _mlp(self, pooled: Tensor) -> Tensor:
+    def _excite(self, pooled: Tensor) -> Tensor:
         hidden: Tensor = self.fc2(torch.relu(self.fc1(pooled)))
         return hidden
 

@@ -19,14 +19,16 @@ from model.network.attention import build_attention
 from model.network.seeding import seed_cpu_generator
 
 
-def _conv(
+def build_convolution(
     channels_in: int, channels_out: int, kernel: int, *, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> list[nn.Module]:
+    """Builds a square convolution and the ReLU behind it."""
     convolution = nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=padding, groups=groups)
     return [convolution, nn.ReLU(inplace=True)]
 
 
-def _pool(*, ceil_mode: bool = False) -> nn.Module:
+def build_max_pool(*, ceil_mode: bool = False) -> nn.Module:
+    """Builds 3 x 3 max-pooling of stride 2; ``ceil_mode`` counts the last, incomplete window."""
     return nn.MaxPool2d(3, stride=2, ceil_mode=ceil_mode)
 
 
@@ -51,37 +53,37 @@ class ChannelNorm(nn.Module):
         return maps * (root * root.sqrt())
 
 
-def _alexnet() -> nn.Sequential:
-    """``torchvision.models.alexnet().features``."""
+def build_alexnet() -> nn.Sequential:
+    """Builds ``torchvision.models.alexnet().features``."""
     return nn.Sequential(
-        *_conv(3, 64, 11, stride=4, padding=2), _pool(),
-        *_conv(64, 192, 5, padding=2), _pool(),
-        *_conv(192, 384, 3, padding=1),
-        *_conv(384, 256, 3, padding=1),
-        *_conv(256, 256, 3, padding=1), _pool(),
+        *build_convolution(3, 64, 11, stride=4, padding=2), build_max_pool(),
+        *build_convolution(64, 192, 5, padding=2), build_max_pool(),
+        *build_convolution(192, 384, 3, padding=1),
+        *build_convolution(384, 256, 3, padding=1),
+        *build_convolution(256, 256, 3, padding=1), build_max_pool(),
     )  # fmt: skip
 
 
-def _alexnet_caffe() -> nn.Sequential:
-    """The original two-group AlexNet (Krizhevsky 2012) as released with Caffe, RGB input."""
+def build_alexnet_caffe() -> nn.Sequential:
+    """Builds the original two-group AlexNet (Krizhevsky 2012) as released with Caffe, RGB input."""
     return nn.Sequential(
-        *_conv(3, 96, 11, stride=4), ChannelNorm(96), _pool(ceil_mode=True),
-        *_conv(96, 256, 5, padding=2, groups=2), ChannelNorm(256), _pool(ceil_mode=True),
-        *_conv(256, 384, 3, padding=1),
-        *_conv(384, 384, 3, padding=1, groups=2),
-        *_conv(384, 256, 3, padding=1, groups=2), _pool(ceil_mode=True),
+        *build_convolution(3, 96, 11, stride=4), ChannelNorm(96), build_max_pool(ceil_mode=True),
+        *build_convolution(96, 256, 5, padding=2, groups=2), ChannelNorm(256), build_max_pool(ceil_mode=True),
+        *build_convolution(256, 384, 3, padding=1),
+        *build_convolution(384, 384, 3, padding=1, groups=2),
+        *build_convolution(384, 256, 3, padding=1, groups=2), build_max_pool(ceil_mode=True),
     )  # fmt: skip
 
 
-def _squeezenet1_0() -> nn.Sequential:
-    """``torchvision.models.squeezenet1_0().features`` (arXiv 1602.07360)."""
+def build_squeezenet() -> nn.Sequential:
+    """Builds ``torchvision.models.squeezenet1_0().features`` (arXiv 1602.07360)."""
     from torchvision.models.squeezenet import Fire  # importing torchvision takes 6 s, in every scoring process
 
     return nn.Sequential(
-        *_conv(3, 96, 7, stride=2), _pool(ceil_mode=True),
-        Fire(96, 16, 64, 64), Fire(128, 16, 64, 64), Fire(128, 32, 128, 128), _pool(ceil_mode=True),
+        *build_convolution(3, 96, 7, stride=2), build_max_pool(ceil_mode=True),
+        Fire(96, 16, 64, 64), Fire(128, 16, 64, 64), Fire(128, 32, 128, 128), build_max_pool(ceil_mode=True),
         Fire(256, 32, 128, 128), Fire(256, 48, 192, 192), Fire(384, 48, 192, 192), Fire(384, 64, 256, 256),
-        _pool(ceil_mode=True), Fire(512, 64, 256, 256),
+        build_max_pool(ceil_mode=True), Fire(512, 64, 256, 256),
     )  # fmt: skip
 
 
@@ -95,10 +97,10 @@ class _Architecture:
 
 
 _ARCHITECTURES = {
-    "alexnet": _Architecture(_alexnet, (3, 6, 8, 10, 12), (64, 192, 384, 256, 256)),
-    "alexnet_caffe": _Architecture(_alexnet_caffe, (4, 8, 10, 12, 14), (96, 256, 384, 384, 256)),
+    "alexnet": _Architecture(build_alexnet, (3, 6, 8, 10, 12), (64, 192, 384, 256, 256)),
+    "alexnet_caffe": _Architecture(build_alexnet_caffe, (4, 8, 10, 12, 14), (96, 256, 384, 384, 256)),
     "squeezenet1_0": _Architecture(
-        _squeezenet1_0, (3, 4, 5, 7, 8, 9, 10, 12, 13), (96, 128, 128, 256, 256, 384, 384, 512, 512)
+        build_squeezenet, (3, 4, 5, 7, 8, 9, 10, 12, 13), (96, 128, 128, 256, 256, 384, 384, 512, 512)
     ),
 }
 
@@ -126,7 +128,7 @@ class Backbone(nn.Module):
         self._stage_ending_at = dict(zip(architecture.ends, stages, strict=True))
         with seed_cpu_generator(config.seed):
             self.layers = architecture.build().requires_grad_(False)
-            _initialize(self.layers)
+            initialize_layers(self.layers)
             self.attention = nn.ModuleDict(
                 {
                     stage: build_attention(config.attention[stage], channels)
@@ -151,11 +153,11 @@ class Backbone(nn.Module):
         return maps
 
     def list_used_layers(self) -> list[nn.Module]:
-        """The layers up to the map that is pooled."""
+        """Returns the layers up to the map that is pooled."""
         return list(islice(self.layers, self._last))
 
     def stage_ending_at(self, end: int) -> str:
-        """The stage whose last layer is the ``end``-th, counted from 1; empty for none."""
+        """Returns the stage whose last layer is the ``end``-th, counted from 1; empty for none."""
         return self._stage_ending_at.get(end, "")
 
     def forward(self, images: Tensor, *, attended: bool = True) -> Tensor:
@@ -183,13 +185,13 @@ class Backbone(nn.Module):
         kept = {key: value for key, value in state.items() if not key.startswith("classifier.")}
         given = {key.removeprefix("features."): value for key, value in kept.items()}
         needed = self.layers.state_dict()
-        if problems := _problems(needed, given):
+        if problems := list_weight_problems(needed, given):
             raise ValueError(f"backbone weights do not fit: {'; '.join(problems)}")
         self.layers.load_state_dict(given, strict=True)
 
 
-def _initialize(layers: nn.Module) -> None:
-    """He initialisation: with torch's default the signal of a random network fades from layer to layer."""
+def initialize_layers(layers: nn.Module) -> None:
+    """Draws He weights: with torch's default the signal of a random network fades from layer to layer."""
     for layer in layers.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
@@ -197,22 +199,25 @@ def _initialize(layers: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def _problems(needed: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+def list_weight_problems(needed: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """Lists in what the given weights differ from the needed ones, one entry per kind; empty if they fit."""
     shared = needed.keys() & given.keys()
     misfits = [key for key in shared if given[key].shape != needed[key].shape]
     found = {
-        "missing": _names(needed.keys() - shared),
-        "unexpected": _names(given.keys() - shared),
-        "of another shape": _names(
+        "missing": shorten_names(needed.keys() - shared),
+        "unexpected": shorten_names(given.keys() - shared),
+        "of another shape": shorten_names(
             f"{key} needs {tuple(needed[key].shape)} got {tuple(given[key].shape)}" for key in misfits
         ),
-        "not finite floating-point numbers": _names(key for key in shared - set(misfits) if not _is_finite(given[key])),
+        "not finite floating-point numbers": shorten_names(
+            key for key in shared - set(misfits) if not _is_finite(given[key])
+        ),
     }
     return [f"{what}: {names}" for what, names in found.items() if names]
 
 
-def _names(names: Iterable[str], *, shown: int = 3) -> str:
-    """The first few names, cut and escaped: they may come from a hostile file and must stay one short line."""
+def shorten_names(names: Iterable[str], *, shown: int = 3) -> str:
+    """Joins the first names, cut and escaped: they may come from a hostile file and must stay one short line."""
     ordered = sorted(names)
     more = f" and {len(ordered) - shown} more" if len(ordered) > shown else ""
     return ", ".join(ascii(name)[1:-1][:80] for name in ordered[:shown]) + more

@@ -75,20 +75,20 @@ class Flow(nn.Module):
         self.clamp = AtanClamp(config.clamp)
         self._config, self._precision = config, precision
         with seed_cpu_generator(seed):
-            self.inn = self._sequence()
+            self.inn = self._build_sequence()
 
-    def _sequence(self) -> nn.Module:
+    def _build_sequence(self) -> nn.Module:
         sequence = SequenceINN(self.dim)
         alpha = self.clamp.alpha
         for block in range(self._config.blocks):
             sequence.append(PermuteRandom, seed=block)
             sequence.append(
-                GLOWCouplingBlock, subnet_constructor=self._subnet, clamp=alpha, clamp_activation=self.clamp
+                GLOWCouplingBlock, subnet_constructor=self._build_subnet, clamp=alpha, clamp_activation=self.clamp
             )
         return sequence  # type: ignore[no-any-return]  # untyped FrEIA class, an nn.Module
 
-    def _subnet(self, dim_in: int, dim_out: int) -> nn.Module:
-        """Scales and shifts of one half from the other: hidden Linear-ReLU(-Dropout) layers, then Linear."""
+    def _build_subnet(self, dim_in: int, dim_out: int) -> nn.Module:
+        """Builds a map from one half to the other's scales and shifts: Linear-ReLU(-Dropout) layers, then Linear."""
         layers: list[nn.Module] = []
         for _ in range(self._config.hidden_layers):
             layers += [nn.Linear(dim_in, self._config.hidden_width), nn.ReLU()]
@@ -112,7 +112,7 @@ class Flow(nn.Module):
         return x
 
     def blocks(self) -> list[tuple[PermuteRandom, GLOWCouplingBlock]]:
-        """Each block's permutation and coupling, in order."""
+        """Returns each block's permutation and coupling, in order."""
         parts = list(self.inn.modules())
         permutations = [part for part in parts if isinstance(part, PermuteRandom)]
         return list(zip(permutations, (part for part in parts if isinstance(part, GLOWCouplingBlock)), strict=True))
@@ -124,7 +124,7 @@ class Flow(nn.Module):
 
     @torch.no_grad()
     def saturation(self, x: Tensor) -> float:
-        """Share of the couplings' log-scales that lie within 5 % of their clamp, for features (N, D).
+        """Measures the share of the couplings' log-scales within 5 % of their clamp, for features (N, D).
 
         A likelihood that grows by stretching alone drives them there.
         """

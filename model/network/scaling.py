@@ -62,11 +62,11 @@ def fit_scaling(kind: Literal["global", "channel", "whiten"], pooled: Tensor) ->
         return Scaling(torch.zeros_like(mean), same, None)
     if kind == "channel":
         return Scaling(mean, std.clamp_min(DEAD_CHANNEL_STD * typical), None)
-    return Scaling(mean, same, _whitening((pooled.detach().double() - mean) / typical))
+    return Scaling(mean, same, compute_whitening((pooled.detach().double() - mean) / typical))
 
 
-def _whitening(centred: Tensor) -> Tensor:
-    """(D, D) float64, symmetric."""
+def compute_whitening(centred: Tensor) -> Tensor:
+    """Computes the symmetric matrix, float64 (D, D), that decorrelates centred features (N, D)."""
     from sklearn.covariance import ledoit_wolf  # seconds to import, which scoring processes need not spend
 
     covariance, _ = ledoit_wolf(centred.cpu().numpy(), assume_centered=True)

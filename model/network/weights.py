@@ -58,14 +58,14 @@ def fetch_imagenet_weights(backbone: str, *, timeout_s: float = 60, total_s: flo
     Raises:
         WeightsUnavailable: torchvision has none, or the download failed.
     """
-    urls = _imagenet_urls()
+    urls = list_imagenet_urls()
     if backbone not in urls:
         raise WeightsUnavailableError(f"torchvision has no ImageNet weights of {backbone}: {_WAY_OUT}")
     url = urls[backbone]
     cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     try:
         if not cached.exists():
-            _download(url, cached, timeout_s=timeout_s, total_s=total_s)
+            download_file(url, cached, timeout_s=timeout_s, total_s=total_s)
         data = cached.read_bytes()
     except (OSError, HTTPException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -75,7 +75,8 @@ def fetch_imagenet_weights(backbone: str, *, timeout_s: float = 60, total_s: flo
     return parse_weights(data, name=str(cached))
 
 
-def _imagenet_urls() -> dict[str, str]:
+def list_imagenet_urls() -> dict[str, str]:
+    """Returns the URL of torchvision's ImageNet weights by backbone."""
     from torchvision.models import AlexNet_Weights, SqueezeNet1_0_Weights  # 6 s that scoring processes need not spend
 
     return {"alexnet": AlexNet_Weights.IMAGENET1K_V1.url, "squeezenet1_0": SqueezeNet1_0_Weights.IMAGENET1K_V1.url}
@@ -113,7 +114,7 @@ def _is_named_tensor(key: object, value: object) -> bool:
     return isinstance(key, str) and isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
 
 
-def _download(url: str, target: Path, *, timeout_s: float, total_s: float) -> None:
+def download_file(url: str, target: Path, *, timeout_s: float, total_s: float) -> None:
     """Downloads to ``target`` atomically, so that workers of one host may race; OSError or HTTPException on failure.
 
     torch.hub's own download has no timeout and would wait for ever on a network that drops packets.
@@ -131,14 +132,14 @@ def _download(url: str, target: Path, *, timeout_s: float, total_s: float) -> No
                 digest.update(chunk)
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"not done after {total_s:g} s")
-        _check_digest(digest.hexdigest(), url)
+        check_digest(digest.hexdigest(), url)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _check_digest(digest: str, url: str) -> None:
-    """A file name of torchvision ends in the first digits of its SHA-256; a cut download shows here too."""
+def check_digest(digest: str, url: str) -> None:
+    """Raises OSError unless ``digest``, in hex, begins with the digits of SHA-256 in the URL's file name."""
     expected = re.search(r"-([0-9a-f]{8,})\.", url)
     if expected and not digest.startswith(expected[1]):
         raise OSError(f"SHA-256 of the download is {digest[:8]}, expected {expected[1]}")

@@ -289,7 +289,7 @@ def silent_server() -> Iterator[str]:
 def test_a_network_that_hangs_is_given_up_in_time(
     hub: Path, silent_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.network.weights._imagenet_urls", lambda: {"alexnet": silent_server})
+    monkeypatch.setattr("model.network.weights.list_imagenet_urls", lambda: {"alexnet": silent_server})
     with pytest.raises(WeightsUnavailableError, match=r"timed out.*or to random"):
         fetch_imagenet_weights("alexnet", timeout_s=0.2)
     assert list(hub.iterdir()) == []
@@ -300,7 +300,7 @@ def test_a_download_of_other_content_is_refused_and_not_kept(
 ) -> None:
     served = tmp_path / "alexnet-owt-7be5be79.pth"
     served.write_bytes(_saved(_STATE))
-    monkeypatch.setattr("model.network.weights._imagenet_urls", lambda: {"alexnet": served.as_uri()})
+    monkeypatch.setattr("model.network.weights.list_imagenet_urls", lambda: {"alexnet": served.as_uri()})
     with pytest.raises(WeightsUnavailableError, match="expected 7be5be79"):
         fetch_imagenet_weights("alexnet")
     assert list(hub.iterdir()) == []
@@ -329,7 +329,7 @@ def test_a_download_that_takes_too_long_in_all_is_given_up(
 ) -> None:
     served = tmp_path / "alexnet-owt-7be5be79.pth"
     served.write_bytes(_saved(_STATE))
-    monkeypatch.setattr("model.network.weights._imagenet_urls", lambda: {"alexnet": served.as_uri()})
+    monkeypatch.setattr("model.network.weights.list_imagenet_urls", lambda: {"alexnet": served.as_uri()})
     with pytest.raises(WeightsUnavailableError, match="not done after 0 s"):
         fetch_imagenet_weights("alexnet", total_s=0)
     assert list(hub.iterdir()) == []
