@@ -22,10 +22,9 @@ def render_model_card(
         detector_id: its content hash.
         calibration: None gives a card that says that there are no p-values.
         metrics: JSON figures, and under ``lineage`` where the detector comes from (see jobs.detectors.lineage);
-        shown as they
-            are, but for the hashes under ``training_photos``, which are counted.
+            shown as they are, but for the hashes under ``training_photos``, which are counted.
     """
-    figures = json.dumps(_readable(metrics), indent=2, sort_keys=True).splitlines()
+    figures = json.dumps(count_training_photos(metrics), indent=2, sort_keys=True).splitlines()
     return "\n".join(
         [
             f"# Detector {detector_id}: {config.variant}",
@@ -34,15 +33,15 @@ def render_model_card(
             "unusual. Not every unusual photo shows a defect. Method: AttentDifferNet (arXiv 2401.08686) on DifferNet "
             "(arXiv 2008.12577).",
             "",
-            *_what_it_is(config),
+            *describe_config(config),
             "",
             "## Calibration",
             "",
-            *_what_it_promises(calibration),
+            *describe_calibration(calibration),
             "",
             "## Lineage",
             "",
-            *_where_it_comes_from(metrics),
+            *describe_lineage(metrics),
             "",
             "## Figures and configuration",
             "",
@@ -50,13 +49,14 @@ def render_model_card(
             "",
             "## Licence",
             "",
-            _licence(config),
+            describe_licence(config),
             "",
         ]
     )
 
 
-def _where_it_comes_from(metrics: Mapping[str, object]) -> list[str]:
+def describe_lineage(metrics: Mapping[str, object]) -> list[str]:
+    """Returns the lines about how, when and from what photos and code the detector was made."""
     known = metrics.get("lineage")
     if not isinstance(known, Mapping):
         return ["Not recorded."]
@@ -71,12 +71,14 @@ def _where_it_comes_from(metrics: Mapping[str, object]) -> list[str]:
     ]
 
 
-def _readable(metrics: Mapping[str, object]) -> dict[str, object]:
+def count_training_photos(metrics: Mapping[str, object]) -> dict[str, object]:
+    """Returns the metrics with the number of the training photos in place of their hashes."""
     photos = metrics.get("training_photos")
     return {**metrics, "training_photos": f"{len(photos)} hashes"} if isinstance(photos, list) else dict(metrics)
 
 
-def _what_it_is(config: DetectorConfig) -> list[str]:
+def describe_config(config: DetectorConfig) -> list[str]:
+    """Returns the lines about backbone, attention, flow, input and views."""
     attention = ", ".join(f"{block.kind} after {stage}" for stage, block in config.attention.items())
     trained = f", trained: {config.attention_training}" if attention else ""
     return [
@@ -90,17 +92,19 @@ def _what_it_is(config: DetectorConfig) -> list[str]:
     ]
 
 
-def _what_it_promises(calibration: Calibration | None) -> list[str]:
+def describe_calibration(calibration: Calibration | None) -> list[str]:
+    """Returns the lines about what the calibration promises; None promises nothing."""
     if calibration is None:
         return ["None: raw scores only, no p-values and no thresholds."]
     return [
-        *_describe_promise(calibration),
+        *tabulate_thresholds(calibration),
         "",
         "This holds for flawless photos taken like these: new cameras, sites or seasons need a new calibration.",
     ]
 
 
-def _describe_promise(calibration: Calibration) -> list[str]:
+def tabulate_thresholds(calibration: Calibration) -> list[str]:
+    """Returns the table of thresholds by false-alarm rate, after a paragraph on how to read it."""
     return [
         f"{len(calibration.scores)} flawless photos that this detector was not trained on (split-conformal); the "
         f"lowest false-alarm rate they can hold is {calibration.min_rate:.2%}. The rate asked for holds on "
@@ -109,11 +113,12 @@ def _describe_promise(calibration: Calibration) -> list[str]:
         "| false-alarm rate asked for | report scores above | rate to expect from this calibration (90 % interval) "
         f"| to stay below the rate with {_CONFIDENCE:.0%} probability, report scores above |",
         "|---|---|---|---|",
-        *(_format_rate_row(calibration, rate) for rate in _RATES),
+        *(format_rate_row(calibration, rate) for rate in _RATES),
     ]
 
 
-def _format_rate_row(calibration: Calibration, rate: float) -> str:
+def format_rate_row(calibration: Calibration, rate: float) -> str:
+    """Formats one false-alarm rate's row of the table; says how many photos it would need if too few."""
     threshold, safe = calibration.find_threshold(rate), calibration.find_threshold(rate, confidence=_CONFIDENCE)
     needs = f"not possible, needs {find_min_sample_size(rate, confidence=_CONFIDENCE)} photos"
     last = needs if safe is None else f"{safe:.6g}"
@@ -123,7 +128,8 @@ def _format_rate_row(calibration: Calibration, rate: float) -> str:
     return f"| {rate:.1%} | {threshold:.6g} | {low:.2%} to {high:.2%} | {last} |"
 
 
-def _licence(config: DetectorConfig) -> str:
+def describe_licence(config: DetectorConfig) -> str:
+    """Returns the paragraph about who may use the backbone's weights and the flow."""
     photos = "The flow was fitted to the training photos: whoever owns them decides who may have it."
     if config.weights == "random":
         return f"The backbone's weights are random, no outside weights are in this folder. {photos}"

@@ -66,7 +66,7 @@ def parse_config_json(content: object) -> DetectorConfig:
     try:
         return DetectorConfig.model_validate(content.get("detector"))
     except ValidationError as error:
-        raise ArtifactError(f"{CONFIG} holds no detector config: {_first_fault(error)}") from error
+        raise ArtifactError(f"{CONFIG} holds no detector config: {describe_first_fault(error)}") from error
 
 
 def parse_calibration_json(content: object) -> Calibration | None:
@@ -78,10 +78,11 @@ def parse_calibration_json(content: object) -> Calibration | None:
     try:
         return None if content is None else Calibration.model_validate(content)
     except ValidationError as error:
-        raise ArtifactError(f"{CALIBRATION} holds no calibration: {_first_fault(error)}") from error
+        raise ArtifactError(f"{CALIBRATION} holds no calibration: {describe_first_fault(error)}") from error
 
 
-def _first_fault(error: ValidationError) -> str:
+def describe_first_fault(error: ValidationError) -> str:
+    """Describes the first field that is wrong, as ``field: reason``."""
     first = error.errors()[0]
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 

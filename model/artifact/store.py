@@ -73,13 +73,13 @@ def save_artifact(
         ArtifactError: weights that are not finite or do not fit ``detector.config``, or metrics that are no JSON.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
-    _check_tensors(tensors, config=detector.config)
+    check_tensors(tensors, config=detector.config)
     metrics_bytes = encode_json(recorded := {"versions": read_versions(), **metrics})
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS)
-    _write_config(folder, detector.config)
+    write_config(folder, detector.config)
     (folder / METRICS).write_bytes(metrics_bytes)
-    return _finish(folder, detector.config, calibration=calibration, metrics=recorded)
+    return finish_artifact(folder, detector.config, calibration=calibration, metrics=recorded)
 
 
 def recalibrate_artifact(
@@ -112,20 +112,21 @@ def recalibrate_artifact(
         shutil.copyfile(source / name, folder / name)
     if precision not in (None, config.precision):
         config = config.model_copy(update={"precision": precision})
-        _write_config(folder, config)
+        write_config(folder, config)
     (folder / METRICS).write_bytes(metrics_bytes)
-    return _finish(folder, config, calibration=calibration, metrics=metrics)
+    return finish_artifact(folder, config, calibration=calibration, metrics=metrics)
 
 
-def _write_config(folder: Path, config: DetectorConfig) -> None:
+def write_config(folder: Path, config: DetectorConfig) -> None:
+    """Writes config.json with its format version."""
     content = {"format_version": FORMAT_VERSION, "detector": config.model_dump(mode="json")}
     (folder / CONFIG).write_bytes(encode_json(content))
 
 
-def _finish(
+def finish_artifact(
     folder: Path, config: DetectorConfig, *, calibration: Calibration | None, metrics: Mapping[str, JSON]
 ) -> str:
-    """Adds the calibration to weights and config, and the card, which names the id that these three give."""
+    """Adds calibration and card to weights and config; returns the id, which the card names."""
     (folder / CALIBRATION).write_bytes(encode_json(calibration.model_dump(mode="json") if calibration else None))
     detector_id = hash_content(folder)
     card = render_model_card(config, detector_id=detector_id, calibration=calibration, metrics=metrics)
@@ -168,7 +169,7 @@ def load_artifact(
         raise ArtifactError(f"{METRICS} needs a JSON object, got {type(metrics).__name__}")
     config = config if precision is None else config.model_copy(update={"precision": precision})
     tensors = read_artifact_file(folder / WEIGHTS, load_file)
-    _check_tensors(tensors, config=config, are_finite=from_cache)
+    check_tensors(tensors, config=config, are_finite=from_cache)
     with _NoRandomWeights():
         detector = AttentDifferNet(config)
     # A copy otherwise: a file that is mapped into memory and cut short by someone would kill the process.
@@ -194,12 +195,12 @@ class _NoRandomWeights(TorchFunctionMode):
         return func(*args, **given)
 
 
-def _check_tensors(tensors: Mapping[str, Tensor], *, config: DetectorConfig, are_finite: bool = False) -> None:
-    """Compares with a detector on the meta device, which holds no memory, however large the config says it is."""
+def check_tensors(tensors: Mapping[str, Tensor], *, config: DetectorConfig, are_finite: bool = False) -> None:
+    """Raises ArtifactError unless names, shapes, types and values of the tensors fit the config."""
     if max(config.flow.blocks, config.flow.hidden_layers) > len(tensors):
         raise ArtifactError(f"{CONFIG} asks for more flow layers than {WEIGHTS} has tensors ({len(tensors)})")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"):  # it holds no memory, however large the config says the detector is
             needed = AttentDifferNet(config).state_dict()
     except (ValueError, RuntimeError) as error:
         raise ArtifactError(f"no detector can be built from {CONFIG}: {error}") from error
