@@ -46,7 +46,7 @@ class PackedBackbone:
             first, image_size=config.image_size, scales=config.scales, padding=config.rotation_padding, mean=grey
         )
         # One geometry serves all scales: kernel, stride and padding, and with them block and taps, are the same.
-        folded = _fold_normalization(first, self.layout.blocks[0], mean=mean, std=std, grey=grey)
+        folded = fold_normalization(first, self.layout.blocks[0], mean=mean, std=std, grey=grey)
         self._layers: list[Layer] = [PackedConvolution(folded, relu=True)]
         self._attention = backbone.attention
         self._stages = [""]
@@ -54,12 +54,12 @@ class PackedBackbone:
             self._layers.append(layer)
             self._stages.append(backbone.stage_ending_at(end + 1))
         self._with_maximum = config.pooling == "average_max"
-        self._views_at_once = _choose_views_at_once(
+        self._views_at_once = choose_views_at_once(
             folded.weight.device, map_bytes=self.layout.map_bytes, scales=config.scales
         )
 
     def pool(self, images: Tensor, angles: Sequence[float]) -> Tensor:
-        """Pooled features (B * T, D), float32, of rotated views, photo by photo; each as `Backbone.forward` has it.
+        """Pools the features of rotated views, photo by photo: float32 (B * T, D), as `Backbone.forward` has them.
 
         Args:
             images: uint8 (B, 3, S, S) RGB with B >= 1, on the backbone's device.
@@ -85,10 +85,10 @@ class PackedBackbone:
         passes = []
         for start in range(0, len(shown), at_once):
             self.layout.views(shown[start : start + at_once], scale=scale, into=views)
-            passes.append(self._pool(self._feature_map(self.layout.input(views, scale))))
+            passes.append(self._pool(self._compute_feature_map(self.layout.input(views, scale))))
         return torch.cat(passes)[: len(shown)]
 
-    def _feature_map(self, blocks: Tensor) -> Tensor:
+    def _compute_feature_map(self, blocks: Tensor) -> Tensor:
         maps = blocks
         for layer, stage in zip(self._layers, self._stages, strict=True):
             maps = layer(maps)
@@ -101,8 +101,8 @@ class PackedBackbone:
         return torch.cat([average, maps.amax((2, 3)).float()], dim=1) if self._with_maximum else average
 
 
-def _choose_views_at_once(device: torch.device, *, map_bytes: int, scales: int) -> Sequence[int]:
-    """Views in one pass, by scale; on a GPU as many as a share of its free memory takes, a power of two up to 256."""
+def choose_views_at_once(device: torch.device, *, map_bytes: int, scales: int) -> Sequence[int]:
+    """Chooses the views in one pass, by scale; on a GPU a power of two up to 256 that a share of free memory takes."""
     if device.type != "cuda":
         return [_VIEWS_AT_ONCE * 4**scale for scale in range(scales)]
     free_bytes, _ = torch.cuda.mem_get_info(device)
@@ -111,10 +111,10 @@ def _choose_views_at_once(device: torch.device, *, map_bytes: int, scales: int) 
     return [int(2 ** min(8, max(0, fitting.bit_length() - 1)))] * scales
 
 
-def _fold_normalization(
+def fold_normalization(
     convolution: nn.Conv2d, blocks: Blocks, *, mean: Tensor, std: Tensor, grey: Sequence[int]
 ) -> nn.Conv2d:
-    """The first convolution over blocks of raw pixels: what it gave of normalised ones, zero padding included.
+    """Builds the first convolution over blocks of raw pixels: equal to that over normalised ones, padding included.
 
     The shift of the colours is computed from weights that are rounded already, or their rounding would add up over the
     photo's mean. The fourth channel is 1 in the padding and makes up for the mean's fraction that ``grey`` lost there.

@@ -40,11 +40,12 @@ class _PackedBlock:
     def __call__(self, x: Tensor, clamp: AtanClamp) -> Tensor:
         """Maps (N, D) to the same."""
         left, right = x[:, self.permutation].tensor_split([self.split], dim=1)
-        left = _couple(left, self.second(right), clamp)
-        return torch.cat([left, _couple(right, self.first(left), clamp)], dim=1)
+        left = couple(left, self.second(right), clamp)
+        return torch.cat([left, couple(right, self.first(left), clamp)], dim=1)
 
 
-def _couple(half: Tensor, outcome: Tensor, clamp: AtanClamp) -> Tensor:
+def couple(half: Tensor, outcome: Tensor, clamp: AtanClamp) -> Tensor:
+    """Scales and shifts one half (N, D) by the other's subnet output (N, 2D)."""
     scale, shift = outcome.tensor_split(2, dim=1)
     return torch.addcmul(shift, half, (clamp.alpha * clamp(scale)).exp_())
 
@@ -57,7 +58,7 @@ class PackedFlow:
         self._clamp = flow.clamp
         self._blocks = [
             _PackedBlock(
-                permute.perm, _pack_subnet(coupling.subnet2), _pack_subnet(coupling.subnet1), coupling.split_len1
+                permute.perm, pack_subnet(coupling.subnet2), pack_subnet(coupling.subnet1), coupling.split_len1
             )
             for permute, coupling in flow.blocks()
         ]
@@ -75,6 +76,7 @@ class PackedFlow:
         return x
 
 
-def _pack_subnet(subnet: nn.Module) -> _PackedSubnet:
+def pack_subnet(subnet: nn.Module) -> _PackedSubnet:
+    """Takes bf16 copies of the weights of a subnet's Linear layers."""
     linear = [layer for layer in subnet.children() if isinstance(layer, nn.Linear)]
     return _PackedSubnet(tuple((layer.weight.detach().bfloat16(), layer.bias.detach().bfloat16()) for layer in linear))

@@ -37,14 +37,14 @@ class PackedConvolution:
         if not self._on_cpu:
             plain = F.conv2d(maps, self._weight, self._bias, self._stride, self._padding, self._dilation, self._groups)
             return plain.relu_() if self._relu else plain
-        weight, then = self._weight_for(tuple(maps.shape)), "relu" if self._relu else "none"
+        weight, then = self._reorder_weight(tuple(maps.shape)), "relu" if self._relu else "none"
         fused: Tensor = torch.ops.mkldnn._convolution_pointwise(
             maps, weight, self._bias, self._padding, self._stride, self._dilation, self._groups, then, [], ""
         )
         return fused
 
-    def _weight_for(self, shape: tuple[int, ...]) -> Tensor:
-        """The weights as oneDNN wants them for this shape; any other order it would mend anew in every call."""
+    def _reorder_weight(self, shape: tuple[int, ...]) -> Tensor:
+        """Returns the weights as oneDNN wants them for this shape; any other order it would mend anew in every call."""
         if shape not in self._reordered:
             reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # its stub lacks the shape
             geometry = self._padding, self._stride, self._dilation, self._groups
@@ -68,12 +68,12 @@ class PackedMaxPool:
         if maps.device.type != "cpu":
             pooled: Tensor = self._pool(maps)
             return pooled
-        return self._along(self._along(maps.view(torch.int16), 2), 3).view(torch.bfloat16)
+        return self._pool_along(self._pool_along(maps.view(torch.int16), 2), 3).view(torch.bfloat16)
 
-    def _along(self, values: Tensor, dim: int) -> Tensor:
+    def _pool_along(self, values: Tensor, dim: int) -> Tensor:
         length = values.shape[dim]
         windows = -(-(length - 3) // 2) + 1 if self._ceil else (length - 3) // 2 + 1
-        first, second = (values.narrow(dim, start, length - start)[_every_other(dim)] for start in (0, 1))
+        first, second = (values.narrow(dim, start, length - start)[select_every_other(dim)] for start in (0, 1))
         largest = torch.maximum(first.narrow(dim, 0, windows), second.narrow(dim, 0, windows))
         third = first.narrow(dim, 1, min(windows, first.shape[dim] - 1))
         head = largest.narrow(dim, 0, third.shape[dim])
@@ -81,7 +81,8 @@ class PackedMaxPool:
         return largest
 
 
-def _every_other(dim: int) -> tuple[slice, ...]:
+def select_every_other(dim: int) -> tuple[slice, ...]:
+    """Returns the index that takes every second value along ``dim``."""
     return (*(slice(None) for _ in range(dim)), slice(None, None, 2))
 
 

@@ -3,8 +3,8 @@
 A convolution of stride b over 3 channels leaves most of a matrix unit idle. The same sums are a convolution of stride 1
 over b * b * 4 channels if the pixels lie block by block ("space to depth"). A fixed rotation is one gather already
 (model.network.rotation), so its index map also takes care of the scales, the zero padding and the blocks, and a view
-costs one
-pass over its pixels. A pixel is 4 bytes, int8 (R - 128, G - 128, B - 128, is padding), which bf16 holds exactly.
+costs one pass over its pixels. A pixel is 4 bytes, int8 (R - 128, G - 128, B - 128, is padding), which bf16 holds
+exactly.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ViewLayout:
         self.blocks = [compute_blocks(convolution, image_size // 2**scale) for scale in range(scales)]
         self._size, self._padding = image_size, padding
         self._places = [
-            _places(blocks, every=2**scale, image_size=image_size) for scale, blocks in enumerate(self.blocks)
+            compute_places(blocks, every=2**scale, image_size=image_size) for scale, blocks in enumerate(self.blocks)
         ]
         self._black_and_padding = torch.tensor([[0, 0, 0, 0], [*mean, 1]], dtype=torch.uint8)
         self._maps: OrderedDict[tuple[float, torch.device], Sequence[Tensor]] = OrderedDict()
@@ -114,13 +114,13 @@ class ViewLayout:
             torch.index_select(photo, 0, rotation[scale], out=view)
 
     def input(self, views: Tensor, scale: int) -> Tensor:
-        """The convolution's input, bf16 (N, channels, grid, grid) channels-last, of views of one scale."""
+        """Returns the convolution's input, bf16 (N, channels, grid, grid) channels-last, of views of one scale."""
         blocks = self.blocks[scale]
         values = views.view(torch.int8).to(torch.bfloat16)
         return values.view(-1, blocks.grid, blocks.grid, blocks.channels).permute(0, 3, 1, 2)
 
     def rotation(self, angle: float, device: torch.device) -> Sequence[Tensor]:
-        """A rotation by ``angle`` degrees, on a device: int32, by scale, the packed pixel that each pixel shows."""
+        """Returns a rotation by ``angle`` degrees: by scale, int32, the packed pixel that each pixel shows."""
         key = (angle, device)
         if key not in self._maps:
             padding = self._size**2 + 1
@@ -134,8 +134,8 @@ class ViewLayout:
         return self._maps[key]
 
 
-def _places(blocks: Blocks, *, every: int, image_size: int) -> Tensor:
-    """int64 (pixels,): for each pixel, block by block, its place in the photo, of which every so-many-th is read.
+def compute_places(blocks: Blocks, *, every: int, image_size: int) -> Tensor:
+    """Computes for each pixel, block by block, its place in the photo read at every so-many-th pixel: int64 (pixels,).
 
     What lies in the padding has the place ``image_size ** 2``.
     """

@@ -14,7 +14,7 @@ from model.network.backbone import Backbone
 from model.network.flow import Flow
 from model.network.rotation import Padding, compute_source_index, list_scoring_angles, rotate_views
 from model.packed import view_layout
-from model.packed.backbone import PackedBackbone, _choose_views_at_once
+from model.packed.backbone import PackedBackbone, choose_views_at_once
 from model.packed.detector import PackedDetector, build_scorer
 from model.packed.flow import PackedFlow
 from model.packed.layers import PackedConvolution, PackedMaxPool, pack_layers
@@ -248,14 +248,14 @@ def test_a_rotation_is_computed_once_for_all_scales_even_where_few_are_kept(monk
 
 def test_a_gpus_passes_are_filled_up_with_fewer_views_than_one_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (2**36, 2**37))
-    at_once = _choose_views_at_once(torch.device("cuda"), map_bytes=6_000_000, scales=3)
+    at_once = choose_views_at_once(torch.device("cuda"), map_bytes=6_000_000, scales=3)
     assert at_once == [256, 256, 256]  # 256 latent vectors are a batch on a GPU: each scale is one pass of them
 
 
 def test_a_small_gpus_passes_fit_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (2**30, 2**32))
     # a quarter of 1 GiB holds 11 views of four maps of 6 MB
-    assert _choose_views_at_once(torch.device("cuda"), map_bytes=6_000_000, scales=2) == [8, 8]
+    assert choose_views_at_once(torch.device("cuda"), map_bytes=6_000_000, scales=2) == [8, 8]
 
 
 def test_dropout_plays_no_part_in_packed_scores() -> None:
