@@ -80,7 +80,7 @@ class FetchDecode:
             asyncio.run(self._fetch_all(asked, pixels, outcomes, spent))
             is_decoded = [status is None for status, _ in outcomes]
             decoded = pixels.to_arrow(is_decoded)
-        _check_storage_answers(outcomes)
+        check_storage_answers(outcomes)
         if self._measure is not None:
             self._measure(spent)
         for name in ("image_etag", "image_bytes"):  # a list of URIs may have left them to be found out
@@ -129,7 +129,7 @@ class FetchDecode:
                 data, etag = await read_whole(row)
                 spent["fetch_s"] += time.perf_counter() - began
                 spent["fetched_bytes"] += len(data)
-            if _is_changed(row, etag, len(data)):
+            if is_replaced(row, etag, len(data)):
                 return Status.MISSING, format_reason("changed", "replaced after it was listed; the next run scores it")
             async with decoding:
                 decoder = share_decoder(self._limits)
@@ -162,7 +162,7 @@ async def read_whole(row: Mapping[str, Any]) -> tuple[bytes | memoryview, str]:
     return data, etag
 
 
-def _is_changed(row: dict[str, Any], etag: str, size_bytes: int) -> bool:
+def is_replaced(row: dict[str, Any], etag: str, size_bytes: int) -> bool:
     """Tells whether these are other bytes than those listed; notes in ``row`` what the listing did not know."""
     is_changed = bool(etag and row["image_etag"] and etag != row["image_etag"])
     row["image_etag"] = row["image_etag"] or etag or None
@@ -170,7 +170,7 @@ def _is_changed(row: dict[str, Any], etag: str, size_bytes: int) -> bool:
     return is_changed
 
 
-def _check_storage_answers(outcomes: Sequence[_Outcome]) -> None:
+def check_storage_answers(outcomes: Sequence[_Outcome]) -> None:
     """Ends the run where storage answers nothing at all: each photo would wait for minutes, a million for months.
 
     Raises:

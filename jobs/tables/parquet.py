@@ -32,12 +32,13 @@ def scan_parquet(
     if not files:
         return
     try:
-        yield from _scan_small_files(files, columns, schema) if small else _scan_row_groups(files, columns, schema)
+        yield from scan_small_files(files, columns, schema) if small else scan_row_groups(files, columns, schema)
     except (OSError, pa.ArrowInvalid) as error:
         raise storage.translate_error(error, files[0]) from error
 
 
-def _scan_small_files(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def scan_small_files(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Streams many small files of one schema, with 32 of them on their way at once."""
     import pyarrow.dataset
 
     filesystem = storage.resolve_filesystem(files[0])[0]
@@ -51,7 +52,7 @@ def _scan_small_files(files: Sequence[str], columns: Sequence[str], schema: pa.S
     )
 
 
-def _scan_row_groups(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def scan_row_groups(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Reads one row group at a time: a dataset would read half a gigabyte ahead while its consumer sorts."""
     import pyarrow.parquet as pq
 

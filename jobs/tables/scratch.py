@@ -75,7 +75,7 @@ class Scratch:
             JobError: the local disk is full.
         """
         failures: list[Exception] = []
-        reader = pa.RecordBatchReader.from_batches(schema, _note_failures(cast_batches(batches, schema), failures))
+        reader = pa.RecordBatchReader.from_batches(schema, note_failures(cast_batches(batches, schema), failures))
         self._connection.register("incoming", reader)
         try:
             self.execute(f"CREATE TABLE IF NOT EXISTS {table} AS SELECT * FROM incoming LIMIT 0")
@@ -130,7 +130,8 @@ def remove_abandoned(place: Path) -> None:
             continue  # in use, or gone already
 
 
-def _note_failures(batches: Iterator[pa.RecordBatch], failures: list[Exception]) -> Iterator[pa.RecordBatch]:
+def note_failures(batches: Iterator[pa.RecordBatch], failures: list[Exception]) -> Iterator[pa.RecordBatch]:
+    """Yields the batches; what the stream raises is added to ``failures`` too."""
     try:
         yield from batches
     except Exception as error:
