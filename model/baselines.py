@@ -69,7 +69,7 @@ def score_baseline(
 
 
 def score_mahalanobis(train: _Floats, test: _Floats) -> npt.NDArray[np.float64]:
-    """Squared Mahalanobis distance to the flawless features under a Ledoit-Wolf covariance (scikit-learn).
+    """Computes the squared Mahalanobis distance to the flawless features, Ledoit-Wolf covariance (scikit-learn).
 
     A single Gaussian on pooled features of a frozen network, as in arXiv 2005.14140, with the shrinkage of Ledoit &
     Wolf 2004 because D exceeds the number of photos.
@@ -86,7 +86,7 @@ def score_mahalanobis(train: _Floats, test: _Floats) -> npt.NDArray[np.float64]:
 
 
 def score_nearest_neighbors(train: _Floats, test: _Floats, *, neighbors: int = 3) -> npt.NDArray[np.float64]:
-    """Mean Euclidean distance to the nearest flawless features, each channel standardised (scikit-learn).
+    """Computes the mean distance to the nearest flawless features, each channel standardised (scikit-learn).
 
     Deep nearest-neighbour anomaly detection, arXiv 2002.10445.
 
@@ -105,7 +105,7 @@ def score_nearest_neighbors(train: _Floats, test: _Floats, *, neighbors: int = 3
 
 
 def score_patch_memory(train: _Floats, test: _Floats, *, seed: int, share: float = 0.1) -> npt.NDArray[np.float64]:
-    """Largest distance over a photo's positions to the nearest kept position of the flawless photos.
+    """Computes the largest distance of a photo's positions to the nearest kept flawless position.
 
     PatchCore (arXiv 2106.08265) with a random memory in place of its greedy coreset, and without its neighbourhood
     averaging and reweighting.
@@ -127,38 +127,41 @@ def score_patch_memory(train: _Floats, test: _Floats, *, seed: int, share: float
     return furthest
 
 
-def _score_pooled(
+def make_pooled_scorer(
     score: Callable[[_Floats, _Floats], npt.NDArray[np.float64]],
 ) -> Callable[[AttentDifferNet, Tensor, Tensor, int], npt.NDArray[np.float64]]:
+    """Returns a scorer of photos, as in ``Baseline.scores``, from one of pooled features (N, D)."""
+
     def scores(detector: AttentDifferNet, train: Tensor, test: Tensor, seed: int) -> npt.NDArray[np.float64]:
-        return score(
-            _compute_in_chunks(detector.pool_features, train), _compute_in_chunks(detector.pool_features, test)
-        )
+        return score(compute_in_chunks(detector.pool_features, train), compute_in_chunks(detector.pool_features, test))
 
     return scores
 
 
-def _score_positions(detector: AttentDifferNet, train: Tensor, test: Tensor, seed: int) -> npt.NDArray[np.float64]:
+def score_positions(detector: AttentDifferNet, train: Tensor, test: Tensor, seed: int) -> npt.NDArray[np.float64]:
+    """Scores photos by `score_patch_memory` on the positions of the largest scale's feature map; (M,)."""
+
     def positions(images: Tensor) -> Tensor:
         normalized = (images.float() / 255 - detector.image_mean) / detector.image_std
         return detector.backbone.feature_map(normalized).flatten(2).transpose(1, 2)
 
-    return score_patch_memory(_compute_in_chunks(positions, train), _compute_in_chunks(positions, test), seed=seed)
+    return score_patch_memory(compute_in_chunks(positions, train), compute_in_chunks(positions, test), seed=seed)
 
 
 @torch.inference_mode()
-def _compute_in_chunks(compute: Callable[[Tensor], Tensor], images: Tensor) -> _Floats:
+def compute_in_chunks(compute: Callable[[Tensor], Tensor], images: Tensor) -> _Floats:
+    """Applies ``compute`` to images (N, ...) some at a time, as float64, so that memory suffices."""
     parts = [compute(chunk).double().numpy() for chunk in torch.split(images, _PHOTOS_PER_CHUNK)]
     return np.concatenate(parts)
 
 
 BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
-        "mahalanobis": Baseline("average", False, _score_pooled(score_mahalanobis)),
-        "mahalanobis_average_max": Baseline("average_max", False, _score_pooled(score_mahalanobis)),
-        "nearest_neighbours": Baseline("average", False, _score_pooled(score_nearest_neighbors)),
-        "nearest_neighbours_average_max": Baseline("average_max", False, _score_pooled(score_nearest_neighbors)),
-        "patch_memory": Baseline("average", True, _score_positions),
+        "mahalanobis": Baseline("average", False, make_pooled_scorer(score_mahalanobis)),
+        "mahalanobis_average_max": Baseline("average_max", False, make_pooled_scorer(score_mahalanobis)),
+        "nearest_neighbours": Baseline("average", False, make_pooled_scorer(score_nearest_neighbors)),
+        "nearest_neighbours_average_max": Baseline("average_max", False, make_pooled_scorer(score_nearest_neighbors)),
+        "patch_memory": Baseline("average", True, score_positions),
     }
 )
 """Baseline name in tables -> how it scores; ``patch_memory`` looks at positions of the largest scale, unpooled."""

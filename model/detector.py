@@ -83,7 +83,7 @@ class AttentDifferNet(nn.Module):
         return self.feature_scaling().apply(pooled)
 
     def feature_scaling(self) -> Scaling:
-        """The fitted scaling, whose tensors are the detector's own."""
+        """Returns the fitted scaling, whose tensors are the detector's own."""
         rotation = self.feature_rotation if self.config.feature_scaling == "whiten" else None
         return Scaling(self.feature_mean, self.feature_std, rotation)
 

@@ -101,45 +101,47 @@ def decode_image(data: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> Ten
         MemoryError: a photo within max_pixels does not fit into memory.
     """
     try:
-        pixels = _read_upright(data, size, max_pixels)
+        pixels = read_upright(data, size, max_pixels)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # hostile bytes make decoders raise anything, and one photo must never end a run
-        raise _damage(data, error) from error
-    return _resize(pixels, size)
+        raise explain_damage(data, error) from error
+    return resize_to_square(pixels, size)
 
 
-def _read_upright(data: bytes, size: int, max_pixels: int) -> Tensor:
-    image = _open(data, max_pixels)
-    pixels = _read_jpeg(data, image, size) if image.format == "JPEG" and image.mode in ("L", "RGB") else None
+def read_upright(data: bytes, size: int, max_pixels: int) -> Tensor:
+    """Decodes to uint8 (H, W, 3), upright by EXIF; a large JPEG may come scaled down, see `decode_jpeg`."""
+    image = open_image(data, max_pixels)
+    pixels = decode_jpeg(data, image, size) if image.format == "JPEG" and image.mode in ("L", "RGB") else None
     if pixels is None:
         image.load()
-        pixels = torch.from_numpy(_to_rgb(image))
+        pixels = torch.from_numpy(convert_to_rgb(image))
     # Asked after load(), because Pillow turns a TIFF upright while loading and then drops its orientation.
-    swap, mirrored = _UPRIGHT.get(_orientation(image), (False, ()))
+    swap, mirrored = _UPRIGHT.get(read_orientation(image), (False, ()))
     return (pixels.transpose(0, 1) if swap else pixels).flip(mirrored) if swap or mirrored else pixels
 
 
-def _open(data: bytes, max_pixels: int) -> ImageFile:
-    """Reads the header alone and refuses what must not be decoded."""
+def open_image(data: bytes, max_pixels: int) -> ImageFile:
+    """Reads the header alone; raises ImageError where the photo must not be decoded."""
     reader = next((reader for signature, reader in _READERS if signature.match(data)), None)
     if reader is None:
-        raise _foreign(data)
-    _check_size(_read_declared_size(data, reader), max_pixels)
+        raise explain_foreign_bytes(data)
+    check_size(read_declared_size(data, reader), max_pixels)
     if reader is PngImageFile:
         reader(io.BytesIO(data)).verify()  # decoding alone skips the pixel data's checksums
     image = reader(io.BytesIO(data))
-    _check_size(image.size, max_pixels)
+    check_size(image.size, max_pixels)
     if reader in (GifImageFile, PngImageFile, WebPImageFile) and (frames := getattr(image, "n_frames", 1)) > 1:
         raise ImageError("animated", f"{frames} frames, expected a single still photo")
     if isinstance(image, TiffImageFile):
-        _check_size((image.tag_v2.get(322, 1), image.tag_v2.get(323, 1)), max_pixels)  # libtiff allocates whole tiles
+        check_size((image.tag_v2.get(322, 1), image.tag_v2.get(323, 1)), max_pixels)  # libtiff allocates whole tiles
         if image.tag_v2.get(254, 0) == 1:
             raise ImageError("unsupported_format", "the TIFF's first page is only a preview, as in a camera raw file")
     return image
 
 
-def _check_size(size: tuple[int, int] | None, max_pixels: int) -> None:
+def check_size(size: tuple[int, int] | None, max_pixels: int) -> None:
+    """Raises ImageError for (width, height) in pixels with nothing to see or too much; None passes."""
     if size is None:
         return
     width, height = size
@@ -151,18 +153,18 @@ def _check_size(size: tuple[int, int] | None, max_pixels: int) -> None:
         raise ImageError("too_many_pixels", f"{width} x {height} pixels, at most {max_pixels} are decoded")
 
 
-def _read_declared_size(data: bytes, reader: type[ImageFile]) -> tuple[int, int] | None:
-    """Width and height where Pillow would hide a zero or allocate the canvas (WebP) before telling them."""
+def read_declared_size(data: bytes, reader: type[ImageFile]) -> tuple[int, int] | None:
+    """Reads (width, height) where Pillow would hide a zero or allocate the canvas (WebP) before telling them."""
     if reader is PngImageFile and len(data) >= 24:
         width, height = struct.unpack(">II", data[16:24])
         return width, height
     if reader is WebPImageFile and len(data) >= 30:
-        return _webp_size(data)
-    return _jpeg_size(data) if reader is JpegImageFile else None
+        return read_webp_size(data)
+    return read_jpeg_size(data) if reader is JpegImageFile else None
 
 
-def _webp_size(data: bytes) -> tuple[int, int] | None:
-    """From the first chunk: extended (the canvas), lossless or lossy; layouts from RFC 9649, section 2.7."""
+def read_webp_size(data: bytes) -> tuple[int, int] | None:
+    """Reads (width, height) from the first chunk: extended, lossless or lossy (RFC 9649, section 2.7)."""
     if data[12:16] == b"VP8X":
         return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
     if data[12:16] == b"VP8L":
@@ -173,7 +175,8 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+def read_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Reads (width, height) from the first frame header of a JPEG; None where there is none."""
     at = 2
     while at + 9 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
         if data[at + 1] in _JPEG_FRAMES:
@@ -183,7 +186,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _read_jpeg(data: bytes, image: ImageFile, size: int) -> Tensor | None:
+def decode_jpeg(data: bytes, image: ImageFile, size: int) -> Tensor | None:
     """Decodes (H, W, 3) with libjpeg-turbo, or gives None where its complaint leaves the pixels to Pillow.
 
     Scaling inside the DCT stays at >= 3 sizes and is used only from 2:1, so that photos of any size score alike. Three
@@ -195,13 +198,13 @@ def _read_jpeg(data: bytes, image: ImageFile, size: int) -> Tensor | None:
     try:
         return torch.from_numpy(simplejpeg.decode_jpeg(data, min_height=floor, min_width=floor))
     except ValueError as error:
-        if _is_damage(str(error), data):
+        if is_jpeg_damage(str(error), data):
             raise ImageError("corrupt", f"JPEG pixel data is damaged: {error}") from error
         return None
 
 
-def _is_damage(complaint: str, data: bytes) -> bool:
-    """Whether libjpeg lost pixels; Pillow would show grey or shifted blocks there and say nothing."""
+def is_jpeg_damage(complaint: str, data: bytes) -> bool:
+    """Tells whether libjpeg lost pixels; Pillow would show grey or shifted blocks there and say nothing."""
     stray = _JPEG_STRAY_BYTES.search(complaint)
     if stray is None:
         return _JPEG_DAMAGE.search(complaint) is not None
@@ -210,10 +213,10 @@ def _is_damage(complaint: str, data: bytes) -> bool:
     return data[max(end - int(stray[1]), 0) : end].strip(b"\0") != b""
 
 
-def _to_rgb(image: ImageFile) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """(H, W, 3) uint8; wide samples by their full range, never by the photo's own minimum and maximum."""
+def convert_to_rgb(image: ImageFile) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Converts to uint8 (H, W, 3); wide samples by their full range, never by the photo's own extremes."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        grey = _narrow(image)
+        grey = narrow_samples(image)
         return np.stack((grey, grey, grey), axis=-1)
     if image.mode not in _COLOUR_MODES:
         raise ImageError("unsupported_format", f"{image.format} with {image.mode} pixels, store it as RGB or grey")
@@ -223,7 +226,8 @@ def _to_rgb(image: ImageFile) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _narrow(image: ImageFile) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def narrow_samples(image: ImageFile) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Converts 16-bit, 32-bit or float grey to uint8 (H, W); raises ImageError for samples out of range."""
     samples = np.array(image, dtype=np.float64)
     white = 1.0 if image.mode == "F" else 65535.0
     if not (samples.min() >= 0 and samples.max() <= white):  # written so that NaN is refused too
@@ -232,7 +236,8 @@ def _narrow(image: ImageFile) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
     return (np.rint(samples * 255) if image.mode == "F" else samples // 256).astype(np.uint8)
 
 
-def _orientation(image: ImageFile) -> int:
+def read_orientation(image: ImageFile) -> int:
+    """Reads the EXIF orientation, 1 to 8 if sound; 1 where it is absent or broken."""
     try:
         orientation = image.getexif().get(0x0112, 1)
     except MemoryError:
@@ -242,12 +247,14 @@ def _orientation(image: ImageFile) -> int:
     return orientation if isinstance(orientation, int) else 1
 
 
-def _resize(pixels: Tensor, size: int) -> Tensor:
+def resize_to_square(pixels: Tensor, size: int) -> Tensor:
+    """Resizes uint8 (H, W, 3) to uint8 (3, size, size), bilinear with antialiasing."""
     planes = pixels.contiguous().permute(2, 0, 1).unsqueeze(0)
     return interpolate(planes, size=(size, size), mode="bilinear", antialias=True)[0].contiguous()
 
 
-def _foreign(data: bytes) -> ImageError:
+def explain_foreign_bytes(data: bytes) -> ImageError:
+    """Returns the error that names what these bytes are, if they are no photo that can be read."""
     if not data:
         return ImageError("empty", "the object has 0 bytes")
     head = data[:512].removeprefix(b"\xef\xbb\xbf")
@@ -259,8 +266,8 @@ def _foreign(data: bytes) -> ImageError:
     return ImageError(code, f"expected JPEG, PNG, TIFF, WebP, BMP or GIF, got {kind}, beginning {beginning!r}")
 
 
-def _damage(data: bytes, error: Exception) -> ImageError:
-    """Tells a file that was cut short from one that was altered."""
+def explain_damage(data: bytes, error: Exception) -> ImageError:
+    """Returns the error of a broken photo; tells a file that was cut short from one that was altered."""
     cut_png = data.startswith(b"\x89PNG") and b"IEND" not in data
     cut_webp = data.startswith(b"RIFF") and int.from_bytes(data[4:8], "little") + 8 > len(data)
     if cut_png or cut_webp or isinstance(error, EOFError) or "truncated" in str(error).lower():
