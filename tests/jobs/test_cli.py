@@ -246,6 +246,7 @@ def test_a_wrong_flag_on_the_real_command_line_exits_2_with_one_line() -> None:
     assert done.stderr.splitlines() == ["error: unrecognized arguments: --bogus 1; see --help"]
 
 
+@pytest.mark.slow
 def test_a_missing_local_archive_exits_2_before_any_cluster_work(tmp_path: Path) -> None:
     argv = [
         "--archive",

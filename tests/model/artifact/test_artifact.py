@@ -56,6 +56,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -91,6 +92,7 @@ def test_every_parameter_and_buffer_comes_back(folder: Path) -> None:
         assert before.requires_grad == after.requires_grad, name
 
 
+@pytest.mark.slow
 def test_the_memory_format_of_weights_is_no_part_of_an_artifact(tmp_path: Path) -> None:
     detector = _detector()
     for weight in detector.backbone.parameters():
@@ -125,6 +127,7 @@ def _one_weight_changed() -> AttentDifferNet:
     return detector
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("detector", "calibration"),
     [
@@ -248,6 +251,7 @@ def test_a_header_that_promises_more_than_the_file_holds_is_refused(folder: Path
     _refused(folder, "detector.safetensors cannot be read")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
@@ -288,6 +292,7 @@ def test_a_config_that_does_not_fit_the_weights_is_refused(folder: Path, changes
     _refused(folder, reason)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "forge", "reason"),
     [

@@ -113,6 +113,7 @@ def test_feature_dim_is_scales_times_channels(backbone: str, scales: int, dim: i
     assert (ours.feature_dim, ours(_images(256, count=1)).shape) == (dim, (1, dim))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ATTENTION_KINDS)
 @pytest.mark.parametrize(("backbone", "stage"), [(b, s) for b, stages in BACKBONE_STAGES.items() for s in stages])
 def test_every_attention_kind_acts_after_every_stage(backbone: str, stage: str, kind: str) -> None:
@@ -122,6 +123,7 @@ def test_every_attention_kind_acts_after_every_stage(backbone: str, stage: str, 
     assert not torch.equal(attended(_images()), plain(_images()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", BACKBONE_STAGES)
 @pytest.mark.parametrize("kind", ATTENTION_KINDS)
 def test_identity_gates_after_all_stages_change_no_bit(backbone: str, kind: str) -> None:

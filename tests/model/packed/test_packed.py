@@ -60,6 +60,7 @@ def _first_convolution(backbone: PackedBackbone, photo: Tensor) -> Tensor:
         return backbone._layers[0](backbone.layout.input(views, 0)).float()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [None, *ATTENTION_KINDS])
 @pytest.mark.parametrize("backbone", ["alexnet", "alexnet_caffe", "squeezenet1_0"])
 @pytest.mark.parametrize("device", [FAST_CPU, GPU])
@@ -74,6 +75,7 @@ def test_packed_features_are_float32s_up_to_bf16(device: str, backbone: str, kin
     assert float((got - expected).norm() / expected.norm()) < 0.02
 
 
+@pytest.mark.slow
 @needs_fast_bf16
 @pytest.mark.parametrize(
     ("parts", "padding"),
@@ -199,6 +201,7 @@ def test_packed_latents_are_the_flows_up_to_bf16_subnets() -> None:
     assert float((got - expected).norm() / expected.norm()) < 5e-3
 
 
+@pytest.mark.slow
 def test_a_bf16_detectors_scores_are_float32s_up_to_its_rounding() -> None:
     detector = _detector(feature_scaling="channel")
     with torch.inference_mode():
@@ -210,6 +213,7 @@ def test_a_bf16_detectors_scores_are_float32s_up_to_its_rounding() -> None:
     torch.testing.assert_close(scores, _in_float32(detector).score(photos), rtol=0.05, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", [1, 4, 70])
 @pytest.mark.parametrize("device", [FAST_CPU, GPU])
 def test_a_packed_score_does_not_depend_on_the_photos_beside_it(device: str, views: int) -> None:
@@ -220,6 +224,7 @@ def test_a_packed_score_does_not_depend_on_the_photos_beside_it(device: str, vie
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=0)  # the flow's products sum in another order
 
 
+@pytest.mark.slow
 @needs_fast_bf16
 @pytest.mark.parametrize("at_once", [[1, 1], [8, 8], [3, 64]])
 @pytest.mark.parametrize("views", [1, 5, 20])

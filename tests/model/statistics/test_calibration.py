@@ -37,6 +37,7 @@ def test_a_score_is_above_the_threshold_iff_its_p_value_is_within_the_rate(score
     assert reported.tolist() == (calibration.compute_p_values(asked) <= rate).tolist()
 
 
+@pytest.mark.slow
 @given(_RATES)
 def test_the_smallest_sample_has_a_threshold_and_one_score_fewer_has_none(rate: float) -> None:
     n = find_min_sample_size(rate)
@@ -55,6 +56,7 @@ def test_a_confident_threshold_is_the_lowest_score_whose_rate_holds_with_that_pr
     assert Calibration(scores=tuple(scores)).find_threshold(rate, confidence=confidence) == (allowed or [None])[-1]
 
 
+@pytest.mark.slow
 def test_a_confident_threshold_holds_the_rate_in_as_many_calibration_sets_as_said() -> None:
     # Uniform scores: the rate above a threshold t is 1 - t. Of 59 scores the highest is the bound at 0.95, and it holds
     # the rate with probability 1 - 0.95**59 = 0.9515; of 58 scores none does.
@@ -67,6 +69,7 @@ def test_a_confident_threshold_holds_the_rate_in_as_many_calibration_sets_as_sai
     assert Calibration(scores=tuple(draws[0, 1:])).find_threshold(0.05, confidence=0.95) is None
 
 
+@pytest.mark.slow
 @given(_RATES, st.floats(0.01, 0.999))
 def test_the_smallest_confident_sample_has_a_threshold_and_one_score_fewer_has_none(
     rate: float, confidence: float
@@ -93,6 +96,7 @@ def test_the_smallest_samples_of_round_rates_are_known(rate: float, count: int) 
     assert find_min_sample_size(rate) == count
 
 
+@pytest.mark.slow
 def test_p_values_of_exchangeable_scores_are_uniform() -> None:
     # One p-value per fresh calibration set, so that the p-values are independent; 999 scores make the steps of 1/1000
     # finer than what a test on 2,000 values can see (the 1 % bound of the statistic is 0.036).
@@ -101,6 +105,7 @@ def test_p_values_of_exchangeable_scores_are_uniform() -> None:
     assert kstest(p_values, "uniform").pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_the_measured_false_alarm_rate_is_the_one_asked_for() -> None:
     # Marginal guarantee: again one photo per fresh calibration set, else all photos would share one Beta-distributed
     # rate (below) and no binomial interval would hold. 0.05 * (59 + 1) is whole: the rate is 0.05, not just at most.
@@ -111,6 +116,7 @@ def test_the_measured_false_alarm_rate_is_the_one_asked_for() -> None:
     assert low <= alarms <= high
 
 
+@pytest.mark.slow
 def test_the_rate_given_one_calibration_set_falls_in_its_beta_interval_as_often_as_said() -> None:
     # Uniform scores: the true rate above a threshold t is 1 - t, no second sample needed. Few scores and a high rate,
     # because there a Beta distribution that is off by one is far off.

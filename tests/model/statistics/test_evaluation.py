@@ -46,6 +46,7 @@ def test_aupr_is_the_mean_precision_over_the_defective_photos_each_at_its_own_sc
     assert compute_aupr(labels, scores) == pytest.approx(np.mean(precisions), abs=1e-12)
 
 
+@pytest.mark.slow
 @given(_SCORED, _RATES)
 def test_recall_is_the_best_of_the_roc_curve_within_the_false_alarm_rate(rows: _Rows, rate: float) -> None:
     labels, scores = _to_arrays(rows)
@@ -68,6 +69,7 @@ def test_a_false_alarm_threshold_lets_the_whole_share_pass(count: int, rate: flo
     assert (flawless > find_false_alarm_threshold(flawless, false_alarm_rate=rate)).sum() == alarms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "metric", [compute_auroc, compute_aupr, lambda y, s: compute_recall(y, s, false_alarm_rate=0.05)]
 )
@@ -77,6 +79,7 @@ def test_only_the_order_of_scores_counts(metric: Callable[[np.ndarray, np.ndarra
     assert metric(labels, np.exp(scores) - 7) == metric(labels, scores)
 
 
+@pytest.mark.slow
 @given(_SCORED)
 def test_turning_labels_or_scores_around_mirrors_auroc(rows: _Rows) -> None:
     labels, scores = _to_arrays(rows)

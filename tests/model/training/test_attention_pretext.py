@@ -48,6 +48,7 @@ def _compute_log_ratio(detector: AttentDifferNet) -> float:
     return float((deviations[1] - deviations[0]).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["se", "cbam"])
 def test_synthetic_defects_on_photos_never_seen_stand_out_more_after_the_pretext(kind: str) -> None:
     trained = _build_detector(kind)
@@ -55,6 +56,7 @@ def test_synthetic_defects_on_photos_never_seen_stand_out_more_after_the_pretext
     assert _compute_log_ratio(trained) > _compute_log_ratio(_build_detector(kind)) + 0.05
 
 
+@pytest.mark.slow
 def test_the_pretext_trains_attention_alone_and_the_flow_training_leaves_it() -> None:
     untrained, trained = _build_detector(), _build_detector()
     seen: list[dict[str, Tensor]] = []
@@ -71,6 +73,7 @@ def test_the_pretext_trains_attention_alone_and_the_flow_training_leaves_it() ->
     assert history[0].health.gate_mean != 1
 
 
+@pytest.mark.slow
 def test_attention_learnt_from_several_categories_is_taken_and_fitted_to_the_detectors_own_photos() -> None:
     others = InMemory(draw_photos(24, seed=9))
     learnt = pretrain_attention(_build_detector(), [_PHOTOS, others])
@@ -87,6 +90,7 @@ def test_attention_learnt_from_several_categories_is_taken_and_fitted_to_the_det
     assert not torch.equal(state["conv5.average.mean"], learnt["conv5.average.mean"])
 
 
+@pytest.mark.slow
 def test_each_category_of_a_pretext_keeps_gate_statistics_of_its_own() -> None:
     detector = _build_detector()
     bright, dark = InMemory(_PHOTOS.images // 2 + 128), InMemory(_PHOTOS.images // 4)
@@ -100,6 +104,7 @@ def test_each_category_of_a_pretext_keeps_gate_statistics_of_its_own() -> None:
     assert in_training[2] == in_training[3] == in_training[6] != in_training[0]
 
 
+@pytest.mark.slow
 def test_the_pretext_is_seeded() -> None:
     detectors = [_build_detector(seed=seed) for seed in (0, 0, 1)]
     for detector in detectors:
@@ -108,6 +113,7 @@ def test_the_pretext_is_seeded() -> None:
     assert not _have_equal_weights(detectors[0].backbone.attention, detectors[2].backbone.attention)
 
 
+@pytest.mark.slow
 def test_a_strong_identity_term_keeps_the_gates_at_one() -> None:
     free, held = _build_detector(), _build_detector(pretext=_PRETEXT | {"identity_weight": 1000.0})
     deviations = []

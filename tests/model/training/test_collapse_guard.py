@@ -35,6 +35,7 @@ def _train_jointly(kind: str, *, scaling: str, guard: bool) -> list[EpochMetrics
     return train(AttentDifferNet(config), InMemory(draw_photos(12)), optimizer=_JOINT, on_epoch=ignore_epoch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["se", "cbam"])
 def test_joint_training_without_safeguards_collapses_and_its_loss_does_not_show_it(kind: str) -> None:
     history = _train_jointly(kind, scaling="none", guard=False)
@@ -44,6 +45,7 @@ def test_joint_training_without_safeguards_collapses_and_its_loss_does_not_show_
     assert history[-1].loss < min(row.loss for row in history[:10])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["se", "cbam"])
 def test_joint_training_with_safeguards_stays_healthy(kind: str) -> None:
     history = _train_jointly(kind, scaling="channel", guard=True)
@@ -52,6 +54,7 @@ def test_joint_training_with_safeguards_stays_healthy(kind: str) -> None:
     assert history[-1].health.gate_mean != 1  # attention did move
 
 
+@pytest.mark.slow
 def test_the_guard_stops_a_collapse_and_says_what_collapsed_and_the_ways_out() -> None:
     with pytest.raises(CollapseError, match=r"effective rank is 0\.\d+ of the plain one.*Ways out: ") as stopped:
         _train_jointly("se", scaling="none", guard=True)

@@ -29,6 +29,7 @@ def _train(photos: Tensor, *, optimizer: OptimizerConfig = _SETTINGS, **changes:
     return detector
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("angles", ["uniform", "scoring"])
 @pytest.mark.parametrize("scaling", ["global", "channel"])
 def test_the_loss_falls_in_training(angles: str, scaling: str) -> None:
@@ -74,6 +75,7 @@ def test_training_is_adam_on_the_mean_negative_log_likelihood() -> None:
         torch.testing.assert_close(trained.flow.get_parameter(name), weight, rtol=0, atol=5e-6, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("angles", ["uniform", "scoring"])
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(angles: str) -> None:
     flow = _FLOW.model_copy(update={"dropout": 0.3})
@@ -93,6 +95,7 @@ def test_dropout_is_active_in_training() -> None:
     )
 
 
+@pytest.mark.slow
 def test_neighbouring_seeds_share_no_epoch() -> None:
     views = ComputedViews(AttentDifferNet(build_training_config()), InMemory(draw_photos()))
     asked: list[Tensor] = []
@@ -162,6 +165,7 @@ def test_the_shares_of_all_workers_are_the_global_batch(count: int, world_size: 
     assert per_photo == {1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("angles", ["uniform", "scoring"])
 @pytest.mark.parametrize("world_size", [2, 5])
 def test_the_mean_gradient_over_workers_is_that_of_one_worker(angles: str, world_size: int) -> None:

@@ -37,6 +37,7 @@ def _interrupt_at(epoch: int, detector: AttentDifferNet, optimizer: OptimizerCon
     return states[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", ["frozen", "pretext", "joint"])
 @pytest.mark.parametrize("epoch", [1, 4])
 def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(training: str, epoch: int, tmp_path: Path) -> None:
@@ -67,6 +68,7 @@ def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(training: s
     ]
 
 
+@pytest.mark.slow
 def test_training_stops_when_held_out_photos_stop_getting_likelier_and_keeps_the_best_epoch() -> None:
     # 4 photos, a fast flow: it learns them by heart within a few epochs, and held-out photos get unlikelier.
     settings = OptimizerConfig(epochs=200, batch_size=4, learning_rate=1e-2, patience=3)
@@ -91,6 +93,7 @@ def test_training_stops_when_held_out_photos_stop_getting_likelier_and_keeps_the
     )
 
 
+@pytest.mark.slow
 def test_patience_survives_an_interruption() -> None:
     settings = OptimizerConfig(epochs=60, batch_size=4, learning_rate=1e-2, patience=3)
     held_out = InMemory(draw_photos(4, seed=5))

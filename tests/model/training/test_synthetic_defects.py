@@ -65,6 +65,7 @@ def test_a_grey_photo_stays_grey(kind: str) -> None:
     assert torch.equal(defective[0], defective[2])
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.integers(64, 130), st.integers(1, 4), st.floats(0.0005, 0.3))
 def test_any_photo_of_any_side_gets_defects_of_its_own_type_and_shape(
