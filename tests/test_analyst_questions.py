@@ -33,7 +33,7 @@ def scored(uri: str, *, p_value: float, run_id: str = "tonight", **changes: obje
         "is_anomaly": p_value <= 0.05,
         "detector_id": "d1",
         "run_id": run_id,
-        "scored_at": midnight - timedelta(days={"tonight": 0, "dead": 0, "lastweek": 7}[run_id], hours=-1),
+        "scored_at": midnight - timedelta(days={"tonight": 0, "again": 0, "dead": 0, "lastweek": 7}[run_id], hours=-1),
         "schema_version": 1,
     }
     return row | changes
@@ -65,7 +65,10 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[list[tuple[Any, ..
             unscored("x4", "no_detector: none for tower", status="no_detector"),
         ],
     )
+    publish(results, "again", [scored("b1", p_value=0.3, run_id="again")])  # the same night, scored again
     publish(results, "dead", [scored("b1", p_value=0.001, run_id="dead")])
+    leftover = results / "scores" / f"run_date={TONIGHT}" / "tonight-00001.parquet"  # of a publication done again
+    leftover.write_bytes((results / "scores" / f"run_date={TONIGHT}" / "dead-00000.parquet").read_bytes())
     (results / "runs" / "dead.json").unlink()
     connection = duckdb.connect()
     connection.execute(f"SET VARIABLE results = '{results}'")
@@ -83,8 +86,9 @@ def publish(results: Path, run_id: str, rows: list[dict[str, object]]) -> None:
     folder = results / "scores" / f"run_date={run_date.isoformat()}"
     folder.mkdir(parents=True, exist_ok=True)
     complete = [{name: row.get(name) for name in SCORES.names} for row in rows]
-    pq.write_table(pa.Table.from_pylist(complete, schema=SCORES), folder / f"{run_id}-00000.parquet")
-    record = {"run_id": run_id, "published_at": f"{run_date}T02:00:00+00:00", "counts": {"scored": len(rows)}}
+    file = folder / f"{run_id}-00000.parquet"
+    pq.write_table(pa.Table.from_pylist(complete, schema=SCORES), file)
+    record = {"run_id": run_id, "published_at": f"{run_date}T02:00:00+00:00", "files": [str(file.relative_to(results))]}
     (results / "runs").mkdir(exist_ok=True)
     (results / "runs" / f"{run_id}.json").write_text(json.dumps(record, indent=2))
 
