@@ -77,7 +77,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         photos = FetchDecode(image_sizes=sizes, max_pixels=plan.max_pixels, concurrency=4)(manifest)
         return ScoreImages(plan=plan, cache_bytes=1, telemetry=LocalTelemetry(), device="cpu")(photos)
 
-    monkeypatch.setattr(recalibration, "_staged", staged)
+    monkeypatch.setattr(recalibration, "score_manifest", staged)
 
 
 def test_unseen_photos_recalibrate_and_the_weights_and_the_lineage_stay(
