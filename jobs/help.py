@@ -49,10 +49,10 @@ def list_flags(config_class: type[BaseModel], prefix: str = "") -> Iterator[Flag
     """Lists the flags of a configuration, those of nested settings by dotted names."""
     for field_name, field in config_class.model_fields.items():
         name = prefix + field_name.replace("_", "-")
-        kinds = _alternatives(field.annotation)
+        kinds = list_alternatives(field.annotation)
         models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if len(kinds) > 1 or not models:
-            yield Flag(name, _placeholder(kinds), field.is_required() and not prefix, field)
+            yield Flag(name, format_placeholder(kinds), field.is_required() and not prefix, field)
         below = {flag.name: flag for model in models for flag in list_flags(model, f"{name}.")}
         yield from below.values()
 
@@ -118,14 +118,14 @@ def _wrap_entry(head: str, text: str) -> list[str]:
     return [f"  {head:{_INDENT - 2}}{lines[0].lstrip()}".rstrip(), *lines[1:]]
 
 
-def _alternatives(annotation: Any) -> list[Any]:
-    """The types that a union, or a type alone, stands for, but for None."""
+def list_alternatives(annotation: Any) -> list[Any]:
+    """Lists the types that a union, or a type alone, stands for, but for None."""
     parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     return [part for part in parts if part is not type(None)]
 
 
-def _placeholder(kinds: Sequence[Any]) -> str:
-    """What a value of one of these types looks like, for people."""
+def format_placeholder(kinds: Sequence[Any]) -> str:
+    """Formats what a value of one of these types looks like, for people."""
     if kinds == [bool]:
         return ""
     if get_origin(kinds[0]) is Literal:
