@@ -30,6 +30,7 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> str:
     return done.stdout
 
 
+@pytest.mark.nightly
 def test_a_bf16_detector_is_trained_and_scores_where_nothing_computes_bf16(
     environment: dict[str, str], drawn: Path, tmp_path: Path
 ) -> None:
