@@ -203,7 +203,7 @@ def _but_time(metrics: dict[str, float | None]) -> dict[str, float | None]:
     ("more", "message"),
     [
         ({"space": {"image_size": 64, "scales": 3}}, "space.scales: none of"),
-        ({"category": "bushing"}, "is empty: expected photos"),
+        ({"category": "bushing"}, "needs at least 8 photos in .*bushing"),
         ({"detector": {**TINY, "weights": "/nowhere.safetensors"}}, "--detector.weights"),
     ],
 )
