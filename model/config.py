@@ -12,11 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 BACKBONE_STAGES: dict[str, tuple[str, ...]] = {
     "alexnet": ("pool1", "pool2", "conv3", "conv4", "conv5"),
     "alexnet_caffe": ("pool1", "pool2", "conv3", "conv4", "conv5"),
-    "squeezenet1_0": ("pool1", "fire2", "fire3", "pool4", "fire5", "fire6", "fire7", "pool8", "fire9"),
 }
 """Named stages of each backbone, in order: the places after which attention can stand."""
 
-MIN_BACKBONE_PX = {"alexnet": 63, "alexnet_caffe": 39, "squeezenet1_0": 21}
+MIN_BACKBONE_PX = {"alexnet": 63, "alexnet_caffe": 39}
 """Smallest side in pixels that each backbone's pooling leaves something of."""
 
 MAX_PIXELS = 160_000_000
@@ -27,7 +26,10 @@ Precision = Literal["fp32", "bf16"]
 BF16_VARIABLE = "ATTENTDIFFERNET_BF16"
 """Environment variable: ``off`` treats a machine as one that is slow at bf16, ``auto`` (the default) asks it."""
 
-BackboneName = Literal["alexnet", "alexnet_caffe", "squeezenet1_0"]
+BackboneName = Literal["alexnet", "alexnet_caffe"]
+
+REMOVED_BACKBONES = ("squeezenet1_0",)
+"""Backbones of earlier versions: a detector that names one is refused by this reason, not as a misspelt name."""
 
 AttentionKind = Literal["se", "cbam", "eca"]
 
@@ -151,6 +153,14 @@ class DetectorConfig(_Frozen):
         description="arithmetic of convolutions and coupling subnets, in training and scoring: fp32 (the paper), bf16 "
         "(faster with AMX, AVX512-BF16 or a GPU; features, latents and loss stay fp32)",
     )
+
+    @field_validator("backbone", mode="before")
+    @classmethod
+    def _backbone_is_still_there(cls, backbone: object) -> object:
+        if backbone in REMOVED_BACKBONES:
+            known = ", ".join(BACKBONE_STAGES)
+            raise ValueError(f"{backbone} was removed: train again with one of {known}, or use an older version")
+        return backbone
 
     @model_validator(mode="after")
     def _stages_exist(self) -> Self:

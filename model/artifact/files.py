@@ -84,7 +84,7 @@ def parse_calibration_json(content: object) -> Calibration | None:
 def describe_first_fault(error: ValidationError) -> str:
     """Describes the first field that is wrong, as ``field: reason``."""
     first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def read_artifact_file(path: Path, read: Callable[[Path], _Content]) -> _Content:

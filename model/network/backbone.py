@@ -75,18 +75,6 @@ def build_alexnet_caffe() -> nn.Sequential:
     )  # fmt: skip
 
 
-def build_squeezenet() -> nn.Sequential:
-    """Builds ``torchvision.models.squeezenet1_0().features`` (arXiv 1602.07360)."""
-    from torchvision.models.squeezenet import Fire  # importing torchvision takes 6 s, in every scoring process
-
-    return nn.Sequential(
-        *build_convolution(3, 96, 7, stride=2), build_max_pool(ceil_mode=True),
-        Fire(96, 16, 64, 64), Fire(128, 16, 64, 64), Fire(128, 32, 128, 128), build_max_pool(ceil_mode=True),
-        Fire(256, 32, 128, 128), Fire(256, 48, 192, 192), Fire(384, 48, 192, 192), Fire(384, 64, 256, 256),
-        build_max_pool(ceil_mode=True), Fire(512, 64, 256, 256),
-    )  # fmt: skip
-
-
 @dataclass(frozen=True)
 class _Architecture:
     """A feature sequence; stage i of BACKBONE_STAGES is its layers up to index ``ends[i]``, exclusive."""
@@ -99,9 +87,6 @@ class _Architecture:
 _ARCHITECTURES = {
     "alexnet": _Architecture(build_alexnet, (3, 6, 8, 10, 12), (64, 192, 384, 256, 256)),
     "alexnet_caffe": _Architecture(build_alexnet_caffe, (4, 8, 10, 12, 14), (96, 256, 384, 384, 256)),
-    "squeezenet1_0": _Architecture(
-        build_squeezenet, (3, 4, 5, 7, 8, 9, 10, 12, 13), (96, 128, 128, 256, 256, 384, 384, 512, 512)
-    ),
 }
 
 

@@ -77,9 +77,9 @@ def fetch_imagenet_weights(backbone: str, *, timeout_s: float = 60, total_s: flo
 
 def list_imagenet_urls() -> dict[str, str]:
     """Returns the URL of torchvision's ImageNet weights by backbone."""
-    from torchvision.models import AlexNet_Weights, SqueezeNet1_0_Weights  # 6 s that scoring processes need not spend
+    from torchvision.models import AlexNet_Weights  # 6 s that scoring processes need not spend
 
-    return {"alexnet": AlexNet_Weights.IMAGENET1K_V1.url, "squeezenet1_0": SqueezeNet1_0_Weights.IMAGENET1K_V1.url}
+    return {"alexnet": AlexNet_Weights.IMAGENET1K_V1.url}
 
 
 def parse_weights(data: bytes, *, name: str) -> dict[str, Tensor]:

@@ -103,24 +103,12 @@ class _PackedChannelNorm:
         return maps.mul_(root.mul_(root.sqrt()))
 
 
-class _Branches:
-    """A squeezed map, expanded by two convolutions side by side (SqueezeNet's Fire, arXiv 1602.07360)."""
-
-    def __init__(self, fire: Any) -> None:
-        self._squeeze = PackedConvolution(fire.squeeze, relu=True)
-        self._expansions = [PackedConvolution(one, relu=True) for one in (fire.expand1x1, fire.expand3x3)]
-
-    def __call__(self, maps: Tensor) -> Tensor:
-        squeezed = self._squeeze(maps)
-        return torch.cat([expand(squeezed) for expand in self._expansions], dim=1)
-
-
 def pack_layers(layers: Iterable[nn.Module]) -> Iterator[tuple[int, Layer]]:
     """Packs a feature sequence; yields each layer with the number of the given ones that are done after it.
 
     Args:
         layers: of `model.network.backbone`: convolutions with a ReLU behind them, 3 x 3 max-pooling of stride 2,
-            normalisation over channels, Fire modules.
+            normalisation over channels.
 
     Raises:
         ValueError: another layer.
@@ -135,7 +123,5 @@ def pack_layers(layers: Iterable[nn.Module]) -> Iterator[tuple[int, Layer]]:
             yield end, PackedMaxPool(layer)
         elif isinstance(layer, ChannelNorm):
             yield end, _PackedChannelNorm(layer)
-        elif hasattr(layer, "squeeze"):
-            yield end, _Branches(layer)
         else:
             raise ValueError(f"needed a layer that can be packed for scoring, got {layer}")

@@ -22,7 +22,7 @@ from tuning.space.config import Range, SpaceConfig, contains
 from tuning.space.presets import build_presets
 from tuning.space.space import Configuration, SearchSpace, build_space, check_space, choose, suggest
 
-BACKBONES = ("alexnet", "alexnet_caffe", "squeezenet1_0")
+BACKBONES = ("alexnet", "alexnet_caffe")
 
 
 def make_base(**detector: Any) -> Configuration:

@@ -62,10 +62,10 @@ def folder(tmp_path: Path) -> Path:
     [
         {},
         {"image_size": 128, "scales": 2, "feature_scaling": "global"},
-        {"backbone": "squeezenet1_0", "attention": {}, "feature_scaling": "none"},
+        {"backbone": "alexnet_caffe", "feature_scaling": "none"},
         {"flow": {"blocks": 1, "hidden_width": 8, "hidden_layers": 2, "dropout": 0.5}},
     ],
-    ids=["attention", "two scales", "squeezenet", "dropout"],
+    ids=["attention", "two scales", "caffe", "dropout"],
 )
 def test_a_loaded_detector_scores_bit_for_bit_as_the_saved_one(tmp_path: Path, changes: dict[str, object]) -> None:
     detector = AttentDifferNet(_config(**changes))
@@ -290,6 +290,14 @@ def test_a_config_that_does_not_fit_the_weights_is_refused(folder: Path, changes
     content["detector"]["flow"] |= changes
     path.write_bytes(json.dumps(content).encode())
     _refused(folder, reason)
+
+
+def test_a_stored_detector_of_a_backbone_that_was_removed_is_refused_with_the_way_out(folder: Path) -> None:
+    path = folder / "config.json"
+    content = json.loads(path.read_bytes())
+    content["detector"] |= {"backbone": "squeezenet1_0", "attention": {}}
+    path.write_bytes(json.dumps(content).encode())
+    _refused(folder, "backbone: squeezenet1_0 was removed: train again with one of alexnet")
 
 
 @pytest.mark.slow
