@@ -41,6 +41,7 @@ def describe_epochs(epochs: Sequence[EpochMetrics], *, early: bool) -> dict[str,
         "validation_loss_by_epoch": [epoch.validation_loss for epoch in flow_epochs],
         "health": kept.to_json()["health"],
         "problems": kept.health.list_problems(),
+        "warnings": kept.health.list_warnings(),
         "seconds_by_epoch": [epoch.seconds for epoch in flow_epochs],
         "views_per_s": kept.views_per_s,
     }

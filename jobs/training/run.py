@@ -88,6 +88,8 @@ def print_result(result: UnitResult) -> None:
         f"detector {result.detector_id} of {config.category} ({config.variant}): {result.status}, last epoch's loss "
         f"{result.metrics['loss_by_epoch'][-1]:.4f}"
     )
+    for warning in result.metrics.get("warnings", []):
+        print(f"warning: attention of {result.unit}: {warning}; compare it with a detector without attention")
     place = uris.join(config.detectors, config.category, str(result.detector_id))
     print(f"registered in {place}, alias {result.unit.alias}", flush=True)
 

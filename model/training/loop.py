@@ -175,12 +175,12 @@ class _Training:
         """Looks at the features, keeps the epoch's metrics and gives them to ``on_epoch``.
 
         Raises:
-            CollapseError: the guard is on and the features are not healthy.
+            CollapseError: the guard is on and the features have collapsed.
         """
         seconds = time.perf_counter() - started_s
         health = self._monitor.measure_health()
-        if health.list_problems() and self._is_guarded():
-            raise CollapseError(epoch, health)
+        if health.has_collapsed and self._is_guarded():
+            raise CollapseError(epoch, health, by_pretext=not trains_jointly(self._detector))
         metrics = EpochMetrics(epoch, loss, self._monitor.compute_validation_loss(), seconds, views / seconds, health)
         self.history.append(metrics)
         if self._optimizer.patience is not None and self._find_best_epoch() == epoch:

@@ -96,7 +96,49 @@ def test_equal_features_are_healthy() -> None:
 )
 def test_each_way_to_collapse_is_named(attended: Tensor, saturation: float, problem: str) -> None:
     health = compare_features(plain=_draw_features(), attended=attended, gate_mean=None, saturation=saturation)
-    assert any(problem in said for said in health.list_problems())
+    assert any(problem in said for said in health.list_warnings())
+
+
+def _health(*, std_ratio: float, rank_ratio: float) -> FeatureHealth:
+    return FeatureHealth(std_ratio, rank_ratio, dead_channels=0.0, gate_mean=1.0, saturation=0.0)
+
+
+@pytest.mark.parametrize(("std_ratio", "rank_ratio"), [(0.9, 0.684), (0.85, 0.51), (0.85, 0.44), (0.9, 0.79)])
+def test_a_lower_rank_alone_is_warned_of_and_does_not_stop(std_ratio: float, rank_ratio: float) -> None:
+    health = _health(std_ratio=std_ratio, rank_ratio=rank_ratio)
+    assert health.list_problems() == []
+    assert [warning.split(" of the plain")[0] for warning in health.list_warnings()] == [
+        f"effective rank is {rank_ratio:.3g}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("std_ratio", "rank_ratio", "has_collapsed"),
+    [(0.1, 0.2, True), (3.8, 0.13, True), (0.9, 0.2, False), (0.1, 0.9, False), (1.0, 1.0, False)],
+)
+def test_only_spread_and_rank_together_are_a_collapse(std_ratio: float, rank_ratio: float, has_collapsed: bool) -> None:
+    health = _health(std_ratio=std_ratio, rank_ratio=rank_ratio)
+    assert bool(health.list_problems()) is has_collapsed
+    assert bool(health.list_warnings()) is (rank_ratio < 0.8 or not 0.5 < std_ratio < 1.5)
+
+
+def test_what_stops_a_training_names_the_pretext_when_it_was_the_pretext() -> None:
+    health = _health(std_ratio=0.1, rank_ratio=0.2)
+    by_pretext = str(CollapseError(1, health, by_pretext=True))
+    assert by_pretext.startswith("the pretext of attention collapsed the features: feature std is 0.1")
+    assert "pretext.identity_weight" in by_pretext
+    assert str(CollapseError(0, health)) == by_pretext
+    assert str(CollapseError(3, health)).startswith("attention collapsed after epoch 3: ")
+    assert "identity_weight" not in str(CollapseError(3, health))
+
+
+def test_a_collapsed_pretext_stops_the_training_at_once_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.training.loop.prepare_attention", lambda *_arguments: 0.0)
+    health = _health(std_ratio=0.01, rank_ratio=0.1)
+    monkeypatch.setattr("model.training.epoch_monitor.compare_features", lambda **_features: health)
+    config = build_training_config(attention={"conv5": {"kind": "se"}}, attention_training="pretext")
+    with pytest.raises(CollapseError, match="the pretext of attention collapsed"):
+        train(AttentDifferNet(config), InMemory(draw_photos(12)), optimizer=_JOINT, on_epoch=ignore_epoch)
 
 
 def test_channels_that_were_dead_before_do_not_count_against_attention() -> None:
