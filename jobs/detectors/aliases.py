@@ -161,6 +161,14 @@ def find_previous(detectors: str, category: str, *, alias: str) -> tuple[str, st
     return current, held[-2]
 
 
+def is_rolled_back(detectors: str, category: str, *, alias: str, detector_id: str) -> bool:
+    """Tells whether the last time that ``alias`` left a detector was a rollback: a person did not want it there."""
+    for change in reversed(_read(detectors, category).changes):
+        if change.alias == alias and detector_id in (change.before, change.after):
+            return change.action == "rollback" and change.before == detector_id
+    return False
+
+
 def check_category(category: str) -> None:
     """Refuses a category that would name a folder outside the registry.
 

@@ -13,6 +13,8 @@ stops disasters but predicts no gains (infra/decisions).
 3. Among the seeds of that variant, the lowest loss on held-out flawless photos wins, in standardized features
    (`model.training.held_out_loss`). Their features are the same or trained alike, so the loss says how well the flow
    fits. Without such photos, the first seed wins.
+4. Only a detector that this call has trained replaces a champion, and only the one that the call found. What an earlier
+   call trained had its chance: since then a person may have rolled it back, or a search promoted a better one.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ class Candidate:
         validation_loss: of held-out flawless photos, in nats per dimension of standardized features; None without.
         problems: what the collapse guard finds wrong, empty if nothing.
         calibration_photos: how many scores it is calibrated with.
+        is_new: trained by this call, not found from an earlier one.
     """
 
     detector_id: str
@@ -41,6 +44,7 @@ class Candidate:
     validation_loss: float | None
     problems: Sequence[str]
     calibration_photos: int
+    is_new: bool = True
 
 
 def choose_champion(candidates: Iterable[Candidate], *, variants: Sequence[str]) -> Candidate | None:

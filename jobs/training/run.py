@@ -11,8 +11,9 @@ import ray
 from jobs.cluster.progress import Progress
 from jobs.cluster.session import start_ray
 from jobs.detectors import registry
+from jobs.detectors.aliases import NO_DETECTOR
 from jobs.detectors.backbone_weights import load_backbone_weights
-from jobs.errors import EXIT_DONE, EXIT_FAILED, JobError
+from jobs.errors import EXIT_DONE, EXIT_FAILED, ConflictError, JobError
 from jobs.storage import uris
 from jobs.training.champion import Candidate, choose_champion
 from jobs.training.config import TrainConfig
@@ -29,6 +30,7 @@ def train_detectors(config: TrainConfig) -> int:
         JobError: the only unit failed.
     """
     units = plan_units(config)
+    champions = read_champions(config, units)
     results = []
     waiting = Counter(unit.config.category for unit in units)
     for result in train_or_find(config, units):
@@ -36,8 +38,9 @@ def train_detectors(config: TrainConfig) -> int:
         print_result(result)
         category = result.unit.config.category
         waiting[category] -= 1
-        if waiting[category] == 0:
-            promote_champion(config, category, [done for done in results if done.unit.config.category == category])
+        if waiting[category] == 0 and config.alias is not None:
+            done = [result for result in results if result.unit.config.category == category]
+            print(promote_champion(config, category, done, found=champions.get(category)), flush=True)
     failed = [result for result in results if result.status == "failed"]
     if len(units) == 1 and failed:
         raise JobError(str(failed[0].reason))
@@ -94,20 +97,57 @@ def print_result(result: UnitResult) -> None:
     print(f"registered in {place}, alias {result.unit.alias}", flush=True)
 
 
-def promote_champion(config: TrainConfig, category: str, results: Sequence[UnitResult]) -> None:
-    """Points the alias at the best of a category's detectors, see `jobs.training.champion`."""
+def read_champions(config: TrainConfig, units: Sequence[TrainingUnit]) -> dict[str, str]:
+    """Returns the champion of each category before anything is trained; none for a category that has no champion."""
     if config.alias is None:
-        return
+        return {}
+    aliases = {
+        category: registry.read_aliases(config.detectors, category).get(config.alias)
+        for category in dict.fromkeys(unit.config.category for unit in units)
+    }
+    return {category: detector_id for category, detector_id in aliases.items() if detector_id is not None}
+
+
+def promote_champion(config: TrainConfig, category: str, results: Sequence[UnitResult], *, found: str | None) -> str:
+    """Points the alias at the best of a category's detectors, see `jobs.training.champion`; returns what became of it.
+
+    A detector of an earlier call replaces no champion: a person may have rolled it back, or a search promoted a better
+    one. Neither does a new detector replace a champion that came while it was trained.
+
+    Args:
+        config: the request.
+        category: whose alias.
+        results: of all the category's units.
+        found: the champion before anything was trained; None for none.
+    """
+    alias = str(config.alias)
     candidates = [make_candidate(result) for result in results if result.detector_id is not None]
-    champion = choose_champion(candidates, variants=config.asked_variants)
-    if champion is None:
-        print(f"{config.alias} of {category} stays what it is: no new detector is fit to be one", flush=True)
-        return
-    reason = f"{champion.variant} seed {champion.seed}, of {len(candidates)} trained"
-    before = registry.set_alias(
-        config.detectors, category, alias=config.alias, detector_id=champion.detector_id, reason=reason
+    best = choose_champion(candidates, variants=config.asked_variants)
+    stays = f"{alias} of {category} stays {found or 'unset'}"
+    if best is None:
+        return f"{stays}: no new detector is fit to be one"
+    if best.detector_id == found:
+        return stays
+    if found is not None and not best.is_new:
+        said = f"the best of this request, {best.detector_id}, was trained by an earlier call"
+        return f"{stays}: {said}; {advise_promotion(config, best, category=category)}"
+    reason = f"{best.variant} seed {best.seed}, of {len(candidates)} trained"
+    expected = found or NO_DETECTOR
+    try:
+        registry.set_alias(
+            config.detectors, category, alias=alias, detector_id=best.detector_id, reason=reason, expected=expected
+        )
+    except ConflictError as error:
+        return f"{error}; it changed while this call trained. {advise_promotion(config, best, category=category)}"
+    return f"{alias} of {category}: {found or 'none'} -> {best.detector_id}"
+
+
+def advise_promotion(config: TrainConfig, best: Candidate, *, category: str) -> str:
+    """Returns the command that promotes a detector by hand."""
+    return (
+        f"to promote it: python -m jobs.registry promote --detectors {config.detectors} --category {category} "
+        f"--name {best.detector_id} --alias {config.alias}"
     )
-    print(f"{config.alias} of {category}: {before or 'none'} -> {champion.detector_id}", flush=True)
 
 
 def make_candidate(result: UnitResult) -> Candidate:
@@ -120,4 +160,5 @@ def make_candidate(result: UnitResult) -> Candidate:
         validation_loss=metrics["validation_loss"],
         problems=metrics["problems"],
         calibration_photos=metrics["photos"]["calibration"],
+        is_new=result.status == "trained",
     )

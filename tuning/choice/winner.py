@@ -11,6 +11,7 @@ import yaml
 
 from jobs import storage
 from jobs.detectors import registry
+from jobs.detectors.aliases import NO_DETECTOR, is_rolled_back
 from jobs.evaluation.metrics import compare_with_reference, measure_detectors, summarize_variants
 from jobs.storage import uris
 from jobs.tables.schema import Status
@@ -90,14 +91,21 @@ def promote_winner(
         )
     winners = [one for one in outcomes if one["name"] == TUNED and "failed" not in one]
     chosen = max(winners, key=lambda one: one["metrics"]["held_out_gain"])
-    before = registry.set_alias(
+    new, before = chosen["detector_id"], current.detector_id if current else NO_DETECTOR
+    if is_rolled_back(config.registry, config.category, alias=config.alias, detector_id=new):
+        return (
+            f"{config.alias} of {config.category} stays {before}: the winner {new} was there and has been rolled back; "
+            "jobs.registry promote puts it there again"
+        )
+    registry.set_alias(
         config.registry,
         config.category,
         alias=config.alias,
-        detector_id=chosen["detector_id"],
+        detector_id=new,
         reason=f"search: {said}",
+        expected=before,
     )
-    return f"{config.alias} of {config.category}: {before or 'none'} -> {chosen['detector_id']}, {said}"
+    return f"{config.alias} of {config.category}: {before} -> {new}, {said}"
 
 
 def find_best_preset(rows: pa.Table) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from jobs import storage
 from jobs.detectors import aliases as module
-from jobs.detectors.aliases import MAX_CHANGES, find_previous, read_aliases, read_history, set_alias
+from jobs.detectors.aliases import MAX_CHANGES, find_previous, is_rolled_back, read_aliases, read_history, set_alias
 from jobs.errors import ConflictError, RequestError
 from jobs.storage import uris
 
@@ -180,6 +180,18 @@ def test_what_was_rolled_back_does_not_come_again(detectors: str) -> None:
     _roll_back(detectors)
     _promote(detectors, C)
     assert find_previous(detectors, "cap", alias="champion") == (C, A)
+
+
+def test_what_was_rolled_back_is_known_until_it_is_promoted_again(detectors: str) -> None:
+    _promote(detectors, A, B)
+    assert not is_rolled_back(detectors, "cap", alias="champion", detector_id=B)
+    _roll_back(detectors)
+    assert is_rolled_back(detectors, "cap", alias="champion", detector_id=B)
+    assert not is_rolled_back(detectors, "cap", alias="champion", detector_id=A)
+    _promote(detectors, C)
+    assert is_rolled_back(detectors, "cap", alias="champion", detector_id=B)
+    _promote(detectors, B, A)
+    assert not is_rolled_back(detectors, "cap", alias="champion", detector_id=B)
 
 
 def test_a_rollback_after_promoting_an_older_detector_again_undoes_that(detectors: str) -> None:
