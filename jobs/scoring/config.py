@@ -30,6 +30,18 @@ class ScoreConfig(JobConfig):
     max_error_rate: float = Field(
         0.05, ge=0, le=1, description="share of unreadable and failed rows above which to exit 3"
     )
+    max_missing_rate: float = Field(
+        0.05, ge=0, le=1, description="share of missing rows (listed, then gone) above which to exit 3"
+    )
+    max_no_detector_rate: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of no_detector rows above which to exit 3; 1 never does, for a fleet that is not whole yet",
+    )
+    min_alarm_rows: int = Field(
+        5, ge=1, description="rows of a kind, at least, for exit 3: fewer are no incident, whatever their share"
+    )
     rescore: bool = Field(False, description="score everything again, also what earlier runs have scored")
     top: int = Field(10, ge=0, description="how many of the most anomalous photos the summary lists")
     log_format: Literal["text", "json"] = Field(

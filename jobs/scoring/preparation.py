@@ -24,8 +24,18 @@ from jobs.tables.scratch import Scratch
 
 PART_ROWS = 65_536
 """Rows of one manifest part: what one read task of Ray holds."""
-_MAY_CHANGE = ("scoring", "top", "max_error_rate", "log_format")
+_MAY_CHANGE = (
+    "scoring",
+    "top",
+    "max_error_rate",
+    "max_missing_rate",
+    "max_no_detector_rate",
+    "min_alarm_rows",
+    "log_format",
+)
 """Fields that a rerun of the same run id may change: they decide how, not what."""
+_DECISIVE_SCORING = ("precision", "max_pixels")
+"""Fields of ``scoring`` that decide what comes out, so that the plan has them; a rerun obeys the others."""
 
 
 class StagedRun(BaseModel):
@@ -57,11 +67,23 @@ def check_same_run(config: ScoreConfig, earlier: Mapping[str, Any]) -> None:
     Raises:
         RequestError: they differ in what is to be scored.
     """
-    now = config.model_dump(mode="json")
-    changed = [name for name in now if name not in _MAY_CHANGE and now[name] != earlier.get(name, now[name])]
+    then, now = list_decisive_fields(earlier), list_decisive_fields(config.model_dump(mode="json"))
+    changed = [name for name in now if now[name] != then[name]]
     if changed:
-        was = ", ".join(f"{name} was {earlier[name]!r} and is now {now[name]!r}" for name in changed)
+        was = ", ".join(f"{name} was {then[name]!r} and is now {now[name]!r}" for name in changed)
         raise RequestError(f"run id {config.run_id} belongs to another request ({was}): take a new --run-id")
+
+
+def list_decisive_fields(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists the fields of a request that decide what is scored and what comes out, by their dotted names.
+
+    A field that a request of an earlier version does not have counts with its default.
+    """
+    fields = ScoreConfig.model_fields.items()
+    defaults = {name: field.get_default(call_default_factory=True) for name, field in fields if not field.is_required()}
+    scoring = defaults.pop("scoring").model_dump(mode="json") | request.get("scoring", {})
+    kept = {name: value for name, value in (defaults | dict(request)).items() if name not in _MAY_CHANGE}
+    return kept | {f"scoring.{name}": scoring[name] for name in _DECISIVE_SCORING}
 
 
 def resume_run(config: ScoreConfig, folder: RunFolder) -> StagedRun | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from jobs.cluster.run_log import RunLog, log_as_json
 from jobs.cluster.session import explain_error, start_ray
 from jobs.config import ScoringResources
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, JobError
+from jobs.scoring.alarm import list_alarms
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.pipeline import choose_file_rows, read_manifest, score_photos
 from jobs.scoring.plan import ScoringPlan
@@ -55,7 +57,11 @@ def score_archive(config: ScoreConfig, *, pipeline: Pipeline = score_photos) -> 
         raise
     rows = scan_parquet([uris.join(config.results, name) for name in record["files"]], columns=COLUMNS, schema=SCORES)
     print(summarize_run(record, rows, folder=folder, top=config.top))
-    return EXIT_TOO_MANY_UNREADABLE if record["error_rate"] > config.max_error_rate else EXIT_DONE
+    alarms = list_alarms(record["counts"], config)
+    for alarm in alarms:
+        log.event("alarm", {"reason": alarm})
+        print(f"alarm: {alarm}; exit code {EXIT_TOO_MANY_UNREADABLE}", file=sys.stderr, flush=True)
+    return EXIT_TOO_MANY_UNREADABLE if alarms else EXIT_DONE
 
 
 def ensure_published(config: ScoreConfig, folder: RunFolder, *, log: RunLog, pipeline: Pipeline) -> dict[str, Any]:

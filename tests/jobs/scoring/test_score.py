@@ -122,9 +122,13 @@ def test_the_same_run_id_again_rewrites_nothing(published: Published) -> None:
     assert list(storage.list_objects(published.config.results)) == before
 
 
-def test_more_unreadable_rows_than_allowed_exit_3(published: Published) -> None:
+def test_more_unreadable_rows_than_allowed_exit_3_and_say_so(
+    published: Published, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert scoring.score_archive(published.config.model_copy(update={"max_error_rate": 5 / 41})) == 0
+    assert "alarm" not in capsys.readouterr().err
     assert scoring.score_archive(published.config.model_copy(update={"max_error_rate": 4 / 41})) == 3
+    assert "alarm: 5 of 41 rows are unreadable or failed: 12.20%, and --max-error-rate" in capsys.readouterr().err
 
 
 def test_a_run_id_belongs_to_one_request(published: Published) -> None:
