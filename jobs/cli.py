@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jobs.errors import EXIT_DONE, EXIT_FAILED, JobError, RequestError, explain_missing_module, one_line
 
@@ -18,8 +19,8 @@ try:  # this Python may be the system's, with none of it: one line says so inste
     from pydantic import BaseModel, ValidationError
     from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
-    from jobs.config import merge, rename_old_fields, rename_old_flag
-    from jobs.help import format_help, suggest_flag
+    from jobs.config import merge, rename_old_fields, rename_old_flag, split_at_commas
+    from jobs.help import format_help, list_flags, suggest_flag
 except ModuleNotFoundError as error:
     sys.exit(f"error: {explain_missing_module(error)}")
 
@@ -47,7 +48,7 @@ def parse_config(config_class: type[Config], argv: Sequence[str], *, prog: str =
         known, rest = first.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise RequestError(f"{error}; see --help") from error
-    from_file = read_yaml(known.config) if known.config else {}
+    from_file = read_yaml(known.config, config_class) if known.config else {}
     from_flags = parse_flags(config_class, [rename_old_flag(argument) for argument in rest])
     try:
         return config_class.model_validate(merge(from_file, from_flags))
@@ -57,21 +58,49 @@ def parse_config(config_class: type[Config], argv: Sequence[str], *, prog: str =
         ) from error
 
 
-def read_yaml(path: str) -> dict[str, object]:
+def read_yaml(path: str, config_class: type[BaseModel]) -> dict[str, object]:
     """Reads a file of fields.
 
     Raises:
         RequestError: it cannot be read, or is no YAML mapping.
     """
     try:
-        loaded = yaml.safe_load(Path(path).expanduser().read_text())
+        content = Path(path).expanduser().read_text()
+        loaded, texts = yaml.safe_load(content), yaml.load(content, yaml.BaseLoader)  # noqa: S506  # safe: texts alone
     except OSError as error:
         raise RequestError(f"--config {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RequestError(f"--config {path}: not YAML: {one_line(error)}") from error
     if not isinstance(loaded, dict):
         raise RequestError(f"--config {path}: expected a mapping of fields, got {type(loaded).__name__}")
-    return rename_old_fields(loaded)
+    fields = rename_old_fields(loaded)
+    restore_texts(config_class, fields, rename_old_fields(texts))
+    return fields
+
+
+def restore_texts(config_class: type[BaseModel], fields: dict[str, Any], texts: Mapping[str, Any]) -> None:
+    """Gives fields that take text the text of the file: YAML makes numbers of 007, and truth values of true or no.
+
+    Args:
+        config_class: says which fields take text.
+        fields: of a file, changed in place.
+        texts: the same, every value as it was written.
+    """
+    for flag in list_flags(config_class):
+        if not (flag.is_text or flag.is_text_list):
+            continue
+        *above, name = flag.name.replace("-", "_").split(".")
+        found: Any = fields
+        written: Any = texts
+        for part in above:
+            found, written = (one.get(part) if isinstance(one, dict) else None for one in (found, written))
+        if not isinstance(found, dict) or not isinstance(written, dict) or found.get(name) is None:
+            continue
+        value = written.get(name)
+        if isinstance(value, str):
+            found[name] = split_at_commas(value) if flag.is_text_list else value
+        elif isinstance(value, list) and all(isinstance(one, str) for one in value):
+            found[name] = value
 
 
 def parse_flags(config_class: type[BaseModel], argv: list[str]) -> dict[str, object]:
@@ -84,7 +113,7 @@ def parse_flags(config_class: type[BaseModel], argv: list[str]) -> dict[str, obj
     try:
         return CliSettingsSource(
             settings,
-            cli_parse_args=argv,
+            cli_parse_args=quote_texts(config_class, argv),
             cli_kebab_case=True,
             cli_implicit_flags=True,
             cli_avoid_json=True,
@@ -96,6 +125,23 @@ def parse_flags(config_class: type[BaseModel], argv: list[str]) -> dict[str, obj
         said = str(error).removeprefix("error parsing CLI: ")
         unknown = said.removeprefix("unrecognized arguments: ").split(" ")[0]
         raise RequestError(f"{said}{suggest_flag(config_class, unknown)}; see --help") from error
+
+
+def quote_texts(config_class: type[BaseModel], argv: Sequence[str]) -> list[str]:
+    """Returns the arguments with lists of texts as JSON: pydantic would take true, 007 or null in them for values."""
+    lists = {f"--{flag.name}" for flag in list_flags(config_class) if flag.is_text_list}
+    quoted: list[str] = []
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if equals and name in lists:
+            quoted.append(f"{name}={_quote_list(value)}")
+        else:
+            quoted.append(_quote_list(argument) if quoted and quoted[-1] in lists else argument)
+    return quoted
+
+
+def _quote_list(value: str) -> str:
+    return value if value.startswith(("[", "--")) else json.dumps(split_at_commas(value))
 
 
 def explain_problem(problem: object) -> str:

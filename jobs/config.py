@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -41,6 +41,18 @@ def as_name(value: str) -> str:
             f"expected 1-100 letters, digits, '.', '_' or '-', beginning with a letter or digit, got {value!r}"
         )
     return value
+
+
+def split_at_commas(given: Any) -> Any:
+    """Splits a text, or each text of a list, at its commas, as flags and YAML give several values.
+
+    Anything else stays as it is.
+    """
+    if isinstance(given, str):
+        return [part.strip() for part in given.split(",") if part.strip()]
+    if isinstance(given, list):
+        return [part for one in given for part in (split_at_commas(one) if isinstance(one, str) else [one])]
+    return given
 
 
 Uri = Annotated[str, AfterValidator(_as_uri)]

@@ -7,7 +7,7 @@ import textwrap
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -43,6 +43,17 @@ class Flag:
     takes: str
     is_required: bool
     field: FieldInfo
+
+    @property
+    def is_text(self) -> bool:
+        """Tells whether its value is a text, whatever that looks like."""
+        return all(_is_text(kind) for kind in list_alternatives(self.field.annotation))
+
+    @property
+    def is_text_list(self) -> bool:
+        """Tells whether its value is a list of texts."""
+        kinds = list_alternatives(self.field.annotation)
+        return all(get_origin(kind) is list and _is_text(*get_args(kind)) for kind in kinds)
 
 
 def list_flags(config_class: type[BaseModel], prefix: str = "") -> Iterator[Flag]:
@@ -122,6 +133,11 @@ def list_alternatives(annotation: Any) -> list[Any]:
     """Lists the types that a union, or a type alone, stands for, but for None."""
     parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     return [part for part in parts if part is not type(None)]
+
+
+def _is_text(kind: Any) -> bool:
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return kind is str or (get_origin(kind) is Literal and all(isinstance(one, str) for one in get_args(kind)))
 
 
 def format_placeholder(kinds: Sequence[Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from jobs.config import JobConfig, Name, Uri
+from jobs.config import JobConfig, Name, Uri, split_at_commas
 from jobs.storage import uris
 from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimizerConfig
 from tuning.space.config import SpaceConfig
@@ -14,11 +14,6 @@ from tuning.space.config import SpaceConfig
 LABEL_FREE_METRICS = ("held_out_gain", "shift_agreement", "seed_agreement", "synthetic_auroc")
 """Figures that need no labelled defect, see `tuning.trials.judge`."""
 Objective = Literal["auto", "auroc", "held_out_gain", "shift_agreement", "seed_agreement", "synthetic_auroc"]
-
-
-def split_at_commas(given: object) -> object:
-    """Splits a flag's text at commas; other values stay as they are."""
-    return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
 
 
 Names = Annotated[list[str], BeforeValidator(split_at_commas)]

@@ -6,18 +6,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from jobs.config import JobConfig, Uri
+from jobs.config import JobConfig, Uri, split_at_commas
 from model.config import BackboneName
-
-
-def split_at_commas(given: object) -> object:
-    """Splits a string, or each string of a list, at its commas; anything else stays as it is."""
-    if isinstance(given, str):
-        return given.split(",")
-    if isinstance(given, list):
-        return [part for item in given for part in (item.split(",") if isinstance(item, str) else [item])]
-    return given
-
 
 Uris = Annotated[list[Uri], BeforeValidator(split_at_commas)]
 Sizes = Annotated[list[int], BeforeValidator(split_at_commas)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
@@ -13,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from jobs.config import JobConfig, Name, Uri, as_name, merge
+from jobs.config import JobConfig, Name, Uri, as_name, merge, split_at_commas
 from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimizerConfig, get_preset
 
 
@@ -27,7 +28,7 @@ class TrainConfig(JobConfig):
     category: str = Field(description="asset category to train; several with commas between them; all: every one there")
     detectors: Uri = Field(description="registry to put the detectors into")
     variant: str = Field("attentdiffernet_se", description=f"preset to start from: {', '.join(PRESETS)}")
-    variants: list[str] = Field(
+    variants: Annotated[list[str], BeforeValidator(split_at_commas)] = Field(
         default_factory=list,
         description="several presets to train, with commas between them, the preferred one first; default: variant",
     )
@@ -61,19 +62,12 @@ class TrainConfig(JobConfig):
     detector: DetectorConfig = Field(default_factory=DetectorConfig, description="changes to the preset")
     _changes: object = PrivateAttr(default_factory=dict)
 
-    @field_validator("variants", mode="before")
-    @classmethod
-    def _split_at_commas(cls, variants: object) -> object:
-        return [name.strip() for name in variants.split(",")] if isinstance(variants, str) else variants
-
     @model_validator(mode="wrap")
     @classmethod
     def _start_from_the_presets(cls, given: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(given, dict):
             return handler(given)
-        asked = cls._split_at_commas(given.get("variants")) or [
-            given.get("variant", cls.model_fields["variant"].default)
-        ]
+        asked = split_at_commas(given.get("variants")) or [given.get("variant", cls.model_fields["variant"].default)]
         changes = given.get("detector", {})
         variants = [str(name) for name in asked] if isinstance(asked, list) else []
         bases = {name: merge(_read_preset(name), changes) for name in variants}

@@ -17,7 +17,9 @@ import pytest
 from jobs import __main__ as front_door
 from jobs import demo, pretext_sheet
 from jobs.cli import parse_config, run_command
+from jobs.detectors.config import ListConfig
 from jobs.errors import RequestError
+from jobs.evaluation.config import EvaluateConfig
 from jobs.scoring.config import ScoreConfig
 from jobs.training.config import TrainConfig
 from tests.support.places import ROOT
@@ -166,6 +168,28 @@ def test_the_home_folder_is_known_where_no_shell_expands_it(
     (tmp_path / "score.yaml").write_text("archive: ~/photos\n")
     argv = [*SCORE[2:], *(["--config", "~/score.yaml"] if given == "--config" else [given])]
     assert parse_config(ScoreConfig, argv).archive == f"file://{tmp_path}/photos"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("true", ["true"]), ("007,1.10", ["007", "1.10"]), ("null, nan", ["null", "nan"]), ('["a", "1"]', ["a", "1"])],
+)
+@pytest.mark.parametrize("glue", [" ", "="])
+def test_names_that_look_like_values_are_names_in_every_list_flag(given: str, meant: list[str], glue: str) -> None:
+    flag = ["--categories", given] if glue == " " else [f"--categories={given}"]
+    assert parse_config(ListConfig, ["--detectors", "/d", *flag]).categories == meant
+
+
+def test_names_that_yaml_takes_for_values_are_names(tmp_path: Path) -> None:
+    file = tmp_path / "evaluate.yaml"
+    file.write_text(
+        "data: /d\ndetectors: /d\ncategories: [no, true, 007, 1.10]\nvariants: differnet,on\nalias: 2026\n"
+        "seeds: 2\noutput: null\nscoring: {use_gpu: true, actors: 3}\n"
+    )
+    config = parse_config(EvaluateConfig, ["--config", str(file)])
+    assert config.categories == ["no", "true", "007", "1.10"]
+    assert (config.variants, config.alias, config.output) == (["differnet", "on"], "2026", None)
+    assert (config.seeds, config.scoring.use_gpu, config.scoring.actors) == (2, True, 3)
 
 
 def test_the_front_door_lists_every_command_that_there_is(capsys: pytest.CaptureFixture[str]) -> None:
