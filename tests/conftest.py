@@ -114,6 +114,7 @@ def cluster(s3_environment: str | None) -> Iterator[str]:
     for tries_left in (2, 1, 0):
         try:
             context = ray.init(
+                address="local",  # else Ray joins the last cluster that was started on this machine
                 num_cpus=8,
                 num_gpus=2,  # logical ones, for tests of how they are shared
                 runtime_env={"env_vars": storage.make_worker_environment()},

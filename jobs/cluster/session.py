@@ -9,20 +9,20 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
 from ray.util.annotations import RayDeprecationWarning
 
 from jobs import storage
-from model.config import BF16_VARIABLE
-
-LOGICAL_CPUS_PER_CORE = 4
-"""A local cluster of ours has more CPU slots than cores, or a stage that holds its slots could starve the next one."""
+from jobs.cluster.connection import ADDRESS_VARIABLE, OWN_CLUSTER, connect
 
 
 def start_ray() -> None:
-    """Joins the cluster of RAY_ADDRESS (as in `ray job submit`) or a running local one, else starts one of its own."""
+    """Joins the cluster of RAY_ADDRESS (as in `ray job submit`), else starts a local one of its own.
+
+    Raises:
+        JobError: neither; see `connect`.
+    """
     for name, value in storage.make_worker_environment().items():
         os.environ.setdefault(name, value)  # Ray Tune writes from the driver as well
     if not ray.is_initialized():
@@ -33,7 +33,7 @@ def start_ray() -> None:
 
 def start_own_ray() -> None:
     """Starts a local Ray, whatever cluster runs here: what is measured on it is not mixed with the work of others."""
-    os.environ["RAY_ADDRESS"] = "local"
+    os.environ[ADDRESS_VARIABLE] = OWN_CLUSTER
     start_ray()
 
 
@@ -49,32 +49,6 @@ def keep_sigterm_handler() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             signal.signal(signal.SIGTERM, ours)
-
-
-def connect() -> None:
-    """Joins the cluster that runs here, else starts a local one."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    asked_bf16 = {name: os.environ[name] for name in (BF16_VARIABLE,) if name in os.environ}
-    environment = {"env_vars": storage.make_worker_environment() | asked_bf16}
-    if os.environ.get("RAY_ADDRESS") == "local" or not join_cluster(environment):
-        ray.init(
-            address="local",
-            num_cpus=LOGICAL_CPUS_PER_CORE * (os.cpu_count() or 1),
-            runtime_env=environment,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
-
-
-def join_cluster(environment: dict[str, Any]) -> bool:
-    """Joins a running cluster, if there is one; with RAY_ADDRESS=local Ray would start one with a CPU slot per core."""
-    try:
-        ray.init(address="auto", runtime_env=environment, log_to_driver=False, logging_level=logging.WARNING)
-    except ConnectionError:
-        return False
-    return True
 
 
 def configure_ray_data() -> None:
