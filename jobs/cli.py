@@ -19,7 +19,7 @@ try:  # this Python may be the system's, with none of it: one line says so inste
     from pydantic import BaseModel, ValidationError
     from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
-    from jobs.config import merge, rename_old_fields, rename_old_flag, split_at_commas
+    from jobs.config import as_path, merge, rename_old_fields, rename_old_flag, split_at_commas
     from jobs.help import format_help, list_flags, suggest_flag
 except ModuleNotFoundError as error:
     sys.exit(f"error: {explain_missing_module(error)}")
@@ -65,12 +65,14 @@ def read_yaml(path: str, config_class: type[BaseModel]) -> dict[str, object]:
         RequestError: it cannot be read, or is no YAML mapping.
     """
     try:
-        content = Path(path).expanduser().read_text()
+        content = Path(as_path(path)).read_text()
         loaded, texts = yaml.safe_load(content), yaml.load(content, yaml.BaseLoader)  # noqa: S506  # safe: texts alone
     except OSError as error:
         raise RequestError(f"--config {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RequestError(f"--config {path}: not YAML: {one_line(error)}") from error
+    except ValueError as error:
+        raise RequestError(f"--config {path}: {error}") from error
     if not isinstance(loaded, dict):
         raise RequestError(f"--config {path}: expected a mapping of fields, got {type(loaded).__name__}")
     fields = rename_old_fields(loaded)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -25,9 +24,21 @@ from model.config import MAX_PIXELS
 
 def _as_uri(value: str) -> str:
     try:  # a shell expands ~ only at the beginning of a word: not after --data=, in quotes, or in YAML
-        return uris.normalize(str(Path(value).expanduser()) if value.startswith("~") else value)
-    except (RequestError, RuntimeError) as error:
+        return uris.normalize(value)
+    except RequestError as error:
         raise ValueError(str(error)) from error
+
+
+def as_path(value: str) -> str:
+    """Returns the absolute path of a local file that may be written with ``~``, ``..`` or ``file://``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    uri = _as_uri(value)
+    if not uri.startswith("file://"):
+        raise ValueError(f"expected a local file or folder, got {value!r}")
+    return uri.removeprefix("file://") or "/"
 
 
 def as_name(value: str) -> str:
@@ -56,6 +67,8 @@ def split_at_commas(given: Any) -> Any:
 
 
 Uri = Annotated[str, AfterValidator(_as_uri)]
+LocalPath = Annotated[str, AfterValidator(as_path)]
+"""A file or folder of this machine, which may be written with ~, .. or file://; absolute once validated."""
 Name = Annotated[str, AfterValidator(as_name)]
 
 ARCHIVE_HELP = (

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from jobs import score, train
 from jobs.cli import parse_config, run_command
-from jobs.config import JobConfig
+from jobs.config import JobConfig, LocalPath
 from jobs.errors import EXIT_DONE, RequestError
 from jobs.storage import uris
 
@@ -35,7 +35,7 @@ _QUICK = (
 _QUERY = """
 SELECT site, count(*) AS photos, count(*) FILTER (is_anomaly) AS anomalies, round(min(p_value), 3) AS smallest_p,
        count(*) FILTER (status = 'unreadable') AS unreadable
-FROM read_parquet('{table}/**/*.parquet') GROUP BY site ORDER BY anomalies DESC, site
+FROM read_parquet('{table}/**/*.parquet', hive_partitioning = false) GROUP BY site ORDER BY anomalies DESC, site
 """
 
 
@@ -45,7 +45,7 @@ class DemoConfig(JobConfig):
     ImageNet weights of AlexNet are taken from the file that DEMO_WEIGHTS names, or from torch's cache.
     """
 
-    folder: str = Field("build/demo", description="where everything is kept; an earlier demo there is deleted")
+    folder: LocalPath = Field("build/demo", description="where everything is kept; an earlier demo there is deleted")
     seed: int = Field(0, ge=0, description="seed of the drawing and of the detector")
 
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     os.environ["RAY_ADDRESS"] = "local"  # never a cluster of somebody else's that runs on this machine
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # warns of actors whose arguments are large, on every run
     began = time.monotonic()
-    folder = empty_folder(Path(config.folder).expanduser().absolute())
+    folder = empty_folder(Path(config.folder))
     counts = draw_archive(folder, seed=config.seed)
     print(f"drew {counts.train_good} flawless photos to train on and an archive to score, in {folder}")
     detectors, results = ["--detectors", str(folder / "detectors")], folder / "results"

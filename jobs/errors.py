@@ -44,6 +44,31 @@ class DeniedError(StorageError):
     """The credentials may not do this."""
 
 
+class ArchivedObjectError(StorageError):
+    """The object lies in a cold storage class and must be restored before it can be read."""
+
+
+class EncryptionError(StorageError):
+    """The key that the object is encrypted with cannot be used."""
+
+
+class RefusedError(StorageError):
+    """The storage refuses the object for another reason, which it names."""
+
+
+class TooLargeError(StorageError):
+    """The object has more bytes than the caller takes.
+
+    Attributes:
+        size_bytes: how many.
+    """
+
+    def __init__(self, uri: str, *, size_bytes: int, max_bytes: int) -> None:
+        """Says both sizes."""
+        super().__init__(f"{uri} has {size_bytes} bytes: at most {max_bytes} are read")
+        self.size_bytes = size_bytes
+
+
 class CredentialsError(StorageError):
     """The credentials have run out or are none at all: true of every object, so it ends the run."""
 

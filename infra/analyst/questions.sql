@@ -13,8 +13,9 @@ FROM read_json(
 
 -- A photo counts once in a night, with its newest row: a second run of that night may have scored it again.
 CREATE OR REPLACE TEMP VIEW published AS
-SELECT scores.*, files.published_at
-FROM read_parquet(getvariable('results') || '/scores/**/*.parquet', hive_partitioning = true, filename = true) AS scores
+SELECT scores.*, files.published_at, regexp_extract(filename, '/run_date=([^/]+)/', 1)::DATE AS run_date
+-- No hive partitioning: a folder category=... above the results would replace the column.
+FROM read_parquet(getvariable('results') || '/scores/**/*.parquet', hive_partitioning = false, filename = true) AS scores
 JOIN files USING (filename)
 QUALIFY row_number() OVER (PARTITION BY run_date, image_uri ORDER BY scored_at DESC, files.published_at DESC) = 1;
 

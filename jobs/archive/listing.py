@@ -71,6 +71,9 @@ def divide_folder(folder: str) -> tuple[Page, list[str]]:
     """
     if folder.startswith("s3://"):
         return [], [folder, *storage.list_level(folder)[1]]
+    if folder.startswith("file://"):
+        files, folders = storage.list_level(folder)
+        return (files, folders) if folders else ([], [folder])
     below = len(folder.rstrip("/")) + 1
     if not any("/" in info.uri[below:] for info in next(storage.list_between(folder), [])):
         return [], [folder]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from jobs.config import JobConfig, Uri, split_at_commas
+from jobs.config import JobConfig, LocalPath, Uri, split_at_commas
 from model.config import BackboneName
 
 Uris = Annotated[list[Uri], BeforeValidator(split_at_commas)]
@@ -17,7 +17,7 @@ class NetworkBenchmarkConfig(JobConfig):
     """Measure the network stage against the machine's matrix products."""
 
     repeats: int = Field(5, ge=1, description="interleaved repeats")
-    output: str = Field("build/bench-network.json", description="file to write")
+    output: LocalPath = Field("build/bench-network.json", description="file to write")
 
 
 class FidelityBenchmarkConfig(JobConfig):
@@ -34,7 +34,7 @@ class FidelityBenchmarkConfig(JobConfig):
     test_photos: int = Field(60, ge=2, description="test photos of each set, half of them defective")
     repeat_photos: int = Field(12, ge=1, description="photos in one turn of each procedure")
     epochs: int = Field(6, ge=1, description="epochs of training the compared detectors")
-    output: str = Field("build/bench-fidelity.json", description="file to write")
+    output: LocalPath = Field("build/bench-fidelity.json", description="file to write")
 
 
 class JobBenchmarkConfig(JobConfig):
@@ -48,7 +48,7 @@ class JobBenchmarkConfig(JobConfig):
     memory_photos: Sizes = Field(
         default_factory=list, description="sizes of two more jobs whose peak memory is compared, such as 2000,20000"
     )
-    output: str = Field("build/bench-job.json", description="file to write")
+    output: LocalPath = Field("build/bench-job.json", description="file to write")
 
 
 class TrainingBenchmarkConfig(JobConfig):
@@ -59,7 +59,7 @@ class TrainingBenchmarkConfig(JobConfig):
     repeats: int = Field(2, ge=1, description="interleaved repeats")
     kept_epochs: int = Field(4, ge=2, description="epochs measured where features are kept")
     whole_epochs: int = Field(192, ge=1, description="epochs that the one pass over the photos is spread over")
-    output: str = Field("build/bench-train.json", description="file to write")
+    output: LocalPath = Field("build/bench-train.json", description="file to write")
 
 
 class ScaleBenchmarkConfig(JobConfig):
@@ -69,4 +69,4 @@ class ScaleBenchmarkConfig(JobConfig):
         [10_000, 100_000, 1_000_000, 10_000_000], min_length=1, description="rows of the archives, with commas"
     )
     settled_share: float = Field(0.2, ge=0, lt=1, description="share of the rows that an earlier run has scored")
-    output: str = Field("build/bench-scale.json", description="file to write")
+    output: LocalPath = Field("build/bench-scale.json", description="file to write")

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import Field
 
 from jobs.cli import parse_config, run_command
-from jobs.config import JobConfig
+from jobs.config import JobConfig, LocalPath
 from jobs.errors import EXIT_DONE
 from jobs.scoring.config import ScoreConfig
 
@@ -33,7 +33,7 @@ class ScaleRunConfig(JobConfig):
 
     rows: int = Field(ge=1, description="objects in the archive")
     settled_share: float = Field(0.2, ge=0, lt=1, description="share of them that an earlier run has scored")
-    folder: str = Field(description="an empty folder for everything")
+    folder: LocalPath = Field(description="an empty folder for everything")
 
 
 def main(argv: Sequence[str]) -> int:

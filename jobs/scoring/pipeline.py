@@ -49,7 +49,9 @@ def read_manifest(
     """
     batch = choose_batch_photos(rows, plan=plan, resources=resources)
     block_rows = choose_block_photos(rows, batch=batch, actors=count_scoring_actors(resources))
-    return ray.data.read_parquet(path, filesystem=filesystem, override_num_blocks=math.ceil(rows / block_rows))
+    blocks = math.ceil(rows / block_rows)
+    # Without partitioning: folders named key=value above the results would become columns.
+    return ray.data.read_parquet(path, filesystem=filesystem, partitioning=None, override_num_blocks=blocks)
 
 
 def choose_block_photos(rows: int, *, batch: int, actors: int) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import TYPE_CHECKING
 
-from jobs.storage.clients import MAX_S3_ATTEMPTS, find_s3_endpoint, open_s3_session
+from jobs.storage.clients import CONNECT_TIMEOUT_S, MAX_S3_ATTEMPTS
 from jobs.storage.errors import CLIENT_ERRORS, translate_error
+from jobs.storage.local_files import locate
+from jobs.storage.s3_settings import find_bucket_settings, find_ca_bundle, find_s3_endpoint
 from jobs.storage.uris import split
 
 if TYPE_CHECKING:
@@ -47,17 +50,26 @@ def resolve_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
     scheme, bucket, key = split(uri)
     if scheme == "file":
-        return fs.LocalFileSystem(), "/" + key
-    if scheme != "s3":
-        filesystem, path = fs.FileSystem.from_uri(uri)
-        return filesystem, path
-    endpoint = find_s3_endpoint()
-    region = open_s3_session().region_name or "us-east-1"
-    patience = fs.AwsStandardS3RetryStrategy(max_attempts=MAX_S3_ATTEMPTS)
-    if not endpoint:
-        return fs.S3FileSystem(region=region, retry_strategy=patience), f"{bucket}/{key}"
-    host_scheme, host = endpoint.split("://", 1)
-    filesystem = fs.S3FileSystem(
-        region=region, endpoint_override=host.rstrip("/"), scheme=host_scheme, retry_strategy=patience
+        return fs.LocalFileSystem(), str(locate(key))
+    if scheme == "s3":
+        return open_s3_filesystem(bucket), f"{bucket}/{key}"
+    filesystem, path = fs.FileSystem.from_uri(uri)
+    return filesystem, path
+
+
+@cache
+def open_s3_filesystem(bucket: str) -> pyarrow.fs.S3FileSystem:
+    """Opens pyarrow's client of a bucket of S3, with the settings that boto3 resolved."""
+    from pyarrow import fs
+
+    settings = find_bucket_settings(bucket)
+    scheme, host = settings.endpoint.split("://", 1)
+    return fs.S3FileSystem(
+        region=settings.region,
+        scheme=scheme,
+        endpoint_override=host,
+        force_virtual_addressing=settings.is_virtual,
+        tls_ca_file_path=find_ca_bundle(),
+        connect_timeout=CONNECT_TIMEOUT_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=MAX_S3_ATTEMPTS),
     )
-    return filesystem, f"{bucket}/{key}"

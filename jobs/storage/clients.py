@@ -6,18 +6,27 @@ with pauses that grow to 15 or 20 s. What still fails then is true of the object
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from jobs.storage.s3_settings import (
+    find_bucket_settings,
+    find_ca_bundle,
+    find_s3_endpoint,
+    is_requester_pays,
+    make_client,
+    open_s3_session,
+)
 
 if TYPE_CHECKING:
-    AnyStore = S3Store | GCSStore | AzureStore | LocalStore
+    AnyStore = S3Store | GCSStore | AzureStore
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
@@ -35,53 +44,50 @@ _RETRY = {
     # A pause is drawn from [init, base * the last one): with base 2 they shrink as often as grow, and 16 lasted 5 s.
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=15), "base": 4},
 }
+CREDENTIALS_TTL = timedelta(minutes=5)
+"""boto3 is asked again so often; it renews credentials 10 to 15 minutes before their end."""
 MAX_S3_ATTEMPTS = 16
 """Of boto3 and pyarrow: each pause is drawn from [0, 2^n s), at most 20 s, so 16 last 60 to 170 s."""
 
 
 @cache
-def open_s3_session() -> Any:
-    """Opens the session with credentials and region as the standard AWS_* variables, profiles and roles give them."""
-    import boto3
-
-    return boto3.Session()
-
-
-@cache
 def open_s3_client() -> Any:
     """Opens boto3's client, for what obstore cannot do."""
-    from botocore.config import Config
-
-    retries: Any = {"total_max_attempts": MAX_S3_ATTEMPTS, "mode": "standard"}
-    config = Config(connect_timeout=CONNECT_TIMEOUT_S, read_timeout=READ_TIMEOUT_S, retries=retries)
-    return open_s3_session().client("s3", config=config)
+    retries = {"total_max_attempts": MAX_S3_ATTEMPTS, "mode": "standard"}
+    return make_client(connect_timeout=CONNECT_TIMEOUT_S, read_timeout=READ_TIMEOUT_S, retries=retries)
 
 
 @cache
 def open_store(scheme: str, bucket: str) -> AnyStore:
-    """Opens obstore's client of a bucket, or of the local files."""
+    """Opens obstore's client of a bucket."""
     client: Any = _CLIENT
     retry: Any = _RETRY
-    if scheme == "file":
-        return LocalStore("/", mkdir=True)
     if scheme == "gs":
         return GCSStore(bucket, client_options=client, retry_config=retry)
     if scheme == "az":
         return AzureStore(bucket, client_options=client, retry_config=retry)
+    return open_s3_bucket(bucket)
+
+
+def open_s3_bucket(bucket: str) -> S3Store:
+    """Opens obstore's client of a bucket of S3, with the settings that boto3 resolved."""
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     endpoint = find_s3_endpoint()
     if endpoint:
         warn_of_silence(endpoint)
-    place: Any = {"endpoint": endpoint} if endpoint else {}
+    settings, certificates = find_bucket_settings(bucket), find_ca_bundle()
+    client: Any = _CLIENT | ({"root_certificate": Path(certificates).read_bytes()} if certificates else {})
+    retry: Any = _RETRY
     return S3Store(
         bucket,
-        credential_provider=Boto3CredentialProvider(open_s3_session()),
-        region=open_s3_session().region_name or "us-east-1",
+        credential_provider=Boto3CredentialProvider(open_s3_session(), ttl=CREDENTIALS_TTL),
+        region=settings.region,
+        endpoint=settings.locate_bucket(bucket),
+        virtual_hosted_style_request=settings.is_virtual,
+        request_payer=is_requester_pays(),
         client_options=client,
         retry_config=retry,
-        virtual_hosted_style_request=not endpoint,
-        **place,
     )
 
 
@@ -98,8 +104,3 @@ def warn_of_silence(endpoint: str) -> None:
     except (OSError, ValueError) as error:  # the host alone is named: an address may hold a password
         what = f"the S3 endpoint at {url.hostname} does not answer ({error}), see AWS_ENDPOINT_URL"
         print(f"warning: {what}; trying for {RETRY_TIMEOUT.seconds} s", file=sys.stderr, flush=True)
-
-
-def find_s3_endpoint() -> str | None:
-    """Returns the address of an S3-compatible store; None for AWS."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")

@@ -7,15 +7,35 @@ import re
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError
 
 from jobs.errors import (
+    ArchivedObjectError,
     ConflictError,
     CredentialsError,
     DeniedError,
+    EncryptionError,
     MissingBucketError,
     MissingObjectError,
+    RefusedError,
     StorageError,
 )
 
-_CODE = re.compile(r"<Code>(\w+)</Code>")
+_CODE = re.compile(
+    r"<Code>([\w.-]+)</Code>|Unable to parse ExceptionName: ([\w.-]+)|AWS Error (?!UNKNOWN)([\w.-]+)"
+    r"|\bErrorCode:\s?([\w.-]+)"
+)
+"""The code of S3, GCS and Azure in XML, and as pyarrow writes it; some of KMS have a dot."""
+_DENIED = frozenset(
+    {
+        "AccessDenied",
+        "ACCESS_DENIED",
+        "AccessDeniedException",
+        "AllAccessDisabled",
+        "AuthorizationPermissionMismatch",
+        "AuthorizationFailure",
+        "InsufficientAccountPermissions",
+    }
+)
+_WRONG_KEY = frozenset({"SignatureDoesNotMatch", "SIGNATURE_DOES_NOT_MATCH", "AuthenticationFailed"})
+_ARCHIVED = frozenset({"InvalidObjectState", "INVALID_OBJECT_STATE", "BlobArchived"})
 _SPENT = re.compile(r"Expired-?Token(Exception)?|TokenRefreshRequired|InvalidToken|RequestTimeTooSkewed|EXPIRED_TOKEN")
 """S3's codes, where pyarrow and Azure may write them, that no renewal by a client has helped against."""
 _NO_CREDENTIALS = frozenset(
@@ -43,9 +63,9 @@ def list_s3_errors() -> tuple[type[Exception], ...]:
 def translate_error(error: Exception, uri: str) -> StorageError:
     """Translates any client's exception, or pyarrow's, into one line of ours."""
     code, message = find_code(error), str(error).splitlines()[0] if str(error) else type(error).__name__
-    if code == "NoSuchBucket":
+    if code in ("NoSuchBucket", "NO_SUCH_BUCKET", "ContainerNotFound"):
         return MissingBucketError(f"bucket of {uri} does not exist: create it or correct the name")
-    if isinstance(error, FileNotFoundError) or code in ("NoSuchKey", "404"):
+    if isinstance(error, FileNotFoundError) or code in ("NoSuchKey", "NO_SUCH_KEY", "BlobNotFound", "404"):
         return MissingObjectError(f"{uri} does not exist")
     if spent := _SPENT.search(f"{code} {error}"):
         return CredentialsError(f"the credentials for {uri} have run out ({spent[0]}): renew them, or set the clock")
@@ -53,14 +73,54 @@ def translate_error(error: Exception, uri: str) -> StorageError:
         return CredentialsError(f"no credentials found for {uri}: set the AWS_* variables, a profile or a role")
     if code == "InvalidAccessKeyId":
         return CredentialsError(f"the storage of {uri} does not know these credentials ({code}): set AWS_ACCESS_KEY_ID")
-    if code == "SignatureDoesNotMatch":
+    if code in _WRONG_KEY:
         return DeniedError(f"the storage of {uri} does not accept these credentials ({code}): check AWS_ACCESS_KEY_ID")
-    if isinstance(error, (PermissionDeniedError, PermissionError)) or code in ("AccessDenied", "403"):
-        return DeniedError(f"access to {uri} was denied: the credentials lack the permission")
+    if refusal := explain_refusal(error, code, uri):
+        return refusal
     if isinstance(error, (AlreadyExistsError, PreconditionError)):
         return ConflictError(f"{uri} was written by someone else in the meantime")
     detail = re.sub(r"<[?]?xml.*", "", message)[:300].strip()
     return StorageError(f"{uri} could not be reached: {detail}{f' {code}' if code and code not in detail else ''}")
+
+
+def explain_refusal(error: Exception, code: str, uri: str) -> StorageError | None:
+    """Says why the storage refuses an object that it has; None where the error is of another kind.
+
+    Only a refusal that speaks of permissions, or of nothing, is told as a lack of them.
+    """
+    if code in _ARCHIVED:
+        return ArchivedObjectError(f"{uri} is archived ({code}): restore it from cold storage, then run again")
+    if "kms" in code.lower() or (code in _DENIED and re.search(r"kms:\w+", str(error))):
+        return EncryptionError(f"{uri} is encrypted with a KMS key that cannot be used ({code}): {read_message(error)}")
+    if code in _DENIED or isinstance(error, PermissionError):
+        return DeniedError(f"access to {uri} was denied: the credentials lack the permission")
+    if code == "403" or (isinstance(error, PermissionDeniedError) and not code):
+        return DeniedError(
+            f"access to {uri} was denied (403, no reason given): perhaps the credentials lack the permission"
+        )
+    if isinstance(error, PermissionDeniedError) or read_status(error) == 403:
+        return RefusedError(f"the storage refuses {uri} ({code}): {read_message(error)}")
+    return None
+
+
+def read_message(error: Exception) -> str:
+    """Returns in one line what the storage said with its code, or else the error's first line."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        said = str(response.get("Error", {}).get("Message", ""))
+    else:
+        found = re.search(r"<Message>([^<]+)</Message>|ExceptionName: \S+ Message: (.+)", str(error))
+        said = found[1] or found[2] if found else str(error).split("\n", 1)[0]
+    return " ".join(said.split())[:300]
+
+
+def read_status(error: Exception) -> int | None:
+    """Returns the HTTP status that an error of boto or pyarrow carries; None where it carries none."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    found = re.search(r"HTTP status (\d+)", str(error))
+    return int(found[1]) if found else None
 
 
 def find_code(error: Exception) -> str:
@@ -69,4 +129,4 @@ def find_code(error: Exception) -> str:
     if isinstance(response, dict):
         return str(response.get("Error", {}).get("Code", ""))
     found = _CODE.search(str(error))
-    return found[1] if found else ""
+    return next((code for code in found.groups() if code), "") if found else ""

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import re
+import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +19,8 @@ from typing import Any
 
 import obstore
 
-from jobs.errors import ConflictError
+from jobs.errors import TooLargeError
+from jobs.storage import local_files
 from jobs.storage.clients import open_s3_client, open_store
 from jobs.storage.errors import list_s3_errors, translate_error
 from jobs.storage.uris import split
@@ -50,26 +54,51 @@ def read(uri: str) -> bytes:
     return read_with_etag(uri)[0]
 
 
-async def read_async(uri: str) -> tuple[bytes | memoryview, str]:
-    """Reads one object like `read_with_etag`, for many reads at once in one event loop; copies no bytes."""
+async def read_async(uri: str, *, max_bytes: int | None = None) -> tuple[bytes | memoryview, str]:
+    """Reads one object like `read_with_etag`, for many reads at once in one event loop; copies no bytes.
+
+    Raises:
+        TooLargeError: it has more than ``max_bytes``, as the storage says before it sends them.
+    """
     scheme, bucket, key = split(uri)
     try:
+        if scheme == "file":
+            return await asyncio.to_thread(local_files.read_file, local_files.locate(key), max_bytes=max_bytes)
         if _ODD_KEY.search(key) and scheme == "s3":
-            return await asyncio.to_thread(_read_odd_key, bucket, key)
-        if _ODD_KEY.search(key) and scheme == "file":
-            return await asyncio.to_thread(Path("/" + key).read_bytes), ""
+            return await asyncio.to_thread(_read_odd_key, bucket, key, max_bytes=max_bytes)
         answer = await obstore.get_async(open_store(scheme, bucket), key)
+        check_size(uri, answer.meta["size"], max_bytes=max_bytes)
         return memoryview(await answer.bytes_async()), (answer.meta["e_tag"] or "").strip('"')
     except list_s3_errors() as error:
         raise translate_error(error, uri) from error
 
 
-def _read_odd_key(bucket: str, key: str) -> tuple[bytes, str]:
+async def read_size_async(uri: str) -> int:
+    """Asks for the size of one object in bytes, without its bytes."""
+    scheme, bucket, key = split(uri)
+    try:
+        if scheme == "file":
+            return local_files.locate(key).stat().st_size
+        if _ODD_KEY.search(key) and scheme == "s3":
+            return int((await asyncio.to_thread(open_s3_client().head_object, Bucket=bucket, Key=key))["ContentLength"])
+        return (await obstore.head_async(open_store(scheme, bucket), key))["size"]
+    except list_s3_errors() as error:
+        raise translate_error(error, uri) from error
+
+
+def check_size(uri: str, size_bytes: int, *, max_bytes: int | None) -> None:
+    """Raises TooLargeError for an object of more than ``max_bytes``."""
+    if max_bytes is not None and size_bytes > max_bytes:
+        raise TooLargeError(uri, size_bytes=size_bytes, max_bytes=max_bytes)
+
+
+def _read_odd_key(bucket: str, key: str, *, max_bytes: int | None) -> tuple[bytes, str]:
     from botocore.exceptions import IncompleteReadError, ResponseStreamingError
 
     tries_left = 3
     while True:  # boto3 tries requests again, but not bodies that break off
         answer = open_s3_client().get_object(Bucket=bucket, Key=key)
+        check_size(f"s3://{bucket}/{key}", answer["ContentLength"], max_bytes=max_bytes)
         try:
             return answer["Body"].read(), answer["ETag"].strip('"')
         except (IncompleteReadError, ResponseStreamingError):
@@ -91,10 +120,10 @@ def write(uri: str, data: bytes, *, if_absent: bool = False, if_etag: str | None
         ConflictError: the condition did not hold.
     """
     scheme, bucket, key = split(uri)
-    store = open_store(scheme, bucket)
     try:
-        if if_etag is not None and scheme == "file":
-            return _replace_file(Path("/" + key), data, if_etag=if_etag)
+        if scheme == "file":
+            return local_files.write_file(local_files.locate(key), data, if_absent=if_absent, if_etag=if_etag)
+        store = open_store(scheme, bucket)
         # Unquoted, because Ceph's gateway compares the header literally with its unquoted tag.
         mode: Any = {"e_tag": if_etag} if if_etag is not None else "create" if if_absent else "overwrite"
         return (obstore.put(store, key, data, mode=mode)["e_tag"] or "").strip('"')
@@ -106,28 +135,23 @@ def upload(uri: str, path: Path) -> None:
     """Writes one local file as one object, atomically and without holding it in memory."""
     scheme, bucket, key = split(uri)
     try:
+        if scheme == "file":
+            local_files.put_file(local_files.locate(key), path)
+            return
         obstore.put(open_store(scheme, bucket), key, path, mode="overwrite")
     except list_s3_errors() as error:
         raise translate_error(error, uri) from error
-
-
-def _replace_file(path: Path, data: bytes, *, if_etag: str) -> str:
-    """Replaces a local file if it still has its entity tag, which obstore does not offer, under a lock."""
-    import fcntl
-
-    with path.with_name(path.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if read_with_etag(f"file://{path}")[1] != if_etag:
-            raise ConflictError(f"{path} was written by someone else in the meantime")
-        return (obstore.put(open_store("file", ""), str(path).removeprefix("/"), data)["e_tag"] or "").strip('"')
 
 
 def delete(uri: str) -> None:
     """Deletes one object; nothing there is no error."""
     scheme, bucket, key = split(uri)
     try:
+        if scheme == "file":
+            local_files.locate(key).unlink(missing_ok=True)
+            return
         obstore.delete(open_store(scheme, bucket), key)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except list_s3_errors() as error:
         raise translate_error(error, uri) from error
@@ -135,17 +159,17 @@ def delete(uri: str) -> None:
 
 def delete_tree(uri: str) -> None:
     """Deletes every object under ``uri``; nothing there is no error."""
-    scheme, bucket, _ = split(uri)
+    scheme, bucket, key = split(uri)
+    if scheme == "file":
+        with suppress(FileNotFoundError):
+            shutil.rmtree(local_files.locate(key))
+        return
     keys = [split(info.uri)[2] for info in list_objects(uri)]
     ordinary = [key for key in keys if not _ODD_KEY.search(key)]
     if ordinary:
         obstore.delete(open_store(scheme, bucket), ordinary)
     for key in set(keys).difference(ordinary) if scheme == "s3" else ():
         open_s3_client().delete_object(Bucket=bucket, Key=key)  # the folder markers that pyarrow leaves end in a slash
-    if scheme == "file" and Path("/" + split(uri)[2]).is_dir():
-        import shutil
-
-        shutil.rmtree("/" + split(uri)[2])
 
 
 def list_objects(uri: str) -> Iterator[ObjectInfo]:
@@ -201,6 +225,9 @@ def list_level(uri: str, *, max_pages: int = 20) -> tuple[list[ObjectInfo], list
             )
             seen = itertools.islice(pages, max_pages)
             return [], [root + item["Prefix"][:-1] for page in seen for item in page.get("CommonPrefixes", [])]
+        if scheme == "file":
+            files, keys = local_files.list_level(local_files.locate(prefix))
+            return [_file_info(entry) for entry in files], [f"file:///{key}" for key in keys]
         level = obstore.list_with_delimiter(open_store(scheme, bucket), prefix=prefix or None)
         folders = [root + name.rstrip("/") for name in level["common_prefixes"]]
         return [_info(root, item) for item in level["objects"]], folders
@@ -230,6 +257,10 @@ def _list_s3(bucket: str, prefix: str, *, after: str = "") -> Iterator[list[Obje
 
 
 def _list_other(scheme: str, bucket: str, prefix: str) -> Iterator[list[ObjectInfo]]:
+    if scheme == "file":
+        for entries in local_files.list_pages(local_files.locate(prefix)):
+            yield [_file_info(entry) for entry in entries]
+        return
     root = f"{scheme}://{bucket}/"
     for batch in obstore.list(open_store(scheme, bucket), prefix=prefix or None, chunk_size=1000):
         yield [_info(root, item) for item in batch]
@@ -237,3 +268,8 @@ def _list_other(scheme: str, bucket: str, prefix: str) -> Iterator[list[ObjectIn
 
 def _info(root: str, item: Any) -> ObjectInfo:
     return ObjectInfo(root + item["path"], (item["e_tag"] or "").strip('"'), item["size"], item["last_modified"])
+
+
+def _file_info(entry: os.DirEntry[bytes]) -> ObjectInfo:
+    key, etag, size_bytes, last_modified = local_files.describe(entry)
+    return ObjectInfo(f"file:///{key}", etag, size_bytes, last_modified)

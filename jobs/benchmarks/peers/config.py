@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from jobs.config import JobConfig, Uri
+from jobs.config import JobConfig, LocalPath, Uri
 
 PeerName = Literal["patchcore_wide_resnet50", "fastflow_wide_resnet50", "patchcore_alexnet", "fastflow_alexnet"]
 PEERS: tuple[PeerName, ...] = get_args(PeerName)
@@ -42,7 +42,7 @@ class PeersBenchmarkConfig(JobConfig):
     weights: str = Field(
         "random", description="weights of AlexNet, as --detector.weights of a comparison; random measures speed alone"
     )
-    settings: str = Field(
+    settings: LocalPath = Field(
         "infra/runs/comparison.yaml", description="configuration of jobs.comparison that our detectors are trained with"
     )
     variants: list[str] = Field(
@@ -55,7 +55,7 @@ class PeersBenchmarkConfig(JobConfig):
     batch_photos: int = Field(32, ge=1, description="photos of a batch, on both sides; 32 is anomalib's default")
     threads: int = Field(1, ge=1, description="threads that torch may use, on both sides")
     anomalib: AnomalibSettings = Field(default_factory=AnomalibSettings, description="the peers' settings")
-    output: str = Field("build/bench-peers.json", description="file to write")
+    output: LocalPath = Field("build/bench-peers.json", description="file to write")
 
     @model_validator(mode="after")
     def _names_are_given_once(self) -> PeersBenchmarkConfig:
