@@ -112,7 +112,7 @@ class AttentDifferNet(nn.Module):
     def score(self, images: Tensor) -> Tensor:
         """Scores images, uint8 (B, 3, S, S) RGB, in float32; higher is more anomalous.
 
-        `model.packed.detector.build_scorer` gives what scores in either precision, and faster in bf16.
+        `model.inference.detector.build_scorer` gives what scores in either precision, and faster in bf16.
 
         Args:
             images: on any device; they are moved to the detector's.
@@ -126,7 +126,7 @@ class AttentDifferNet(nn.Module):
         if self.config.precision != "fp32":
             raise ValueError(
                 f"score computes in fp32, this detector is {self.config.precision}: take "
-                "model.packed.detector.build_scorer(detector).score(images), for p-values hold for one arithmetic alone"
+                "model.inference.detector.build_scorer(detector).score(images): p-values hold for one arithmetic alone"
             )
         return self.score_as_trained(images)
 

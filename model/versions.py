@@ -12,6 +12,7 @@ _LIBRARIES = (
     "torch",
     "torchvision",
     "FrEIA",
+    "openvino",
     "numpy",
     "safetensors",
     "pyarrow",

@@ -31,7 +31,7 @@ from jobs.synthetic.archive import draw_archive
 from model.config import DetectorConfig, OptimizerConfig, Precision
 from model.detector import AttentDifferNet, build_detector
 from model.hardware import has_fast_bf16
-from model.packed.detector import build_scorer
+from model.inference.detector import build_scorer
 from model.process import keep_freed_memory, prepare_process
 from model.statistics.evaluation import compute_auroc
 from model.training.loop import train

@@ -1,6 +1,6 @@
 """The bare loop that a Ray job is measured against: one process per core, each fetches, decodes and scores its share.
 
-No Ray and none of its stages: what somebody writes by hand who knows obstore, simplejpeg and the packed networks.
+No Ray and none of its stages: what somebody writes by hand who knows obstore, simplejpeg and the compiled networks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jobs import storage
 from jobs.decoding.photos import decode_images
 from jobs.errors import JobError
 from model.artifact import load_artifact
-from model.packed.detector import build_scorer
+from model.inference.detector import build_scorer
 from model.process import keep_freed_memory, prepare_process
 
 _VECTORS_PER_BATCH = 256

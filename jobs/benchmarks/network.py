@@ -14,8 +14,8 @@ from jobs.benchmarks.report import print_metrics, write_report
 from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
 from model.hardware import has_fast_bf16
+from model.inference.detector import CompiledDetector
 from model.network.rotation import list_scoring_angles
-from model.packed.detector import PackedDetector
 from model.process import keep_freed_memory, prepare_process
 
 GEMM_SIDES = (1024, 2048, 4096)
@@ -79,7 +79,7 @@ def prepare_network_stage(detector: AttentDifferNet, precision: Precision) -> Ca
     images = torch.randint(0, 256, (_VIEWS // 4, 3, 448, 448), dtype=torch.uint8)
     if precision == "fp32":
         return lambda: detector.pool_features(images.repeat(4, 1, 1, 1))
-    backbone = PackedDetector(detector).backbone
+    backbone = CompiledDetector(detector).backbone
 
     @torch.inference_mode()
     def stage() -> torch.Tensor:

@@ -15,7 +15,7 @@ from jobs.detectors import registry
 from model.artifact import load_artifact
 from model.config import Precision
 from model.detector import AttentDifferNet
-from model.packed.detector import PackedDetector, Scorer, build_scorer
+from model.inference.detector import Scorer, build_scorer
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,7 @@ class DetectorCache:
         backbone = f"{precision} {hash_backbone(detector)}"
         shared = next((one.scorer for one in self._loaded.values() if one.backbone == backbone), None)
         scorer = build_scorer(detector, sharing=shared)
-        return LoadedDetector(scorer, precision, count_own_bytes(scorer, detector), backbone)
-
-
-def count_own_bytes(scorer: Scorer, detector: AttentDifferNet) -> int:
-    """Returns the bytes of memory that a scorer shares with no other."""
-    if isinstance(scorer, PackedDetector):
-        return scorer.size_bytes
-    return sum(tensor.nbytes for name, tensor in detector.state_dict().items() if not name.startswith("backbone."))
+        return LoadedDetector(scorer, precision, scorer.size_bytes, backbone)
 
 
 def hash_backbone(detector: AttentDifferNet) -> str:

@@ -12,7 +12,7 @@ import torch
 from jobs.detectors import registry
 from model.artifact import save_artifact
 from model.detector import AttentDifferNet
-from model.packed.detector import build_scorer
+from model.inference.detector import build_scorer
 from model.statistics.calibration import Calibration
 from model.training.photos import Photos
 

@@ -21,7 +21,7 @@ from jobs.evaluation.comparison_units import ComparisonUnit
 from model.baselines import score_baseline
 from model.config import DetectorConfig
 from model.detector import build_detector
-from model.packed.detector import build_scorer
+from model.inference.detector import build_scorer
 from model.process import prepare_process
 from model.training.attention_pretext import pretrain_attention
 from model.training.loop import train

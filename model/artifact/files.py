@@ -22,7 +22,8 @@ JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON
 
 _Content = TypeVar("_Content")
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of what is written. Version 1 is read as well, but for bf16, whose scores came from other arithmetic then."""
 ARTIFACT_FILES = ("detector.safetensors", "config.json", "calibration.json", "metrics.json", "card.md")
 """Every file of an artifact; all of them are always there."""
 
@@ -59,14 +60,19 @@ def parse_config_json(content: object) -> DetectorConfig:
         ArtifactError: another format version, or a field that is wrong.
     """
     found = content.get("format_version") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or found != FORMAT_VERSION:
+    if not isinstance(content, dict) or found not in (1, FORMAT_VERSION):
         raise ArtifactError(
             f"{CONFIG} needs format_version {FORMAT_VERSION}, got {found!r}: use a version that knows it"
         )
     try:
-        return DetectorConfig.model_validate(content.get("detector"))
+        config = DetectorConfig.model_validate(content.get("detector"))
     except ValidationError as error:
         raise ArtifactError(f"{CONFIG} holds no detector config: {describe_first_fault(error)}") from error
+    if found == 1 and config.precision == "bf16":
+        raise ArtifactError(
+            f"{CONFIG} has format_version 1 and precision bf16, whose scores came from other arithmetic: train it again"
+        )
+    return config
 
 
 def parse_calibration_json(content: object) -> Calibration | None:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from model.config import FlowConfig
 from model.detector import AttentDifferNet
+from model.inference.detector import build_scorer
 from model.network.flow import Flow
 from model.network.rotation import list_scoring_angles, rotate, rotate_views
-from model.packed.detector import build_scorer
 from tests.support.detectors import build_config, draw_features, draw_images
 
 _IDENTITY_FLOW = FlowConfig(blocks=2, hidden_width=16, hidden_layers=1, start="identity")

@@ -58,6 +58,6 @@ TINY = {
 """Settings of a detector that trains in seconds, for tests of what happens around it."""
 
 needs_fast_bf16 = pytest.mark.skipif(not has_fast_bf16("cpu"), reason="needs a CPU with AMX or AVX512-BF16")
-"""Marks tests of the packed path on a CPU, which no other CPU ever enters."""
+"""Marks tests of compiled scoring on a CPU, which no other CPU ever enters."""
 FAST_CPU = pytest.param("cpu", marks=needs_fast_bf16)
 """The CPU as a parameter ``device`` of such tests."""

@@ -14,7 +14,7 @@ from model.artifact import save_artifact
 from model.config import AttentionConfig, DetectorConfig, FlowConfig
 from model.detector import AttentDifferNet
 from model.image import decode_image
-from model.packed.detector import build_scorer
+from model.inference.detector import build_scorer
 from model.statistics.calibration import Calibration
 from model.training.loop import Snapshot, train
 from model.training.metrics import EpochMetrics

@@ -26,7 +26,7 @@ from jobs.evaluation.comparison_report import build_evaluated_rows
 from jobs.storage import uris
 from jobs.training.history import describe_epochs
 from model.detector import AttentDifferNet, build_detector
-from model.packed.detector import build_scorer
+from model.inference.detector import build_scorer
 from model.process import prepare_process
 from model.training.photos import InMemory
 from tuning.config import SearchConfig

@@ -18,7 +18,7 @@ from jobs.tables.schema import Status
 from model.artifact import load_artifact
 from model.config import DetectorConfig
 from model.image import ImageError, decode_image
-from model.packed.detector import build_scorer
+from model.inference.detector import build_scorer
 from tuning.choice.final import TUNED
 from tuning.choice.finalists import Finalist
 from tuning.config import SearchConfig

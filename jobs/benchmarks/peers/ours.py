@@ -18,7 +18,7 @@ from jobs.evaluation.comparison_config import ComparisonConfig
 from model.config import DetectorConfig
 from model.detector import AttentDifferNet, build_detector
 from model.image import ImageError, decode_image
-from model.packed.detector import build_scorer
+from model.inference.detector import build_scorer
 from model.training.attention_pretext import pretrain_attention
 from model.training.collapse_guard import CollapseError
 from model.training.loop import Snapshot, train

@@ -18,7 +18,7 @@ from model.artifact import save_artifact
 from model.config import BF16_VARIABLE, DetectorConfig, Precision
 from model.detector import AttentDifferNet
 from model.hardware import has_fast_bf16
-from model.packed.detector import PackedDetector, build_scorer
+from model.inference.detector import CompiledDetector, build_scorer
 from model.statistics.calibration import Calibration
 from tests.support.detectors import TINY
 
@@ -73,7 +73,7 @@ def test_a_detector_is_loaded_once_and_scores_as_the_registered_one(
     first = cache.get("cap", detector_id=detector_id, precision=precision)
     assert cache.get("cap", detector_id=detector_id, precision=precision) is first
     assert heard.measures["detector_loads"] == 1
-    assert isinstance(first.scorer, PackedDetector) == (precision == "bf16" and has_fast_bf16("cpu"))
+    assert isinstance(first.scorer, CompiledDetector) == (precision == "bf16" and has_fast_bf16("cpu"))
     detector = AttentDifferNet(DetectorConfig.model_validate({"variant": "tiny", **TINY, "precision": precision}))
     with torch.no_grad():
         for number, part in enumerate(detector.flow.parameters()):

@@ -11,7 +11,7 @@ from jobs.detectors import registry
 from jobs.detectors.registration import register_detector, score_photos
 from model.config import DetectorConfig
 from model.detector import AttentDifferNet
-from model.packed.detector import build_scorer
+from model.inference.detector import build_scorer
 from model.training.photos import InMemory
 from tests.support.detectors import TINY
 

@@ -26,7 +26,7 @@ from model.artifact import save_artifact
 from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
 from model.image import decode_image
-from model.packed.detector import build_scorer
+from model.inference.detector import EagerScorer, build_scorer
 from model.statistics.calibration import Calibration
 from tests.support.detectors import GPU, TINY
 
@@ -144,7 +144,7 @@ def test_scores_that_are_not_finite_are_failures(
     plan = _plan(registry_uri)
     scorer = BatchScorer(plan=plan, cache_bytes=10**9, telemetry=LocalTelemetry(), device="cpu")
     nothing = torch.full((PHOTOS,), float("nan"), dtype=torch.float64)
-    monkeypatch.setattr(AttentDifferNet, "score", lambda self, images: nothing[: len(images)])
+    monkeypatch.setattr(EagerScorer, "score", lambda self, images: nothing[: len(images)])
     rows = scorer.score_batch(_decoded(manifest, plan)).to_pylist()
     by_category = {row["category"]: (row["status"], row["error"]) for row in rows}
     assert by_category["bolt"] == ("failed", "not_finite: the detector gave no finite score")

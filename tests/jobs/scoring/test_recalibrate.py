@@ -29,7 +29,7 @@ from model.artifact import save_artifact
 from model.config import DetectorConfig
 from model.detector import AttentDifferNet
 from model.image import decode_image
-from model.packed.detector import build_scorer
+from model.inference.detector import build_scorer
 from model.statistics.calibration import Calibration
 from tests.support.detectors import TINY
 

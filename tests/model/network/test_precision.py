@@ -12,9 +12,9 @@ from torch import nn
 from model.config import BF16_VARIABLE, DetectorConfig, OptimizerConfig, Precision
 from model.detector import AttentDifferNet
 from model.hardware import has_fast_bf16, read_cpu_name
+from model.inference.detector import EagerScorer, build_scorer
 from model.network import precision
 from model.network.precision import RoundToBf16, use_precision
-from model.packed.detector import RoundingScorer, build_scorer
 from model.training.loop import train
 from model.training.photos import InMemory
 from tests.support.detectors import build_config, draw_images
@@ -89,7 +89,7 @@ def test_a_bf16_detector_scores_without_bf16_kernels_up_to_its_rounding() -> Non
     detector = AttentDifferNet(config).eval()
     exact = AttentDifferNet(config.model_copy(update={"precision": "fp32"})).eval()
     scorer = build_scorer(detector)
-    assert isinstance(scorer, RoundingScorer)
+    assert isinstance(scorer, EagerScorer)
     got, expected = scorer.score(draw_images(8)), exact.score(draw_images(8))
     assert not torch.equal(got, expected)
     torch.testing.assert_close(got, expected, rtol=0.03, atol=0)

@@ -1,6 +1,6 @@
 """A flow made for scoring: latents alone, subnets in bf16, the stream that they act on in float32.
 
-``model.network.flow`` is what it must agree with, up to the rounding of bf16 (tests/model/packed).
+``model.network.flow`` is what it must agree with, up to the rounding of bf16 (tests/model/inference).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from model.network.flow import AtanClamp, Flow
 
 
 @dataclass(frozen=True)
-class _PackedSubnet:
+class _HalfSubnet:
     """Weights and biases of Linear layers, bf16, with a ReLU after each but the last."""
 
     layers: tuple[tuple[Tensor, Tensor], ...]
@@ -29,12 +29,12 @@ class _PackedSubnet:
 
 
 @dataclass(frozen=True)
-class _PackedBlock:
+class _HalfBlock:
     """A fixed permutation, then a GLOW coupling."""
 
     permutation: Tensor
-    second: _PackedSubnet
-    first: _PackedSubnet
+    second: _HalfSubnet
+    first: _HalfSubnet
     split: int
 
     def __call__(self, x: Tensor, clamp: AtanClamp) -> Tensor:
@@ -50,16 +50,14 @@ def couple(half: Tensor, outcome: Tensor, clamp: AtanClamp) -> Tensor:
     return torch.addcmul(shift, half, (clamp.alpha * clamp(scale)).exp_())
 
 
-class PackedFlow:
+class HalfFlow:
     """The latents of one flow."""
 
     def __init__(self, flow: Flow) -> None:
         """Takes bf16 copies of the subnets' weights, on their device."""
         self._clamp = flow.clamp
         self._blocks = [
-            _PackedBlock(
-                permute.perm, pack_subnet(coupling.subnet2), pack_subnet(coupling.subnet1), coupling.split_len1
-            )
+            _HalfBlock(permute.perm, copy_subnet(coupling.subnet2), copy_subnet(coupling.subnet1), coupling.split_len1)
             for permute, coupling in flow.blocks()
         ]
 
@@ -76,7 +74,7 @@ class PackedFlow:
         return x
 
 
-def pack_subnet(subnet: nn.Module) -> _PackedSubnet:
+def copy_subnet(subnet: nn.Module) -> _HalfSubnet:
     """Takes bf16 copies of the weights of a subnet's Linear layers."""
     linear = [layer for layer in subnet.children() if isinstance(layer, nn.Linear)]
-    return _PackedSubnet(tuple((layer.weight.detach().bfloat16(), layer.bias.detach().bfloat16()) for layer in linear))
+    return _HalfSubnet(tuple((layer.weight.detach().bfloat16(), layer.bias.detach().bfloat16()) for layer in linear))

@@ -1,0 +1,95 @@
+"""A backbone compiled by OpenVINO for this machine's CPU: uint8 photos to pooled features in bf16.
+
+``model.network.backbone`` is what it must agree with, up to the rounding of bf16 (tests/model/inference).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import openvino
+import torch
+from torch import Tensor, nn
+
+from model.config import DetectorConfig
+from model.inference.views import BYTES_PER_PIXEL, gather_views
+from model.network.backbone import Backbone
+
+VIEWS_PER_PASS = 8
+"""As fast as more on the CPUs tried, and fewer are computed in vain where a batch does not fill the last pass."""
+
+
+class CompiledBackbone:
+    """Convolutions and attention of one backbone; detectors with equal ones may share it."""
+
+    def __init__(self, backbone: Backbone, config: DetectorConfig, *, mean: Tensor, std: Tensor) -> None:
+        """Compiles a copy of the weights, for as many threads as torch has now; takes about 2 seconds.
+
+        Args:
+            backbone: on the CPU, in evaluation mode.
+            config: what it was built from.
+            mean: (3, 1, 1) that is subtracted from colours in 0..1.
+            std: (3, 1, 1) that divides them then.
+        """
+        self._padding = config.rotation_padding
+        self._shape = (VIEWS_PER_PASS, config.image_size, config.image_size, BYTES_PER_PIXEL)
+        network = _PixelsToFeatures(backbone, mean=mean, std=std).eval()
+        example = torch.zeros(1, *self._shape[1:], dtype=torch.uint8)
+        with torch.no_grad():
+            graph = openvino.convert_model(network, example_input=example, input=(list(self._shape), np.uint8))
+        self._compiled = openvino.Core().compile_model(graph, "CPU", choose_settings(torch.get_num_threads()))
+
+    def pool(self, images: Tensor, angles: Sequence[float]) -> Tensor:
+        """Pools the features of rotated views, photo by photo: float32 (B * T, D), as `Backbone.forward` has them.
+
+        The network sees passes of one shape, the last one filled up: no score depends on how many views there are.
+
+        Args:
+            images: uint8 (B, 3, S, S) RGB with B >= 1, on the CPU.
+            angles: T degrees.
+        """
+        # A few photos at a time: their views stay in the caches, and memory does not grow with the batch.
+        groups = torch.split(images, max(1, VIEWS_PER_PASS // len(angles)))
+        return torch.cat([self._pool_group(group, angles) for group in groups])
+
+    def _pool_group(self, images: Tensor, angles: Sequence[float]) -> Tensor:
+        views = gather_views(images, angles, padding=self._padding)
+        return torch.cat([self._pool_pass(part) for part in torch.split(views, VIEWS_PER_PASS)])
+
+    def _pool_pass(self, views: Tensor) -> Tensor:
+        missing = VIEWS_PER_PASS - len(views)
+        whole = torch.cat([views, views.new_zeros(missing, *views.shape[1:])]) if missing else views
+        return torch.from_numpy(self._compiled(whole.numpy())[0])[: len(views)]
+
+
+class _PixelsToFeatures(nn.Module):
+    """What is compiled: normalization, all scales, attention and pooling."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, *, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Maps uint8 (N, S, S, 4) to pooled features, float32 (N, D)."""
+        pixels = views[..., :3].permute(0, 3, 1, 2).float()
+        features: Tensor = self.backbone((pixels / 255 - self.mean) / self.std)
+        return features
+
+
+def choose_settings(threads: int) -> dict[str, object]:
+    """Chooses OpenVINO's settings for a process with so many threads.
+
+    Without the last one each process of a node ties its threads to the same first cores.
+    """
+    return {
+        "INFERENCE_PRECISION_HINT": "bf16",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+    }
