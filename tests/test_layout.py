@@ -47,7 +47,7 @@ def module_name(path: Path, root: Path) -> str:
     return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported(path: Path, root: Path) -> set[str]:
+def list_imports(path: Path, root: Path) -> set[str]:
     """Every module that a file imports, wherever the import stands, as a full dotted name."""
     return {name for node in ast.walk(ast.parse(path.read_text())) for name in _names(node, root)}
 
@@ -79,7 +79,7 @@ def imports_against_the_law(root: Path) -> set[str]:
     for package in PACKAGES:
         for path in python_files(root / package):
             name = module_name(path, root)
-            wrong |= {f"{name} imports {other}" for other in imported(path, root) if _is_forbidden(name, other)}
+            wrong |= {f"{name} imports {other}" for other in list_imports(path, root) if _is_forbidden(name, other)}
     return wrong
 
 
@@ -99,7 +99,9 @@ def _is_forbidden(importer: str, other: str) -> bool:
 def import_circle(root: Path) -> list[str]:
     """The modules of one circle of imports, or none."""
     graph = {
-        module_name(path, root): imported(path, root) for package in PACKAGES for path in python_files(root / package)
+        module_name(path, root): list_imports(path, root)
+        for package in PACKAGES
+        for path in python_files(root / package)
     }
     faces = {name: {other for other in found if other in graph and other != name} for name, found in graph.items()}
     try:
@@ -119,7 +121,9 @@ def imports_of(top_levels: set[str], root: Path) -> set[str]:
     """The modules that import one of some top-level packages."""
     paths = [path for package in PACKAGES for path in python_files(root / package)]
     return {
-        module_name(path, root) for path in paths if {name.split(".")[0] for name in imported(path, root)} & top_levels
+        module_name(path, root)
+        for path in paths
+        if {name.split(".")[0] for name in list_imports(path, root)} & top_levels
     }
 
 
@@ -208,7 +212,7 @@ def test_storage_is_known_by_its_face_alone() -> None:
     rooms = {f"jobs.storage.{name}" for name in ("arrow", "clients", "errors", "objects")}
     paths = [path for package in PACKAGES for path in python_files(ROOT / package)]
     outside = [path for path in paths if wing(module_name(path, ROOT)) != "storage"]
-    assert {module_name(path, ROOT) for path in outside if imported(path, ROOT) & rooms} == set()
+    assert {module_name(path, ROOT) for path in outside if list_imports(path, ROOT) & rooms} == set()
 
 
 def test_no_module_unpickles() -> None:

@@ -67,14 +67,14 @@ class Canvas:
         self.side_px = image.width
         self._draw = ImageDraw.Draw(image, "RGBA")
 
-    def line(self, points: list[tuple[float, float]], *, colour: tuple[int, ...], width: float) -> None:
+    def line(self, points: list[tuple[float, float]], *, color: tuple[int, ...], width: float) -> None:
         """Draws a line through ``points``; its width is a fraction of the side."""
         width_px = max(1, round(width * self.side_px))
-        self._draw.line(self._scale_points(points), fill=colour, width=width_px, joint="curve")
+        self._draw.line(self._scale_points(points), fill=color, width=width_px, joint="curve")
 
-    def polygon(self, points: list[tuple[float, float]], *, colour: tuple[int, ...]) -> None:
+    def polygon(self, points: list[tuple[float, float]], *, color: tuple[int, ...]) -> None:
         """Fills the polygon of these corners."""
-        self._draw.polygon(self._scale_points(points), fill=colour)
+        self._draw.polygon(self._scale_points(points), fill=color)
 
     def _scale_points(self, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
         return [(x * self.side_px, y * self.side_px) for x, y in points]
@@ -158,28 +158,28 @@ def draw_tower_and_wires(canvas: Canvas, string: InsulatorString, *, rng: np.ran
     xs = np.linspace(0, 1, 30)
     for height in rng.uniform(0.1, 0.22, 2):
         sag = height - 0.12 * (xs - 0.5) ** 2 + 0.04 * xs
-        canvas.line(list(zip(xs.tolist(), sag.tolist(), strict=True)), colour=(70, 74, 80), width=0.004)
+        canvas.line(list(zip(xs.tolist(), sag.tolist(), strict=True)), color=(70, 74, 80), width=0.004)
     left, right, bays = 0.005, rng.uniform(0.08, 0.09), 7
     for bay in range(bays):
         above, below = bay / bays, (bay + 1) / bays
-        canvas.line([(left, above), (right, below)], colour=(92, 97, 102), width=0.007)
-        canvas.line([(right, above), (left, below)], colour=(124, 129, 134), width=0.007)
-        canvas.line([(left, below), (right, below)], colour=(92, 97, 102), width=0.006)
+        canvas.line([(left, above), (right, below)], color=(92, 97, 102), width=0.007)
+        canvas.line([(right, above), (left, below)], color=(124, 129, 134), width=0.007)
+        canvas.line([(left, below), (right, below)], color=(92, 97, 102), width=0.006)
     for leg in (left, right):
-        canvas.line([(leg, 0), (leg, 1)], colour=_STEEL, width=0.016)
-        canvas.line([(leg + 0.004, 0), (leg + 0.004, 1)], colour=(150, 154, 158), width=0.004)
+        canvas.line([(leg, 0), (leg, 1)], color=_STEEL, width=0.016)
+        canvas.line([(leg + 0.004, 0), (leg + 0.004, 1)], color=(150, 154, 158), width=0.004)
     (start_x, start_y), (end_x, end_y) = string.point(-1.1), string.point(string.caps + 0.1)
-    canvas.line([(right, start_y - 0.02), (start_x, start_y)], colour=_STEEL, width=0.014)
-    canvas.line([(end_x, end_y), (1.0, end_y + 0.5 * (1 - end_x))], colour=(72, 76, 82), width=0.011)
+    canvas.line([(right, start_y - 0.02), (start_x, start_y)], color=_STEEL, width=0.014)
+    canvas.line([(end_x, end_y), (1.0, end_y + 0.5 * (1 - end_x))], color=(72, 76, 82), width=0.011)
 
 
 def draw_string(canvas: Canvas, string: InsulatorString, *, missing: int | None) -> None:
     """Draws the rod with its end clamps, then each cap but the ``missing`` one."""
     rod = [string.point(-1.1), string.point(string.caps + 0.1)]
-    canvas.line(rod, colour=(78, 82, 88), width=0.016)
-    canvas.line(rod, colour=(140, 144, 148), width=0.004)
+    canvas.line(rod, color=(78, 82, 88), width=0.016)
+    canvas.line(rod, color=(140, 144, 148), width=0.004)
     for clamp in (-1.1, string.caps + 0.1):
-        canvas.polygon(string.ellipse(clamp, width=0.28, height=0.34), colour=_STEEL)
+        canvas.polygon(string.ellipse(clamp, width=0.28, height=0.34), color=_STEEL)
     for cap in range(string.caps):
         if cap != missing:
             draw_cap(canvas, string, cap=cap)
@@ -187,13 +187,13 @@ def draw_string(canvas: Canvas, string: InsulatorString, *, missing: int | None)
 
 def draw_cap(canvas: Canvas, string: InsulatorString, *, cap: int) -> None:
     """Draws a metal socket behind a ribbed, shaded disc with a highlight."""
-    canvas.polygon(string.ellipse(cap - 0.3, width=0.3, height=0.34), colour=(84, 88, 92))
-    canvas.polygon(string.ellipse(cap - 0.34, width=0.12, height=0.2), colour=(150, 154, 158))
+    canvas.polygon(string.ellipse(cap - 0.3, width=0.3, height=0.34), color=(84, 88, 92))
+    canvas.polygon(string.ellipse(cap - 0.34, width=0.12, height=0.2), color=(150, 154, 158))
     for width, height, gain in ((0.34, 1.0, 0.5), (0.3, 0.95, 0.86), (0.2, 0.78, 0.7), (0.17, 0.72, 1.0)):
-        colour = (*(round(part * gain * string.tint) for part in _GLASS), 245)
-        canvas.polygon(string.ellipse(cap, width=width, height=height), colour=colour)
+        color = (*(round(part * gain * string.tint) for part in _GLASS), 245)
+        canvas.polygon(string.ellipse(cap, width=width, height=height), color=color)
     highlight = string.ellipse(cap + 0.06, width=0.07, height=0.26, across=-0.5)
-    canvas.polygon(highlight, colour=(236, 244, 242, 190))
+    canvas.polygon(highlight, color=(236, 244, 242, 190))
 
 
 def draw_rust(canvas: Canvas, string: InsulatorString, *, rng: np.random.Generator) -> None:
@@ -209,7 +209,7 @@ def draw_rust(canvas: Canvas, string: InsulatorString, *, rng: np.random.Generat
             room = max(0.0, 0.34 * np.sqrt(1 - across**2) - 0.8 * size)
             place = cap + rng.uniform(-room, room)
             blot = string.ellipse(place, width=0.8 * size, height=size, across=across)
-            canvas.polygon(blot, colour=brown)
+            canvas.polygon(blot, color=brown)
 
 
 def take_photo(image: Image.Image, *, size_px: int, rng: np.random.Generator) -> Image.Image:

@@ -28,7 +28,7 @@ SCORE = ["--archive", "s3://a/b", "--detectors", "s3://d", "--results", "out", "
 TRAIN = ["--data", "s3://a/b", "--category", "insulator", "--detectors", "s3://d"]
 
 
-def _refused(config_class: type, argv: list[str]) -> str:
+def _refuse(config_class: type, argv: list[str]) -> str:
     with pytest.raises(RequestError, match=r"\A.+\Z") as caught:
         parse_config(config_class, argv)
     message = str(caught.value)
@@ -89,7 +89,7 @@ def test_attention_given_replaces_the_preset_s_placement() -> None:
     ],
 )
 def test_a_wrong_score_request_names_the_field(argv: list[str], said: str) -> None:
-    assert said in _refused(ScoreConfig, argv)
+    assert said in _refuse(ScoreConfig, argv)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_wrong_score_request_names_the_field(argv: list[str], said: str) -> No
     ],
 )
 def test_a_wrong_training_request_says_what_was_expected(argv: list[str], said: str) -> None:
-    assert said in _refused(TrainConfig, argv)
+    assert said in _refuse(TrainConfig, argv)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_wrong_training_request_says_what_was_expected(argv: list[str], said: 
 def test_a_config_file_s_mistake_is_named(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "broken.yaml"
     file.write_text(text)
-    assert said in _refused(ScoreConfig, ["--config", str(file), *SCORE])
+    assert said in _refuse(ScoreConfig, ["--config", str(file), *SCORE])
 
 
 @pytest.mark.parametrize("command", ["score", "train", "evaluate", "manifest", "comparison", "recalibrate"])
@@ -157,7 +157,7 @@ def test_all_settings_are_in_the_long_help(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize(("typo", "meant"), [("--dta", "--data"), ("--categry=x", "--category")])
 def test_a_typo_is_answered_with_the_flag_that_was_meant(typo: str, meant: str) -> None:
-    assert f"did you mean {meant}?" in _refused(TrainConfig, [*TRAIN, typo])
+    assert f"did you mean {meant}?" in _refuse(TrainConfig, [*TRAIN, typo])
 
 
 @pytest.mark.parametrize("given", ["--archive=~/photos", "--config"])

@@ -184,7 +184,7 @@ def test_a_rerun_does_only_what_is_not_finished_and_finds_the_same(
     assert again == pytest.approx(first, rel=1e-5)  # rounding, as above
 
 
-def _planned(data: Path, **changes: object) -> dict[str, ComparisonUnit]:
+def _plan_units(data: Path, **changes: object) -> dict[str, ComparisonUnit]:
     """Units by the file they are kept in."""
     config = ComparisonConfig.model_validate(_request(data, Path("/out"), **changes))
     manifests = {f"{name}/insulator": list_labelled(f"file://{data}/{name}") for name in ("first", "second")}
@@ -192,13 +192,13 @@ def _planned(data: Path, **changes: object) -> dict[str, ComparisonUnit]:
 
 
 def test_units_of_other_settings_are_other_units_and_unseeded_baselines_stay(data: Path) -> None:
-    plain = _planned(data)
+    plain = _plan_units(data)
     assert len(plain) == 2 * (2 * 2 + len(BASELINES) + 1)
-    longer = _planned(data, optimizer={"epochs": 3})
+    longer = _plan_units(data, optimizer={"epochs": 3})
     assert {unit.variant for uri, unit in longer.items() if uri in plain} == set(BASELINES)
-    together = _planned(data, pretext_on="all")
+    together = _plan_units(data, pretext_on="all")
     assert {unit.variant for uri, unit in together.items() if uri not in plain} == {"attentdiffernet_se"}
-    assert plain.keys() < _planned(data, seeds=3).keys()
+    assert plain.keys() < _plan_units(data, seeds=3).keys()
 
 
 def test_settings_are_equal_for_all_variants_but_for_what_a_preset_is(data: Path) -> None:
@@ -224,7 +224,7 @@ def test_attention_that_learnt_from_all_categories_is_the_one_that_scores(data: 
         return decode_category(list_labelled(f"file://{data}/{name}"), 64, 10**8)
 
     first, second = decoded("first"), decoded("second")
-    unit = next(unit for unit in _planned(data, pretext_on="all").values() if unit.variant == "attentdiffernet_se")
+    unit = next(unit for unit in _plan_units(data, pretext_on="all").values() if unit.variant == "attentdiffernet_se")
 
     alone, both, swapped = (
         learn_attention(unit.detector, None, *given) for given in ((first,), (first, second), (second, first))

@@ -225,11 +225,11 @@ def test_loading_leaves_the_global_generator_alone(folder: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in ARTIFACT_FILES if name != "card.md"])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    _refused(folder, f"an artifact needs {name}")
+    _refuse(folder, f"an artifact needs {name}")
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    _refused(tmp_path / "nothing", "an artifact needs detector.safetensors")
+    _refuse(tmp_path / "nothing", "an artifact needs detector.safetensors")
 
 
 def test_another_id_than_expected_is_refused(folder: Path) -> None:
@@ -242,13 +242,13 @@ def test_truncated_weights_are_refused(folder: Path, kept_share: float) -> None:
     path = folder / "detector.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept_share)])
-    _refused(folder, "detector.safetensors cannot be read")
+    _refuse(folder, "detector.safetensors cannot be read")
 
 
 def test_a_header_that_promises_more_than_the_file_holds_is_refused(folder: Path) -> None:
     header = json.dumps({"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
     (folder / "detector.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
-    _refused(folder, "detector.safetensors cannot be read")
+    _refuse(folder, "detector.safetensors cannot be read")
 
 
 @pytest.mark.slow
@@ -272,7 +272,7 @@ def test_a_header_that_promises_more_than_the_file_holds_is_refused(folder: Path
 )
 def test_damaged_json_is_refused(folder: Path, name: str, content: bytes, reason: str) -> None:
     (folder / name).write_bytes(content)
-    _refused(folder, reason)
+    _refuse(folder, reason)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_a_config_that_does_not_fit_the_weights_is_refused(folder: Path, changes
     content = json.loads(path.read_bytes())
     content["detector"]["flow"] |= changes
     path.write_bytes(json.dumps(content).encode())
-    _refused(folder, reason)
+    _refuse(folder, reason)
 
 
 def test_a_stored_detector_of_a_backbone_that_was_removed_is_refused_with_the_way_out(folder: Path) -> None:
@@ -298,7 +298,7 @@ def test_a_stored_detector_of_a_backbone_that_was_removed_is_refused_with_the_wa
     content = json.loads(path.read_bytes())
     content["detector"] |= {"backbone": "squeezenet1_0", "attention": {}}
     path.write_bytes(json.dumps(content).encode())
-    _refused(folder, "backbone: squeezenet1_0 was removed: train again with one of alexnet")
+    _refuse(folder, "backbone: squeezenet1_0 was removed: train again with one of alexnet")
 
 
 @pytest.mark.slow
@@ -315,7 +315,7 @@ def test_forged_tensors_are_refused(folder: Path, name: str, forge: Callable[[Te
     path = folder / "detector.safetensors"
     tensors = {key: tensor.clone() for key, tensor in load_file(path).items()}
     save_file(tensors | {name: forge(tensors[name])}, path)
-    _refused(folder, reason)
+    _refuse(folder, reason)
 
 
 def test_a_detector_with_ruined_weights_is_not_saved(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_metrics_that_are_no_json_are_not_saved(tmp_path: Path, value: float) ->
     assert not (tmp_path / "ruined").exists()
 
 
-def _refused(folder: Path, reason: str) -> None:
+def _refuse(folder: Path, reason: str) -> None:
     with pytest.raises(ArtifactError, match=reason) as refusal:
         load_artifact(folder)
     assert "\n" not in str(refusal.value)
