@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
 )
@@ -71,10 +72,21 @@ LocalPath = Annotated[str, AfterValidator(as_path)]
 """A file or folder of this machine, which may be written with ~, .. or file://; absolute once validated."""
 Name = Annotated[str, AfterValidator(as_name)]
 
+Patterns = Annotated[list[str], BeforeValidator(split_at_commas)]
+INCLUDE: list[str] = Field(
+    default_factory=list,
+    description="take only what these patterns name, such as *.jpg,*.png: the end of a key, where * is anything",
+)
+EXCLUDE: list[str] = Field(
+    default_factory=list,
+    description="leave out what these patterns name, such as rejects/*; hidden files, thumbnails (@eaDir, Thumbs.db) "
+    "and folder markers are left out anyway",
+)
+
 ARCHIVE_HELP = (
-    "the photos: a prefix; or the manifest.json of an S3 Inventory (Parquet, CSV); or a .csv, .csv.gz or .parquet list "
-    "with a column image_uri and any of image_etag, image_bytes, last_modified, category, site, captured_at "
-    "(uri, etag and size_bytes, their older names, are read too)"
+    "the photos: a prefix; or the manifest.json of an S3 Inventory (Parquet, CSV); or a .csv, .parquet or .txt list, "
+    "or a folder of its parts, with a column image_uri and any of image_etag, image_bytes, last_modified, category, "
+    "site, captured_at (uri, etag and size_bytes, their older names, are read too)"
 )
 DEFAULT_KEY_PATTERN = r"(?P<category>[^/]+)/"
 

@@ -11,8 +11,9 @@ from pydantic import Field
 
 from jobs.archive.manifest import fill_ordering
 from jobs.archive.ordering import Ordering
+from jobs.archive.selection import Selection
 from jobs.cli import parse_config, run_command
-from jobs.config import ARCHIVE_HELP, DEFAULT_KEY_PATTERN, JobConfig, Uri
+from jobs.config import ARCHIVE_HELP, DEFAULT_KEY_PATTERN, EXCLUDE, INCLUDE, JobConfig, Patterns, Uri
 from jobs.errors import EXIT_DONE
 from jobs.tables.files import write_files
 from jobs.tables.scratch import Scratch
@@ -24,6 +25,8 @@ class ManifestConfig(JobConfig):
     archive: Uri = Field(description=ARCHIVE_HELP)
     output: Uri = Field(description="Parquet file to write")
     key_pattern: str = Field(DEFAULT_KEY_PATTERN, description="regular expression of category, site and captured_at")
+    include: Patterns = INCLUDE
+    exclude: Patterns = EXCLUDE
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,7 +34,8 @@ def main(argv: Sequence[str]) -> int:
     config = parse_config(ManifestConfig, argv, prog="python -m jobs.manifest")
     with Scratch() as scratch:
         ordering = Ordering(scratch)
-        count = fill_ordering(ordering, config.archive, key_pattern=config.key_pattern)
+        selection = Selection(config.include, config.exclude)
+        count = fill_ordering(ordering, config.archive, key_pattern=config.key_pattern, selection=selection)
         files = write_files(
             ordering.stream_rows(),
             rows=count,

@@ -1,18 +1,27 @@
-"""What an archive may be: a prefix, an S3 Inventory, or a CSV or Parquet list of URIs; each becomes LISTED batches."""
+"""What an archive may be: a prefix, an S3 Inventory, or a list of URIs; each becomes LISTED batches."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
 import pyarrow as pa
 
+from jobs import storage
 from jobs.archive.keys import parse_keys
 from jobs.archive.listing import list_pages
+from jobs.archive.selection import Selection
 from jobs.config import DEFAULT_KEY_PATTERN
-from jobs.storage import ObjectInfo
+from jobs.errors import MissingObjectError, RefusedError, StorageError
+from jobs.storage import ObjectInfo, uris
 from jobs.tables.schema import LISTED
+
+_LIST = re.compile(r"\.(csv|txt)(\.gz)?$|\.parquet$", re.IGNORECASE)
+_PART = re.compile(r"part-[^/]*\.(csv|txt|parquet)(\.gz)?", re.IGNORECASE)
+_PART_MARK = re.compile(r"_SUCCESS|_committed_[^/]*|_started_[^/]*|\..*|_temporary/.*")
+"""What Spark and Hadoop leave beside the parts of a table."""
 
 
 class ArchiveKind(StrEnum):
@@ -24,37 +33,70 @@ class ArchiveKind(StrEnum):
 
 
 def detect_kind(archive: str) -> ArchiveKind:
-    """Tells the kind of an archive by its URI's ending."""
+    """Tells the kind of an archive by its URI's ending, or by the files of a folder that Spark wrote."""
     if archive.endswith("/manifest.json"):
         return ArchiveKind.INVENTORY
-    return ArchiveKind.LIST if archive.endswith((".csv", ".csv.gz", ".parquet")) else ArchiveKind.PREFIX
+    return ArchiveKind.LIST if _LIST.search(archive) or list_parts(archive) else ArchiveKind.PREFIX
 
 
-def stream_archive(archive: str, *, key_pattern: str = DEFAULT_KEY_PATTERN) -> Iterator[pa.RecordBatch]:
+def list_parts(folder: str) -> list[str]:
+    """Returns the URIs of the part files in a folder that holds nothing else; else none."""
+    below, parts = len(folder.rstrip("/")) + 1, []
+    for info in storage.list_objects(folder):
+        name = info.uri[below:]
+        if _PART.fullmatch(name):
+            parts.append(info.uri)
+        elif name and not _PART_MARK.fullmatch(name):
+            return []
+    return sorted(parts)
+
+
+def find_list_files(archive: str) -> list[str]:
+    """Returns the files of a list: the list itself, or the parts of a folder, also of one that is named like a file."""
+    if not _LIST.search(archive):
+        return list_parts(archive)
+    try:
+        asyncio.run(storage.read_size_async(archive))
+    except (MissingObjectError, RefusedError):
+        return list_parts(archive) or [archive]
+    except StorageError:
+        return [archive]  # reading it says what is wrong
+    return [archive]
+
+
+def stream_archive(
+    archive: str, *, key_pattern: str = DEFAULT_KEY_PATTERN, selection: Selection | None = None
+) -> Iterator[pa.RecordBatch]:
     """Streams an archive as LISTED batches, in no particular order; a list or an inventory may name an object twice.
 
     Args:
         archive: see `detect_kind`.
         key_pattern: matched at the beginning of each key below the prefix; of inventories and lists, which have none,
             below the bucket.
+        selection: leaves out what is no photo; default: one without patterns.
 
     Raises:
         RequestError: an inventory or a list is not what it should be.
         MissingBucketError: the bucket does not exist.
         StorageError: storage refused or could not be reached.
     """
-    pattern = re.compile(key_pattern)
-    if detect_kind(archive) is ArchiveKind.INVENTORY:
+    pattern, selection = re.compile(key_pattern), selection or Selection()
+    kind = detect_kind(archive)
+    if kind is ArchiveKind.INVENTORY:
         from jobs.archive.inventory import read_inventory
 
-        yield from read_inventory(archive, pattern=pattern)
-    elif detect_kind(archive) is ArchiveKind.LIST:
+        batches = read_inventory(archive, pattern=pattern)
+    elif kind is ArchiveKind.LIST:
         from jobs.archive.uri_list import read_list
 
-        yield from read_list(archive, pattern=pattern)
+        batches = (batch for file in find_list_files(archive) for batch in read_list(file, pattern=pattern))
     else:
         below = len(archive) + 1
-        yield from (_to_batch(page, below=below, pattern=pattern) for page in list_pages(archive) if page)
+        batches = (_to_batch(page, below=below, pattern=pattern) for page in list_pages(archive) if page)
+    for batch in batches:
+        found = batch.column("image_uri").to_pylist()
+        keys = [uri[len(archive) + 1 :] if kind is ArchiveKind.PREFIX else uris.split(uri)[2] for uri in found]
+        yield selection.select(batch, pa.array(keys, pa.string()), is_list=kind is ArchiveKind.LIST)
 
 
 def _to_batch(page: Sequence[ObjectInfo], *, below: int, pattern: re.Pattern[str]) -> pa.RecordBatch:

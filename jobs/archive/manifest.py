@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pyarrow as pa
 
 from jobs.archive.kinds import ArchiveKind, detect_kind, stream_archive
 from jobs.archive.ordering import Ordering
+from jobs.archive.selection import Selection
 from jobs.cluster.progress import follow_rows
 from jobs.config import DEFAULT_KEY_PATTERN
 from jobs.errors import EmptyArchiveError
@@ -30,18 +33,25 @@ def list_archive(archive: str, *, key_pattern: str = DEFAULT_KEY_PATTERN) -> pa.
         return pa.Table.from_batches(ordering.stream_rows(), schema=MANIFEST).combine_chunks()
 
 
-def fill_ordering(ordering: Ordering, archive: str, *, key_pattern: str) -> int:
+def fill_ordering(ordering: Ordering, archive: str, *, key_pattern: str, selection: Selection | None = None) -> int:
     """Lists an archive into an ordering, each object once, saying how far it is; returns how many objects there are.
+
+    What the selection leaves out is said on stderr, by its kind.
 
     Raises:
         EmptyArchiveError: the archive holds nothing.
         RequestError: it is not what its name says.
         MissingBucketError: its bucket does not exist.
     """
-    ordering.add_batches(follow_rows(stream_archive(archive, key_pattern=key_pattern), activity="listing"))
+    selection = selection or Selection()
+    batches = stream_archive(archive, key_pattern=key_pattern, selection=selection)
+    ordering.add_batches(follow_rows(batches, activity="listing"))
+    if selection.left_out:
+        print(selection.summarize(), file=sys.stderr, flush=True)
     if detect_kind(archive) is not ArchiveKind.PREFIX:
         ordering.drop_duplicates()
     count = ordering.count()
     if not count:
-        raise EmptyArchiveError(f"the archive {archive} is empty: expected photos in it; check its spelling")
+        why = f"holds no photo ({selection.summarize()})" if selection.left_out else "is empty"
+        raise EmptyArchiveError(f"the archive {archive} {why}: expected photos in it; check its spelling")
     return count

@@ -1,9 +1,10 @@
-"""A CSV or Parquet list of URIs as an archive: column ``image_uri``, and whatever else of LISTED it knows."""
+"""A CSV, Parquet or text list of URIs as an archive: ``image_uri``, and whatever else of LISTED it knows."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,13 +20,16 @@ _URI = r"^((s3|gs|az)://[^/]+/.|file:///.)"
 OLDER_NAMES = {"image_uri": "uri", "image_etag": "etag", "image_bytes": "size_bytes"}
 """What lists may call the columns too, as they did before all tables had one name for each."""
 _TIMES = ("last_modified", "captured_at")
+_FIRST_BYTES = 4096
+"""Enough for a list's line of names."""
 
 
 def read_list(archive: str, *, pattern: re.Pattern[str]) -> Iterator[pa.RecordBatch]:
     """Streams a list as LISTED batches; columns that it does not have are null, those that LISTED lacks are ignored.
 
     Args:
-        archive: URI of the list, ``.csv`` (with a line of names), ``.csv.gz`` or ``.parquet``.
+        archive: URI of the list: ``.csv`` (with a line of names), ``.parquet`` or ``.txt`` (a URI or absolute path
+            on each line); ``.csv`` and ``.txt`` may be packed as ``.gz``.
         pattern: matched at the beginning of each key for the category, site and captured_at that the list leaves open.
 
     Raises:
@@ -33,7 +37,9 @@ def read_list(archive: str, *, pattern: re.Pattern[str]) -> Iterator[pa.RecordBa
         StorageError: it is missing or cannot be reached.
     """
     rows = 0
-    for batch in _read_parquet(archive) if archive.endswith(".parquet") else _read_csv(archive):
+    name = archive.lower().removesuffix(".gz")
+    read = _read_parquet if name.endswith(".parquet") else _read_text if name.endswith(".txt") else _read_csv
+    for batch in read(archive):
         if len(batch):
             yield to_listed(batch, pattern, place=f"{archive}, rows from {rows + 1}")
         rows += len(batch)
@@ -50,6 +56,29 @@ def select_known(names: list[str], archive: str) -> list[str]:
 def _read_parquet(archive: str) -> Iterator[pa.RecordBatch]:
     have = tables.read_schema(archive)
     yield from tables.scan_parquet([archive], columns=select_known(have.names, archive), schema=have)
+
+
+def _read_text(archive: str) -> Iterator[pa.RecordBatch]:
+    """Reads a URI a line, or a CSV that is only called text."""
+    from pyarrow import csv
+
+    try:
+        with storage.open_stream(archive) as stream:
+            first = bytes(stream.read(_FIRST_BYTES)).decode(errors="replace").removeprefix("\ufeff").split("\n", 1)[0]
+        if {"image_uri", "uri"}.intersection(name.strip('" \r') for name in first.split(",")):
+            yield from _read_csv(archive)
+            return
+        with storage.open_stream(archive) as stream:
+            yield from csv.open_csv(
+                stream,
+                read_options=csv.ReadOptions(column_names=["image_uri"]),
+                parse_options=csv.ParseOptions(delimiter="\x1f", quote_char=False),  # keys may have commas and quotes
+                convert_options=csv.ConvertOptions(column_types={"image_uri": pa.string()}),
+            )
+    except pa.ArrowInvalid as error:
+        raise RequestError(f"the list {archive} is no text: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise storage.translate_error(error, archive) from error
 
 
 def _read_csv(archive: str) -> Iterator[pa.RecordBatch]:
@@ -83,6 +112,7 @@ def to_listed(batch: pa.RecordBatch, pattern: re.Pattern[str], *, place: str) ->
         else pa.nulls(len(batch), field.type)
         for field in LISTED
     }
+    columns["image_uri"] = pa.array([normalize_listed(uri) for uri in columns["image_uri"].to_pylist()], pa.string())
     check_uris(columns["image_uri"], place=place)
     if columns["category"].null_count:
         named = parse_keys([uris.split(uri)[2] for uri in columns["image_uri"].to_pylist()], pattern)
@@ -94,9 +124,11 @@ def to_listed(batch: pa.RecordBatch, pattern: re.Pattern[str], *, place: str) ->
 def to_column(column: pa.Array, field: pa.Field, *, place: str) -> pa.Array:
     """Converts one column of a list to the type that LISTED gives it."""
     try:
-        if field.name in _TIMES and pa.types.is_string(column.type):
-            return pa.array([parse_time(text) for text in column.to_pylist()], field.type)
-        found = column.cast(field.type)
+        if is_text(column.type):
+            column = column.cast(pa.string())
+        if field.name in _TIMES:
+            return to_times(column, field.type)
+        found = to_sizes(column) if field.name == "image_bytes" else column.cast(field.type)
     except pa.ArrowInvalid as error:
         raise RequestError(f"column {field.name} of {place}: {str(error).splitlines()[0]}") from error
     # As in a listing: entity tags without quotes, and nothing said is nothing known.
@@ -104,11 +136,52 @@ def to_column(column: pa.Array, field: pa.Field, *, place: str) -> pa.Array:
     return pc.if_else(pc.equal(found, ""), None, found) if pa.types.is_string(field.type) else found
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Tells whether a column holds text, in any of Arrow's ways."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return kind in (pa.string(), pa.large_string(), pa.string_view())
+
+
+def to_times(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Converts ISO 8601 text, dates and timestamps of any unit; finer ones lose what is below a microsecond.
+
+    Raises:
+        pa.ArrowInvalid: the column holds no times, such as plain numbers, whose unit nobody knows.
+    """
+    if pa.types.is_string(column.type):
+        return pa.array([parse_time(text) for text in column.to_pylist()], kind)
+    if not (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type) or pa.types.is_null(column.type)):
+        raise pa.ArrowInvalid(f"expected timestamps or ISO 8601 text, got {column.type}")
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("us"))
+    return column.cast(kind, safe=False)
+
+
+def to_sizes(column: pa.Array) -> pa.Array:
+    """Converts sizes that are text, or numbers with a point, as pandas writes whole numbers beside missing ones."""
+    if pa.types.is_string(column.type):
+        trimmed = pc.replace_substring_regex(pc.utf8_trim_whitespace(column), r"\.0*$", "")
+        column = pc.if_else(pc.match_substring_regex(trimmed, "(?i)^(|nan|null|none)$"), None, trimmed)
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    return column.cast(pa.int64())
+
+
+def normalize_listed(uri: str | None) -> str | None:
+    """Returns a listed URI as a listing would name the object: absolute paths as ``file://``, ``s3a://`` as ``s3://``."""
+    if uri is None or uri.startswith(("s3://", "gs://", "az://")):
+        return uri
+    if uri.startswith(("/", "~", "file:")):
+        with suppress(RequestError):
+            return uris.normalize(uri)
+    return re.sub(r"^s3[an]://", "s3://", uri)
+
+
 def check_uris(found: pa.Array, *, place: str) -> None:
     """Raises RequestError for the first URI that names no object."""
     wrong = found.filter(pc.invert(pc.fill_null(pc.match_substring_regex(found, _URI), False)))
     if len(wrong):
         raise RequestError(
-            f"column image_uri of {place}: expected s3://bucket/key, gs://, az:// or file:///path, "
+            f"column image_uri of {place}: expected s3://bucket/key, gs://, az://, file:///path or an absolute path, "
             f"got {wrong[0].as_py()!r}"
         )

@@ -10,7 +10,17 @@ from pydantic import (
     field_validator,
 )
 
-from jobs.config import ARCHIVE_HELP, DEFAULT_KEY_PATTERN, JobConfig, Name, ScoringResources, Uri
+from jobs.config import (
+    ARCHIVE_HELP,
+    DEFAULT_KEY_PATTERN,
+    EXCLUDE,
+    INCLUDE,
+    JobConfig,
+    Name,
+    Patterns,
+    ScoringResources,
+    Uri,
+)
 
 
 class ScoreConfig(JobConfig):
@@ -26,6 +36,8 @@ class ScoreConfig(JobConfig):
         description="regular expression matched at the start of each key below the archive (of a list or an inventory: "
         "below the bucket); named groups: category (required), site, captured_at (ISO 8601)",
     )
+    include: Patterns = INCLUDE
+    exclude: Patterns = EXCLUDE
     false_alarm_rate: float = Field(0.05, gt=0, lt=1, description="p-value at or below which a photo is an anomaly")
     max_error_rate: float = Field(
         0.05, ge=0, le=1, description="share of unreadable and failed rows above which to exit 3"

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from jobs import storage
 from jobs.archive.manifest import fill_ordering
 from jobs.archive.ordering import EARLIER, Ordering
+from jobs.archive.selection import Selection
 from jobs.errors import MissingObjectError, RequestError
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors, use_precisions
@@ -111,7 +112,8 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
     storage.delete_tree(folder.manifest)  # parts of a try that did not come to its plan
     with Scratch() as scratch:
         ordering = Ordering(scratch)
-        count = fill_ordering(ordering, config.archive, key_pattern=config.key_pattern)
+        selection = Selection(config.include, config.exclude)
+        count = fill_ordering(ordering, config.archive, key_pattern=config.key_pattern, selection=selection)
         listing_s = time.monotonic() - began
         plan = plan_run(config, ordering.list_categories())
         if not config.rescore:

@@ -39,7 +39,7 @@ def open_stream(uri: str) -> pyarrow.NativeFile:
     """
     filesystem, path = resolve_filesystem(uri)
     try:
-        return filesystem.open_input_stream(path)
+        return filesystem.open_input_stream(path, compression="gzip" if path.lower().endswith(".gz") else None)
     except CLIENT_ERRORS as error:
         raise translate_error(error, uri) from error
 

@@ -48,11 +48,23 @@ def read_file(path: Path, *, max_bytes: int | None = None) -> tuple[bytes, str]:
     """
     with open_file(path) as file:
         found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise RefusedError(f"file://{escape_name(str(path))} is a folder, pipe, socket or device, expected a file")
+        check_regular(path, found)
         if max_bytes is not None and found.st_size > max_bytes:
             raise TooLargeError(f"file://{escape_name(str(path))}", size_bytes=found.st_size, max_bytes=max_bytes)
         return file.read(), format_etag(found)
+
+
+def read_size(path: Path) -> int:
+    """Returns a file's size in bytes; raises as `read_file` does."""
+    found = path.stat()
+    check_regular(path, found)
+    return found.st_size
+
+
+def check_regular(path: Path, found: os.stat_result) -> None:
+    """Raises RefusedError for what is no file."""
+    if not stat.S_ISREG(found.st_mode):
+        raise RefusedError(f"file://{escape_name(str(path))} is a folder, pipe, socket or device, expected a file")
 
 
 def open_file(path: Path) -> BinaryIO:

@@ -78,7 +78,7 @@ async def read_size_async(uri: str) -> int:
     scheme, bucket, key = split(uri)
     try:
         if scheme == "file":
-            return local_files.locate(key).stat().st_size
+            return local_files.read_size(local_files.locate(key))
         if _ODD_KEY.search(key) and scheme == "s3":
             return int((await asyncio.to_thread(open_s3_client().head_object, Bucket=bucket, Key=key))["ContentLength"])
         return (await obstore.head_async(open_store(scheme, bucket), key))["size"]
