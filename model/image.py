@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import simplejpeg
 import torch
 from PIL.ImageFile import ImageFile
@@ -16,11 +15,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from model.config import MAX_PIXELS
-from model.image_header import ImageError, explain_damage, open_image
+from model.pictures.errors import ImageError, explain_damage
+from model.pictures.header import open_image
+from model.pictures.samples import convert_to_rgb
 
 __all__ = ["ImageError", "decode_image"]
 
-_COLOUR_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"})
 _JPEG_DAMAGE = re.compile(r"premature end of data|bad Huffman|instead of RST|bad arithmetic|Inconsistent progression")
 _JPEG_STRAY_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd[0-79a]")
 # EXIF orientation -> (swap rows and columns first, then mirror these axes of (H, W)), to stand upright.
@@ -96,29 +96,6 @@ def is_jpeg_damage(complaint: str, data: bytes) -> bool:
     end = data.rfind(b"\xff\xd9")
     # Zeros before the end marker are taken for padding; other bytes are picture that found no place.
     return data[max(end - int(stray[1]), 0) : end].strip(b"\0") != b""
-
-
-def convert_to_rgb(image: ImageFile) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Converts to uint8 (H, W, 3); wide samples by their full range, never by the photo's own extremes."""
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        grey = narrow_samples(image)
-        return np.stack((grey, grey, grey), axis=-1)
-    if image.mode not in _COLOUR_MODES:
-        raise ImageError("unsupported_format", f"{image.format} with {image.mode} pixels, store it as RGB or grey")
-    if image.has_transparency_data:
-        # Composited on black, like the corners of rotated views: the colour hidden below alpha 0 is the encoder's whim.
-        return np.array(image.convert("RGBA").convert("RGBa"))[..., :3]
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def narrow_samples(image: ImageFile) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Converts 16-bit, 32-bit or float grey to uint8 (H, W); raises ImageError for samples out of range."""
-    samples = np.array(image, dtype=np.float64)
-    white = 1.0 if image.mode == "F" else 65535.0
-    if not (samples.min() >= 0 and samples.max() <= white):  # written so that NaN is refused too
-        raise ImageError("unsupported_format", f"{image.format} samples outside 0..{white:g}: their white is unknown")
-    # Wide integers keep their high byte, which is what Pillow keeps of 16-bit colour.
-    return (np.rint(samples * 255) if image.mode == "F" else samples // 256).astype(np.uint8)
 
 
 def read_orientation(image: ImageFile) -> int:

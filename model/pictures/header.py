@@ -14,13 +14,16 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from model.pictures.errors import ImageError
+from model.pictures.tiff import open_tiff
+
 _MAX_SIDE = 2**17  # resizing holds side x size pixels in between: 180 MB at 448, but 22 GB for a 1 x 16,000,000 px file
 # Plugins are called directly: Image.open would try others (EPS reaches ghostscript) and apply its global pixel limit.
 _READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
     (re.compile(rb"\xff\xd8\xff"), JpegImageFile),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
     (re.compile(rb"GIF8[79]a"), GifImageFile),
-    (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile),
+    (re.compile(rb"II[*+]\0|MM\0\*"), TiffImageFile),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImageFile),
     (re.compile(rb"BM.{13}\0\0\0", re.DOTALL), BmpImageFile),
 )
@@ -31,6 +34,7 @@ _OTHER_CONTENT: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"%!PS|\xc5\xd0\xd3\xc6"), "unsupported_format", "a PostScript drawing"),
     (re.compile(rb"....ftyp", re.DOTALL), "unsupported_format", "an ISO media file (HEIC, AVIF or video)"),
     (re.compile(rb"\0\0\0\x0cjP|\xff\x4f\xff\x51"), "unsupported_format", "a JPEG 2000 picture"),
+    (re.compile(rb"MM\0\+"), "unsupported_format", "a big-endian BigTIFF"),
     (re.compile(rb"8BPS"), "unsupported_format", "a Photoshop document"),
     (re.compile(rb"\s*<[^\0]*<?svg\b", re.IGNORECASE), "unsupported_format", "an SVG drawing"),
     (re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype )?html", re.IGNORECASE | re.DOTALL), "not_an_image", "an HTML page"),
@@ -41,26 +45,6 @@ _OTHER_CONTENT: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
-class ImageError(Exception):
-    """These bytes give no photo to score.
-
-    Attributes:
-        code: short stable reason, snake_case: empty, not_an_image, unsupported_format, zero_size, too_many_pixels,
-            animated, truncated or corrupt.
-        detail: a sentence for the person who looks after the archive.
-    """
-
-    def __init__(self, code: str, detail: str) -> None:
-        """Keeps both as ``args``, so the error survives a process boundary."""
-        super().__init__(code, detail)
-        self.code = code
-        self.detail = detail
-
-    def __str__(self) -> str:
-        """Returns ``code: detail``, the form of the result table's error column."""
-        return f"{self.code}: {self.detail}"
-
-
 def open_image(data: bytes, max_pixels: int) -> ImageFile:
     """Reads the header alone; raises ImageError where the photo must not be decoded."""
     reader = next((reader for signature, reader in _READERS if signature.match(data)), None)
@@ -69,7 +53,7 @@ def open_image(data: bytes, max_pixels: int) -> ImageFile:
     check_size(read_declared_size(data, reader), max_pixels)
     if reader is PngImageFile:
         reader(io.BytesIO(data)).verify()  # decoding alone skips the pixel data's checksums
-    image = reader(io.BytesIO(data))
+    image = open_tiff(data) if reader is TiffImageFile else reader(io.BytesIO(data))
     check_size(image.size, max_pixels)
     if reader in (GifImageFile, PngImageFile, WebPImageFile) and (frames := getattr(image, "n_frames", 1)) > 1:
         raise ImageError("animated", f"{frames} frames, expected a single still photo")
@@ -137,12 +121,3 @@ def explain_foreign_bytes(data: bytes) -> ImageError:
     )
     beginning = head[:100] if head.isascii() else head[:12]  # text tells what went wrong, as in an S3 error document
     return ImageError(code, f"expected JPEG, PNG, TIFF, WebP, BMP or GIF, got {kind}, beginning {beginning!r}")
-
-
-def explain_damage(data: bytes, error: Exception) -> ImageError:
-    """Returns the error of a broken photo; tells a file that was cut short from one that was altered."""
-    cut_png = data.startswith(b"\x89PNG") and b"IEND" not in data
-    cut_webp = data.startswith(b"RIFF") and int.from_bytes(data[4:8], "little") + 8 > len(data)
-    if cut_png or cut_webp or isinstance(error, EOFError) or "truncated" in str(error).lower():
-        return ImageError("truncated", f"the file ends after {len(data)} bytes, before the picture does: {error}")
-    return ImageError("corrupt", f"the picture cannot be decoded: {error or type(error).__name__}")

@@ -1,0 +1,1 @@
+"""Reading photos of all formats: what is no photo, what is metadata, what samples mean."""
