@@ -17,10 +17,12 @@ from torch.nn.functional import interpolate
 from model.config import MAX_PIXELS
 from model.pictures.errors import ImageError, explain_damage
 from model.pictures.header import open_image
+from model.pictures.metadata import strip_metadata
 from model.pictures.samples import convert_to_rgb
 
 __all__ = ["ImageError", "decode_image"]
 
+_DAMAGE = frozenset({"corrupt", "truncated"})
 _JPEG_DAMAGE = re.compile(r"premature end of data|bad Huffman|instead of RST|bad arithmetic|Inconsistent progression")
 _JPEG_STRAY_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd[0-79a]")
 # EXIF orientation -> (swap rows and columns first, then mirror these axes of (H, W)), to stand upright.
@@ -51,12 +53,42 @@ def decode_image(data: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> Ten
         MemoryError: a photo within max_pixels does not fit into memory.
     """
     try:
-        pixels = read_upright(data, size, max_pixels)
+        pixels = read_whole(data, size, max_pixels)
+    except ImageError as error:
+        if error.code not in _DAMAGE:
+            raise
+        pixels = read_bare(data, size, max_pixels, found=error)
+    return resize_to_square(pixels, size)
+
+
+def read_whole(data: bytes, size: int, max_pixels: int) -> Tensor:
+    """Decodes as `read_upright` does; raises ImageError and MemoryError alone."""
+    try:
+        return read_upright(data, size, max_pixels)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # hostile bytes make decoders raise anything, and one photo must never end a run
         raise explain_damage(data, error) from error
-    return resize_to_square(pixels, size)
+
+
+def read_bare(data: bytes, size: int, max_pixels: int, *, found: ImageError) -> Tensor:
+    """Decodes a photo without its metadata, which may be all that is broken.
+
+    Args:
+        data: the object's bytes.
+        size: side that is needed.
+        max_pixels: largest photo decoded.
+        found: what it is refused for with its metadata.
+
+    Raises:
+        ImageError: of the last attempt, which speaks of pixels and not of metadata.
+    """
+    for bare in strip_metadata(data):
+        try:
+            return read_whole(bare, size, max_pixels)
+        except ImageError as error:
+            found = error
+    raise found
 
 
 def read_upright(data: bytes, size: int, max_pixels: int) -> Tensor:

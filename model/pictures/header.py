@@ -15,6 +15,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from model.pictures.errors import ImageError
+from model.pictures.metadata import strip_broken_tags
 from model.pictures.tiff import open_tiff
 
 _MAX_SIDE = 2**17  # resizing holds side x size pixels in between: 180 MB at 448, but 22 GB for a 1 x 16,000,000 px file
@@ -53,7 +54,7 @@ def open_image(data: bytes, max_pixels: int) -> ImageFile:
     check_size(read_declared_size(data, reader), max_pixels)
     if reader is PngImageFile:
         reader(io.BytesIO(data)).verify()  # decoding alone skips the pixel data's checksums
-    image = open_tiff(data) if reader is TiffImageFile else reader(io.BytesIO(data))
+    image = open_tiff(strip_broken_tags(data)) if reader is TiffImageFile else reader(io.BytesIO(data))
     check_size(image.size, max_pixels)
     if reader in (GifImageFile, PngImageFile, WebPImageFile) and (frames := getattr(image, "n_frames", 1)) > 1:
         raise ImageError("animated", f"{frames} frames, expected a single still photo")

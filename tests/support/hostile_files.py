@@ -80,8 +80,6 @@ def bombs(photo: Image.Image, encode: Encoder) -> dict[str, tuple[bytes, str]]:
             b"BM" + bytes(12) + struct.pack("<IiiHH", 40, 60_000, 60_000, 1, 24) + bytes(64),
             "too_many_pixels",
         ),
-        "profile.png": (_png_with(b"iCCP", b"icc\0\0" + zlib.compress(bytes(2**26), 9)), "corrupt"),
-        "text.png": (_png_with(b"zTXt", b"note\0\0" + zlib.compress(bytes(2**26), 9)), "corrupt"),
     }
 
 
@@ -93,6 +91,8 @@ def unusual(photo: Image.Image, encode: Encoder) -> dict[str, bytes]:
     page = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 8, 278: 8, 279: 64}
     comment = b"\xff\xfe" + struct.pack(">H", 65_535) + bytes(65_533)
     return {
+        "profile_bomb.png": _png_with(b"iCCP", b"icc\0\0" + zlib.compress(bytes(2**26), 9)),
+        "text_bomb.png": _png_with(b"zTXt", b"note\0\0" + zlib.compress(bytes(2**26), 9)),
         "ycck.jpg": inverted,
         "standard_tables_left_out.jpg": jpeg[:tables] + jpeg[scan:],
         "screen_of_zero.gif": gif[:6] + bytes(4) + gif[10:],
