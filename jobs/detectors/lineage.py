@@ -22,7 +22,7 @@ from model.versions import read_versions
 COMMIT_VARIABLE = "ATTENTDIFFERNET_COMMIT"
 """Names the code's git commit where there is no repository: a container image, or the upload of `ray job submit`."""
 MAX_TRAINING_PHOTOS = 100_000
-"""Photos of one detector that metrics.json lists: about 3 MB."""
+"""Photos of one detector that metrics.json lists: about 3 MB by name and entity tag, 2 MB by pixels."""
 _COMMIT = re.compile(r"[0-9a-f]{40,64}(-dirty)?")
 _ROOT = Path(__file__).parents[2]
 
@@ -103,6 +103,20 @@ def hash_training_photos(manifest: pa.Table) -> list[str] | None:
         return None
     names = {*manifest["image_uri"].to_pylist(), *label_etags(manifest["image_etag"].to_pylist())}
     return sorted({hash_name(name) for name in names})
+
+
+def list_training_pixels(hashes: Iterable[str]) -> list[str] | None:
+    """Returns what belongs under ``metrics["training_pixels"]``, to know copies of training photos under other names.
+
+    Args:
+        hashes: of the decoded pixels (`jobs.decoding.fingerprints.hash_pixels`) of the photos that
+            `hash_training_photos` is told of.
+
+    Returns:
+        The hashes, sorted; None where there are more than ``MAX_TRAINING_PHOTOS``.
+    """
+    found = sorted(set(hashes))
+    return found if len(found) <= MAX_TRAINING_PHOTOS else None
 
 
 def is_training_photo(manifest: pa.Table, *, recorded: Collection[str]) -> list[bool]:

@@ -89,8 +89,8 @@ def describe_calibration(calibration: Calibration | None) -> dict[str, Any] | No
 
 def count_training_photos(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Returns metrics with the number of training photos in place of their hashes."""
-    photos = metrics.get("training_photos")
-    return {**metrics, "training_photos": len(photos)} if isinstance(photos, list) else dict(metrics)
+    known = {name: metrics[name] for name in ("training_photos", "training_pixels") if name in metrics}
+    return {**metrics, **{name: len(hashes) for name, hashes in known.items() if isinstance(hashes, list)}}
 
 
 def find_differences(detectors: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Self
 
 from pydantic import (
@@ -48,6 +49,20 @@ class TrainConfig(JobConfig):
         description="share of the flawless photos held out to stop early and to compare seeds; default: 0.1 where "
         "optimizer.patience or seeds ask for it, else 0",
     )
+    split_seed: int = Field(
+        0, ge=0, lt=2**63, description="decides which photos are held out: the same for all variants and seeds"
+    )
+    group_by: Annotated[list[str], BeforeValidator(split_at_commas)] = Field(
+        default_factory=list,
+        description="what photos of one group have in common, so that they stay on one side of every split: named "
+        "groups of key_pattern, such as site,date; photo for no groups but those of equal pixels; default: photos of "
+        "equal pixels and near-duplicates, found by themselves",
+    )
+    key_pattern: str | None = Field(
+        None,
+        description="for group_by: regular expression matched at the start of each key below <category>/train/good/, "
+        "with named groups, such as (?P<site>[^/]+)/(?P<date>[^/]+)/",
+    )
     false_alarm_rate: float = Field(
         0.05, gt=0, lt=1, description="rate that the calibration set must be able to support"
     )
@@ -76,6 +91,24 @@ class TrainConfig(JobConfig):
         for name in bases:
             config.make_detector_config(name, seed=config.detector.seed)
         return config
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        try:
+            known = set(re.compile(self.key_pattern or "").groupindex)
+        except re.error as error:
+            raise ValueError(
+                f"expected a regular expression as key_pattern, got {self.key_pattern!r}: {error}"
+            ) from error
+        unknown = [name for name in self.group_by if name not in known]
+        if unknown and self.group_by != ["photo"]:
+            raise ValueError(
+                f"group_by {','.join(unknown)} is no named group of key_pattern, which has "
+                f"{', '.join(sorted(known)) or 'none'}: give --key-pattern with such groups, or --group-by photo"
+            )
+        if self.key_pattern is not None and not self.group_by:
+            raise ValueError("key_pattern is there for group_by: say which of its groups belong together")
+        return self
 
     @field_validator("category")
     @classmethod

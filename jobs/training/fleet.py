@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.cluster.datasets import count_scoring_actors
@@ -14,6 +14,7 @@ from jobs.cluster.task_pool import run_units
 from jobs.config import ScoringResources
 from jobs.errors import JobError
 from jobs.training.config import TrainConfig
+from jobs.training.groups import group_photos, looks_for_near_duplicates
 from jobs.training.photos import DecodedPhotos, decode_photos
 from jobs.training.trainer import train_unit
 from jobs.training.units import MIN_PHOTOS, TrainingUnit
@@ -117,17 +118,28 @@ class SharedPhotos:
 
 
 def decode_unit_photos(unit: TrainingUnit) -> DecodedPhotos:
-    """Decodes the photos of a unit and names those that cannot be read.
+    """Decodes the photos of a unit, names those that cannot be read, and groups the others.
 
     Raises:
         JobError: fewer than `MIN_PHOTOS` are readable.
     """
-    decoded = decode_photos(unit.manifest, size=unit.config.detector.image_size, max_pixels=unit.config.max_pixels)
+    config = unit.config
+    decoded = decode_photos(
+        unit.manifest,
+        size=config.detector.image_size,
+        max_pixels=config.max_pixels,
+        with_thumbnails=looks_for_near_duplicates(config, photos=len(unit.manifest)),
+    )
     for uri, reason in decoded.left_out:
         print(f"warning: left out {uri}: {reason}", flush=True)
     if len(decoded.photos) < MIN_PHOTOS:
         raise JobError(
-            f"needed at least {MIN_PHOTOS} readable flawless photos of {unit.config.category}, got "
+            f"needed at least {MIN_PHOTOS} readable flawless photos of {config.category}, got "
             f"{len(decoded.photos)} of {len(unit.manifest)}"
         )
-    return decoded
+    groups = group_photos(config, decoded.fingerprints)
+    return replace(
+        decoded,
+        photos=replace(decoded.photos, groups=groups),
+        fingerprints=decoded.fingerprints.drop_columns(["thumbnail"]),
+    )

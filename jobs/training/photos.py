@@ -23,6 +23,7 @@ from torch import Tensor
 
 from jobs.cluster.datasets import DECODE_BATCH_PHOTOS, count_scoring_actors, decode_manifest
 from jobs.config import ScoringResources
+from jobs.decoding.fingerprints import FINGERPRINT, take_fingerprints
 from jobs.decoding.photos import make_fetch_decode
 
 MAX_OPEN_BLOCKS = 32
@@ -39,17 +40,19 @@ class BlockPhotos:
         blocks: references to DECODED tables; whoever made them must live as long as they are read.
         places: (N, 2) int64, the block and the row in it of each photo.
         size: side S in pixels.
+        groups: (N,) the group of each photo; None: each by itself.
         open_blocks: pixels of the blocks that this process has open, the one used last at the end.
     """
 
     blocks: Sequence[Any]
     places: npt.NDArray[np.int64]
     size: int
+    groups: npt.NDArray[np.int64] | None = None
     open_blocks: OrderedDict[int, pa.ChunkedArray] = field(default_factory=OrderedDict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what travels to another process: no open block does."""
-        return {"blocks": self.blocks, "places": self.places, "size": self.size, "open_blocks": OrderedDict()}
+        return {**self.__dict__, "open_blocks": OrderedDict()}
 
     def __len__(self) -> int:
         """Returns N."""
@@ -68,7 +71,8 @@ class BlockPhotos:
 
     def subset(self, photos: npt.NDArray[np.int64]) -> BlockPhotos:
         """Returns the photos of indices (M,), in that order, over the same blocks."""
-        return BlockPhotos(self.blocks, self.places[photos], self.size)
+        groups = None if self.groups is None else self.groups[photos]
+        return BlockPhotos(self.blocks, self.places[photos], self.size, groups)
 
     def open(self, block: int) -> pa.ChunkedArray:
         """Returns the pixels of a block; closes the one that was not used for longest if `MAX_OPEN_BLOCKS` are open."""
@@ -88,20 +92,23 @@ class DecodedPhotos:
         photos: the readable ones, in the manifest's order.
         readable: their MANIFEST rows.
         left_out: uri and reason of each unreadable one.
+        fingerprints: FINGERPRINT rows of the readable ones.
     """
 
     photos: BlockPhotos
     readable: pa.Table
     left_out: Sequence[tuple[str, str]]
+    fingerprints: pa.Table = field(default_factory=FINGERPRINT.empty_table)
 
 
-def decode_photos(manifest: pa.Table, *, size: int, max_pixels: int) -> DecodedPhotos:
+def decode_photos(manifest: pa.Table, *, size: int, max_pixels: int, with_thumbnails: bool = False) -> DecodedPhotos:
     """Fetches and decodes photos into Ray's object store, by the same stage as scoring.
 
     Args:
         manifest: MANIFEST rows of one category, ``image_id`` the row number.
         size: side S in pixels of the detector's input.
         max_pixels: largest photo decoded.
+        with_thumbnails: whether the fingerprints have them, to look for near-duplicates.
 
     Raises:
         ray.exceptions.RayError: the cluster failed.
@@ -114,15 +121,13 @@ def decode_photos(manifest: pa.Table, *, size: int, max_pixels: int) -> DecodedP
     outcomes: list[pa.Table] = []
     for first in range(0, len(blocks), tasks):
         # Where the blocks lie, not here: the driver's node need not have them for the driver to know what is in them.
-        outcomes += ray.get([_OUTCOMES.remote(block) for block in blocks[first : first + tasks]])
+        some = blocks[first : first + tasks]
+        outcomes += ray.get([_FINGERPRINTS.remote(block, with_thumbnails=with_thumbnails) for block in some])
     return arrange_photos(manifest, blocks, outcomes, size=size)
 
 
-def _read_outcomes(block: pa.Table) -> pa.Table:
-    return block.select(["image_id", "image_uri", "error"])
-
-
-_OUTCOMES: Any = ray.remote(num_cpus=0)(_read_outcomes)
+_task: Any = ray.remote(num_cpus=0)
+_FINGERPRINTS: Any = _task(take_fingerprints)
 
 
 def arrange_photos(
@@ -135,8 +140,10 @@ def arrange_photos(
     listed = listed.take(pa.array(order))
     is_readable = pc.is_null(listed["error"])
     unreadable = listed.filter(pc.invert(is_readable))
+    in_order = places.reshape(-1, 2)[order]
     return DecodedPhotos(
-        photos=BlockPhotos(blocks, places.reshape(-1, 2)[order][is_readable.to_numpy(zero_copy_only=False)], size),
+        photos=BlockPhotos(blocks, in_order[is_readable.to_numpy(zero_copy_only=False)], size),
         readable=manifest.filter(is_readable),
+        fingerprints=listed.filter(is_readable),
         left_out=list(zip(unreadable["image_uri"].to_pylist(), unreadable["error"].to_pylist(), strict=True)),
     )

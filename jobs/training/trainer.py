@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import ray
 import ray.train
 from ray.train.torch import TorchTrainer
@@ -27,10 +28,13 @@ from jobs import storage
 from jobs.cluster.progress import Report
 from jobs.cluster.session import explain_error
 from jobs.detectors import registry
-from jobs.detectors.lineage import build_lineage, hash_training_photos
+from jobs.detectors.lineage import build_lineage, hash_training_photos, list_training_pixels
 from jobs.errors import JobError
+from jobs.training.config import TrainConfig
+from jobs.training.groups import describe_group_shortage, describe_groups
 from jobs.training.photos import DecodedPhotos
 from jobs.training.units import Splits, TrainingTask, TrainingUnit, find_trained, split_photos
+from model.statistics.groups import count_groups
 
 MAX_FAILURES = 3
 """Worker deaths that one run of a unit survives; preempted nodes do not count."""
@@ -71,12 +75,19 @@ def train_unit(
 
 
 def make_task(unit: TrainingUnit, decoded: DecodedPhotos, *, weights: Any, report: Report) -> TrainingTask:
-    """Splits a unit's photos; returns what its workers get.
+    """Splits a unit's photos, group by group, and prints how; returns what its workers get.
 
     Raises:
-        JobError: fewer than two photos are left to train.
+        JobError: the photos are of one group, or fewer than two photos are left to train.
     """
-    photos, splits = decoded.photos, split_photos(len(decoded.photos), config=unit.config)
+    photos = decoded.photos
+    try:
+        splits = split_photos(len(photos), config=unit.config, groups=photos.groups)
+    except ValueError as error:
+        raise JobError(
+            f"{unit}: {error}; name what belongs together with --group-by, or --group-by photo: each by itself"
+        ) from error
+    print_groups(unit.config, splits, groups=photos.groups)
     if len(splits.training) < 2:
         raise JobError(f"{unit}: {len(photos)} readable photos leave {len(splits.training)} to train: add photos")
     return TrainingTask(
@@ -89,6 +100,16 @@ def make_task(unit: TrainingUnit, decoded: DecodedPhotos, *, weights: Any, repor
         metrics=describe_origin(unit, decoded, splits),
         report=report,
     )
+
+
+def print_groups(config: TrainConfig, splits: Splits, *, groups: npt.NDArray[np.int64] | None) -> None:
+    """Prints how many groups the photos of a unit come to, and where too few of them calibrate."""
+    if groups is None:
+        return
+    parts = {"train": splits.training, "validate": splits.validation, "calibrate": splits.calibration}
+    print(describe_groups(config, groups, parts), flush=True)
+    if said := describe_group_shortage(config, groups, calibrating=len(splits.calibration)):
+        print(f"warning: {said}", flush=True)
 
 
 def fit_unit(unit: TrainingUnit, task: TrainingTask) -> dict[str, Any]:
@@ -145,6 +166,12 @@ def _make_work(task: TrainingTask) -> Any:
     return work
 
 
+def count_groups_of_parts(splits: Splits, *, groups: npt.NDArray[np.int64] | None) -> dict[str, int]:
+    """Counts the groups of each part of a split: of the calibration's there is one photo each."""
+    parts = {"train": splits.training, "validation": splits.validation, "calibration": splits.calibration}
+    return {name: len(chosen) if groups is None else count_groups(groups[chosen]) for name, chosen in parts.items()}
+
+
 def describe_origin(unit: TrainingUnit, decoded: DecodedPhotos, splits: Splits) -> dict[str, Any]:
     """Returns what metrics.json says of a detector's origin; made in the driver, where the repository is."""
     config = unit.config.model_dump(mode="json")
@@ -158,6 +185,8 @@ def describe_origin(unit: TrainingUnit, decoded: DecodedPhotos, splits: Splits) 
             "validation": len(splits.validation),
             "calibration": len(splits.calibration),
         },
+        "groups": count_groups_of_parts(splits, groups=decoded.photos.groups),
         "training_photos": hash_training_photos(decoded.readable.take(seen)),
+        "training_pixels": list_training_pixels(decoded.fingerprints.take(seen)["pixel_hash"].to_pylist()),
         "workers": unit.config.workers,
     }

@@ -19,11 +19,22 @@ from jobs.errors import RequestError
 from jobs.storage import uris
 from jobs.training.config import TrainConfig
 from jobs.training.photos import BlockPhotos
+from model.network.seeding import Stream, create_stream
 from model.statistics.calibration import find_min_sample_size
+from model.statistics.groups import draw_one_of_each
 from model.training.photos import split_calibration
 
 MIN_PHOTOS = 2
-_OUTCOME_FIELDS = ("detector", "optimizer", "calibration_fraction", "validation_fraction", "max_pixels")
+_OUTCOME_FIELDS = (
+    "detector",
+    "optimizer",
+    "calibration_fraction",
+    "validation_fraction",
+    "split_seed",
+    "group_by",
+    "key_pattern",
+    "max_pixels",
+)
 """Fields that decide what comes out of a training; the others decide where and how it runs."""
 
 
@@ -79,29 +90,37 @@ class TrainingUnit:
 
 @dataclass(frozen=True)
 class Splits:
-    """Ascending photo indices, disjoint, that together are all photos of a unit."""
+    """Ascending photo indices, disjoint, of three parts that no group has photos in two of.
+
+    Together they are all photos of a unit but for those of the calibration groups that were not drawn.
+    """
 
     training: npt.NDArray[np.int64]
     validation: npt.NDArray[np.int64]
     calibration: npt.NDArray[np.int64]
 
 
-def split_photos(count: int, *, config: TrainConfig) -> Splits:
+def split_photos(count: int, *, config: TrainConfig, groups: npt.NDArray[np.int64] | None = None) -> Splits:
     """Decides which photos train, which decide when to stop, and which calibrate and have no part in either.
+
+    The same for all variants and seeds of a request, so that seeds are compared on photos that none was trained on.
+    Each group that calibrates gives one photo, drawn at random, see `model.statistics.groups`.
 
     Args:
         count: number of readable photos, at least 2.
-        config: fractions and seed of the unit.
+        config: fractions and split_seed of the unit.
+        groups: (count,) the group of each photo; None: each by itself.
 
     Raises:
-        ValueError: fewer photos than parts.
+        ValueError: fewer groups than parts.
     """
-    seed = config.detector.seed
-    rest, calibration = split_calibration(count, fraction=config.calibration_fraction, seed=seed)
+    seed, groups = config.split_seed, np.arange(count) if groups is None else groups
+    rest, held_out = split_calibration(count, fraction=config.calibration_fraction, seed=seed, groups=groups)
+    calibration = held_out[draw_one_of_each(groups[held_out], rng=create_stream(seed, Stream.CALIBRATION, 1))]
     share = config.validation_share / (1 - config.calibration_fraction)
     if share == 0:
         return Splits(rest, rest[:0], calibration)
-    training, validation = split_calibration(len(rest), fraction=share, seed=seed)
+    training, validation = split_calibration(len(rest), fraction=share, seed=seed, groups=groups[rest])
     return Splits(rest[training], rest[validation], calibration)
 
 
@@ -169,7 +188,7 @@ def list_flawless_photos(config: TrainConfig, category: str) -> pa.Table:
     if len(manifest) < MIN_PHOTOS:
         folder = locate_flawless(config.data, category)
         raise RequestError(f"expected at least {MIN_PHOTOS} flawless photos in {folder}, got {len(manifest)}")
-    held_out = len(split_calibration(len(manifest), fraction=config.calibration_fraction, seed=config.detector.seed)[1])
+    held_out = len(split_calibration(len(manifest), fraction=config.calibration_fraction, seed=config.split_seed)[1])
     needed = find_min_sample_size(config.false_alarm_rate)
     if held_out < needed:
         print(

@@ -22,7 +22,8 @@ def render_model_card(
         detector_id: its content hash.
         calibration: None gives a card that says that there are no p-values.
         metrics: JSON figures, and under ``lineage`` where the detector comes from (see jobs.detectors.lineage);
-            shown as they are, but for the hashes under ``training_photos``, which are counted.
+            shown as they are, but for the hashes under ``training_photos`` and ``training_pixels``, which are
+            counted.
     """
     figures = json.dumps(count_training_photos(metrics), indent=2, sort_keys=True).splitlines()
     return "\n".join(
@@ -72,9 +73,10 @@ def describe_lineage(metrics: Mapping[str, object]) -> list[str]:
 
 
 def count_training_photos(metrics: Mapping[str, object]) -> dict[str, object]:
-    """Returns the metrics with the number of the training photos in place of their hashes."""
-    photos = metrics.get("training_photos")
-    return {**metrics, "training_photos": f"{len(photos)} hashes"} if isinstance(photos, list) else dict(metrics)
+    """Returns the metrics with the number of the training photos' hashes in place of the hashes."""
+    known = {name: metrics[name] for name in ("training_photos", "training_pixels") if name in metrics}
+    counts = {name: f"{len(hashes)} hashes" for name, hashes in known.items() if isinstance(hashes, list)}
+    return {**metrics, **counts}
 
 
 def describe_config(config: DetectorConfig) -> list[str]:
@@ -106,7 +108,8 @@ def describe_calibration(calibration: Calibration | None) -> list[str]:
 def tabulate_thresholds(calibration: Calibration) -> list[str]:
     """Returns the table of thresholds by false-alarm rate, after a paragraph on how to read it."""
     return [
-        f"{len(calibration.scores)} flawless photos that this detector was not trained on (split-conformal); the "
+        f"{len(calibration.scores)} flawless photos that this detector was not trained on, one of each group of photos "
+        "that belong together (split-conformal); the "
         f"lowest false-alarm rate they can hold is {calibration.min_rate:.2%}. The rate asked for holds on "
         "average over calibration sets; the last column holds it for this very set.",
         "",

@@ -35,6 +35,7 @@ from model.network.gates import (
 from model.network.rotation import list_scoring_angles, rotate
 from model.network.scaling import Scaling, fit_scaling
 from model.network.seeding import Stream, create_stream
+from model.statistics.groups import number_groups
 from model.training.metrics import DivergenceError
 from model.training.photos import Photos
 from model.training.synthetic_defects import draw_defects
@@ -169,12 +170,27 @@ class PretextCategory:
 def prepare_category(detector: AttentDifferNet, photos: Photos, *, rng: np.random.Generator) -> PretextCategory:
     """Fits the gate inputs to the photos and the Gaussian to a random half of them; the other half makes pairs."""
     fit_gate_inputs(detector, photos, rng=rng)
-    order = torch.from_numpy(rng.permutation(len(photos)))
-    half = len(photos) // 2
-    plain = pool_random_views(detector, photos, order[:half][:_GAUSSIAN_PHOTOS], rng=rng, attended=False)
+    for_gaussian, for_pairs = split_halves(photos, rng=rng)
+    plain = pool_random_views(detector, photos, for_gaussian[:_GAUSSIAN_PHOTOS], rng=rng, attended=False)
     return PretextCategory(
-        photos, order[half:], fit_scaling("whiten", plain), copy_gate_statistics(detector.backbone.attention)
+        photos, for_pairs, fit_scaling("whiten", plain), copy_gate_statistics(detector.backbone.attention)
     )
+
+
+def split_halves(photos: Photos, *, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Splits photos at random into two halves of indices; no group is in both.
+
+    Groups are taken in random order until they have half of the photos. Where that would leave a side with fewer than
+    two, as for one large group, the photos are split one by one: a category that trains must have its pretext.
+    """
+    order, half = rng.permutation(len(photos)), len(photos) // 2
+    if photos.groups is not None:
+        by_group = number_groups(photos.groups[order].tolist())
+        order = order[np.argsort(by_group, kind="stable")]
+        ends = np.cumsum(np.bincount(by_group))
+        whole = ends[(ends >= 2) & (ends <= len(photos) - 2)]
+        half = int(whole[np.abs(whole - half).argmin()]) if len(whole) else half
+    return torch.from_numpy(order[:half].copy()), torch.from_numpy(order[half:].copy())
 
 
 def compute_pretext_loss(

@@ -10,10 +10,15 @@ import numpy.typing as npt
 from torch import Tensor
 
 from model.network.seeding import Stream, create_stream
+from model.statistics.groups import count_groups, number_groups
 
 
 class Photos(Protocol):
     """N decoded photos."""
+
+    @property
+    def groups(self) -> npt.NDArray[np.int64] | None:
+        """The group of each photo, (N,), see `model.statistics.groups`; None: each photo by itself."""
 
     def __len__(self) -> int:
         """Returns N."""
@@ -24,9 +29,10 @@ class Photos(Protocol):
 
 @dataclass(frozen=True)
 class InMemory:
-    """Photos as one tensor, uint8 (N, 3, S, S), on any device."""
+    """Photos as one tensor, uint8 (N, 3, S, S), on any device, and the group of each."""
 
     images: Tensor
+    groups: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Returns N."""
@@ -37,24 +43,33 @@ class InMemory:
         return self.images[photos.to(self.images.device)]
 
 
-def split_calibration(count: int, *, fraction: float, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Splits ``count`` flawless photos at random into those that train and those that calibrate.
+def split_calibration(
+    count: int, *, fraction: float, seed: int, groups: npt.NDArray[np.int64] | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Splits ``count`` flawless photos at random into those that train and those that calibrate, group by group.
 
     Args:
         count: number of photos, at least 2.
-        fraction: share that calibrates, in (0, 1), rounded to whole photos and kept within 1..count - 1.
+        fraction: share of the groups that calibrates, in (0, 1), rounded to whole groups; one stays on each side.
         seed: the same seed gives the same split.
+        groups: (count,) the group of each photo, whose photos stay on one side; None: each photo by itself.
 
     Returns:
         Ascending training indices and ascending calibration indices, disjoint, together 0..count - 1.
 
     Raises:
-        ValueError: fewer than two photos, or a fraction outside (0, 1).
+        ValueError: fewer than two groups, or a fraction outside (0, 1).
     """
-    if count < 2:
-        raise ValueError(f"training and calibration need at least 2 flawless photos, got {count}")
     if not 0 < fraction < 1:
         raise ValueError(f"the calibration fraction must lie between 0 and 1, both excluded, got {fraction}")
-    held_out = min(max(round(count * fraction), 1), count - 1)
-    order = create_stream(seed, Stream.CALIBRATION).permutation(count)
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
+    numbers = number_groups(range(count) if groups is None else groups.tolist())
+    different = count_groups(numbers)
+    if different < 2:
+        raise ValueError(
+            f"training and calibration need at least 2 flawless photos of different groups, got {different} of "
+            f"{count} photos"
+        )
+    held_out = min(max(round(different * fraction), 1), different - 1)
+    order = create_stream(seed, Stream.CALIBRATION).permutation(different)
+    is_held_out = np.isin(numbers, order[:held_out])
+    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)

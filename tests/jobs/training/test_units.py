@@ -94,6 +94,38 @@ def test_calibration_photos_have_no_part_in_training_or_in_stopping(
     np.testing.assert_array_equal(splits.calibration, without.calibration)
 
 
+def test_all_seeds_are_compared_on_the_same_photos_and_none_trains_on_them(drawn: Path, tmp_path: Path) -> None:
+    units = plan_units(_config(drawn, tmp_path, seeds=3))
+    splits = [split_photos(60, config=unit.config) for unit in units]
+    for split in splits[1:]:
+        for part in ("training", "validation", "calibration"):
+            np.testing.assert_array_equal(getattr(split, part), getattr(splits[0], part))
+    other = split_photos(60, config=_config(drawn, tmp_path, seeds=3, split_seed=1))
+    assert other.calibration.tolist() != splits[0].calibration.tolist()
+
+
+def test_no_group_is_in_two_parts_and_each_that_calibrates_gives_one_photo(drawn: Path, tmp_path: Path) -> None:
+    groups = np.concatenate([np.arange(40), np.random.default_rng(0).integers(0, 40, 160)])
+    config = _config(drawn, tmp_path, validation_fraction=0.1)
+    splits = split_photos(200, config=config, groups=groups)
+    parts = [set(groups[part]) for part in (splits.training, splits.validation, splits.calibration)]
+    assert [len(part) for part in parts] == [28, 4, 8]
+    assert len(parts[0] | parts[1] | parts[2]) == 40
+    assert len(splits.calibration) == 8
+    assert len(splits.training) == int(np.isin(groups, list(parts[0])).sum())
+
+
+def test_how_photos_are_grouped_and_split_is_part_of_what_a_training_is(drawn: Path, tmp_path: Path) -> None:
+    more: list[dict[str, object]] = [
+        {},
+        {"split_seed": 1},
+        {"group_by": "photo"},
+        {"group_by": "site", "key_pattern": r"(?P<site>\d)"},
+        {"group_by": "site", "key_pattern": r"(?P<site>\d\d)"},
+    ]
+    assert len({_only(_config(drawn, tmp_path, **change)).key for change in more}) == 5
+
+
 def test_validation_photos_are_held_out_where_stopping_or_seeds_need_them(drawn: Path, tmp_path: Path) -> None:
     assert _config(drawn, tmp_path).validation_share == 0
     assert _config(drawn, tmp_path, seeds=2).validation_share == 0.1

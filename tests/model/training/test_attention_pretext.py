@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,12 @@ from model.config import OptimizerConfig
 from model.detector import AttentDifferNet
 from model.network.gates import Gate, GateInput, collect_gate_statistics, measure_gate_deviation, record_gates
 from model.network.scaling import fit_scaling
-from model.training.attention_pretext import fit_gate_inputs, pretrain_attention, train_attention
+from model.training.attention_pretext import (
+    fit_gate_inputs,
+    pretrain_attention,
+    split_halves,
+    train_attention,
+)
 from model.training.loop import train
 from model.training.metrics import DivergenceError
 from model.training.photos import InMemory
@@ -182,3 +188,18 @@ def test_attention_with_the_published_gate_cannot_learn_a_pretext() -> None:
 
 def _have_equal_weights(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("groups", [np.repeat(np.arange(8), 3), np.array([0] * 15 + list(range(1, 10)))])
+def test_no_group_of_photos_is_in_both_halves_of_the_pretext(groups: npt.NDArray[np.int64]) -> None:
+    for_gaussian, for_pairs = split_halves(InMemory(_PHOTOS.images, groups), rng=_create_rng())
+    assert sorted([*for_gaussian.tolist(), *for_pairs.tolist()]) == list(range(24))
+    assert not set(groups[for_gaussian]) & set(groups[for_pairs])
+    assert 8 <= len(for_pairs) <= 16
+
+
+def test_photos_by_themselves_and_photos_of_one_group_have_equal_halves() -> None:
+    alone = split_halves(_PHOTOS, rng=_create_rng())
+    for groups in (np.arange(24), np.zeros(24, np.int64)):
+        found = split_halves(InMemory(_PHOTOS.images, groups), rng=_create_rng())
+        assert [half.tolist() for half in found] == [half.tolist() for half in alone]
