@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from jobs.decoding.fetch import FetchDecode
+from jobs.decoding.fingerprints import FINGERPRINT, MAX_COMPARED_PHOTOS, take_fingerprints
 from model.image import decode_image
 
 FETCH_CONCURRENCY = 32
@@ -43,6 +44,26 @@ def decode_rows(manifest: pa.Table, *, size: int, max_pixels: int) -> tuple[pa.T
     lost = rows.filter(pc.is_valid(rows["error"]))
     reasons = dict(zip(lost["image_uri"].to_pylist(), lost["error"].to_pylist(), strict=True))
     return rows.filter(pc.is_null(rows["error"])), reasons
+
+
+def fingerprint_photos(manifest: pa.Table, *, size: int, max_pixels: int) -> pa.Table:
+    """Fetches and decodes photos in this process, a few at a time, and keeps their fingerprints alone.
+
+    Args:
+        manifest: MANIFEST rows.
+        size: side S in pixels.
+        max_pixels: largest photo decoded.
+
+    Returns:
+        FINGERPRINT rows of all photos, in order; those that cannot be decoded have an error.
+    """
+    stage = make_fetch_decode(manifest, size=size, max_pixels=max_pixels)
+    with_thumbnails = len(manifest) <= MAX_COMPARED_PHOTOS
+    found = [
+        take_fingerprints(stage(manifest.slice(first, FETCH_CONCURRENCY)), with_thumbnails=with_thumbnails)
+        for first in range(0, len(manifest), FETCH_CONCURRENCY)
+    ]
+    return pa.concat_tables(found or [FINGERPRINT.empty_table()])
 
 
 def decode_images(photos: Iterable[bytes], *, size: int) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -16,6 +17,8 @@ from jobs.archive.mvtec import list_flawless
 from jobs.cluster.datasets import collect_table
 from jobs.cluster.progress import Progress
 from jobs.cluster.session import explain_error, start_ray
+from jobs.decoding.fingerprints import group_fingerprints
+from jobs.decoding.photos import fingerprint_photos
 from jobs.detectors import registry
 from jobs.detectors.config import RecalibrateConfig
 from jobs.detectors.lineage import build_lineage, hash_manifest, is_training_photo
@@ -26,7 +29,9 @@ from jobs.scoring.plan import ScoringPlan, plan_detector
 from jobs.tables.schema import STAGED, Status
 from jobs.tables.text import make_printable
 from model.artifact import recalibrate_artifact
+from model.network.seeding import Stream, create_stream
 from model.statistics.calibration import Calibration, describe_shortage
+from model.statistics.groups import draw_one_of_each
 
 
 def recalibrate_detector(config: RecalibrateConfig) -> int:
@@ -42,7 +47,8 @@ def recalibrate_detector(config: RecalibrateConfig) -> int:
         raise RequestError(f"{config.category} has no alias {config.alias!r} in {config.detectors}: train a detector")
     metrics = registry.read_metrics(config.detectors, config.category, detector_id=parent.detector_id)
     photos = list_flawless(config.data, config.category, folder=config.folder)
-    manifest = select_unseen_photos(photos, config, parent=parent, metrics=metrics)
+    named = select_unseen_photos(photos, config, parent=parent, metrics=metrics)
+    manifest = select_one_of_each_group(named, config, parent=parent, metrics=metrics)
     rows = score_readable_photos(manifest, config, parent=parent)
     calibration = build_calibration(rows, config, parent=parent)
     used = manifest.filter(pc.is_in(manifest["image_id"], rows["image_id"].combine_chunks()))
@@ -76,6 +82,60 @@ def select_unseen_photos(
             f"detector {parent.detector_id} was trained on all {len(manifest)} photos: give others with --folder"
         )
     return manifest.filter(pc.invert(pa.array(seen)))
+
+
+def select_one_of_each_group(
+    manifest: pa.Table, config: RecalibrateConfig, *, parent: RegisteredDetector, metrics: Mapping[str, Any]
+) -> pa.Table:
+    """Selects one photo, drawn at random, of each group of photos that the detector was not trained on.
+
+    Photos of equal pixels and near-duplicates are a group, see `model.statistics.groups`; where a training photo is in
+    it, nothing of the group calibrates. Photos that cannot be decoded stay: scoring says why.
+
+    Raises:
+        RequestError: all photos are copies of training photos.
+    """
+    size, max_pixels = parent.config.image_size, config.scoring.max_pixels
+    photos = fingerprint_photos(manifest, size=size, max_pixels=max_pixels)
+    is_readable = pc.is_null(photos["error"]).to_numpy(zero_copy_only=False)
+    readable = np.flatnonzero(is_readable)
+    photos = photos.filter(pa.array(is_readable))
+    groups = group_fingerprints(photos)
+    is_seen = find_training_pixels(photos, parent=parent, metrics=metrics)
+    unseen = np.flatnonzero(~np.isin(groups, groups[is_seen]))
+    if is_seen.any():
+        print(
+            f"left out {len(readable) - len(unseen)} of {len(manifest)} photos: they have the pixels of training "
+            "photos, or are near-duplicates of such copies"
+        )
+    if len(readable) and not len(unseen):
+        raise RequestError(
+            f"all {len(readable)} photos are copies of photos that detector {parent.detector_id} was trained on: give "
+            "others with --folder"
+        )
+    drawn = draw_one_of_each(groups[unseen], rng=create_stream(0, Stream.CALIBRATION, 1))
+    if len(drawn) < len(unseen):
+        print(
+            f"{len(unseen)} photos in {len(drawn)} groups (equal pixels and near-duplicates together): one of each "
+            "calibrates"
+        )
+    kept = np.concatenate([readable[unseen[drawn]], np.flatnonzero(~is_readable)])
+    return manifest.take(pa.array(np.sort(kept)))
+
+
+def find_training_pixels(
+    photos: pa.Table, *, parent: RegisteredDetector, metrics: Mapping[str, Any]
+) -> npt.NDArray[np.bool_]:
+    """Tells which photos, FINGERPRINT rows, have the pixels of a training photo; says so where nobody can tell."""
+    recorded = metrics.get("training_pixels")
+    if not isinstance(recorded, list):
+        print(
+            f"detector {parent.detector_id} does not record the pixels of its training photos: copies of them are "
+            "known by name and entity tag alone"
+        )
+        return np.zeros(len(photos), bool)
+    known = frozenset(recorded)
+    return np.array([found in known for found in photos["pixel_hash"].to_pylist()], bool)
 
 
 def score_readable_photos(manifest: pa.Table, config: RecalibrateConfig, *, parent: RegisteredDetector) -> pa.Table:
@@ -142,10 +202,11 @@ def format_threshold(threshold: float | None) -> str:
 
 def inherit_metrics(metrics: Mapping[str, Any], origin: Mapping[str, Any], photos: int) -> dict[str, Any]:
     """Returns the metrics of the training, which the weights still have, with a lineage of this recalibration."""
-    counts = metrics.get("photos")
+    counts, groups = metrics.get("photos"), metrics.get("groups")
     return {
         **metrics,
         "photos": {**(counts if isinstance(counts, Mapping) else {}), "calibration": photos},
+        "groups": {**(groups if isinstance(groups, Mapping) else {}), "calibration": photos},
         "lineage": origin,
         "training_lineage": metrics.get("training_lineage", metrics.get("lineage")),
     }

@@ -10,16 +10,18 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from jobs import recalibrate, storage
 from jobs.archive.manifest import list_archive
 from jobs.cluster.telemetry import LocalTelemetry
 from jobs.config import AskedPrecision
 from jobs.decoding.fetch import FetchDecode
+from jobs.decoding.photos import fingerprint_photos
 from jobs.detectors import registry
 from jobs.detectors.aliases import read_history
 from jobs.detectors.config import RecalibrateConfig
-from jobs.detectors.lineage import hash_manifest, hash_training_photos
+from jobs.detectors.lineage import hash_manifest, hash_training_photos, list_training_pixels
 from jobs.errors import ConflictError, JobError, RequestError
 from jobs.scoring import recalibration
 from jobs.scoring.plan import ScoringPlan, plan_detectors
@@ -54,11 +56,16 @@ class _Place:
         return ["--data", str(self.data), "--category", "insulator", "--detectors", self.detectors, *more]
 
 
-def _place(drawn: Path, tmp_path: Path, *, calibration: Calibration | None = None, trained: int | None) -> _Place:
+def _place(
+    drawn: Path, tmp_path: Path, *, calibration: Calibration | None = None, trained: int | None, pixels: bool = False
+) -> _Place:
     data = tmp_path / "data"
     shutil.copytree(drawn / "data" / "insulator" / "train", data / "insulator" / "train")
     listing = list_archive(f"file://{data}/insulator/train/good")
     recorded = {} if trained is None else {"training_photos": hash_training_photos(listing.slice(0, trained))}
+    if pixels:
+        found = fingerprint_photos(listing.slice(0, trained), size=128, max_pixels=10**8)
+        recorded["training_pixels"] = list_training_pixels(found["pixel_hash"].to_pylist())
     detector = AttentDifferNet(DetectorConfig.model_validate({"variant": "tiny", **TINY}))
     metrics = {"loss_by_epoch": [1.0], "lineage": {"git_commit": "c0ffee"}, **recorded}
     save_artifact(tmp_path / "artifact", detector, calibration=calibration, metrics=metrics)
@@ -178,6 +185,50 @@ def test_photos_that_the_detector_was_trained_on_do_not_calibrate_it(drawn: Path
     place = _place(drawn, tmp_path, trained=60)
     with pytest.raises(RequestError, match="was trained on all 60 photos: give others with --folder"):
         recalibrate.main(place.argv("--assume-unseen"))
+
+
+def test_copies_of_training_photos_under_other_names_do_not_calibrate(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], without_ray: None
+) -> None:
+    """Five of them, without loss as PNG, beside ten photos that nobody has seen, two of which are there twice."""
+    place = _place(drawn, tmp_path, trained=TRAINED, pixels=True)
+    mixed = place.data / "mixed"
+    mixed.mkdir()
+    photos = sorted(place.photos.iterdir())
+    for photo in (*photos[:5], *photos[TRAINED : TRAINED + 10]):
+        Image.open(photo).save(mixed / f"again-{photo.stem}.png")
+    for photo in photos[TRAINED : TRAINED + 2]:
+        shutil.copy(mixed / f"again-{photo.stem}.png", mixed / f"and-again-{photo.stem}.png")
+    assert recalibrate.main(place.argv("--folder", "mixed")) == 0
+    said = capsys.readouterr().out
+    assert "left out 5 of 17 photos: they have the pixels of training photos" in said
+    assert "12 photos in 10 groups (equal pixels and near-duplicates together): one of each calibrates" in said
+    assert "10 held-out photos cannot support a false-alarm rate of 0.05" in said
+    (new,) = set(registry.list_detector_ids(place.detectors)["insulator"]) - {place.champion}
+    found = registry.read_detector(place.detectors, "insulator", detector_id=new)
+    assert found.calibration is not None
+    assert len(set(found.calibration.scores)) == 10
+    metrics = registry.read_metrics(place.detectors, "insulator", detector_id=new)
+    assert (metrics["photos"]["calibration"], metrics["groups"]["calibration"]) == (10, 10)
+
+
+def test_copies_of_training_photos_alone_are_refused(drawn: Path, tmp_path: Path) -> None:
+    place = _place(drawn, tmp_path, trained=TRAINED, pixels=True)
+    copies = place.data / "copies"
+    copies.mkdir()
+    for photo in sorted(place.photos.iterdir())[:3]:
+        Image.open(photo).save(copies / f"{photo.stem}.png")
+    with pytest.raises(RequestError, match=f"all 3 photos are copies of photos that detector {place.champion} was"):
+        recalibrate.main(place.argv("--folder", "copies"))
+
+
+def test_an_older_detector_that_records_no_pixels_says_what_it_cannot_tell(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], without_ray: None
+) -> None:
+    place = _place(drawn, tmp_path, trained=TRAINED)
+    assert recalibrate.main(place.argv()) == 0
+    said = capsys.readouterr().out
+    assert f"detector {place.champion} does not record the pixels of its training photos" in said
 
 
 def test_a_detector_that_does_not_record_its_training_photos_is_not_recalibrated_unasked(

@@ -48,6 +48,8 @@ def test_training_registers_a_calibrated_champion_with_its_lineage(detectors: st
     assert metrics["photos"] == {"train": 48, "validation": 0, "calibration": 12}
     assert len(metrics["lineage"]["manifest_hash"]) == 64
     assert len(metrics["training_photos"]) == 48 * 2  # names and etags
+    assert len(metrics["training_pixels"]) == 48
+    assert metrics["groups"] == {"train": 48, "validation": 0, "calibration": 12}  # all photos differ
     assert metrics["resumed_after_epoch"] is None
     assert not [info for info in storage.list_objects(detectors) if "/.train/" in info.uri]
 
