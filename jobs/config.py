@@ -82,6 +82,16 @@ EXCLUDE: list[str] = Field(
     description="leave out what these patterns name, such as rejects/*; hidden files, thumbnails (@eaDir, Thumbs.db) "
     "and folder markers are left out anyway",
 )
+Confidence = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        lt=1,
+        description="probability, over the draw of the calibration photos, with which this very detector keeps to "
+        "false_alarm_rate (training-conditional guarantee): a higher threshold, and more calibration photos needed; "
+        "default: the rate is kept on average over calibration sets",
+    ),
+]
 
 ARCHIVE_HELP = (
     "the photos: a prefix; or the manifest.json of an S3 Inventory (Parquet, CSV); or a .csv, .parquet or .txt list, "

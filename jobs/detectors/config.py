@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from jobs.config import JobConfig, Name, ScoringResources, Uri
+from jobs.config import Confidence, JobConfig, Name, ScoringResources, Uri
 from jobs.detectors.aliases import DETECTOR_ID, NO_DETECTOR
 
 
@@ -82,6 +82,7 @@ class RecalibrateConfig(_RegistryConfig):
         False, description="trust that no photo trained the detector, where its training photos are not recorded"
     )
     false_alarm_rate: float = Field(0.05, gt=0, lt=1, description="rate that the new calibration must be able to hold")
+    confidence: Confidence = None
     precision: Literal["fp32", "bf16"] | None = Field(
         None,
         description="arithmetic that the recalibrated detector scores with from now on; default: as before. bf16 is "

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from jobs.archive.mvtec import FLAWLESS
 from jobs.tables.schema import METRICS, Status
 from model.statistics.evaluation import compute_metrics
+from model.statistics.false_alarms import Promise, measure_false_alarms
 from model.statistics.resampling import (
     Interval,
     PairedScores,
@@ -104,24 +105,50 @@ def group_scores(rows: pa.Table) -> dict[DetectorKey, PhotoScores]:
     }
 
 
-def measure_detectors(rows: pa.Table) -> pa.Table:
-    """Returns one METRICS row per category and detector of EVALUATED ``rows``, by category, variant and seed."""
+def measure_detectors(rows: pa.Table, *, promises: Mapping[DetectorKey, Promise] | None = None) -> pa.Table:
+    """Returns one METRICS row per category and detector of EVALUATED ``rows``, by category, variant and seed.
+
+    Args:
+        rows: EVALUATED rows.
+        promises: of the calibrated detectors, to set their false alarms against.
+    """
     keys = ["category", "variant", "seed", "detector_id"]
     scored = group_scores(rows)
     unscored = pc.cast(pc.not_equal(rows["status"], Status.SCORED), pa.int64())
     counted = rows.append_column("not_scored", unscored).group_by(keys).aggregate([("not_scored", "sum")])
     counted = counted.rename_columns([*keys, "not_scored"]).sort_by([(key, "ascending") for key in keys])
     found = [
-        {**row, **measure_detector(scored.get((row["category"], row["variant"], row["seed"])))}
+        {**row, **measure_detector(scored.get(key), promise=(promises or {}).get(key))}
         for row in counted.to_pylist()
+        for key in [(row["category"], row["variant"], row["seed"])]
     ]
     return pa.Table.from_pylist(found, schema=METRICS)
 
 
-def measure_detector(photos: PhotoScores | None) -> dict[str, Any]:
+def measure_detector(photos: PhotoScores | None, *, promise: Promise | None) -> dict[str, Any]:
     """Returns the metrics of a METRICS row, or the reason why they are missing."""
     if photos is None:
         return {"flawless": 0, "defective": 0, "reason": "no photo was scored"}
+    return measure_separation(photos) | measure_promise(photos, promise)
+
+
+def measure_promise(photos: PhotoScores, promise: Promise | None) -> dict[str, Any]:
+    """Returns the fields of a METRICS row about false alarms; none where nothing was promised."""
+    found = None if promise is None else measure_false_alarms(photos.scores[~photos.labels], promise)
+    if promise is None or found is None:
+        return {} if promise is None else {"false_alarm_rate": promise.false_alarm_rate}
+    return {
+        "false_alarm_rate": promise.false_alarm_rate,
+        "false_alarms": found.reported,
+        "realised_rate": found.rate,
+        "realised_low": found.low,
+        "realised_high": found.high,
+        "is_promise_kept": found.is_kept,
+    }
+
+
+def measure_separation(photos: PhotoScores) -> dict[str, Any]:
+    """Returns how well flawless and defective photos are told apart, or the reason why nobody knows: METRICS fields."""
     try:
         found = asdict(compute_metrics(photos.labels, photos.scores))
     except ValueError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 
 from jobs import storage
 from jobs.evaluation.histograms import draw_histograms
-from jobs.evaluation.metrics import METRIC_NAMES, Comparison, VariantSummary, group_scores
+from jobs.evaluation.metrics import METRIC_NAMES, Comparison, DetectorKey, VariantSummary, group_scores
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from jobs.tables.schema import Status
 from jobs.tables.text import format_table
+from model.statistics.calibration import describe_shortage
+from model.statistics.false_alarms import Promise, RealisedRate, describe_realised_rate
 from model.statistics.resampling import Interval
 from model.versions import read_versions
 
@@ -41,6 +43,7 @@ class Evaluation:
         summaries: every variant over its seeds.
         comparisons: every variant but the first against the first.
         missing: what could not be evaluated.
+        promises: of the calibrated detectors.
     """
 
     rows: pa.Table
@@ -48,11 +51,13 @@ class Evaluation:
     summaries: Sequence[VariantSummary]
     comparisons: Sequence[Comparison]
     missing: Sequence[MissingDetector]
+    promises: Mapping[DetectorKey, Promise] = field(default_factory=dict)
 
 
 def format_evaluation(found: Evaluation) -> str:
     """Returns the tables for a person, in percent; the last lines are means over categories, and comparisons."""
-    lines = [format_detectors(found.metrics), *list_remarks(found), *format_summaries(found)]
+    lines = [format_detectors(found.metrics), *list_remarks(found), *format_false_alarms(found)]
+    lines += format_summaries(found)
     lines += map(format_difference, found.comparisons)
     lines += [f"missing: {one.alias} of {one.category}: {one.reason}" for one in found.missing]
     return "\n".join(lines)
@@ -87,6 +92,33 @@ def list_remarks(found: Evaluation) -> Iterator[str]:
         if row["reason"]:
             yield f"no metrics of {who}: {row['reason']}"
         yield from (f"left out by {who}: {count} {error}" for error, count in count_unscored(found.rows, row))
+
+
+def format_false_alarms(found: Evaluation) -> Iterator[str]:
+    """Yields a line for each calibrated detector: its false alarms, and whether they agree with its promise."""
+    rows = {(row["category"], row["variant"], row["seed"]): row for row in found.metrics.to_pylist()}
+    for (category, variant, seed), promise in found.promises.items():
+        row = rows.get((category, variant, seed))
+        if row is not None and row["flawless"]:
+            who = f"false alarms of {variant} on {category}{'' if seed is None else f', seed {seed}'}"
+            yield f"{who}: {describe_false_alarms(row, promise)}"
+
+
+def describe_false_alarms(row: Mapping[str, Any], promise: Promise) -> str:
+    """Says in words what a METRICS row has of false alarms, against what was promised."""
+    if row["false_alarms"] is None:
+        rate, confidence = promise.false_alarm_rate, promise.confidence
+        shortage = describe_shortage(promise.photos, false_alarm_rate=rate, confidence=confidence)
+        return f"none possible, {shortage}"
+    realised = RealisedRate(
+        flawless=row["flawless"],
+        reported=row["false_alarms"],
+        rate=row["realised_rate"],
+        low=row["realised_low"],
+        high=row["realised_high"],
+        is_kept=row["is_promise_kept"],
+    )
+    return describe_realised_rate(realised, promise)
 
 
 def count_unscored(rows: pa.Table, detector: Mapping[str, Any]) -> list[tuple[str, int]]:

@@ -24,10 +24,23 @@ from jobs.decoding.fetch import FetchDecode
 from jobs.detectors import registry
 from jobs.errors import EXIT_DONE, JobError, RequestError
 from jobs.evaluation.config import EvaluateConfig
-from jobs.evaluation.metrics import compare_with_reference, measure_detectors, summarize_variants
+from jobs.evaluation.flawless import (
+    build_calibration_rows,
+    check_flawless_photos,
+    list_calibrations,
+    list_without_flawless,
+    make_promises,
+)
+from jobs.evaluation.metrics import (
+    DetectorKey,
+    compare_with_reference,
+    measure_detectors,
+    summarize_variants,
+)
 from jobs.evaluation.report import Evaluation, MissingDetector, format_evaluation, write_evaluation
 from jobs.evaluation.stage import NamedDetector, ScoreWithEach
 from jobs.tables.schema import EVALUATED
+from model.statistics.false_alarms import Promise
 
 """The label stands where the archive has its site, so that it travels with the row."""
 _BATCH_PHOTOS = 64
@@ -45,12 +58,16 @@ def evaluate_detectors(config: EvaluateConfig) -> int:
     """
     manifest = list_labelled_photos(config)
     candidates, missing = find_detectors(config, sorted(set(manifest["category"].to_pylist())))
+    calibrations = list_calibrations(candidates)
     start_ray()
     try:
         rows = score_photos(config, manifest, candidates)
     except ray.exceptions.RayError as error:
         raise JobError(f"evaluation stopped: {explain_error(error)}") from error
-    found = summarize_rows(config, rows, missing)
+    lacking = list_without_flawless(manifest)
+    rows = pa.concat_tables([rows, build_calibration_rows(calibrations, lacking=lacking)])
+    promises = make_promises(config, calibrations, lacking=lacking)
+    found = summarize_rows(config, rows, missing, promises=promises)
     print(format_evaluation(found))
     if config.output:
         write_evaluation(found, config.output, request=config.model_dump(mode="json"))
@@ -58,9 +75,15 @@ def evaluate_detectors(config: EvaluateConfig) -> int:
     return EXIT_DONE
 
 
-def summarize_rows(config: EvaluateConfig, rows: pa.Table, missing: Sequence[MissingDetector]) -> Evaluation:
+def summarize_rows(
+    config: EvaluateConfig,
+    rows: pa.Table,
+    missing: Sequence[MissingDetector],
+    *,
+    promises: Mapping[DetectorKey, Promise],
+) -> Evaluation:
     """Computes metrics, summaries and comparisons of EVALUATED rows."""
-    metrics = measure_detectors(rows)
+    metrics = measure_detectors(rows, promises=promises)
     variants = config.variants or sorted(set(rows["variant"].to_pylist()))
     return Evaluation(
         rows=rows,
@@ -68,6 +91,7 @@ def summarize_rows(config: EvaluateConfig, rows: pa.Table, missing: Sequence[Mis
         summaries=summarize_variants(metrics, variants=variants),
         comparisons=compare_with_reference(rows, variants=config.variants[1:], reference=variants[0]),
         missing=missing,
+        promises=promises,
     )
 
 
@@ -75,7 +99,7 @@ def list_labelled_photos(config: EvaluateConfig) -> pa.Table:
     """Returns LABELLED rows of the test photos.
 
     Raises:
-        RequestError: a category has no test photos, or there is no category.
+        RequestError: a category has no test photos, or no flawless ones, or there is no category.
     """
     listing = select_split(list_labelled(config.data), "test")
     wanted = set(config.categories or listing["category"].to_pylist())
@@ -84,7 +108,10 @@ def list_labelled_photos(config: EvaluateConfig) -> pa.Table:
         what = ", ".join(sorted(absent)) or "any category"
         raise RequestError(f"{config.data} has no test photos of {what}: expected <category>/test/<label>/<photo>")
     keep = [name in wanted for name in listing["category"].to_pylist()]
-    return listing.filter(pa.array(keep))
+    manifest = listing.filter(pa.array(keep))
+    if config.flawless == "test":
+        check_flawless_photos(config.data, manifest)
+    return manifest
 
 
 def find_detectors(

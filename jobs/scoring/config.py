@@ -15,6 +15,7 @@ from jobs.config import (
     DEFAULT_KEY_PATTERN,
     EXCLUDE,
     INCLUDE,
+    Confidence,
     JobConfig,
     Name,
     Patterns,
@@ -38,7 +39,13 @@ class ScoreConfig(JobConfig):
     )
     include: Patterns = INCLUDE
     exclude: Patterns = EXCLUDE
-    false_alarm_rate: float = Field(0.05, gt=0, lt=1, description="p-value at or below which a photo is an anomaly")
+    false_alarm_rate: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="share of flawless photos that may be reported: a photo is an anomaly at or below this p-value",
+    )
+    confidence: Confidence = None
     max_error_rate: float = Field(
         0.05, ge=0, le=1, description="share of unreadable and failed rows above which to exit 3"
     )

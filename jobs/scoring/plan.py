@@ -46,6 +46,7 @@ def plan_detectors(
     *,
     alias: str,
     false_alarm_rate: float,
+    confidence: float | None = None,
     precision: AskedPrecision = "auto",
 ) -> dict[str, PlannedDetector]:
     """Resolves ``alias`` of every category that has one; the rest is left out and its photos become no_detector rows.
@@ -57,7 +58,7 @@ def plan_detectors(
     wanted = sorted(set(categories))
     found = {category: registry.resolve(detectors, category, alias=alias) for category in wanted}
     planned = {
-        category: plan_registered_detector(detector, false_alarm_rate)
+        category: plan_registered_detector(detector, false_alarm_rate, confidence=confidence)
         for category, detector in found.items()
         if detector is not None
     }
@@ -83,18 +84,22 @@ def check_precision(planned: Mapping[str, PlannedDetector], *, asked: AskedPreci
         )
 
 
-def plan_registered_detector(detector: RegisteredDetector, false_alarm_rate: float) -> PlannedDetector:
+def plan_registered_detector(
+    detector: RegisteredDetector, false_alarm_rate: float, *, confidence: float | None = None
+) -> PlannedDetector:
     """Plans a detector with its own calibration. Raises RequestError where it has none."""
     if detector.calibration is None:
         raise RequestError(
             f"detector {detector.detector_id} of {detector.category} has no calibration, so it cannot give p-values: "
             f"calibrate {detector.category} with jobs.recalibrate"
         )
-    return plan_detector(detector, calibration=detector.calibration, false_alarm_rate=false_alarm_rate)
+    return plan_detector(
+        detector, calibration=detector.calibration, false_alarm_rate=false_alarm_rate, confidence=confidence
+    )
 
 
 def plan_detector(
-    detector: RegisteredDetector, *, calibration: Calibration, false_alarm_rate: float
+    detector: RegisteredDetector, *, calibration: Calibration, false_alarm_rate: float, confidence: float | None = None
 ) -> PlannedDetector:
     """Plans what the stages need of a detector, with a calibration that may be another than its own."""
     config = detector.config
@@ -104,7 +109,7 @@ def plan_detector(
         image_size=config.image_size,
         views=config.views,
         precision=config.precision,
-        threshold=calibration.find_threshold(false_alarm_rate),
+        threshold=calibration.find_threshold(false_alarm_rate, confidence=confidence),
         calibration=calibration,
     )
 

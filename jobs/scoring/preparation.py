@@ -147,6 +147,7 @@ def plan_run(config: ScoreConfig, categories: set[str]) -> ScoringPlan:
             categories,
             alias=config.alias,
             false_alarm_rate=config.false_alarm_rate,
+            confidence=config.confidence,
             precision=config.scoring.precision,
         ),
         max_pixels=config.scoring.max_pixels,

@@ -30,7 +30,7 @@ from jobs.tables.schema import STAGED, Status
 from jobs.tables.text import make_printable
 from model.artifact import recalibrate_artifact
 from model.network.seeding import Stream, create_stream
-from model.statistics.calibration import Calibration, describe_shortage
+from model.statistics.calibration import Calibration, describe_guarantee, describe_shortage
 from model.statistics.groups import draw_one_of_each
 
 
@@ -53,13 +53,16 @@ def recalibrate_detector(config: RecalibrateConfig) -> int:
     calibration = build_calibration(rows, config, parent=parent)
     used = manifest.filter(pc.is_in(manifest["image_id"], rows["image_id"].combine_chunks()))
     origin = build_lineage(config.model_dump(mode="json"), manifest_hash=hash_manifest(used), parent=parent.detector_id)
+    promise = {"promise": {"false_alarm_rate": config.false_alarm_rate, "confidence": config.confidence}}
     detector_id = register_calibration(
-        config, parent, calibration=calibration, metrics=inherit_metrics(metrics, origin, len(rows))
+        config, parent, calibration=calibration, metrics=inherit_metrics(metrics, origin, len(rows)) | promise
     )
     if detector_id == parent.detector_id:
         print(f"{detector_id} has this very calibration already: nothing was registered")
         return EXIT_DONE
     print(f"detector {detector_id} of {config.category}: the weights of {parent.detector_id}, calibrated anew")
+    said = describe_guarantee(len(rows), false_alarm_rate=config.false_alarm_rate, confidence=config.confidence)
+    print(f"promise: {said}")
     move_aliases(config, parent, detector_id=detector_id, reason=f"recalibrated on {len(rows)} photos")
     return EXIT_DONE
 
@@ -167,7 +170,9 @@ def plan_recalibration(config: RecalibrateConfig, parent: RegisteredDetector) ->
     """Plans to score one category with the parent, in the precision asked for or its own."""
     # A detector without calibration gets one here as well: any will do, for its p-values are not read.
     calibration = parent.calibration or Calibration(scores=(0.0,))
-    planned = plan_detector(parent, calibration=calibration, false_alarm_rate=config.false_alarm_rate)
+    planned = plan_detector(
+        parent, calibration=calibration, false_alarm_rate=config.false_alarm_rate, confidence=config.confidence
+    )
     if config.precision is not None:
         planned = planned.model_copy(update={"precision": config.precision})
     return ScoringPlan(
@@ -181,17 +186,19 @@ def plan_recalibration(config: RecalibrateConfig, parent: RegisteredDetector) ->
 def build_calibration(rows: pa.Table, config: RecalibrateConfig, *, parent: RegisteredDetector) -> Calibration:
     """Builds the new calibration; prints what the old one made of these photos, and whether they are too few."""
     calibration = Calibration(scores=tuple(rows["score"].to_pylist()))
-    rate = config.false_alarm_rate
-    if said := describe_shortage(len(rows), false_alarm_rate=rate):
+    rate, confidence = config.false_alarm_rate, config.confidence
+    if said := describe_shortage(len(rows), false_alarm_rate=rate, confidence=confidence):
         print(f"warning: {said}. Add photos or raise --false-alarm-rate")
     if parent.calibration is not None:
-        flagged = int(np.count_nonzero(rows["p_value"].to_numpy() <= rate))
+        flagged = pc.sum(rows["is_anomaly"]).as_py() or 0
         print(
             f"the calibration before reports {flagged} of these {len(rows)} flawless photos "
             f"({flagged / len(rows):.1%}) at a false-alarm rate of {rate:g}"
         )
-        before, now = (format_threshold(one.find_threshold(rate)) for one in (parent.calibration, calibration))
-        print(f"threshold at {rate:g}: {before} before, {now} now")
+        both = (parent.calibration, calibration)
+        before, now = (format_threshold(one.find_threshold(rate, confidence=confidence)) for one in both)
+        surely = "" if confidence is None else f" with confidence {confidence:g}"
+        print(f"threshold at {rate:g}{surely}: {before} before, {now} now")
     return calibration
 
 

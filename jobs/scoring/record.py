@@ -21,6 +21,7 @@ from jobs.scoring.run_folder import RECORDS, RunFolder
 from jobs.storage import uris
 from jobs.tables.parquet import scan_parquet
 from jobs.tables.schema import SCHEMA_VERSION, SCORES, Status
+from model.statistics.calibration import describe_guarantee, find_min_rate, find_min_sample_size
 from model.versions import read_versions
 
 _AFTER_CODE = r":.*"
@@ -130,6 +131,7 @@ def make_record(
         "counts": {status.value: counts.get(status, 0) for status in Status},
         "errors": dict(tally.errors.most_common()),
         "anomalies": tally.anomalies,
+        "promises": describe_promises(plan, config),
         "error_rate": compute_error_rate(counts),
         "by_category": {name: dict(found) for name, found in sorted(tally.by_category.items())},
         "images_per_s": reported.steady_per_s,
@@ -140,6 +142,29 @@ def make_record(
         "config": dict(config),
         "versions": read_versions(),
         "files": list(published.files),
+    }
+
+
+def describe_promises(plan: ScoringPlan, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Describes what each category's calibration promises at the run's rate.
+
+    Returns:
+        By category: ``false_alarm_rate`` and ``confidence`` as asked for, ``calibration_photos``, ``smallest_rate``
+        that they support, ``photos_needed`` for the rate, ``threshold`` (None: no photo could be an anomaly, and
+        is_anomaly is null) and ``promise``, the same in words.
+    """
+    rate, confidence = config["false_alarm_rate"], config.get("confidence")
+    return {
+        category: {
+            "false_alarm_rate": rate,
+            "confidence": confidence,
+            "calibration_photos": (photos := len(detector.calibration.scores)),
+            "smallest_rate": find_min_rate(photos, confidence=confidence),
+            "photos_needed": find_min_sample_size(rate, confidence=confidence),
+            "threshold": detector.threshold,
+            "promise": describe_guarantee(photos, false_alarm_rate=rate, confidence=confidence),
+        }
+        for category, detector in sorted(plan.by_category.items())
     }
 
 

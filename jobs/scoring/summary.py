@@ -12,7 +12,10 @@ import pyarrow.compute as pc
 from jobs.scoring.run_folder import RunFolder
 from jobs.tables.schema import Status
 from jobs.tables.text import make_printable
+from model.statistics.calibration import describe_promise
 
+MAX_NAMED = 5
+"""Categories that a line names."""
 COLUMNS = ("image_uri", "status", "error", "score", "p_value", "threshold")
 """SCORES columns that the summary looks at."""
 
@@ -30,14 +33,45 @@ def summarize_run(record: Mapping[str, Any], rows: Iterable[pa.RecordBatch], *, 
     speed = f" at {record['images_per_s']:.1f} images/s" if record["images_per_s"] else ""
     reasons, most_anomalous = digest_rows(rows, top)
     lines = [
-        f"run {record['run_id']}: {counts}{speed}; {record['anomalies']} anomalies",
+        f"run {record['run_id']}: {counts}{speed}; {format_anomalies(record)}",
         f"{record['listed']} objects listed, {record['already_scored']} scored by earlier runs",
+        *format_promises(record),
         *format_reasons(reasons),
         *format_most_anomalous(most_anomalous),
         f"table:  {folder.table}",
         f"record: {folder.record}",
     ]
     return "\n".join(lines)
+
+
+def format_anomalies(record: Mapping[str, Any]) -> str:
+    """Formats the number of anomalies; says so where none was possible."""
+    promises = record.get("promises", {}).values()
+    if promises and all(one["threshold"] is None for one in promises):
+        return "no anomaly was possible: too few calibration photos for the false-alarm rate"
+    return f"{record['anomalies']} anomalies"
+
+
+def format_promises(record: Mapping[str, Any]) -> list[str]:
+    """Returns a line on what is promised of flawless photos, and one of the categories where no anomaly was possible.
+
+    Records of earlier versions have no promises; they give no line.
+    """
+    promises = record.get("promises", {})
+    if not promises:
+        return []
+    first = next(iter(promises.values()))
+    promise = describe_promise(first["false_alarm_rate"], confidence=first["confidence"])
+    mute = {category: one for category, one in promises.items() if one["threshold"] is None}
+    named = [
+        f"{category} has {one['calibration_photos']} calibration photos, smallest rate {one['smallest_rate']:.2%}"
+        for category, one in list(mute.items())[:MAX_NAMED]
+    ]
+    if len(mute) > MAX_NAMED:
+        named.append(f"and {len(mute) - MAX_NAMED} more")
+    needed = f"{first['false_alarm_rate']:g} needs {first['photos_needed']} calibration photos"
+    said = f"no anomaly was possible, is_anomaly is NULL: {'; '.join(named)}; {needed}: recalibrate, or raise the rate"
+    return [f"promise: {promise}"] * (len(mute) < len(promises)) + [said] * bool(mute)
 
 
 def digest_rows(rows: Iterable[pa.RecordBatch], top: int) -> tuple[Counter[str], list[dict[str, Any]]]:

@@ -62,9 +62,16 @@ SCORES = pa.schema(
             "p_value", pa.float64(), "conformal p-value in (0, 1]; comparable across categories; small is anomalous"
         ),
         define_column(
-            "threshold", pa.float64(), "score above which is_anomaly; null if the calibration set is too small"
+            "threshold",
+            pa.float64(),
+            "score above which is_anomaly; null if the calibration set is too small for the run's rate",
         ),
-        define_column("is_anomaly", pa.bool_(), "p_value <= the run's false_alarm_rate; null without threshold"),
+        define_column(
+            "is_anomaly",
+            pa.bool_(),
+            "score > threshold, which without the run's confidence is p_value <= its false_alarm_rate; null where none "
+            "was possible: no threshold",
+        ),
         define_column("detector_id", pa.string(), "content id of the detector, null without one"),
         define_column("detector_variant", pa.string(), "variant name of the detector"),
         define_column("views", pa.int32(), "rotated views averaged per photo"),
@@ -130,6 +137,12 @@ METRICS = pa.schema(
         define_column("aupr", pa.float64(), "average precision, in [0, 1]"),
         define_column("recall_at_1_percent", pa.float64(), "share of the defective photos found at 1 % false alarms"),
         define_column("recall_at_5_percent", pa.float64(), "the same at 5 %"),
+        define_column("false_alarm_rate", pa.float64(), "promised by the calibration; null without one"),
+        define_column("false_alarms", pa.int64(), "flawless photos above its threshold; null without one"),
+        define_column("realised_rate", pa.float64(), "share of the flawless photos that they are, in [0, 1]"),
+        define_column("realised_low", pa.float64(), "lower end of its 95 % interval (Clopper-Pearson)"),
+        define_column("realised_high", pa.float64(), "upper end"),
+        define_column("is_promise_kept", pa.bool_(), "whether it agrees with the rate promised"),
         define_column("reason", pa.string(), "why the metrics are null; null if they are not"),
     ]
 )

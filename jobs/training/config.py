@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from jobs.config import JobConfig, Name, Uri, as_name, merge, split_at_commas
+from jobs.config import Confidence, JobConfig, Name, Uri, as_name, merge, split_at_commas
 from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimizerConfig, get_preset
 
 
@@ -66,6 +66,7 @@ class TrainConfig(JobConfig):
     false_alarm_rate: float = Field(
         0.05, gt=0, lt=1, description="rate that the calibration set must be able to support"
     )
+    confidence: Confidence = None
     checkpoint_every_s: float = Field(
         120,
         ge=0,

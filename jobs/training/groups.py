@@ -120,7 +120,8 @@ def describe_group_shortage(config: TrainConfig, groups: npt.NDArray[np.int64], 
         groups: (N,) of all photos.
         calibrating: groups that calibrate.
     """
-    needed, different = find_min_sample_size(config.false_alarm_rate), count_groups(groups)
+    needed = find_min_sample_size(config.false_alarm_rate, confidence=config.confidence)
+    different = count_groups(groups)
     if calibrating >= needed or different == len(groups):
         return None
     advice = "add photos of other scenes"

@@ -20,6 +20,7 @@ from jobs.training.config import TrainConfig
 from jobs.training.fleet import UnitResult, count_concurrent_units, train_units
 from jobs.training.fleet_table import build_fleet_table, format_fleet_table, save_fleet_table
 from jobs.training.units import TrainingUnit, find_trained, plan_units
+from model.statistics.calibration import describe_guarantee
 
 
 def train_detectors(config: TrainConfig) -> int:
@@ -91,10 +92,19 @@ def print_result(result: UnitResult) -> None:
         f"detector {result.detector_id} of {config.category} ({config.variant}): {result.status}, last epoch's loss "
         f"{result.metrics['loss_by_epoch'][-1]:.4f}"
     )
+    print(f"{result.unit}: {describe_unit_guarantee(result)}")
     for warning in result.metrics.get("warnings", []):
         print(f"warning: attention of {result.unit}: {warning}; compare it with a detector without attention")
     place = uris.join(config.detectors, config.category, str(result.detector_id))
     print(f"registered in {place}, alias {result.unit.alias}", flush=True)
+
+
+def describe_unit_guarantee(result: UnitResult) -> str:
+    """Says in words what a trained detector's calibration promises at the rate and confidence asked for."""
+    config = result.unit.config
+    return describe_guarantee(
+        result.metrics["photos"]["calibration"], false_alarm_rate=config.false_alarm_rate, confidence=config.confidence
+    )
 
 
 def read_champions(config: TrainConfig, units: Sequence[TrainingUnit]) -> dict[str, str]:

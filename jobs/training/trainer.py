@@ -186,6 +186,7 @@ def describe_origin(unit: TrainingUnit, decoded: DecodedPhotos, splits: Splits) 
             "calibration": len(splits.calibration),
         },
         "groups": count_groups_of_parts(splits, groups=decoded.photos.groups),
+        "promise": {"false_alarm_rate": unit.config.false_alarm_rate, "confidence": unit.config.confidence},
         "training_photos": hash_training_photos(decoded.readable.take(seen)),
         "training_pixels": list_training_pixels(decoded.fingerprints.take(seen)["pixel_hash"].to_pylist()),
         "workers": unit.config.workers,

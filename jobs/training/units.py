@@ -20,7 +20,7 @@ from jobs.storage import uris
 from jobs.training.config import TrainConfig
 from jobs.training.photos import BlockPhotos
 from model.network.seeding import Stream, create_stream
-from model.statistics.calibration import find_min_sample_size
+from model.statistics.calibration import describe_shortage
 from model.statistics.groups import draw_one_of_each
 from model.training.photos import split_calibration
 
@@ -189,13 +189,9 @@ def list_flawless_photos(config: TrainConfig, category: str) -> pa.Table:
         folder = locate_flawless(config.data, category)
         raise RequestError(f"expected at least {MIN_PHOTOS} flawless photos in {folder}, got {len(manifest)}")
     held_out = len(split_calibration(len(manifest), fraction=config.calibration_fraction, seed=config.split_seed)[1])
-    needed = find_min_sample_size(config.false_alarm_rate)
-    if held_out < needed:
-        print(
-            f"warning: {held_out} held-out photos of {category} cannot support a false-alarm rate of "
-            f"{config.false_alarm_rate:g}: {needed} are needed; with fewer no photo is ever flagged. Add photos or "
-            "raise --calibration-fraction"
-        )
+    rate, confidence = config.false_alarm_rate, config.confidence
+    if said := describe_shortage(held_out, false_alarm_rate=rate, confidence=confidence, category=category):
+        print(f"warning: {said}. Add photos or raise --calibration-fraction")
     return manifest
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 from model.config import DetectorConfig
-from model.statistics.calibration import Calibration, find_min_sample_size
+from model.statistics.calibration import Calibration, describe_guarantee, find_min_sample_size
 
 _RATES = (0.1, 0.05, 0.01, 0.001)  # what people ask for; the calibration holds others as well
 _CONFIDENCE = 0.9
@@ -39,6 +39,7 @@ def render_model_card(
             "## Calibration",
             "",
             *describe_calibration(calibration),
+            *describe_asked_promise(calibration, metrics),
             "",
             "## Lineage",
             "",
@@ -103,6 +104,18 @@ def describe_calibration(calibration: Calibration | None) -> list[str]:
         "",
         "This holds for flawless photos taken like these: new cameras, sites or seasons need a new calibration.",
     ]
+
+
+def describe_asked_promise(calibration: Calibration | None, metrics: Mapping[str, object]) -> list[str]:
+    """Returns the lines about the rate and confidence that the calibration was made for; none if nobody asked."""
+    asked = metrics.get("promise")
+    if calibration is None or not isinstance(asked, Mapping):
+        return []
+    rate, confidence = asked["false_alarm_rate"], asked["confidence"]
+    said = describe_guarantee(len(calibration.scores), false_alarm_rate=rate, confidence=confidence)
+    threshold = calibration.find_threshold(rate, confidence=confidence)
+    how = "" if threshold is None else f" Report scores above {threshold:.6g}."
+    return ["", f"Made for a false-alarm rate of {rate:g}: {said}.{how}"]
 
 
 def tabulate_thresholds(calibration: Calibration) -> list[str]:

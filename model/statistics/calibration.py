@@ -53,7 +53,7 @@ class Calibration(BaseModel):
     @property
     def min_rate(self) -> float:
         """The lowest false-alarm rate this sample can hold, 1 / (n + 1), also the lowest p-value it can give."""
-        return 1 / (len(self.scores) + 1)
+        return find_min_rate(len(self.scores))
 
     def compute_p_values(self, scores: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """Computes conformal p-values, (1 + number of calibration scores >= score) / (n + 1).
@@ -94,10 +94,7 @@ class Calibration(BaseModel):
             is rare enough, and nothing may be reported.
         """
         n = len(self.scores)
-        if confidence is None:
-            ranks = count_reportable_ranks(n, false_alarm_rate)
-        else:
-            ranks = count_confident_ranks(n, false_alarm_rate, confidence=confidence)
+        ranks = count_ranks(n, false_alarm_rate, confidence=confidence)
         return self.scores[n - ranks] if ranks else None
 
     def estimate_false_alarm_interval(self, false_alarm_rate: float, *, confidence: float = 0.9) -> tuple[float, float]:
@@ -136,20 +133,59 @@ def find_min_sample_size(false_alarm_rate: float, *, confidence: float | None = 
     return n
 
 
-def describe_shortage(photos: int, *, false_alarm_rate: float) -> str | None:
+def find_min_rate(n: int, *, confidence: float | None = None) -> float:
+    """Finds the lowest false-alarm rate that n >= 1 scores can hold: 1 / (n + 1), or with ``confidence`` more."""
+    if confidence is None:
+        return 1 / (n + 1)
+    _check_share("confidence", confidence)
+    return -math.expm1(math.log1p(-confidence) / n)
+
+
+def describe_shortage(
+    photos: int, *, false_alarm_rate: float, confidence: float | None = None, category: str | None = None
+) -> str | None:
     """Says in words that a calibration set is too small for a rate; None where it is large enough.
 
     Args:
         photos: calibration photos there are.
         false_alarm_rate: rate asked for, in (0, 1).
+        confidence: see `Calibration.find_threshold`.
+        category: whose photos they are, where several are spoken of.
     """
-    needed = find_min_sample_size(false_alarm_rate)
+    needed = find_min_sample_size(false_alarm_rate, confidence=confidence)
     if photos >= needed:
         return None
+    surely = "" if confidence is None else f" with {confidence:.0%} confidence"
+    smallest = f"; the smallest rate that they support is {find_min_rate(photos, confidence=confidence):.2%}"
+    whose = "" if category is None else f" of {category}"
     return (
-        f"{photos} held-out photos cannot support a false-alarm rate of {false_alarm_rate:g}: {needed} are needed; "
-        "with fewer no photo is ever flagged"
+        f"{photos} held-out photos{whose} cannot support a false-alarm rate of {false_alarm_rate:g}{surely}: {needed} "
+        f"are needed; with fewer no photo is ever flagged{smallest if photos else ''}"
     )
+
+
+def describe_guarantee(photos: int, *, false_alarm_rate: float, confidence: float | None) -> str:
+    """Says in words what a number of calibration photos promises at a rate, or that they are too few."""
+    shortage = describe_shortage(photos, false_alarm_rate=false_alarm_rate, confidence=confidence)
+    smallest = f"{photos} calibration photos, smallest rate {find_min_rate(photos, confidence=confidence):.2%}"
+    return shortage or f"{describe_promise(false_alarm_rate, confidence=confidence)} ({smallest})"
+
+
+def describe_promise(false_alarm_rate: float, *, confidence: float | None) -> str:
+    """Says in words what is promised at a rate, with or without confidence."""
+    if confidence is None:
+        return f"of flawless photos at most {false_alarm_rate:g} are reported, on average over calibration sets"
+    return (
+        f"of flawless photos at most {false_alarm_rate:g} are reported, with a probability of at least "
+        f"{confidence:g} over the draw of the calibration photos"
+    )
+
+
+def count_ranks(n: int, false_alarm_rate: float, *, confidence: float | None = None) -> int:
+    """Counts the highest of n calibration scores that lie above the threshold or at it, see `find_threshold`."""
+    if confidence is None:
+        return count_reportable_ranks(n, false_alarm_rate)
+    return count_confident_ranks(n, false_alarm_rate, confidence=confidence)
 
 
 def count_reportable_ranks(n: int, false_alarm_rate: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,20 @@ def test_what_is_missing_or_damaged_is_named_and_ends_nothing(evaluation: tuple[
     assert any(line.startswith("left out by attentdiffernet_se on damper, seed 0: 12 detector: ") for line in said)
 
 
+def test_false_alarms_on_flawless_photos_are_set_against_the_promise(evaluation: tuple[Path, list[str]]) -> None:
+    folder, said = evaluation
+    rows = pq.read_table(folder / "results.parquet").to_pylist()
+    flawless = [
+        row["p_value"]
+        for row in rows
+        if (row["category"], row["variant"], row["seed"], row["label"], row["status"])
+        == ("insulator", "differnet", 1, "good", "scored")
+    ]
+    reported = sum(p_value <= 0.05 for p_value in flawless)
+    prefix = f"false alarms of differnet on insulator, seed 1: {reported} of {len(flawless)} flawless photos reported"
+    assert any(line.startswith(prefix) and "promised 0.05 by 50 calibration photos" in line for line in said)
+
+
 def test_variants_are_summed_up_over_seeds_and_compared_with_the_first(evaluation: tuple[Path, list[str]]) -> None:
     folder, said = evaluation
     report = json.loads((folder / "metrics.json").read_text())
@@ -190,6 +205,32 @@ def test_without_variants_the_champion_is_evaluated(
 def test_a_category_without_test_photos_is_refused(drawn: Path, untrained: str) -> None:
     with pytest.raises(RequestError, match="no test photos of bushing"):
         evaluate.main(["--data", str(drawn / "data"), "--detectors", untrained, "--categories", "bushing"])
+
+
+@pytest.fixture
+def defects_only(labelled: Path, tmp_path: Path) -> Path:
+    """A category whose test photos are all defective."""
+    shutil.copytree(labelled / "insulator" / "test" / "rust", tmp_path / "data" / "insulator" / "test" / "rust")
+    return tmp_path / "data"
+
+
+def test_a_test_of_defects_alone_is_refused_before_any_cluster_work_with_a_way_out(
+    defects_only: Path, untrained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.evaluation.run.start_ray", lambda: pytest.fail("the cluster was touched"))
+    with pytest.raises(RequestError, match=r"no flawless test photos of insulator: expected .*test/good/.*--flawless"):
+        evaluate.main(["--data", str(defects_only), "--detectors", untrained])
+
+
+def test_calibration_photos_stand_for_flawless_ones_where_that_is_asked_for(
+    cluster: str, defects_only: Path, untrained: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--data", str(defects_only), "--detectors", untrained, "--variants", "differnet", "--seeds", "2"]
+    assert evaluate.main([*argv, "--flawless", "calibration", *_ONE_ACTOR]) == 0
+    said = capsys.readouterr().out
+    row = next(line.split() for line in said.splitlines() if line.startswith("insulator "))
+    assert row[1:5] == ["differnet", "0", "50", "6"]
+    assert "false alarms of" not in said
 
 
 def test_a_registry_without_any_of_the_detectors_is_refused_before_any_cluster_work(

@@ -11,9 +11,19 @@ import pytest
 from PIL import Image
 
 from jobs.evaluation.histograms import draw_histograms
-from jobs.evaluation.metrics import Seed, compare_with_reference, group_scores, measure_detectors, summarize_variants
+from jobs.evaluation.metrics import (
+    DetectorKey,
+    Seed,
+    compare_with_reference,
+    group_scores,
+    measure_detectors,
+    summarize_variants,
+)
+from jobs.evaluation.report import Evaluation, format_false_alarms
 from jobs.tables.schema import EVALUATED, METRICS, Status
+from model.statistics.calibration import Calibration
 from model.statistics.evaluation import compute_auroc, compute_metrics
+from model.statistics.false_alarms import Promise, make_promise
 from model.statistics.resampling import estimate_seed_interval
 
 PHOTOS = 60
@@ -51,6 +61,44 @@ def _table(*parts: list[dict[str, object]]) -> pa.Table:
 
 def _lost(row: dict[str, object], status: Status = Status.UNREADABLE) -> dict[str, object]:
     return {**row, "status": status, "error": "truncated: half of it", "score": None}
+
+
+def _promises(calibration: Calibration, *seeds: Seed) -> dict[DetectorKey, Promise]:
+    return {("insulator", "differnet", seed): make_promise(calibration, 0.05) for seed in seeds}
+
+
+def test_false_alarms_of_flawless_photos_stand_beside_the_promised_rate() -> None:
+    scores = tuple(np.random.default_rng(1).normal(size=200) * 1.5)
+    table = measure_detectors(
+        _table(_rows("differnet", seeds=[0, 1])), promises=_promises(Calibration(scores=scores), 0)
+    )
+    first, second = table.to_pylist()
+    assert table.schema == METRICS
+    assert first["false_alarm_rate"] == 0.05
+    assert first["realised_rate"] == first["false_alarms"] / 30
+    assert first["realised_low"] <= first["realised_rate"] <= first["realised_high"]
+    assert first["is_promise_kept"]
+    assert (second["false_alarm_rate"], second["false_alarms"], second["is_promise_kept"]) == (None, None, None)
+
+
+def test_a_broken_promise_is_said_even_where_the_test_has_no_defect() -> None:
+    low = Calibration(scores=tuple(np.linspace(-9, -8, 200)))
+    flawless = [row for row in _rows("differnet", seeds=[0]) if row["label"] == "good"]
+    promises = _promises(low, 0)
+    metrics = measure_detectors(_table(flawless), promises=promises)
+    (row,) = metrics.to_pylist()
+    assert (row["auroc"], row["false_alarms"], row["realised_rate"], row["is_promise_kept"]) == (None, 30, 1, False)
+    (said,) = format_false_alarms(Evaluation(_table(flawless), metrics, [], [], [], promises))
+    assert said.startswith("false alarms of differnet on insulator, seed 0: 30 of 30 flawless photos reported, 100.0%")
+    assert "promised 0.05 by 200 calibration photos: MORE THAN PROMISED" in said
+
+
+def test_a_calibration_that_cannot_report_says_how_many_photos_it_needs() -> None:
+    promises = _promises(Calibration(scores=tuple(range(18))), 0)
+    rows = _table(_rows("differnet", seeds=[0]))
+    metrics = measure_detectors(rows, promises=promises)
+    (said,) = format_false_alarms(Evaluation(rows, metrics, [], [], [], promises))
+    assert "none possible, 18 held-out photos cannot support a false-alarm rate of 0.05: 19 are needed" in said
 
 
 def test_metrics_of_each_detector_are_those_of_its_scores_and_lost_photos_are_counted() -> None:

@@ -181,6 +181,20 @@ def test_a_detector_without_calibration_gets_one_and_no_alias_moves_unasked(
     assert registry.read_aliases(place.detectors, "insulator") == {"champion": place.champion}
 
 
+def test_confidence_is_promised_by_the_new_card_and_needs_more_photos(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], without_ray: None
+) -> None:
+    place = _place(drawn, tmp_path, trained=TRAINED)
+    assert recalibrate.main(place.argv("--promote", "--confidence", "0.9")) == 0
+    said = capsys.readouterr().out
+    assert "cannot support a false-alarm rate of 0.05 with 90% confidence: 45 are needed" in said
+    new = registry.read_aliases(place.detectors, "insulator")["champion"]
+    metrics = registry.read_metrics(place.detectors, "insulator", detector_id=new)
+    assert metrics["promise"] == {"false_alarm_rate": 0.05, "confidence": 0.9}
+    card = storage.read(uris.join(place.detectors, "insulator", new, "card.md")).decode()
+    assert "Made for a false-alarm rate of 0.05: 25 held-out photos cannot support" in card
+
+
 def test_photos_that_the_detector_was_trained_on_do_not_calibrate_it(drawn: Path, tmp_path: Path) -> None:
     place = _place(drawn, tmp_path, trained=60)
     with pytest.raises(RequestError, match="was trained on all 60 photos: give others with --folder"):

@@ -183,6 +183,15 @@ def test_the_card_tells_what_the_calibration_supports_and_where_weights_come_fro
     assert "no outside weights" in card
 
 
+def test_the_card_tells_the_promise_that_was_asked_for(tmp_path: Path) -> None:
+    metrics = {"promise": {"false_alarm_rate": 0.05, "confidence": 0.9}}
+    calibration = Calibration(scores=tuple(range(60)))
+    save_artifact(tmp_path, _detector(), calibration=calibration, metrics=metrics)
+    card = (tmp_path / "card.md").read_text(encoding="utf-8")
+    assert "at most 0.05 are reported, with a probability of at least 0.9 over the draw of the calibration" in card
+    assert "(60 calibration photos, smallest rate 3.77%). Report scores above 59." in card
+
+
 def test_the_card_tells_the_lineage_and_counts_training_photos(tmp_path: Path) -> None:
     lineage: dict[str, JSON] = {"manifest_hash": "ab12", "git_commit": "cd34", "parent": "0" * 16, "created_at": "then"}
     metrics: dict[str, JSON] = {"lineage": lineage, "photos": {"train": 9}, "training_photos": ["11111111", "22222222"]}
