@@ -7,7 +7,7 @@ keeps the phases, whose correlation has a peak of 1 where one photo is the other
 
 The distance of two photos is 1 - the peak. Near-duplicates are pairs whose distance is below `MAX_DISTANCE` of the
 set's own scatter, that is how near its closer pairs usually are. So parts in a fixed place before a fixed background
-are no duplicates for that. The figures that chose the constants are in infra/decisions (groups).
+are no duplicates for that. The figures that chose the constants are in infra/decisions/0060.
 """
 
 from __future__ import annotations

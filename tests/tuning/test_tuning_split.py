@@ -47,6 +47,22 @@ def test_a_photo_stays_in_its_part_when_others_come_and_when_the_data_moves(draw
     }
 
 
+def test_copies_of_a_test_photo_are_on_its_side(drawn: Path, tmp_path: Path) -> None:
+    """Each flawless test photo three times, under names that alone would go to either side."""
+    shutil.copytree(drawn / "data", tmp_path / "data")
+    good = tmp_path / "data" / "insulator" / "test" / "good"
+    for path in sorted(good.iterdir()):
+        for other in ("x", "y"):
+            shutil.copy(path, path.with_name(f"{path.stem}-{other}.jpg"))
+    validation, test = (
+        {uri.rsplit("/", 1)[1][:4] for uri in found if "/good/" in uri}
+        for found in _names(_split(tmp_path / "data", share=0.5), tmp_path)
+    )
+    assert validation.isdisjoint(test)
+    assert len(validation) + len(test) == 20
+    assert min(len(validation), len(test)) > 3
+
+
 def test_a_folder_of_validation_photos_is_taken_as_it_is(drawn: Path, tmp_path: Path) -> None:
     shutil.copytree(drawn / "data", tmp_path / "data")
     folder = tmp_path / "data" / "insulator"

@@ -2,7 +2,8 @@
 
 Choosing by photos flatters whoever is chosen on just those photos, so the photos of the final test must have no part
 in it. Where the data has a folder ``<category>/validation/``, its photos choose. Else a share of ``test/`` does: each
-photo by the hash of its key, so a photo stays where it is when others come or the data moves.
+photo by the hash of its key, so a photo stays where it is when others come or the data moves. Photos of equal pixels
+and near-duplicates go where the first of them goes: else the test would know the photos that chose.
 
 **What makes looking early hard.** Trials never get the test photos: these are inside a `SealedTest`, whose ``open``
 leaves a mark beside the results that names the winner. Once the mark is there, the search runs no more trials, and
@@ -14,19 +15,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs import storage
 from jobs.archive.mvtec import FLAWLESS, SPLITS, list_labelled, select_split
+from jobs.decoding.fingerprints import group_fingerprints
+from jobs.decoding.photos import fingerprint_photos
 from jobs.detectors.lineage import hash_manifest
 from jobs.errors import ConflictError, JobError, MissingObjectError, RequestError
 from jobs.storage import uris
+from model.config import MAX_PIXELS
 
 MIN_TRAINING_PHOTOS = 8
+_COMPARED_PX = 256  # side at which test photos are decoded to be compared, whatever the trials' sizes are
 _MARK = "test-opened.json"
 
 
@@ -123,10 +132,31 @@ def split_data(data: str, category: str, *, validation_share: float) -> Split:
     is_carved = "validation" not in splits
     if is_carved:
         keys = [uri.removeprefix(folder + "/") for uri in rows["image_uri"].to_pylist()]
+        keys = name_by_first(keys, group_test_photos(rows))
         assigned = [assign_split(one, key, share=validation_share) for one, key in zip(splits, keys, strict=True)]
         rows = rows.set_column(rows.schema.get_field_index("split"), "split", pa.array(assigned, pa.string()))
     train, validation, test = (select_split(rows, name) for name in SPLITS)
     return Split(train, validation, SealedTest(test), is_carved)
+
+
+def group_test_photos(rows: pa.Table) -> npt.NDArray[np.int64]:
+    """Groups the photos of ``test/``, LABELLED rows (N,), that show the same scene; all others are by themselves."""
+    groups = np.arange(len(rows))
+    tested = np.flatnonzero(pc.equal(rows["split"], "test").to_numpy(zero_copy_only=False))
+    photos = fingerprint_photos(rows.take(pa.array(tested)), size=_COMPARED_PX, max_pixels=MAX_PIXELS)
+    readable = np.flatnonzero(pc.is_null(photos["error"]).to_numpy(zero_copy_only=False))
+    found = group_fingerprints(photos.take(pa.array(readable)))
+    _, first = np.unique(found, return_index=True)
+    groups[tested[readable]] = tested[readable][first[found]]
+    return groups
+
+
+def name_by_first(keys: Sequence[str], groups: npt.NDArray[np.int64]) -> list[str]:
+    """Returns for each of N keys the first key of its group, in alphabetical order."""
+    first: dict[int, str] = {}
+    for key, group in sorted(zip(keys, groups.tolist(), strict=True)):
+        first.setdefault(group, key)
+    return [first[group] for group in groups.tolist()]
 
 
 def assign_split(split: str, key: str, *, share: float) -> str:
