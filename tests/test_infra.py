@@ -16,7 +16,8 @@ from jobs.errors import RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.scoring.config import ScoreConfig
 from jobs.training.config import TrainConfig
-from model.config import DetectorConfig, OptimizerConfig, get_preset
+from model.config import DetectorConfig, OptimizerConfig
+from model.presets import get_preset
 from model.statistics.calibration import find_min_sample_size
 from tests.support.places import ROOT
 from tuning.config import SearchConfig

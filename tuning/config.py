@@ -8,7 +8,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from jobs.config import JobConfig, Name, Uri, split_at_commas
 from jobs.storage import uris
-from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimizerConfig
+from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
+from model.presets import PRESETS
 from tuning.space.config import SpaceConfig
 
 LABEL_FREE_METRICS = ("held_out_gain", "shift_agreement", "seed_agreement", "synthetic_auroc")

@@ -19,8 +19,9 @@ from jobs.benchmarks.differnet import make_differnet_optimizer, train_step_as_di
 from jobs.benchmarks.report import print_metrics, write_report
 from jobs.decoding.photos import decode_images
 from jobs.synthetic.archive import draw_archive
-from model.config import DetectorConfig, OptimizerConfig, get_preset
+from model.config import DetectorConfig, OptimizerConfig
 from model.detector import AttentDifferNet
+from model.presets import get_preset
 from model.training.loop import Snapshot, train
 from model.training.metrics import EpochMetrics
 from model.training.photos import InMemory

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from jobs.config import JobConfig, Uri, merge
-from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimizerConfig
+from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
+from model.presets import PRESETS, settle_attention
 
 _DECIDED = ("variant", "seed", "attention")
 """Detector fields that the comparison sets itself."""
@@ -88,7 +89,8 @@ class ComparisonConfig(JobConfig):
         """
         differs = self.custom[variant] if variant in self.custom else list_given_fields(PRESETS[variant])
         common = self.detector.model_dump(mode="json", exclude_unset=True)
-        detector = merge(merge(DetectorConfig().model_dump(mode="json"), common), differs)
+        given = merge(common, differs)
+        detector = settle_attention(merge(DetectorConfig().model_dump(mode="json"), given), given=given)
         return DetectorConfig.model_validate({**detector, "variant": variant, "seed": seed})
 
 

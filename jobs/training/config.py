@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import (
@@ -16,7 +17,8 @@ from pydantic import (
 )
 
 from jobs.config import Confidence, JobConfig, Name, Uri, as_name, merge, split_at_commas
-from model.config import MAX_PIXELS, PRESETS, DetectorConfig, OptimizerConfig, get_preset
+from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
+from model.presets import DEFAULT_VARIANT, PRESET_OPTIMIZERS, TRAINING_PRESETS, get_preset, settle_attention
 
 
 class TrainConfig(JobConfig):
@@ -28,7 +30,10 @@ class TrainConfig(JobConfig):
     data: Uri = Field(description="data in MVTec layout: <category>/train/good, <category>/test/<good or defect>")
     category: str = Field(description="asset category to train; several with commas between them; all: every one there")
     detectors: Uri = Field(description="registry to put the detectors into")
-    variant: str = Field("attentdiffernet_se", description=f"preset to start from: {', '.join(PRESETS)}")
+    variant: str = Field(
+        DEFAULT_VARIANT,
+        description=f"preset to start from: {', '.join(TRAINING_PRESETS)}; the paper's three take hours on a CPU",
+    )
     variants: Annotated[list[str], BeforeValidator(split_at_commas)] = Field(
         default_factory=list,
         description="several presets to train, with commas between them, the preferred one first; default: variant",
@@ -77,6 +82,7 @@ class TrainConfig(JobConfig):
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="training procedure")
     detector: DetectorConfig = Field(default_factory=DetectorConfig, description="changes to the preset")
     _changes: object = PrivateAttr(default_factory=dict)
+    _optimizer_changes: object = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -84,11 +90,15 @@ class TrainConfig(JobConfig):
         if not isinstance(given, dict):
             return handler(given)
         asked = split_at_commas(given.get("variants")) or [given.get("variant", cls.model_fields["variant"].default)]
-        changes = given.get("detector", {})
+        changes, optimizer = given.get("detector", {}), given.get("optimizer", {})
         variants = [str(name) for name in asked] if isinstance(asked, list) else []
-        bases = {name: merge(_read_preset(name), changes) for name in variants}
-        config = handler({**given, "detector": next(iter(bases.values()), changes)})
-        config._changes = changes
+        bases = {name: merge_preset(name, changes) for name in variants}
+        check_attention_training(changes, bases)
+        first = next(iter(bases), "")
+        config = handler(
+            {**given, "detector": bases.get(first, changes), "optimizer": merge_optimizer(first, optimizer)}
+        )
+        config._changes, config._optimizer_changes = changes, optimizer
         for name in bases:
             config.make_detector_config(name, seed=config.detector.seed)
         return config
@@ -160,15 +170,48 @@ class TrainConfig(JobConfig):
             ValueError: they do not go together; one line.
         """
         try:
-            return DetectorConfig.model_validate({**merge(_read_preset(variant), self._changes), "seed": seed})
+            return DetectorConfig.model_validate({**merge_preset(variant, self._changes), "seed": seed})
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in ("detector", *first["loc"]))
             raise ValueError(f"{field} of variant {variant}: {first['msg'].removeprefix('Value error, ')}") from error
 
+    def make_optimizer_config(self, variant: str) -> OptimizerConfig:
+        """Returns the training procedure of one unit: the preset's with this configuration's changes."""
+        return OptimizerConfig.model_validate(merge_optimizer(variant, self._optimizer_changes))
 
-def _read_preset(name: str) -> dict[str, object]:
+
+def merge_preset(name: str, changes: object) -> dict[str, object]:
+    """Returns a preset's detector fields with changes laid on top; attention that they bring learns.
+
+    Raises:
+        ValueError: no such preset, or changes that cannot be laid on it.
+    """
     try:
-        return get_preset(name).model_dump()
+        preset = get_preset(name).model_dump()
     except KeyError as error:
         raise ValueError(error.args[0]) from error
+    return settle_attention(merge(preset, changes), given=changes if isinstance(changes, dict) else {})
+
+
+def merge_optimizer(name: str, changes: object) -> object:
+    """Returns a preset's optimizer fields with changes laid on top; what is no mapping stays, to be refused."""
+    return merge(PRESET_OPTIMIZERS.get(name, {}), changes) if isinstance(changes, dict) else changes
+
+
+def check_attention_training(changes: object, detectors: Mapping[str, Mapping[str, object]]) -> None:
+    """Refuses a way for attention to learn where no detector has any.
+
+    Args:
+        changes: detector fields as given.
+        detectors: variant -> its detector fields, the changes included.
+
+    Raises:
+        ValueError: one line.
+    """
+    asked = changes.get("attention_training", "frozen") if isinstance(changes, dict) else "frozen"
+    if asked != "frozen" and detectors and not any(fields.get("attention") for fields in detectors.values()):
+        raise ValueError(
+            f"detector.attention_training {asked} needs attention, which {', '.join(detectors)} has not: give "
+            "detector.attention or another variant"
+        )

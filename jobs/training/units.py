@@ -157,6 +157,7 @@ def make_unit_config(config: TrainConfig, category: str, *, variant: str, seed: 
         "seeds": 1,
         "validation_fraction": config.validation_share,
         "detector": config.make_detector_config(variant, seed=seed).model_dump(),
+        "optimizer": config.make_optimizer_config(variant).model_dump(),
     }
     try:
         return TrainConfig.model_validate(config.model_dump() | alone)

@@ -22,6 +22,7 @@ from jobs.errors import RequestError
 from jobs.evaluation.config import EvaluateConfig
 from jobs.scoring.config import ScoreConfig
 from jobs.training.config import TrainConfig
+from model.presets import DEFAULT_VARIANT, get_preset
 from tests.support.places import ROOT
 
 SCORE = ["--archive", "s3://a/b", "--detectors", "s3://d", "--results", "out", "--run-id", "night-1"]
@@ -74,6 +75,22 @@ def test_attention_given_replaces_the_preset_s_placement() -> None:
     assert list(config.detector.attention) == ["conv3"]
 
 
+def test_a_training_without_a_variant_takes_the_fast_preset_and_its_epochs() -> None:
+    config = parse_config(TrainConfig, TRAIN)
+    assert (config.detector, config.optimizer.epochs) == (get_preset(DEFAULT_VARIANT), 12)
+    assert parse_config(TrainConfig, [*TRAIN, "--optimizer.epochs", "30"]).optimizer.epochs == 30
+
+
+def test_each_variant_of_a_fleet_has_its_own_epochs() -> None:
+    config = parse_config(TrainConfig, [*TRAIN, "--variants", "differnet_fast,differnet"])
+    assert [config.make_optimizer_config(name).epochs for name in config.asked_variants] == [12, 192]
+
+
+def test_attention_given_to_a_preset_without_any_is_trained() -> None:
+    flags = ["--variant", "differnet", "--detector.attention", '{"conv3": {"kind": "cbam"}}']
+    assert parse_config(TrainConfig, [*TRAIN, *flags]).detector.attention_training == "pretext"
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
@@ -95,11 +112,13 @@ def test_a_wrong_score_request_names_the_field(argv: list[str], said: str) -> No
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ([*TRAIN, "--variant", "attentdiffernet_xx"], "differnet, attentdiffernet_se, attentdiffernet_cbam"),
+        ([*TRAIN, "--variant", "attentdiffernet_xx"], "differnet_fast, differnet, attentdiffernet_se"),
         ([*TRAIN, "--detector.attention", '{"pool9": {"kind": "se"}}'], "no stage 'pool9'"),
         ([*TRAIN, "--detector.attention", '{"pool1": {"kind": "xx"}}'], "'se', 'cbam' or 'eca'"),
         ([*TRAIN, "--detector.image-size", "100", "--detector.scales", "4"], "image_size"),
         ([*TRAIN, "--workers", "30"], "batch_size"),
+        ([*TRAIN, "--detector.attention-training", "pretext"], "needs attention, which differnet_fast has not"),
+        ([*TRAIN, "--detector.backbone", "squeezenet1_0"], "squeezenet1_0 was removed"),
     ],
 )
 def test_a_wrong_training_request_says_what_was_expected(argv: list[str], said: str) -> None:

@@ -11,9 +11,10 @@ import torchvision
 from torch import Tensor, nn
 
 import model.detector
-from model.config import PAPER_PRESETS, AttentionConfig, FlowConfig, get_preset
+from model.config import AttentionConfig, FlowConfig
 from model.detector import AttentDifferNet
 from model.network.rotation import Padding, list_scoring_angles, rotate_views
+from model.presets import PAPER_PRESETS, get_preset
 from tests.support.detectors import SIDE_PX, build_config, draw_features, draw_images
 
 

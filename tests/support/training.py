@@ -58,6 +58,7 @@ def request_tiny_training(drawn: Path, registry: Path) -> dict[str, object]:
     return {
         "data": str(drawn / "data"),
         "category": "insulator",
+        "variant": "attentdiffernet_se",
         "detectors": str(registry),
         "detector": TINY,
         "optimizer": {"epochs": 20, "learning_rate": 1e-3},

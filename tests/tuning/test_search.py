@@ -18,7 +18,8 @@ from jobs.cli import parse_config
 from jobs.detectors import registry
 from jobs.errors import RequestError
 from jobs.training.config import TrainConfig
-from model.config import PRESETS, DetectorConfig, OptimizerConfig
+from model.config import DetectorConfig, OptimizerConfig
+from model.presets import PRESETS
 from tests.support.detectors import TINY
 from tests.support.search import DIVERGING, request_search
 from tuning import run as sweep

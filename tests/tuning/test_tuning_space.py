@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from jobs.cli import parse_config
 from jobs.errors import RequestError
-from model.config import BACKBONE_STAGES, PRESETS, DetectorConfig, OptimizerConfig, get_preset
+from model.config import BACKBONE_STAGES, DetectorConfig, OptimizerConfig
 from model.network.attention import ATTENTION
+from model.presets import PRESETS, get_preset
 from tuning.config import SearchConfig
 from tuning.space.config import Range, SpaceConfig, contains
 from tuning.space.presets import build_presets

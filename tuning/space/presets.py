@@ -8,8 +8,9 @@ from typing import Any
 
 from optuna.trial import BaseTrial, FixedTrial
 
-from model.config import PRESETS, AttentionConfig
+from model.config import AttentionConfig
 from model.network.attention import ATTENTION
+from model.presets import PRESETS
 from tuning.space.config import SpaceConfig, Value, contains, is_fixed, list_values
 from tuning.space.space import NONE, OPTIMIZER, Configuration, SearchSpace, suggest
 

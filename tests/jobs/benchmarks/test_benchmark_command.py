@@ -13,7 +13,8 @@ import pytest
 from jobs import benchmark
 from jobs.cli import parse_config
 from jobs.errors import RequestError
-from model.config import DetectorConfig, FlowConfig, get_preset
+from model.config import DetectorConfig, FlowConfig
+from model.presets import get_preset
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])

@@ -21,9 +21,9 @@ from jobs.evaluation.comparison_tasks import ComparisonPhotos, decode_category, 
 from jobs.evaluation.comparison_units import ComparisonUnit, plan_units
 from jobs.tables.schema import EVALUATED
 from model.baselines import BASELINES
-from model.config import PRESETS, get_preset
 from model.detector import AttentDifferNet
 from model.image import decode_image
+from model.presets import PRESETS, get_preset
 from model.statistics.evaluation import compute_auroc
 from model.training.loop import train
 from model.training.photos import InMemory

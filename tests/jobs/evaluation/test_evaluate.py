@@ -18,9 +18,10 @@ from jobs.evaluation.run import split_into_passes
 from jobs.evaluation.stage import NamedDetector
 from jobs.tables.schema import EVALUATED, METRICS
 from model.artifact import save_artifact
-from model.config import DetectorConfig, get_preset
+from model.config import DetectorConfig
 from model.detector import AttentDifferNet
 from model.image import decode_image
+from model.presets import get_preset
 from model.statistics.calibration import Calibration
 from model.statistics.evaluation import compute_auroc
 from tests.support.detectors import TINY

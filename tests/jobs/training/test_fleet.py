@@ -23,7 +23,7 @@ from jobs.training.config import TrainConfig
 from jobs.training.fleet import UnitResult, count_concurrent_units, train_units
 from jobs.training.photos import DecodedPhotos
 from jobs.training.units import TrainingUnit, plan_units
-from model.config import PRESETS
+from model.presets import PRESETS
 from tests.support.places import ROOT
 from tests.support.training import request_tiny_training
 
