@@ -31,6 +31,16 @@ def has_fast_bf16(device: torch.device | str) -> bool:
     return bool(has_instructions and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def count_cores() -> int:
+    """Counts the cores that this process may use: of its CPU set, and no more than its container's quota."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota_us, period_us = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(usable, round(int(quota_us) / int(period_us))))
+    except (OSError, ValueError):  # no such file, or the quota is "max"
+        return usable
+
+
 def read_cpu_name() -> str:
     """Reads the processor's name from Linux; "this CPU" where there is none to read."""
     try:

@@ -12,13 +12,13 @@ _MAX_MMAP_THRESHOLD_BYTES = 2**25  # glibc refuses more
 _NEVER_BYTES = 2**31 - 1
 
 
-def prepare_process() -> None:
+def prepare_process(*, threads: int = 1) -> None:
     """Sets what every process of ours that computes needs.
 
-    One thread, because Ray shares the cores out, a worker each; and no TF32, which cuDNN takes for fp32 by default:
-    scores must not depend on the device.
+    One thread where nothing else is asked for, because Ray shares the cores out, a worker each; and no TF32, which
+    cuDNN takes for fp32 by default: scores must not depend on the device.
     """
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     torch.backends.cudnn.allow_tf32 = False
 
 

@@ -44,6 +44,9 @@ class TrainConfig(JobConfig):
     concurrent: int | None = Field(None, ge=1, description="units at a time; default: what the cluster has room for")
     workers: int = Field(1, ge=1, description="data-parallel training workers of a unit")
     use_gpu: bool = Field(False, description="give each worker one GPU")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of a worker; default: its machine's cores, divided by the workers there"
+    )
     calibration_fraction: float = Field(
         0.2, gt=0, lt=1, description="share of the flawless photos held out to calibrate"
     )

@@ -14,6 +14,7 @@ from jobs.training.config import TrainConfig
 from jobs.training.history import format_epoch
 from jobs.training.units import TrainingTask
 from model.training.checkpoint import TrainingState, load_state, save_state
+from model.training.estimate import format_duration
 from model.training.loop import Snapshot
 from model.training.metrics import EpochMetrics
 
@@ -48,12 +49,22 @@ class EpochLog:
             return None
         with checkpoint.as_directory() as folder:
             state = load_state(Path(folder))
-        self._show(state.epoch, f"resumed after epoch {state.epoch}")
+        self._show(state.epoch, f"resumed after epoch {state.epoch}" if state.epoch else "resumed after the pretext")
         return state
 
+    def tell(self, remark: str) -> None:
+        """Shows a remark; it stays until the next one."""
+        self._show(0, remark)
+
+    def keep_pretext(self, state: TrainingState) -> None:
+        """Keeps the state right after attention's pretext, whatever it takes: minutes were spent on it."""
+        self._report({"epoch": state.epoch}, lambda: state)
+
     def __call__(self, metrics: EpochMetrics, snapshot: Snapshot) -> None:
-        """Shows an epoch and keeps it if a checkpoint is due."""
-        self._show(metrics.epoch, format_epoch(metrics))
+        """Shows an epoch, and how long the others will take, and keeps it if a checkpoint is due."""
+        left = self.config.optimizer.epochs - metrics.epoch
+        more = f", about {format_duration(metrics.seconds * left)} left" if metrics.epoch and left else ""
+        self._show(metrics.epoch, format_epoch(metrics) + more)
         if self.is_due():
             self.keep(metrics, snapshot)
 
@@ -74,12 +85,15 @@ class EpochLog:
 
     def keep(self, metrics: EpochMetrics, snapshot: Snapshot) -> None:
         """Hands Ray Train the state after an epoch, from the first worker."""
+        self._report(metrics.to_json(), snapshot)
+
+    def _report(self, metrics: dict[str, object], snapshot: Snapshot) -> None:
         started_s = time.monotonic()
         with tempfile.TemporaryDirectory() as scratch:
             checkpoint = None
             if self.rank == 0:
                 save_state(Path(scratch), snapshot())
                 checkpoint = ray.train.Checkpoint.from_directory(scratch)
-            ray.train.report(metrics.to_json(), checkpoint=checkpoint)
+            ray.train.report(metrics, checkpoint=checkpoint)
         self.kept_at_s = time.monotonic()
         self.cost_s = self.kept_at_s - started_s

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import ray
 
 from jobs.cluster.datasets import count_scoring_actors
 from jobs.cluster.progress import Report
@@ -51,6 +54,13 @@ def count_concurrent_units(config: TrainConfig) -> int:
     return max(1, count_scoring_actors(ScoringResources(use_gpu=config.use_gpu)) // config.workers)
 
 
+def count_workers_per_node(workers: int) -> int:
+    """Counts the training workers that share a node when so many work at a time, spread evenly."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # ray ships no types
+    alive = [node for node in nodes if node["Alive"]]
+    return math.ceil(workers / max(1, len(alive)))
+
+
 def train_units(
     units: Sequence[TrainingUnit], *, concurrent: int, weights: Mapping[tuple[str, str], Any], report: Report
 ) -> Iterator[UnitResult]:
@@ -70,7 +80,13 @@ def train_units(
     def train(unit: TrainingUnit) -> tuple[str, Mapping[str, Any]]:
         try:
             decoded = shared.take(unit)
-            found = train_unit(unit, decoded, weights=weights[unit.weights_key], report=report)
+            found = train_unit(
+                unit,
+                decoded,
+                weights=weights[unit.weights_key],
+                workers_per_node=count_workers_per_node(min(concurrent, len(units)) * unit.config.workers),
+                report=report,
+            )
         finally:
             shared.give_back(unit)
         report.reach(str(unit), unit.config.optimizer.epochs, f"{unit}: done")  # also if it stopped early

@@ -42,7 +42,7 @@ KEPT_CHECKPOINTS = 2
 
 
 def train_unit(
-    unit: TrainingUnit, decoded: DecodedPhotos, *, weights: Any, report: Report
+    unit: TrainingUnit, decoded: DecodedPhotos, *, weights: Any, workers_per_node: int, report: Report
 ) -> tuple[str, Mapping[str, Any]]:
     """Trains, calibrates and registers one unit's detector, from its last checkpoint if there is one.
 
@@ -50,6 +50,7 @@ def train_unit(
         unit: what to train.
         decoded: the unit's photos.
         weights: reference to the backbone's weights by name, or to None.
+        workers_per_node: training workers, of all units, that share a node.
         report: of a running Progress.
 
     Returns:
@@ -58,7 +59,7 @@ def train_unit(
     Raises:
         JobError: it cannot be trained, or the workers failed too often; one line.
     """
-    task = make_task(unit, decoded, weights=weights, report=report)
+    task = make_task(unit, decoded, weights=weights, workers_per_node=workers_per_node, report=report)
     answer = fit_unit(unit, task)
     if "refused" in answer:
         storage.delete_tree(unit.work_folder)  # from there the same would happen again
@@ -74,7 +75,9 @@ def train_unit(
     return answer["detector_id"], task.metrics | answer["metrics"]
 
 
-def make_task(unit: TrainingUnit, decoded: DecodedPhotos, *, weights: Any, report: Report) -> TrainingTask:
+def make_task(
+    unit: TrainingUnit, decoded: DecodedPhotos, *, weights: Any, workers_per_node: int, report: Report
+) -> TrainingTask:
     """Splits a unit's photos, group by group, and prints how; returns what its workers get.
 
     Raises:
@@ -97,6 +100,7 @@ def make_task(unit: TrainingUnit, decoded: DecodedPhotos, *, weights: Any, repor
         validation=photos.subset(splits.validation),
         calibration=photos.subset(splits.calibration),
         weights=weights,
+        workers_per_node=workers_per_node,
         metrics=describe_origin(unit, decoded, splits),
         report=report,
     )

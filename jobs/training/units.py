@@ -220,6 +220,7 @@ class TrainingTask:
         validation: photos that decide when to stop, maybe none.
         calibration: photos that calibrate.
         weights: reference to the backbone's weights by name, or to None.
+        workers_per_node: training workers, of all units, that share a node.
         metrics: what the detector's metrics.json says of its origin.
         report: shows epochs as they pass.
     """
@@ -230,5 +231,6 @@ class TrainingTask:
     validation: BlockPhotos
     calibration: BlockPhotos
     weights: Any
+    workers_per_node: int
     metrics: dict[str, Any]
     report: Report

@@ -18,9 +18,12 @@ from jobs.training.history import describe_epochs, find_kept_epoch
 from jobs.training.photos import BlockPhotos
 from jobs.training.units import TrainingTask
 from model.detector import AttentDifferNet, build_detector
+from model.hardware import count_cores
 from model.network.rotation import list_scoring_angles
 from model.process import prepare_process
+from model.training.checkpoint import TrainingState
 from model.training.collapse_guard import CollapseError
+from model.training.estimate import estimate_seconds, format_duration, time_work
 from model.training.held_out_loss import standardize_loss
 from model.training.loop import train
 from model.training.metrics import DivergenceError, EpochMetrics
@@ -37,11 +40,18 @@ def run_worker(task: TrainingTask) -> dict[str, Any]:
         On the first worker ``detector_id``, of the detector that it has registered, and ``metrics`` of its training.
         Where training can only fail again: ``refused``, one line.
     """
-    prepare_process()
+    config = TrainConfig.model_validate(task.config)
+    prepare_process(threads=config.threads or choose_threads(task))
     try:
-        return train_and_register(task, TrainConfig.model_validate(task.config))
+        return train_and_register(task, config)
     except (DivergenceError, CollapseError, ValueError) as error:
         return {"refused": one_line(error)}
+
+
+def choose_threads(task: TrainingTask) -> int:
+    """Chooses the threads of this worker: its machine's cores, divided by the training workers there."""
+    here = max(task.workers_per_node, int(ray.train.get_context().get_local_world_size()))
+    return max(1, count_cores() // here)
 
 
 def train_and_register(task: TrainingTask, config: TrainConfig) -> dict[str, Any]:
@@ -55,6 +65,8 @@ def train_and_register(task: TrainingTask, config: TrainConfig) -> dict[str, Any
     log = EpochLog(task, config, rank=rank, is_alone=world_size == 1)
     resume = log.load_state()
     detector = build_detector(config.detector, ray.get(task.weights)).to(get_device())
+    estimate = format_estimate(detector, task, config, resume=resume, world_size=world_size)
+    log.tell(estimate)
     epochs = train(
         detector,
         task.training,
@@ -62,6 +74,8 @@ def train_and_register(task: TrainingTask, config: TrainConfig) -> dict[str, Any
         on_epoch=log,
         validation=task.validation,
         resume=resume,
+        on_pretext=log.keep_pretext,
+        tell=lambda remark: log.tell(f"{remark}; {estimate}"),
         rank=rank,
         world_size=world_size,
         wrap=prepare_model,
@@ -71,6 +85,7 @@ def train_and_register(task: TrainingTask, config: TrainConfig) -> dict[str, Any
         **describe_epochs(epochs, early=early),
         "validation_loss": compute_comparable_loss(detector, task.training, find_kept_epoch(epochs, early=early)),
         "resumed_after_epoch": resume.epoch if resume else None,
+        "threads": torch.get_num_threads(),
     }
     scores = gather(score_photos(detector, task.calibration, rank=rank, world_size=world_size))
     ray.train.report({"loss": metrics["loss"], "validation_loss": metrics["validation_loss"]})
@@ -84,6 +99,25 @@ def train_and_register(task: TrainingTask, config: TrainConfig) -> dict[str, Any
         metrics=task.metrics | metrics,
     )
     return {"detector_id": detector_id, "metrics": metrics}
+
+
+def format_estimate(
+    detector: AttentDifferNet, task: TrainingTask, config: TrainConfig, *, resume: TrainingState | None, world_size: int
+) -> str:
+    """Returns how long the training is about to take, from a step that is timed now, on this worker."""
+    epochs = config.optimizer.epochs - (resume.epoch if resume else 0)
+    seconds = estimate_seconds(
+        time_work(detector, config.optimizer, world_size=world_size),
+        detector,
+        config.optimizer,
+        photos=len(task.training),
+        scored=len(task.calibration),
+        epochs=epochs,
+        world_size=world_size,
+        learns_pretext=resume is None and config.detector.attention_training == "pretext",
+    )
+    at_most = "at most" if config.optimizer.patience is not None else "about"
+    return f"{at_most} {format_duration(seconds)} to train {len(task.training)} photos for {epochs} epochs"
 
 
 def compute_comparable_loss(detector: AttentDifferNet, training: BlockPhotos, kept: EpochMetrics) -> float | None:

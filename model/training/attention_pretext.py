@@ -15,7 +15,7 @@ second term ("id", as in identity) keeps flawless photos where they were. CutPas
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,13 @@ def fit_gate_inputs(detector: AttentDifferNet, photos: Photos, *, rng: np.random
         pool_random_views(detector, photos, chosen, rng=rng, attended=True)
 
 
-def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, rng: np.random.Generator) -> float:
+def train_attention(
+    detector: AttentDifferNet,
+    categories: Sequence[Photos],
+    *,
+    rng: np.random.Generator,
+    tell: Callable[[str], None] = lambda remark: None,
+) -> float:
     """Trains ``detector.backbone.attention`` in place, by ``detector.config.pretext``; nothing else changes.
 
     With several categories the steps take turns. Attention is one for all of them; each category has a Gaussian and
@@ -67,6 +73,7 @@ def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, 
         detector: on the device to train on, its gates the identity; in evaluation mode.
         categories: flawless photos, at least MIN_PHOTOS of each category.
         rng: decides views, pairs and defects.
+        tell: called with a remark before every step.
 
     Returns:
         The last step's loss; not finite where training had to stop because of that.
@@ -80,6 +87,7 @@ def train_attention(detector: AttentDifferNet, categories: Sequence[Photos], *, 
         weight_decay=settings.weight_decay,
     )
     for step in range(settings.steps):
+        tell(f"learning attention: step {step + 1}/{settings.steps}")
         subject = subjects[step % len(subjects)]
         load_gate_statistics(detector.backbone.attention, subject.statistics)
         loss = compute_pretext_loss(detector, *draw_pairs(detector, subject, rng=rng), gaussian=subject.gaussian)
@@ -110,17 +118,25 @@ def pretrain_attention(detector: AttentDifferNet, categories: Sequence[Photos]) 
     return {name: value.detach().cpu().clone() for name, value in detector.backbone.attention.state_dict().items()}
 
 
-def _learn_pretext(detector: AttentDifferNet, categories: Sequence[Photos]) -> float:
+def _learn_pretext(
+    detector: AttentDifferNet, categories: Sequence[Photos], *, tell: Callable[[str], None] = lambda remark: None
+) -> float:
     fewest = min(len(photos) for photos in categories)
     if fewest < MIN_PHOTOS:
         raise ValueError(f"the attention pretext needs at least {MIN_PHOTOS} flawless photos, got {fewest}")
-    loss = train_attention(detector, categories, rng=create_stream(detector.config.seed, Stream.ATTENTION))
+    loss = train_attention(detector, categories, rng=create_stream(detector.config.seed, Stream.ATTENTION), tell=tell)
     if not math.isfinite(loss):
         raise DivergenceError(0, loss, learning_rate=detector.config.pretext.learning_rate)
     return loss
 
 
-def prepare_attention(detector: AttentDifferNet, photos: Photos, learnt: Mapping[str, Tensor] | None) -> float | None:
+def prepare_attention(
+    detector: AttentDifferNet,
+    photos: Photos,
+    learnt: Mapping[str, Tensor] | None,
+    *,
+    tell: Callable[[str], None] = lambda remark: None,
+) -> float | None:
     """Makes a detector's attention ready before its flow is trained, as ``attention_training`` asks for.
 
     Every worker learns the whole pretext, which is short, and then takes the first one's attention: one worker and
@@ -130,6 +146,7 @@ def prepare_attention(detector: AttentDifferNet, photos: Photos, learnt: Mapping
         detector: untrained, its attention is changed.
         photos: flawless photos that the detector is for.
         learnt: what `pretrain_attention` gave; None learns the pretext from ``photos``.
+        tell: called with a remark before every step of the pretext.
 
     Returns:
         The pretext's last loss; None where there was nothing to learn here.
@@ -142,7 +159,7 @@ def prepare_attention(detector: AttentDifferNet, photos: Photos, learnt: Mapping
     if kind == "frozen":
         return None
     if kind == "pretext" and learnt is None:
-        loss = _learn_pretext(detector, [photos])
+        loss = _learn_pretext(detector, [photos], tell=tell)
     if kind == "pretext" and learnt is not None:
         detector.backbone.attention.load_state_dict(learnt, strict=True)
     fit_gate_inputs(detector, photos, rng=create_stream(detector.config.seed, Stream.GATES))

@@ -21,6 +21,10 @@ class CheckpointError(ValueError):
     """A folder that holds no intact training state; one line: what was needed, what came."""
 
 
+PRETEXT_LOSS = "pretext.loss"
+"""Name of the pretext's loss among the tensors of a state that was kept right after it."""
+
+
 @dataclass(frozen=True)
 class TrainingState:
     """All that a training needs to go on as if it had never stopped; random draws depend on seed and epoch alone.
@@ -29,7 +33,7 @@ class TrainingState:
         epoch: the last finished one; 0 after the attention pretext.
         tensors: by name: ``detector.*``, the optimizer's ``adam.*``, and ``best.*``, the best epoch's, where training
             may stop early.
-        history: metrics of the finished epochs, JSON objects.
+        history: metrics of the finished epochs, JSON objects; none right after the pretext.
     """
 
     epoch: int
@@ -58,6 +62,12 @@ def load_state(folder: Path) -> TrainingState:
         raise CheckpointError(
             f"{folder} holds no intact training state ({error}): delete it to start afresh"
         ) from error
+
+
+def read_pretext_loss(state: TrainingState) -> float | None:
+    """Reads the pretext's loss from a state that was kept right after it; None from any other."""
+    found = state.tensors.get(PRETEXT_LOSS)
+    return None if found is None or state.history else float(found)
 
 
 def copy_detector_tensors(detector: AttentDifferNet, *, prefix: str) -> dict[str, Tensor]:

@@ -26,7 +26,13 @@ from model.config import OptimizerConfig
 from model.detector import AttentDifferNet
 from model.network.seeding import Stream, create_stream, seed_device_generator
 from model.training.attention_pretext import prepare_attention
-from model.training.checkpoint import TrainingState, copy_detector_tensors, load_detector_tensors
+from model.training.checkpoint import (
+    PRETEXT_LOSS,
+    TrainingState,
+    copy_detector_tensors,
+    load_detector_tensors,
+    read_pretext_loss,
+)
 from model.training.collapse_guard import CollapseError
 from model.training.epoch_monitor import EpochMonitor
 from model.training.likelihood import Wrap, build_likelihood, trains_jointly
@@ -40,12 +46,26 @@ Snapshot = Callable[[], TrainingState]
 
 OnEpoch = Callable[[EpochMetrics, Snapshot], None]
 
+OnPretext = Callable[[TrainingState], None]
+"""Takes the state of a training whose attention has just learnt its pretext; on every worker."""
+
+Tell = Callable[[str], None]
+"""Takes a remark on what the training does now."""
+
 _DETECTOR, _BEST = "detector.", "best."  # prefixes of names in a TrainingState
 
 
 def leave_unwrapped(module: nn.Module) -> nn.Module:
     """Returns the module as it is, for one worker; several workers give DistributedDataParallel instead."""
     return module
+
+
+def drop_state(_state: TrainingState) -> None:
+    """Keeps nothing."""
+
+
+def stay_silent(_remark: str) -> None:
+    """Shows nothing."""
 
 
 def train(
@@ -58,6 +78,8 @@ def train(
     attention: Mapping[str, Tensor] | None = None,
     features: Tensor | None = None,
     resume: TrainingState | None = None,
+    on_pretext: OnPretext = drop_state,
+    tell: Tell = stay_silent,
     rank: int = 0,
     world_size: int = 1,
     wrap: Wrap = leave_unwrapped,
@@ -78,7 +100,9 @@ def train(
         features: of ``photos`` at all scoring angles by this very detector, its attention ready, as
             `model.training.views.compute_view_features` gives them. Then neither is attention prepared nor are
             features computed; None does both.
-        resume: a snapshot of the same training; it goes on after that epoch.
+        resume: a snapshot of the same training, or what ``on_pretext`` got; it goes on after that epoch.
+        on_pretext: called once attention has learnt its pretext, before features are computed: both take minutes.
+        tell: called with remarks while the pretext is learnt.
         rank: this worker, 0 <= rank < world_size.
         world_size: number of workers.
         wrap: gets the module that is trained, returns the module to call and to differentiate.
@@ -100,13 +124,22 @@ def train(
     pretext = None
     if resume is not None:
         load_detector_tensors(detector, resume.tensors, prefix=_DETECTOR)
+        pretext = read_pretext_loss(resume)
     elif detector.config.attention and features is None:
-        pretext = prepare_attention(detector, photos, attention)
+        pretext = prepare_attention(detector, photos, attention, tell=tell)
+        if pretext is not None:
+            on_pretext(keep_pretext(detector, pretext))
     training = _Training(detector, photos, validation, optimizer, features, resume, on_epoch, rank, world_size, wrap)
     if pretext is not None:
         training.report(0, loss=pretext, started_s=started_s, views=0)
     training.run()
     return training.history
+
+
+def keep_pretext(detector: AttentDifferNet, loss: float) -> TrainingState:
+    """Returns the state of a training right after its pretext, before its features are scaled."""
+    loss_tensor = torch.tensor(loss, dtype=torch.float64)
+    return TrainingState(0, {**copy_detector_tensors(detector, prefix=_DETECTOR), PRETEXT_LOSS: loss_tensor})
 
 
 class _Training:
@@ -133,7 +166,8 @@ class _Training:
         self._detector, self._optimizer, self._rank = detector, optimizer, rank
         self._count, self._on_epoch = len(photos), on_epoch
         self._views = build_views(detector, photos, features)
-        if resume is None and detector.config.feature_scaling != "none":
+        is_new = resume is None or not resume.history
+        if is_new and detector.config.feature_scaling != "none":
             detector.fit_feature_scaling(self._views.draw_scaling_sample(create_stream(seed, Stream.SCALING)))
         self._monitor = EpochMonitor(detector, photos, validation=validation, rng=create_stream(seed, Stream.WATCH))
         objective = build_likelihood(detector, self._views, wrap=wrap)

@@ -69,6 +69,43 @@ def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(training: s
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("angles", ["scoring", "uniform"])
+def test_a_training_killed_right_after_its_pretext_goes_on_from_there(angles: str, tmp_path: Path) -> None:
+    """Before features are computed, which takes minutes too: scaling is fitted after that, and so again."""
+    settings = _SETTINGS.model_copy(update={"epochs": 2})
+    config = build_training_config(attention_training="pretext", pretext={"steps": 2, "pairs": 3}, train_angles=angles)
+    whole, resumed = AttentDifferNet(config), AttentDifferNet(config)
+    expected = train(whole, _PHOTOS, optimizer=settings, on_epoch=ignore_epoch)
+
+    def stop(state: TrainingState) -> None:
+        save_state(tmp_path, state)
+        raise _Interrupted("killed")
+
+    with pytest.raises(_Interrupted, match="killed"):
+        train(AttentDifferNet(config), _PHOTOS, optimizer=settings, on_epoch=ignore_epoch, on_pretext=stop)
+    remarks: list[str] = []
+    history = train(
+        resumed,
+        _PHOTOS,
+        optimizer=settings,
+        on_epoch=ignore_epoch,
+        resume=load_state(tmp_path),
+        tell=remarks.append,
+    )
+
+    assert remarks == []  # nothing was learnt again
+    assert have_same_weights(whole, resumed)
+    assert [(row.epoch, row.loss) for row in history] == [(row.epoch, row.loss) for row in expected]
+
+
+def test_the_steps_of_the_pretext_are_told() -> None:
+    config = build_training_config(attention_training="pretext", pretext={"steps": 2, "pairs": 3})
+    remarks: list[str] = []
+    settings = _SETTINGS.model_copy(update={"epochs": 1})
+    train(AttentDifferNet(config), _PHOTOS, optimizer=settings, on_epoch=ignore_epoch, tell=remarks.append)
+    assert remarks == ["learning attention: step 1/2", "learning attention: step 2/2"]
+
+
 def test_training_stops_when_held_out_photos_stop_getting_likelier_and_keeps_the_best_epoch() -> None:
     # 4 photos, a fast flow: it learns them by heart within a few epochs, and held-out photos get unlikelier.
     settings = OptimizerConfig(epochs=200, batch_size=4, learning_rate=1e-2, patience=3)
