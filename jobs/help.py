@@ -24,6 +24,8 @@ _EXAMPLES = {
     "names": "champion,candidate",
 }
 """Values of required flags in the example of a command."""
+_TYPICAL = {"TrainConfig": ("data",), "RecalibrateConfig": ("data",)}
+"""Flags of a command's example that it could do without: of several ways to say the same, the usual one."""
 _WIDTH = 100
 _INDENT = 26
 
@@ -80,7 +82,8 @@ def format_help(config_class: type[BaseModel], *, prog: str, everything: bool) -
     required = [flag for flag in flags if flag.is_required]
     optional = [flag for flag in flags if not flag.is_required]
     shown = [flag for flag in optional if everything or "." not in flag.name]
-    example = [f"--{flag.name} {_EXAMPLES.get(flag.name, flag.takes)}" for flag in required]
+    typical = [flag for flag in flags if flag.is_required or flag.name in _TYPICAL.get(config_class.__name__, ())]
+    example = [f"--{flag.name} {_EXAMPLES.get(flag.name, flag.takes)}" for flag in typical]
     lines = [
         *textwrap.wrap(" ".join((config_class.__doc__ or "").split()), _WIDTH),
         "",

@@ -6,6 +6,7 @@ import sys
 
 import pyarrow as pa
 
+from jobs.archive.absence import explain_absence
 from jobs.archive.kinds import ArchiveKind, detect_kind, stream_archive
 from jobs.archive.ordering import Ordering
 from jobs.archive.selection import Selection
@@ -33,10 +34,24 @@ def list_archive(archive: str, *, key_pattern: str = DEFAULT_KEY_PATTERN) -> pa.
         return pa.Table.from_batches(ordering.stream_rows(), schema=MANIFEST).combine_chunks()
 
 
-def fill_ordering(ordering: Ordering, archive: str, *, key_pattern: str, selection: Selection | None = None) -> int:
+def fill_ordering(
+    ordering: Ordering,
+    archive: str,
+    *,
+    key_pattern: str,
+    selection: Selection | None = None,
+    category: str | None = None,
+) -> int:
     """Lists an archive into an ordering, each object once, saying how far it is; returns how many objects there are.
 
     What the selection leaves out is said on stderr, by its kind.
+
+    Args:
+        ordering: takes the rows.
+        archive: a prefix, an S3 Inventory, or a list of URIs.
+        key_pattern: regular expression of category, site and captured_at.
+        selection: which objects count.
+        category: of every object; None for what the key or the list says.
 
     Raises:
         EmptyArchiveError: the archive holds nothing.
@@ -45,13 +60,27 @@ def fill_ordering(ordering: Ordering, archive: str, *, key_pattern: str, selecti
     """
     selection = selection or Selection()
     batches = stream_archive(archive, key_pattern=key_pattern, selection=selection)
-    ordering.add_batches(follow_rows(batches, activity="listing"))
+    listed = follow_rows(batches, activity="listing")
+    ordering.add_batches(listed if category is None else (_set_category(batch, category) for batch in listed))
     if selection.left_out:
         print(selection.summarize(), file=sys.stderr, flush=True)
     if detect_kind(archive) is not ArchiveKind.PREFIX:
         ordering.drop_duplicates()
     count = ordering.count()
     if not count:
-        why = f"holds no photo ({selection.summarize()})" if selection.left_out else "is empty"
-        raise EmptyArchiveError(f"the archive {archive} {why}: expected photos in it; check its spelling")
+        raise EmptyArchiveError(f"no photo in {archive}: {explain_emptiness(archive, selection)}")
     return count
+
+
+def explain_emptiness(archive: str, selection: Selection) -> str:
+    """Says why an archive has no photo: what it has is left out, or it is empty or misspelt."""
+    if selection.left_out:
+        return f"it holds no photo ({selection.summarize()})"
+    if detect_kind(archive) is ArchiveKind.PREFIX:
+        return explain_absence(archive)
+    return "it is empty, expected a row for each photo"
+
+
+def _set_category(batch: pa.RecordBatch, category: str) -> pa.RecordBatch:
+    place = batch.schema.get_field_index("category")
+    return batch.set_column(place, batch.schema.field(place), pa.array([category] * len(batch), pa.string()))

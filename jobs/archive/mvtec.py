@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.archive.manifest import list_archive
-from jobs.errors import EmptyArchiveError
+from jobs.errors import EmptyArchiveError, RequestError
 from jobs.storage import uris
 from jobs.tables.schema import MANIFEST
+from jobs.tables.text import make_printable
 
 FLAWLESS = "good"
 """Label of flawless photos."""
@@ -21,7 +22,7 @@ SPLITS = ("train", "validation", "test")
 LABELLED = MANIFEST.append(pa.field("split", pa.string())).append(pa.field("label", pa.string()))
 """MANIFEST, the split of each photo (one of SPLITS) and its label: FLAWLESS, or the name of its defect."""
 
-_SPLIT_AND_LABEL = r"(?P<site>train/good|(?:validation|test)/[^/]+)/"
+_SPLIT_AND_LABEL = r"(?P<site>(?i:train/good)|(?i:validation|test)/[^/]+)/"
 
 
 def list_labelled(data: str, *, category: str | None = None) -> pa.Table:
@@ -30,6 +31,9 @@ def list_labelled(data: str, *, category: str | None = None) -> pa.Table:
     Args:
         data: folder of the categories.
         category: the one to list; None for all.
+
+    Raises:
+        RequestError: a folder is called Good or TEST: on most systems those are other folders than good and test.
     """
     folder, name = (data, "(?P<category>[^/]+)/") if category is None else (uris.join(data, category), "(?P<category>)")
     try:
@@ -38,9 +42,25 @@ def list_labelled(data: str, *, category: str | None = None) -> pa.Table:
         return LABELLED.empty_table()
     rows = rows if category is None else _set_column(rows, "category", category)
     rows = rows.filter(pc.is_valid(rows["site"]))  # which the key pattern takes for split and label, as one
+    check_letters(rows)
     parts = [site.split("/") for site in rows["site"].to_pylist()]
     splits, labels = (pa.array([part[number] for part in parts], pa.string()) for number in (0, 1))
     return pa.table([*_set_column(rows, "site", None).columns, splits, labels], schema=LABELLED)
+
+
+def check_letters(rows: pa.Table) -> None:
+    """Refuses splits and flawless labels in other letters, which would pass for none, or for defects.
+
+    Raises:
+        RequestError: it names the first such folder.
+    """
+    for site in pc.unique(rows["site"]).to_pylist():
+        split, label = site.split("/")
+        right = f"{split.lower()}/{FLAWLESS if label.lower() == FLAWLESS else label}"
+        if site != right:
+            example = rows["image_uri"][pc.index(rows["site"], site).as_py()].as_py()
+            folder = example[: example.index(f"/{site}/") + 1 + len(site)]
+            raise RequestError(f"{make_printable(folder)} must be called {right}, in these letters: rename it")
 
 
 def select_split(rows: pa.Table, split: str) -> pa.Table:
@@ -48,23 +68,23 @@ def select_split(rows: pa.Table, split: str) -> pa.Table:
     return rows.filter(pc.equal(rows["split"], split))
 
 
-def list_flawless(data: str, category: str, *, folder: str | None = None) -> pa.Table:
-    """Lists the flawless photos of a category as MANIFEST rows.
-
-    Args:
-        data: folder of the categories.
-        category: one of them, and what the rows say, whatever their keys look like.
-        folder: where the photos lie below ``data``; default: ``<category>/train/good``.
+def list_as_category(photos: str, category: str) -> pa.Table:
+    """Lists an archive in any layout as MANIFEST rows of one category.
 
     Raises:
-        EmptyArchiveError: there is none.
+        EmptyArchiveError: it holds nothing.
     """
-    rows = list_archive(locate_flawless(data, category, folder=folder), key_pattern="(?P<category>)")
-    return _set_column(rows, "category", category)
+    return _set_column(list_archive(photos, key_pattern="(?P<category>)"), "category", category)
 
 
 def locate_flawless(data: str, category: str, *, folder: str | None = None) -> str:
-    """Returns the URI of the folder that `list_flawless` lists."""
+    """Returns the URI of a category's flawless photos.
+
+    Args:
+        data: folder of the categories.
+        category: one of them.
+        folder: where the photos lie below ``data``; default: ``<category>/train/good``.
+    """
     return uris.join(data, folder or f"{category}/train/{FLAWLESS}")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from jobs.config import Confidence, JobConfig, Name, ScoringResources, Uri
 from jobs.detectors.aliases import DETECTOR_ID, NO_DETECTOR
@@ -70,7 +70,10 @@ class HistoryConfig(_RegistryConfig):
 class RecalibrateConfig(_RegistryConfig):
     """Calibrate a registered detector again on flawless photos that it was not trained on, without retraining."""
 
-    data: Uri = Field(description="where the photos are, such as the data in MVTec layout")
+    data: Uri | None = Field(None, description="where the photos are, such as the data in MVTec layout")
+    good: Uri | None = Field(
+        None, description="instead of data: the flawless photos, a folder in any layout, an S3 Inventory or a list"
+    )
     category: Name = Field(description="asset category")
     folder: str | None = Field(
         None, description="folder of flawless photos below the data; default: <category>/train/good"
@@ -89,6 +92,14 @@ class RecalibrateConfig(_RegistryConfig):
         "faster on CPUs with AMX or AVX512-BF16 and on GPUs",
     )
     scoring: ScoringResources = Field(default_factory=ScoringResources, description="share of the cluster")
+
+    @model_validator(mode="after")
+    def _check_where_the_photos_are(self) -> Self:
+        if (self.data is None) == (self.good is None):
+            raise ValueError("needed --data FOLDER in MVTec layout, or --good FOLDER: give one of them")
+        if self.good is not None and self.folder is not None:
+            raise ValueError("--folder is below --data: with --good give the whole folder there")
+        return self
 
     @field_validator("folder")
     @classmethod

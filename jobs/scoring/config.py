@@ -32,6 +32,9 @@ class ScoreConfig(JobConfig):
     results: Uri = Field(description="where scores/ and runs/ are kept")
     run_id: Name = Field(description="name of this run; the same id again resumes it, or does nothing once published")
     alias: Name = Field("champion", description="which registered detector of each category scores")
+    category: Name | None = Field(
+        None, description="category of every photo, whatever its key says: for the folder of one category"
+    )
     key_pattern: str = Field(
         DEFAULT_KEY_PATTERN,
         description="regular expression matched at the start of each key below the archive (of a list or an inventory: "

@@ -62,11 +62,17 @@ def plan_detectors(
         for category, detector in found.items()
         if detector is not None
     }
+    if not wanted:
+        raise RequestError(
+            "no key of the archive has a category, which is its first folder unless --key-pattern says otherwise: give "
+            f"--category NAME where all photos are of one; {detectors} has "
+            f"{', '.join(registry.list_categories(detectors)[:5]) or 'none'}"
+        )
     if not planned:
         raise RequestError(
-            f"no category of the archive ({', '.join(wanted[:5]) or 'none'}) has a detector with alias {alias!r} in "
+            f"no category of the archive ({', '.join(wanted[:5])}) has a detector with alias {alias!r} in "
             f"{detectors}, which has {', '.join(registry.list_categories(detectors)[:5]) or 'none'}: train one or "
-            "correct --detectors, --archive or --key-pattern"
+            "correct --detectors, --archive, --key-pattern or --category"
         )
     check_precision(planned, asked=precision)
     return planned

@@ -112,8 +112,13 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
     storage.delete_tree(folder.manifest)  # parts of a try that did not come to its plan
     with Scratch() as scratch:
         ordering = Ordering(scratch)
-        selection = Selection(config.include, config.exclude)
-        count = fill_ordering(ordering, config.archive, key_pattern=config.key_pattern, selection=selection)
+        count = fill_ordering(
+            ordering,
+            config.archive,
+            key_pattern=config.key_pattern,
+            selection=Selection(config.include, config.exclude),
+            category=config.category,
+        )
         listing_s = time.monotonic() - began
         plan = plan_run(config, ordering.list_categories())
         if not config.rescore:

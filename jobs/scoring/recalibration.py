@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from jobs.archive.mvtec import list_flawless
+from jobs.archive.mvtec import list_as_category, locate_flawless
 from jobs.cluster.datasets import collect_table
 from jobs.cluster.progress import Progress
 from jobs.cluster.session import explain_error, start_ray
@@ -46,7 +46,8 @@ def recalibrate_detector(config: RecalibrateConfig) -> int:
     if parent is None:
         raise RequestError(f"{config.category} has no alias {config.alias!r} in {config.detectors}: train a detector")
     metrics = registry.read_metrics(config.detectors, config.category, detector_id=parent.detector_id)
-    photos = list_flawless(config.data, config.category, folder=config.folder)
+    folder = config.good or locate_flawless(str(config.data), config.category, folder=config.folder)
+    photos = list_as_category(folder, config.category)
     named = select_unseen_photos(photos, config, parent=parent, metrics=metrics)
     manifest = select_one_of_each_group(named, config, parent=parent, metrics=metrics)
     rows = score_readable_photos(manifest, config, parent=parent)

@@ -27,7 +27,14 @@ class TrainConfig(JobConfig):
     Every combination of category, variant and seed is a unit: trained on its own, resumed and retried on its own.
     """
 
-    data: Uri = Field(description="data in MVTec layout: <category>/train/good, <category>/test/<good or defect>")
+    data: Uri | None = Field(
+        None, description="data in MVTec layout: <category>/train/good, <category>/test/<good or defect>"
+    )
+    good: Uri | None = Field(
+        None,
+        description="instead of data: the flawless photos of one category: a folder in any layout, an S3 Inventory, or "
+        "a list",
+    )
     category: str = Field(description="asset category to train; several with commas between them; all: every one there")
     detectors: Uri = Field(description="registry to put the detectors into")
     variant: str = Field(
@@ -131,6 +138,14 @@ class TrainConfig(JobConfig):
         if len(set(names)) < len(names) or ("all" in names and len(names) > 1):
             raise ValueError(f"expected different names, or all, got {category!r}")
         return ",".join(names)
+
+    @model_validator(mode="after")
+    def _check_where_the_photos_are(self) -> Self:
+        if (self.data is None) == (self.good is None):
+            raise ValueError("needed --data FOLDER in MVTec layout, or --good FOLDER of one category: give one of them")
+        if self.good is not None and (self.categories is None or len(self.categories) > 1):
+            raise ValueError(f"--good has photos of one category: name it with --category, got {self.category!r}")
+        return self
 
     @model_validator(mode="after")
     def _check_batch_size(self) -> Self:

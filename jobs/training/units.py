@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import ValidationError
 
-from jobs.archive.mvtec import list_flawless, list_labelled, locate_flawless, select_split
+from jobs.archive.absence import describe_level, explain_absence, look_into, suggest_folder
+from jobs.archive.mvtec import list_as_category, list_labelled, locate_flawless, select_split
 from jobs.cluster.progress import Report
 from jobs.detectors import registry
 from jobs.detectors.lineage import hash_json, hash_manifest
-from jobs.errors import RequestError
+from jobs.errors import EmptyArchiveError, RequestError
 from jobs.storage import uris
 from jobs.training.config import TrainConfig
 from jobs.training.photos import BlockPhotos
@@ -130,7 +131,7 @@ def plan_units(config: TrainConfig) -> list[TrainingUnit]:
     Raises:
         RequestError: a category without enough flawless photos, or no category at all.
     """
-    wanted = config.categories or list_categories(config.data)
+    wanted = config.categories or list_categories(str(config.data))
     return [unit for category in wanted for unit in _plan_category(config, category)]
 
 
@@ -175,7 +176,12 @@ def list_categories(data: str) -> list[str]:
     """
     found = sorted(set(select_split(list_labelled(data), "train")["category"].to_pylist()))
     if not found:
-        raise RequestError(f"{data} holds no category: expected photos in <category>/train/good/")
+        level = look_into(data)
+        reason = f"it has {describe_level(level)}" if level else explain_absence(data)
+        raise RequestError(
+            f"{data} holds no category: expected photos in <category>/train/good/, but {reason}"
+            f"{suggest_folder(data, None)}"
+        )
     return found
 
 
@@ -185,9 +191,13 @@ def list_flawless_photos(config: TrainConfig, category: str) -> pa.Table:
     Raises:
         RequestError: fewer than `MIN_PHOTOS`.
     """
-    manifest = list_flawless(config.data, category)
+    folder = config.good or locate_flawless(str(config.data), category)
+    try:
+        manifest = list_as_category(folder, category)
+    except EmptyArchiveError as error:
+        suggested = "" if config.data is None else suggest_folder(config.data, category)
+        raise EmptyArchiveError(f"no flawless photos of {category}: {error}{suggested}") from error
     if len(manifest) < MIN_PHOTOS:
-        folder = locate_flawless(config.data, category)
         raise RequestError(f"expected at least {MIN_PHOTOS} flawless photos in {folder}, got {len(manifest)}")
     held_out = len(split_calibration(len(manifest), fraction=config.calibration_fraction, seed=config.split_seed)[1])
     rate, confidence = config.false_alarm_rate, config.confidence

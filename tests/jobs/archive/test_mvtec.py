@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.archive.mvtec import LABELLED, list_flawless, list_labelled, select_split
-from jobs.errors import EmptyArchiveError
+from jobs import storage
+from jobs.archive.mvtec import LABELLED, list_as_category, list_labelled, locate_flawless, select_split
+from jobs.errors import EmptyArchiveError, RequestError
 
 PHOTOS = (
     "bottle/train/good/1.jpg",
@@ -58,12 +59,21 @@ def test_one_category_is_listed_as_among_all(data: str) -> None:
 
 
 def test_flawless_photos_have_their_category_wherever_they_lie(data: str) -> None:
-    assert list_flawless(data, "bottle")["category"].to_pylist() == ["bottle"] * 2
-    assert list_flawless(data, "bottle", folder="cable/test/bent")["category"].to_pylist() == ["bottle"]
+    assert list_as_category(locate_flawless(data, "bottle"), "bottle")["category"].to_pylist() == ["bottle"] * 2
+    elsewhere = locate_flawless(data, "bottle", folder="cable/test/bent")
+    assert list_as_category(elsewhere, "bottle")["category"].to_pylist() == ["bottle"]
 
 
 def test_what_is_not_there_is_empty_and_flawless_photos_must_be_there(data: str) -> None:
     assert len(select_split(list_labelled(data, category="cable"), "train")) == 0
     assert list_labelled(data, category="none") == LABELLED.empty_table()
-    with pytest.raises(EmptyArchiveError, match=r"cable/train/good is empty: expected photos in it"):
-        list_flawless(data, "cable")
+    with pytest.raises(EmptyArchiveError, match=r"no photo in .*cable/train/good: .*cable has no folder train"):
+        list_as_category(locate_flawless(data, "cable"), "cable")
+
+
+@pytest.mark.parametrize("folder", ["train/Good", "Train/good", "test/GOOD", "TEST/bent"])
+def test_a_folder_in_other_letters_is_named_and_never_taken_for_none_or_for_a_defect(data: str, folder: str) -> None:
+    storage.write(f"{data}/nut/{folder}/1.jpg", b"x")
+    right = folder.lower()
+    with pytest.raises(RequestError, match=rf"nut/{folder} must be called {right}, in these letters"):
+        list_labelled(data)

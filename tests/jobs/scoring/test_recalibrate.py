@@ -269,7 +269,7 @@ def test_photos_none_of_which_can_be_read_end_the_job(
     ("more", "said"),
     [
         (["--alias", "absent"], "insulator has no alias 'absent'"),
-        (["--folder", "empty"], "is empty"),
+        (["--folder", "absent"], "has no folder absent"),
         (["--folder", "../elsewhere"], "expected a relative folder"),
         (["--folder", "/"], "expected a relative folder"),
         (["--category", ".."], "--category"),
