@@ -14,7 +14,7 @@ from model.config import Precision
 
 
 def choose_precisions(
-    calibrated: Sequence[Precision], *, asked: AskedPrecision, resources: ScoringResources
+    calibrated: Sequence[Precision], *, asked: AskedPrecision, resources: ScoringResources, local: bool = False
 ) -> list[Precision]:
     """Chooses the precision of each detector for a whole run; says so where it is not that of the calibration.
 
@@ -26,10 +26,11 @@ def choose_precisions(
         calibrated: precision of each detector's calibration.
         asked: what the run asked for.
         resources: share of the cluster that scores.
+        local: this process scores, and no cluster is asked.
     """
     if asked != "auto" or "bf16" not in calibrated:
         return list(calibrated)
-    slow = find_slow_machine(use_gpu=resources.use_gpu)
+    slow = describe_slow_machine(resources.use_gpu) if local else find_slow_machine(use_gpu=resources.use_gpu)
     if slow is None:
         return list(calibrated)
     print(f"warning: {slow} has no fast bf16: this run scores in fp32", flush=True)

@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from jobs import storage
 from jobs.errors import ConflictError, MissingObjectError, RequestError
 from jobs.storage import uris
+from model.artifact.files import ALIASES_FILE
 
-ALIASES_FILE = "aliases.json"
 DETECTOR_ID = re.compile(r"[0-9a-f]{16}")
 NO_DETECTOR = "none"
 """What ``expected`` calls an alias that is not set."""

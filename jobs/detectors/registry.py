@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs import storage
-from jobs.detectors.aliases import ALIASES_FILE, DETECTOR_ID, check_category, read_aliases, set_alias
+from jobs.detectors.aliases import DETECTOR_ID, check_category, read_aliases, set_alias
 from jobs.errors import JobError, MissingObjectError, RequestError, one_line
 from jobs.storage import uris
 from model.artifact.files import (
+    ALIASES_FILE,
     ARTIFACT_FILES,
     CALIBRATION,
     CONFIG,

@@ -64,6 +64,9 @@ class ScoreConfig(JobConfig):
     min_alarm_rows: int = Field(
         5, ge=1, description="rows of a kind, at least, for exit 3: fewer are no incident, whatever their share"
     )
+    local: bool = Field(
+        False, description="score in this process, without Ray: for up to some thousand photos, which need no cluster"
+    )
     rescore: bool = Field(False, description="score everything again, also what earlier runs have scored")
     top: int = Field(10, ge=0, description="how many of the most anomalous photos the summary lists")
     log_format: Literal["text", "json"] = Field(

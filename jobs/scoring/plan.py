@@ -120,11 +120,13 @@ def plan_detector(
     )
 
 
-def use_precisions(plan: ScoringPlan, *, asked: AskedPrecision, resources: ScoringResources) -> ScoringPlan:
+def use_precisions(
+    plan: ScoringPlan, *, asked: AskedPrecision, resources: ScoringResources, local: bool = False
+) -> ScoringPlan:
     """Gives every detector of a plan the arithmetic of the whole run, see `jobs.cluster.arithmetic`."""
     names = list(plan.by_category)
     calibrated = [plan.by_category[name].precision for name in names]
-    chosen = choose_precisions(calibrated, asked=asked, resources=resources)
+    chosen = choose_precisions(calibrated, asked=asked, resources=resources, local=local)
     detectors = {
         name: plan.by_category[name].model_copy(update={"precision": precision})
         for name, precision in zip(names, chosen, strict=True)

@@ -27,6 +27,7 @@ PART_ROWS = 65_536
 """Rows of one manifest part: what one read task of Ray holds."""
 _MAY_CHANGE = (
     "scoring",
+    "local",
     "top",
     "max_error_rate",
     "max_missing_rate",
@@ -126,7 +127,7 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
             ordering.drop_settled(stream_published(config.results, EARLIER), ids)
         to_score = write_manifest(ordering.stream_rows(), folder)
     if to_score:
-        plan = use_precisions(plan, asked=config.scoring.precision, resources=config.scoring)
+        plan = use_precisions(plan, asked=config.scoring.precision, resources=config.scoring, local=config.local)
     staged = StagedRun(
         config=config.model_dump(mode="json"),
         plan=plan,

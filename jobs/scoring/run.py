@@ -17,6 +17,7 @@ from jobs.config import ScoringResources
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, JobError
 from jobs.scoring.alarm import list_alarms
 from jobs.scoring.config import ScoreConfig
+from jobs.scoring.local import score_locally
 from jobs.scoring.pipeline import choose_file_rows, read_manifest, score_photos
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.preparation import PART_ROWS, StagedRun, check_same_run, prepare_run
@@ -89,7 +90,10 @@ def run_all_steps(
     if staged.to_score:
         print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score", flush=True)
         lease.confirm()  # listing a large archive takes minutes
-        pipeline_s, reported = score_into_staging(config, folder, staged=staged, lease=lease, pipeline=pipeline)
+        if config.local:
+            pipeline_s, reported = score_in_process(config, folder, staged=staged)
+        else:
+            pipeline_s, reported = score_into_staging(config, folder, staged=staged, lease=lease, pipeline=pipeline)
         timings_s |= pipeline_s
         log.event("scored", {"rows": reported.units, "images_per_s": reported.steady_per_s, "seconds": pipeline_s})
     lease.confirm()
@@ -113,7 +117,7 @@ def run_all_steps(
 def publish_staged(folder: RunFolder, staged: StagedRun) -> Published:
     """Writes the staged rows into the table; see `publish_rows`."""
     rows = scan_parquet(list_staged_files(folder), columns=STAGED.names, schema=STAGED, small=True)
-    parts = [folder.manifest_part(number) for number in range(math.ceil(staged.to_score / PART_ROWS))]
+    parts = list_manifest_parts(folder, staged)
     return publish_rows(
         follow_rows(rows, activity="publishing", total=staged.to_score),
         manifest=lambda: scan_parquet(parts, columns=MANIFEST.names, schema=MANIFEST),
@@ -122,6 +126,24 @@ def publish_staged(folder: RunFolder, staged: StagedRun) -> Published:
         folder=folder,
         run_date=staged.started_at.date(),
     )
+
+
+def list_manifest_parts(folder: RunFolder, staged: StagedRun) -> list[str]:
+    """Lists the files of the photos to score."""
+    return [folder.manifest_part(number) for number in range(math.ceil(staged.to_score / PART_ROWS))]
+
+
+def score_in_process(config: ScoreConfig, folder: RunFolder, *, staged: StagedRun) -> tuple[dict[str, float], Reported]:
+    """Scores into staging without Ray; returns timings in seconds, and what was done."""
+    began = time.monotonic()
+    reported = score_locally(
+        list_manifest_parts(folder, staged),
+        rows=staged.to_score,
+        plan=staged.plan,
+        resources=config.scoring,
+        folder=folder,
+    )
+    return {"scoring": time.monotonic() - began}, reported
 
 
 def score_into_staging(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from model.artifact.files import ArtifactError
 
 if TYPE_CHECKING:
-    from model.artifact.store import Artifact, load_artifact, recalibrate_artifact, save_artifact
+    from model.artifact.loaded import Artifact
+    from model.artifact.store import load_artifact, recalibrate_artifact, save_artifact
 
 __all__ = ["Artifact", "ArtifactError", "load_artifact", "recalibrate_artifact", "save_artifact"]
 

@@ -28,6 +28,8 @@ ARTIFACT_FILES = ("detector.safetensors", "config.json", "calibration.json", "me
 """Every file of an artifact; all of them are always there."""
 
 WEIGHTS, CONFIG, CALIBRATION, METRICS, CARD = ARTIFACT_FILES
+ALIASES_FILE = "aliases.json"
+"""In a registry, beside the artifacts of a category: alias -> detector id."""
 _MAX_JSON_BYTES = 64 << 20  # a few million calibration scores; anything larger is damage or malice
 
 
@@ -110,6 +112,20 @@ def read_artifact_file(path: Path, read: Callable[[Path], _Content]) -> _Content
 def read_json(path: Path) -> object:
     """Reads a JSON file of at most 64 MiB; raises as ``read_artifact_file`` does."""
     return read_artifact_file(path, _parse_json)
+
+
+def read_alias(folder: Path, alias: str) -> str:
+    """Returns the id of the detector behind an alias of a category, given the category's folder in a registry.
+
+    Raises:
+        ArtifactError: no such alias, or none at all.
+    """
+    found = read_json(folder / ALIASES_FILE)
+    content = found if isinstance(found, dict) else {}
+    aliases = {name: detector_id for name, detector_id in content.items() if isinstance(detector_id, str)}
+    if alias not in aliases:
+        raise ArtifactError(f"{folder} has no alias {alias!r}; it has {', '.join(sorted(aliases)) or 'none'}")
+    return aliases[alias]
 
 
 def _parse_json(path: Path) -> object:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from model.artifact.card import render_model_card
 from model.artifact.files import (
+    ALIASES_FILE,
     CALIBRATION,
     CARD,
     CONFIG,
@@ -36,23 +36,15 @@ from model.artifact.files import (
     hash_content,
     parse_calibration_json,
     parse_config_json,
+    read_alias,
     read_artifact_file,
     read_json,
 )
+from model.artifact.loaded import Artifact
 from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
 from model.statistics.calibration import Calibration
 from model.versions import read_versions
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A loaded detector, in evaluation mode, and what is known about it."""
-
-    detector_id: str
-    detector: AttentDifferNet
-    calibration: Calibration | None
-    metrics: Mapping[str, JSON]
 
 
 def save_artifact(
@@ -135,8 +127,9 @@ def finish_artifact(
 
 
 def load_artifact(
-    folder: Path,
+    folder: Path | str,
     *,
+    alias: str | None = None,
     device: torch.device | str = "cpu",
     expected_id: str | None = None,
     precision: Precision | None = None,
@@ -148,7 +141,8 @@ def load_artifact(
     format: the rounding of convolutions depends on it, and an artifact has none.
 
     Args:
-        folder: what ``save_artifact`` wrote.
+        folder: what ``save_artifact`` wrote; or with ``alias`` the folder of a category in a registry.
+        alias: which of the category's detectors, such as ``champion``.
         device: where the detector goes.
         expected_id: the id it was asked for by; None takes whatever lies there.
         precision: arithmetic to score with, if it is to be another than the config's.
@@ -159,6 +153,12 @@ def load_artifact(
     Raises:
         ArtifactError: a file is missing, damaged, of an unknown format, or does not fit the others or the id.
     """
+    folder = Path(folder).expanduser()
+    if alias is not None:
+        expected_id = read_alias(folder, alias)
+        folder = folder / expected_id
+    elif (folder / ALIASES_FILE).exists():
+        raise ArtifactError(f'{folder} has the detectors of a category: say which, such as alias="champion"')
     detector_id = folder.name if from_cache else hash_content(folder)
     if expected_id is not None and detector_id != expected_id:
         raise ArtifactError(f"needed detector {expected_id}, but the content of {folder} has the id {detector_id}")

@@ -7,8 +7,10 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -54,6 +56,47 @@ def _save(folder: Path, detector: AttentDifferNet | None = None, **metrics: floa
 def folder(tmp_path: Path) -> Path:
     _save(tmp_path, auroc=0.9)
     return tmp_path
+
+
+def _register(folder: Path, **aliases: str) -> str:
+    """Puts a detector into a registry's folder of a category, with aliases; CHAMPION stands for its id."""
+    detector_id = _save(folder / "new")
+    (folder / "new").rename(folder / detector_id)
+    named = {name: detector_id if value == "CHAMPION" else value for name, value in aliases.items()}
+    (folder / "aliases.json").write_text(json.dumps(named | {".history": []}))
+    return detector_id
+
+
+def test_a_detector_is_loaded_by_its_alias(tmp_path: Path) -> None:
+    detector_id = _register(tmp_path, champion="CHAMPION")
+    assert load_artifact(tmp_path, alias="champion").detector_id == detector_id
+    assert load_artifact(str(tmp_path), alias="champion").detector_id == detector_id
+
+
+@pytest.mark.parametrize(
+    ("alias", "said"),
+    [
+        ("candidate", "has no alias 'candidate'; it has champion, elsewhere"),
+        (None, r'has the detectors of a category: say which, such as alias="champion"'),
+        ("elsewhere", "needed detector ../else"),
+    ],
+)
+def test_a_wrong_alias_is_answered_with_those_that_there_are(tmp_path: Path, alias: str | None, said: str) -> None:
+    _register(tmp_path / "cap", champion="CHAMPION", elsewhere="../else")
+    _save(tmp_path / "else")
+    with pytest.raises(ArtifactError, match=said):
+        load_artifact(tmp_path / "cap", alias=alias)
+
+
+def test_a_loaded_detector_scores_a_file(tmp_path: Path) -> None:
+    _save(tmp_path)
+    loaded = load_artifact(tmp_path)
+    pixels = _photos()[0]
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "photo.png")
+    found = loaded.score_file(tmp_path / "photo.png")
+    assert found.score == float(loaded.detector.score(pixels[None])[0])
+    assert found.p_value == loaded.calibration.compute_p_values(np.array([found.score]))[0]  # type: ignore[union-attr]
+    assert loaded.score_file(str(tmp_path / "photo.png")) == found
 
 
 @pytest.mark.slow
