@@ -58,7 +58,6 @@ def main(argv: Sequence[str]) -> int:
     from jobs.synthetic.archive import CATEGORY, draw_archive
 
     os.environ["RAY_ADDRESS"] = "local"  # never a cluster of somebody else's that runs on this machine
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # warns of actors whose arguments are large, on every run
     began = time.monotonic()
     folder = empty_folder(Path(config.folder))
     counts = draw_archive(folder, seed=config.seed)

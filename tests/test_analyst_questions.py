@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.tables.schema import SCORES
+from tests.support.pages import blocks
 from tests.support.places import ROOT
 
 QUESTIONS = ROOT / "infra" / "analyst" / "questions.sql"
 TONIGHT = date(2026, 3, 9)
+LAST_WEEK = TONIGHT - timedelta(days=9)
+"""Runs are late at times: the night to compare with is not seven days back to the day."""
 
 
 def scored(uri: str, *, p_value: float, run_id: str = "tonight", **changes: object) -> dict[str, object]:
@@ -31,9 +35,9 @@ def scored(uri: str, *, p_value: float, run_id: str = "tonight", **changes: obje
         "score": 1 / p_value,
         "threshold": 20.0,
         "is_anomaly": p_value <= 0.05,
-        "detector_id": "d1",
+        "detector_id": "d0" if run_id == "lastweek" else "d1",
         "run_id": run_id,
-        "scored_at": midnight - timedelta(days={"tonight": 0, "again": 0, "dead": 0, "lastweek": 7}[run_id], hours=-1),
+        "scored_at": midnight - timedelta(days={"tonight": 0, "again": 0, "dead": 0, "lastweek": 9}[run_id], hours=-1),
         "schema_version": 1,
     }
     return row | changes
@@ -82,7 +86,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[list[tuple[Any, ..
 
 def publish(results: Path, run_id: str, rows: list[dict[str, object]]) -> None:
     """Writes rows and record as jobs.scoring.publish does."""
-    run_date = TONIGHT - timedelta(days=7) if run_id == "lastweek" else TONIGHT
+    run_date = LAST_WEEK if run_id == "lastweek" else TONIGHT
     folder = results / "scores" / f"run_date={run_date.isoformat()}"
     folder.mkdir(parents=True, exist_ok=True)
     complete = [{name: row.get(name) for name in SCORES.names} for row in rows]
@@ -108,10 +112,12 @@ def test_tonights_photos_are_ranked_per_site_by_p_value_then_by_score(answers: l
     ]
 
 
-def test_drift_compares_each_night_with_the_same_category_a_week_before(answers: list[list[tuple[Any, ...]]]) -> None:
+def test_drift_compares_each_night_with_one_a_week_before_and_names_a_change_of_the_detector(
+    answers: list[list[tuple[Any, ...]]],
+) -> None:
     assert answers[1] == [
-        ("insulator", TONIGHT - timedelta(days=7), 3, 1, 0.0, None, 0.6, None),
-        ("insulator", TONIGHT, 5, 1, 0.6, 0.6, 0.02, -0.58),
+        ("insulator", LAST_WEEK, 3, "d0", None, None, 0.0, None, 0.6, None),
+        ("insulator", TONIGHT, 5, "d1", True, LAST_WEEK, 0.6, 0.6, 0.02, -0.58),
     ]
 
 
@@ -129,3 +135,15 @@ def test_another_budget_counts_each_photo_once_by_its_newest_p_value(answers: li
         ("insulator", 0.05, 7, 3, 0.4, 0.01),
         ("insulator", 0.1, 7, 3, 0.7, 0.01),
     ]
+
+
+def test_the_page_s_python_prints_every_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(tmp_path / "results", "tonight", [scored("a1", p_value=0.1)])
+    shutil.copytree(QUESTIONS.parent, tmp_path / "infra" / "analyst")
+    monkeypatch.chdir(tmp_path)
+    (code,) = [block for block in blocks(ROOT / "infra" / "docs" / "analysts.md", "python") if "questions.sql" in block]
+    exec(compile(code, "analysts.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert [name for name in ("place", "detector_changed", "example", "false_alarm_rate") if name not in said] == []

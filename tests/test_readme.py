@@ -24,6 +24,7 @@ from jobs.detectors.aliases import read_aliases
 from jobs.tables.schema import SCORES
 from tests.support.detectors import TINY
 from tests.support.pages import PAGES, blocks, find_command, names
+from tests.support.places import ROOT
 from tuning import search
 
 
@@ -61,6 +62,7 @@ def test_the_main_job_s_commands_run_as_they_stand(
     _download(f"{inspection}/detectors", tmp_path / "detectors")
     some = next(info.uri for info in storage.list_objects(f"{inspection}/training"))
     (tmp_path / "photo.jpg").write_bytes(storage.read(some))
+    shutil.copytree(ROOT / "infra" / "analyst", tmp_path / "infra" / "analyst")
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     for page in PAGES:

@@ -1,4 +1,5 @@
--- Three questions of an analyst to the result table, in DuckDB >= 1.2. Point it at the results and run the file:
+-- Three questions of an analyst to the result table, in DuckDB >= 1.2. infra/docs/analysts.md shows how to run them from
+-- Python. With DuckDB's own command line, which this project does not install, point it at the results and run the file:
 --   duckdb -cmd "SET VARIABLE results = 's3://inspection-results/fleet'" < infra/analyst/questions.sql
 -- For s3:// first: CREATE SECRET (TYPE s3, PROVIDER credential_chain), which reads the standard AWS_* variables.
 
@@ -35,32 +36,39 @@ WINDOW most_anomalous AS (PARTITION BY site ORDER BY p_value, score / threshold 
 QUALIFY place <= 5
 ORDER BY site, place;
 
--- Question 2a: does a category drift? Week over week; p-values of flawless photos are uniform, so their median is near
--- 0.5. A median that falls in a week without a new detector says that the photos have changed, not the assets.
+-- Question 2a: does a category drift? Each night against the last one that is a week back or more (compared_with).
+-- p-values of flawless photos are uniform, so their median is near 0.5. A median that falls while the detector stays
+-- says that the photos have changed, not the assets. detector_changed: another one scores than in the night before.
 WITH nights AS (
     SELECT
         category,
         run_date,
         count(*) AS photos,
-        count(DISTINCT detector_id) AS detectors,
+        string_agg(DISTINCT detector_id, ', ' ORDER BY detector_id) AS detectors,
         avg(is_anomaly::INT) AS anomaly_share,
         median(p_value) AS median_p_value
     FROM published
     WHERE status = 'scored'
     GROUP BY category, run_date
+),
+changes AS (
+    SELECT *, detectors <> lag(detectors) OVER (PARTITION BY category ORDER BY run_date) AS detector_changed
+    FROM nights
 )
 SELECT
     now.category,
     now.run_date,
     now.photos,
     now.detectors,
+    now.detector_changed,
+    before.run_date AS compared_with,
     round(now.anomaly_share, 4) AS anomaly_share,
     round(now.anomaly_share - before.anomaly_share, 4) AS anomaly_share_change,
     round(now.median_p_value, 4) AS median_p_value,
     round(now.median_p_value - before.median_p_value, 4) AS median_p_value_change
-FROM nights AS now
-LEFT JOIN nights AS before
-    ON before.category = now.category AND before.run_date = now.run_date - INTERVAL 7 DAY
+FROM changes AS now
+ASOF LEFT JOIN (SELECT *, run_date + INTERVAL 7 DAY AS week_later FROM nights) AS before
+    ON before.category = now.category AND before.week_later <= now.run_date
 ORDER BY now.category, now.run_date;
 
 -- Question 2b: what could not be scored, and why? By the reason code, which stands before the colon.

@@ -10,9 +10,11 @@ from enum import StrEnum
 import pyarrow as pa
 
 from jobs import storage
+from jobs.archive.inventory import read_inventory
 from jobs.archive.keys import parse_keys
 from jobs.archive.listing import list_pages
 from jobs.archive.selection import Selection
+from jobs.archive.uri_list import read_list
 from jobs.config import DEFAULT_KEY_PATTERN
 from jobs.errors import MissingObjectError, RefusedError, StorageError
 from jobs.storage import ObjectInfo, uris
@@ -83,12 +85,8 @@ def stream_archive(
     pattern, selection = re.compile(key_pattern), selection or Selection()
     kind = detect_kind(archive)
     if kind is ArchiveKind.INVENTORY:
-        from jobs.archive.inventory import read_inventory
-
         batches = read_inventory(archive, pattern=pattern)
     elif kind is ArchiveKind.LIST:
-        from jobs.archive.uri_list import read_list
-
         batches = (batch for file in find_list_files(archive) for batch in read_list(file, pattern=pattern))
     else:
         below = len(archive) + 1

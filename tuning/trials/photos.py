@@ -19,6 +19,7 @@ from jobs.detectors.lineage import hash_training_photos
 from jobs.errors import JobError
 from model.process import prepare_process
 from model.training.photos import split_calibration
+from model.training.synthetic_defects import draw_defects
 
 _SYNTHETIC_SEED = 0
 
@@ -102,8 +103,6 @@ def add_synthetic_defects(images: Tensor) -> Tensor:
 
     `model.training.synthetic_defects` draws them.
     """
-    from model.training.synthetic_defects import draw_defects
-
     rng = np.random.default_rng([_SYNTHETIC_SEED, images.shape[-1]])
     donors = images.roll(1, 0)
     drawn = [
