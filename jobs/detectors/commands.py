@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from jobs import storage
 from jobs.cli import parse_config
 from jobs.config import JobConfig
@@ -18,23 +20,15 @@ from jobs.detectors.config import CompareConfig, HistoryConfig, ListConfig, Prom
 from jobs.detectors.report import describe_detector, find_differences, summarize_detectors
 from jobs.errors import EXIT_DONE, RequestError
 from jobs.storage import uris
+from jobs.tables.parquet import write_parquet
+from jobs.tables.schema import DETECTORS
 from jobs.tables.text import format_table, make_printable
 from model.artifact.card import render_model_card
 from model.artifact.files import ARTIFACT_FILES
 
 _PROG = "python -m jobs.registry"
-_LISTED = (
-    "category",
-    "detector_id",
-    "variant",
-    "seed",
-    "epochs",
-    "loss",
-    "validation_loss",
-    "calibration_photos",
-    "smallest_rate",
-    "created_at",
-)
+_LISTED = ("category", "detector_id", "variant", "seed", "photos", "smallest_rate", "created")
+"""Columns for people, as many as a terminal has room for; JSON and Parquet have all."""
 
 
 def run_registry_command(argv: Sequence[str]) -> int:
@@ -63,11 +57,26 @@ def list_detectors(config: ListConfig) -> None:
         raise RequestError(f"{config.detectors} has no detector of {', '.join(absent)}; it has {there}")
     wanted = config.categories or list(found)
     rows = [row for name in wanted for row in summarize_detectors(config.detectors, name, detector_ids=found[name])]
+    if config.output is not None:
+        write_parquet(pa.Table.from_pylist(rows, schema=DETECTORS), config.output)
+        print(f"{len(rows)} detectors in {config.output}")
+        return
     if config.format == "json":
         print(json.dumps(rows, indent=1))
         return
-    lines = [[*(row.get(column) for column in _LISTED), ", ".join(row["aliases"]) or row.get("damage")] for row in rows]
+    lines = [[*shorten_row(row), ", ".join(row["aliases"]) or row.get("damage")] for row in rows]
     print(format_table([*_LISTED, "aliases"], lines))
+
+
+def shorten_row(row: Mapping[str, Any]) -> list[object]:
+    """Returns the values of _LISTED: ``photos`` are those of the calibration, ``created`` is to the minute, in UTC."""
+    created = str(row.get("created_at") or "")[:16].replace("T", " ")
+    rate = row.get("smallest_rate")
+    return [
+        *(row.get(name) for name in ("category", "detector_id", "variant", "seed", "calibration_photos")),
+        None if rate is None else f"{rate:.2%}",
+        created,
+    ]
 
 
 def show_detector(config: ShowConfig) -> None:
@@ -79,7 +88,11 @@ def show_detector(config: ShowConfig) -> None:
         return
     detector = registry.read_detector(config.detectors, config.category, detector_id=detector_id)
     card = render_model_card(
-        detector.config, detector_id=detector_id, calibration=detector.calibration, metrics=found["metrics"]
+        detector.config,
+        detector_id=detector_id,
+        calibration=detector.calibration,
+        metrics=found["metrics"],
+        with_figures=config.format == "card",
     )
     print(f"{config.category}, aliases: {make_printable(', '.join(found['aliases'])) or 'none'}")
     print("\n".join(make_printable(line) for line in card.splitlines()))

@@ -19,6 +19,9 @@ class ListConfig(_RegistryConfig):
 
     categories: list[Name] = Field(default_factory=list, description="categories to list; default: all")
     format: Literal["text", "json"] = Field("text", description="a table for people, or JSON")
+    output: Uri | None = Field(
+        None, description="Parquet file to write the list to instead, which joins the result table by detector_id"
+    )
 
 
 class ShowConfig(_RegistryConfig):
@@ -26,7 +29,9 @@ class ShowConfig(_RegistryConfig):
 
     category: Name = Field(description="asset category")
     name: Name = Field("champion", description="alias or id of the detector")
-    format: Literal["text", "json"] = Field("text", description="the card, or all that is known as JSON")
+    format: Literal["text", "card", "json"] = Field(
+        "text", description="what people ask; the whole card with all figures; or all that is known as JSON"
+    )
 
 
 class CompareConfig(_RegistryConfig):

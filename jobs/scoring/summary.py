@@ -16,7 +16,7 @@ from model.statistics.calibration import describe_promise
 
 MAX_NAMED = 5
 """Categories that a line names."""
-COLUMNS = ("image_uri", "status", "error", "score", "p_value", "threshold")
+COLUMNS = ("image_uri", "status", "error", "score", "p_value", "threshold", "is_anomaly")
 """SCORES columns that the summary looks at."""
 
 
@@ -105,6 +105,8 @@ def format_most_anomalous(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns a line for each of the most anomalous photos, with a title above them."""
     if not found:
         return []
-    return ["most anomalous (p-value, score, photo):"] + [
-        f"  {row['p_value']:.4f}  {row['score']:9.3f}  {make_printable(row['image_uri'])}" for row in found
+    return ["most anomalous (p-value, score, photo; * is an anomaly at the run's false-alarm rate):"] + [
+        f"{'*' if row['is_anomaly'] else ' '} {row['p_value']:.4f}  {row['score']:9.3f}  "
+        f"{make_printable(row['image_uri'])}"
+        for row in found
     ]

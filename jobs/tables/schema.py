@@ -107,6 +107,26 @@ FLEET = pa.schema(
 """Losses in nats per dimension: the last epoch's over training photos in the detector's own scaled features, and that
 of held-out photos in standardised features (model.training.held_out_loss), to compare seeds of one variant by."""
 
+DETECTORS = pa.schema(
+    [
+        define_column("category", pa.string(), "asset category"),
+        define_column("detector_id", pa.string(), "content id; joins the result table"),
+        define_column("aliases", pa.list_(pa.string()), "aliases that point at it now, such as champion"),
+        define_column("variant", pa.string(), "variant name of the detector"),
+        define_column("seed", pa.int64(), "seed of the detector"),
+        define_column("epochs", pa.int64(), "epochs trained"),
+        define_column("loss", pa.float64(), "of the kept epoch, in nats per dimension"),
+        define_column("validation_loss", pa.float64(), "of held-out photos, to compare seeds of one variant by"),
+        define_column("calibration_photos", pa.int64(), "flawless photos it is calibrated with"),
+        define_column("smallest_rate", pa.float64(), "lowest false-alarm rate that they can hold"),
+        define_column("parent", pa.string(), "detector that it was recalibrated from, or null"),
+        define_column("git_commit", pa.string(), "of the code that made it, or null"),
+        define_column("created_at", pa.string(), "when it was made, ISO 8601, UTC"),
+        define_column("damage", pa.string(), "what is wrong with its files; null where nothing is"),
+    ]
+)
+"""Registered detectors: what tells two of one variant apart."""
+
 EVALUATED = pa.schema(
     [
         define_column("category", pa.string(), "asset category"),

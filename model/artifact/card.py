@@ -13,7 +13,12 @@ _CONFIDENCE = 0.9
 
 
 def render_model_card(
-    config: DetectorConfig, *, detector_id: str, calibration: Calibration | None, metrics: Mapping[str, object]
+    config: DetectorConfig,
+    *,
+    detector_id: str,
+    calibration: Calibration | None,
+    metrics: Mapping[str, object],
+    with_figures: bool = True,
 ) -> str:
     """Returns the card as Markdown.
 
@@ -24,6 +29,7 @@ def render_model_card(
         metrics: JSON figures, and under ``lineage`` where the detector comes from (see jobs.detectors.lineage);
             shown as they are, but for the hashes under ``training_photos`` and ``training_pixels``, which are
             counted.
+        with_figures: False leaves out the JSON figures, 150 lines that are for programs.
     """
     figures = json.dumps(count_training_photos(metrics), indent=2, sort_keys=True).splitlines()
     return "\n".join(
@@ -45,10 +51,7 @@ def render_model_card(
             "",
             *describe_lineage(metrics),
             "",
-            "## Figures and configuration",
-            "",
-            *(f"    {line}" for line in figures),
-            "",
+            *(["## Figures and configuration", "", *(f"    {line}" for line in figures), ""] if with_figures else []),
             "## Licence",
             "",
             describe_licence(config),

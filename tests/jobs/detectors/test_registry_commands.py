@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from jobs import storage
@@ -83,6 +84,34 @@ def test_list_shows_every_detector_with_its_seed_loss_calibration_and_aliases(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["category", "detector_id", "variant"]
     assert any(line.endswith("champion, tiny.seed0") and first in line for line in lines)
+
+
+def test_list_fits_a_terminal(detectors: str, capsys: pytest.CaptureFixture[str]) -> None:
+    detector_id = _registered(detectors)
+    set_alias(detectors, "cap", alias="champion", detector_id=detector_id)
+    capsys.readouterr()
+    assert main(["list", "--detectors", detectors]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
+def test_list_as_parquet_tells_detectors_of_one_variant_apart(detectors: str, tmp_path: Path) -> None:
+    ids = {_registered(detectors, seed=seed) for seed in (0, 1)}
+    assert main(["list", "--detectors", detectors, "--output", str(tmp_path / "detectors.parquet")]) == 0
+    rows = pq.read_table(tmp_path / "detectors.parquet").to_pylist()
+    assert {row["detector_id"] for row in rows} == ids
+    assert {row["seed"] for row in rows} == {0, 1}
+
+
+def test_show_keeps_figures_for_programs_to_the_whole_card(detectors: str, capsys: pytest.CaptureFixture[str]) -> None:
+    detector_id = _registered(detectors)
+    argv = ["show", "--detectors", detectors, "--category", "cap", "--name", detector_id]
+    capsys.readouterr()
+    assert main(argv) == 0
+    short = capsys.readouterr().out
+    assert "loss_by_epoch" not in short
+    assert "false-alarm rate asked for" in short
+    assert main([*argv, "--format", "card"]) == 0
+    assert "loss_by_epoch" in capsys.readouterr().out
 
 
 def test_list_names_a_damaged_detector_and_goes_on(detectors: str, capsys: pytest.CaptureFixture[str]) -> None:
