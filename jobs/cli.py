@@ -19,7 +19,7 @@ try:  # this Python may be the system's, with none of it: one line says so inste
     from pydantic import BaseModel, ValidationError
     from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
-    from jobs.config import as_path, merge, rename_old_fields, rename_old_flag, split_at_commas
+    from jobs.config import SUBMITTED_JOB_VARIABLE, as_path, merge, rename_old_fields, rename_old_flag, split_at_commas
     from jobs.help import format_help, list_flags, suggest_flag
 except ModuleNotFoundError as error:
     sys.exit(f"error: {explain_missing_module(error)}")
@@ -177,7 +177,8 @@ def run_command(main: Callable[[Sequence[str]], int]) -> None:
     except (KeyboardInterrupt, SystemExit) as ending:
         if isinstance(ending, SystemExit) and ending.code != signal.SIGTERM:
             raise
-        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
+        again = " under another --submission-id" if SUBMITTED_JOB_VARIABLE in os.environ else ""
+        print(f"interrupted; the same command{again} continues where this one stopped", file=sys.stderr)
         code = EXIT_FAILED
     sys.stdout.flush()
     sys.exit(code)

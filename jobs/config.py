@@ -6,6 +6,7 @@ jobs.evaluation.comparison_config.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -22,8 +23,16 @@ from jobs.errors import RequestError
 from jobs.storage import uris
 from model.config import MAX_PIXELS
 
+SUBMITTED_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by Ray in the environment of what `ray job submit` runs."""
+
 
 def _as_uri(value: str) -> str:
+    if SUBMITTED_JOB_VARIABLE in os.environ and "://" not in value and not value.startswith(("/", "~")):
+        raise ValueError(
+            f"a submitted job runs in a temporary folder of the cluster, where {value!r} would be lost: give a URI, "
+            "such as s3://bucket/folder, or an absolute path on storage that all nodes share"
+        )
     try:  # a shell expands ~ only at the beginning of a word: not after --data=, in quotes, or in YAML
         return uris.normalize(value)
     except RequestError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def explain_absence(folder: str) -> str:
 def find_local_path(uri: str) -> Path | None:
     """Returns the path of a local folder or file; None for other stores, which have no empty folders."""
     scheme, _, key = uris.split(uri)
-    return Path("/" + key) if scheme == "file" else None
+    return Path(os.fsdecode(uris.restore_name("/" + key))) if scheme == "file" else None
 
 
 def is_there(folder: str) -> bool:

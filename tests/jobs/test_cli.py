@@ -211,6 +211,15 @@ def test_names_that_yaml_takes_for_values_are_names(tmp_path: Path) -> None:
     assert (config.seeds, config.scoring.use_gpu, config.scoring.actors) == (2, True, 3)
 
 
+@pytest.mark.parametrize("flag", ["--results", "--archive", "--detectors"])
+def test_a_submitted_job_takes_no_relative_path(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = ["--archive", "s3://a", "--detectors", "/mnt/d", "--results", "~/r", "--run-id", "n"]
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    parse_config(ScoreConfig, request)
+    said = _refused(ScoreConfig, [*request, flag, "results"])
+    assert f"{flag}: a submitted job runs in a temporary folder of the cluster, where 'results' would be lost" in said
+
+
 def test_the_front_door_lists_every_command_that_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert front_door.main([]) == 0
     said = capsys.readouterr().out
