@@ -15,7 +15,6 @@ from jobs.cluster.run_log import RunLog, log_as_json
 from jobs.cluster.session import explain_error, start_ray
 from jobs.config import ScoringResources
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, JobError
-from jobs.scoring.alarm import list_alarms
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.local import score_locally
 from jobs.scoring.pipeline import choose_file_rows, read_manifest, score_photos
@@ -24,7 +23,7 @@ from jobs.scoring.preparation import PART_ROWS, StagedRun, check_same_run, prepa
 from jobs.scoring.publish import list_staged_files, publish_rows
 from jobs.scoring.record import Published, make_record, read_record, write_record
 from jobs.scoring.run_folder import RunFolder
-from jobs.scoring.summary import COLUMNS, summarize_run
+from jobs.scoring.summary import COLUMNS, list_alarms, summarize_run
 from jobs.storage import uris
 from jobs.storage.lease import Lease, hold_lease
 from jobs.tables.parquet import scan_parquet

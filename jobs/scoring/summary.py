@@ -1,4 +1,4 @@
-"""The last words of a scoring run: counts, speed, where the table is, the most anomalous photos."""
+"""The last words of a scoring run: counts, speed, where the table is, the most anomalous photos, alarms."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.scoring.config import ScoreConfig
 from jobs.scoring.run_folder import RunFolder
 from jobs.tables.schema import Status
 from jobs.tables.text import make_printable
@@ -109,4 +110,28 @@ def format_most_anomalous(found: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{'*' if row['is_anomaly'] else ' '} {row['p_value']:.4f}  {row['score']:9.3f}  "
         f"{make_printable(row['image_uri'])}"
         for row in found
+    ]
+
+
+def list_alarms(counts: Mapping[str, int], config: ScoreConfig) -> list[str]:
+    """Returns a line for each kind of row whose share of the run is above what its flag allows.
+
+    A kind with fewer rows than ``config.min_alarm_rows`` raises none: one broken file in a night of three new photos is
+    a large share and no incident.
+
+    Args:
+        counts: rows of the run by status.
+        config: the limits, which a rerun of a published run may change.
+    """
+    kinds = (
+        ("unreadable or failed", (Status.UNREADABLE, Status.FAILED), "--max-error-rate", config.max_error_rate),
+        ("missing", (Status.MISSING,), "--max-missing-rate", config.max_missing_rate),
+        ("no_detector", (Status.NO_DETECTOR,), "--max-no-detector-rate", config.max_no_detector_rate),
+    )
+    total = sum(counts.values())
+    found = [(what, sum(counts.get(status, 0) for status in kind), flag, limit) for what, kind, flag, limit in kinds]
+    return [
+        f"{count} of {total} rows are {what}: {count / total:.2%}, and {flag} allows {limit:.2%}"
+        for what, count, flag, limit in found
+        if count >= config.min_alarm_rows and count / total > limit
     ]

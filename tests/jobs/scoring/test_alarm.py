@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from jobs.scoring.alarm import list_alarms
 from jobs.scoring.config import ScoreConfig
+from jobs.scoring.summary import list_alarms
 
 
 def _config(**more: Any) -> ScoreConfig:
