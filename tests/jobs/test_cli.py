@@ -216,7 +216,7 @@ def test_a_submitted_job_takes_no_relative_path(flag: str, monkeypatch: pytest.M
     request = ["--archive", "s3://a", "--detectors", "/mnt/d", "--results", "~/r", "--run-id", "n"]
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     parse_config(ScoreConfig, request)
-    said = _refused(ScoreConfig, [*request, flag, "results"])
+    said = _refuse(ScoreConfig, [*request, flag, "results"])
     assert f"{flag}: a submitted job runs in a temporary folder of the cluster, where 'results' would be lost" in said
 
 

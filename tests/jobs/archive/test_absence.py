@@ -11,7 +11,7 @@ from jobs import storage
 from jobs.archive.absence import explain_absence, suggest_folder
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.s3)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A folder with photos of an insulator, once as local files and once on the real S3 server."""
     root = f"file://{tmp_path}" if request.param == "file" else str(request.getfixturevalue("bucket"))
