@@ -47,7 +47,7 @@ def group_photos(config: TrainConfig, fingerprints: pa.Table) -> npt.NDArray[np.
         return group_fingerprints(fingerprints)
     if config.group_by == [EACH_PHOTO]:
         return group_fingerprints(fingerprints, named=np.arange(len(uris)))
-    names = name_groups(config, uris, folder=locate_flawless(config.data, config.category))
+    names = name_groups(config, uris, folder=config.good or locate_flawless(str(config.data), config.category))
     return group_fingerprints(fingerprints, named=number_groups(names))
 
 
