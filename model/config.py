@@ -210,7 +210,17 @@ class OptimizerConfig(_Frozen):
         ge=1,
         description="passes over the training photos (DifferNet: 24 x 8); the variant differnet_fast: 12",
     )
-    batch_size: int = Field(24, ge=1, description="photos per step over all workers")
+    batch_size: int = Field(24, ge=1, description="photos per step, as batch_of says")
+    batch_of: Literal["all", "worker"] = Field(
+        "all",
+        description="whose photos batch_size counts: all workers' together, and any number of them trains the same; or "
+        "each worker's, and a step grows with them",
+    )
+    shuffle: Literal["photos", "blocks"] = Field(
+        "photos",
+        description="order of an epoch: all photos mixed, or blocks of photos mixed, a few at a time, which reads each "
+        "block once (for sets larger than memory)",
+    )
     accumulate: int = Field(1, ge=1, description="parts that a worker's share of a step is cut into, to save memory")
     patience: int | None = Field(
         None,
@@ -222,3 +232,7 @@ class OptimizerConfig(_Frozen):
     betas: tuple[float, float] = Field((0.8, 0.8), description="Adam betas")
     eps: float = Field(1e-4, gt=0, description="Adam epsilon")
     weight_decay: float = Field(1e-5, ge=0, description="L2 penalty added to the gradient, as torch.optim.Adam does")
+
+    def count_batch(self, workers: int) -> int:
+        """Counts the photos of a step over so many workers."""
+        return self.batch_size * (workers if self.batch_of == "worker" else 1)

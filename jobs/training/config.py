@@ -149,7 +149,7 @@ class TrainConfig(JobConfig):
 
     @model_validator(mode="after")
     def _check_batch_size(self) -> Self:
-        if self.optimizer.batch_size < self.workers:
+        if self.optimizer.count_batch(self.workers) < self.workers:
             raise ValueError(f"optimizer.batch_size {self.optimizer.batch_size} is less than {self.workers} workers")
         return self
 

@@ -69,6 +69,10 @@ class BlockPhotos:
             taken[position] = np.frombuffer(pixels, np.uint8).reshape(taken.shape[1:])
         return torch.from_numpy(taken)
 
+    def list_blocks(self) -> npt.NDArray[np.int64]:
+        """Lists the block of each photo, (N,)."""
+        return self.places[:, 0]
+
     def subset(self, photos: npt.NDArray[np.int64]) -> BlockPhotos:
         """Returns the photos of indices (M,), in that order, over the same blocks."""
         groups = None if self.groups is None else self.groups[photos]

@@ -42,7 +42,7 @@ def time_work(detector: AttentDifferNet, optimizer: OptimizerConfig, *, world_si
     """
     config, device = detector.config, detector.image_mean.device
     images = torch.zeros(_TIMED_VIEWS, 3, config.image_size, config.image_size, dtype=torch.uint8, device=device)
-    vectors = math.ceil(optimizer.batch_size / world_size) * config.train_views
+    vectors = math.ceil(optimizer.count_batch(world_size) / world_size) * config.train_views
     features = torch.zeros(vectors, detector.feature_dim, device=device)
     with use_evaluation_mode(detector):
         with torch.no_grad():
@@ -111,7 +111,7 @@ def estimate_seconds(
     if learns_pretext:
         pooled += min(_PRETEXT_PLAIN_VIEWS, 2 * photos) + _BACKWARD * 2 * config.pretext.pairs * config.pretext.steps
     pooled += scored * config.views / world_size
-    return work.view * pooled + work.step * epochs * math.ceil(photos / optimizer.batch_size)
+    return work.view * pooled + work.step * epochs * math.ceil(photos / optimizer.count_batch(world_size))
 
 
 def format_duration(seconds: float) -> str:

@@ -38,7 +38,7 @@ from model.training.epoch_monitor import EpochMonitor
 from model.training.likelihood import Wrap, build_likelihood, trains_jointly
 from model.training.metrics import DivergenceError, EpochMetrics
 from model.training.optimizer import WorkerOptimizer
-from model.training.photos import Photos
+from model.training.photos import Photos, draw_order
 from model.training.views import CachedViews, ComputedViews, TrainingViews, choose_views
 
 Snapshot = Callable[[], TrainingState]
@@ -164,7 +164,7 @@ class _Training:
     ) -> None:
         seed = detector.config.seed
         self._detector, self._optimizer, self._rank = detector, optimizer, rank
-        self._count, self._on_epoch = len(photos), on_epoch
+        self._photos, self._on_epoch = photos, on_epoch
         self._views = build_views(detector, photos, features)
         is_new = resume is None or not resume.history
         if is_new and detector.config.feature_scaling != "none":
@@ -197,7 +197,8 @@ class _Training:
         self._detector.flow.train()
         try:
             with seed_device_generator(device, seed=int(dropout.integers(2**63))):
-                order, drawn = torch.from_numpy(rng.permutation(self._count)), self._views.draw(rng)
+                order = draw_order(rng, self._photos, shuffle=self._optimizer.shuffle)
+                drawn = self._views.draw(rng)
                 loss = self._steps.train_epoch(order, drawn)
         finally:
             self._detector.eval()

@@ -45,7 +45,7 @@ class WorkerOptimizer:
             The mean loss of all workers, in nats per dimension.
         """
         sums = torch.zeros(2, dtype=torch.float64, device=self.weights[0].device)
-        for batch in torch.split(order, self._settings.batch_size):
+        for batch in torch.split(order, self._settings.count_batch(self._world_size)):
             photos, weight = take_share(batch, rank=self._rank, world_size=self._world_size)
             loss = self._take_step(photos, drawn[photos], weight=weight)
             if weight > 0:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from model.network.seeding import Stream, create_stream
 from model.statistics.groups import count_groups, number_groups
+
+MIXED_BLOCKS = 8
+"""Blocks whose photos are mixed at a time by a shuffle of blocks."""
 
 
 class Photos(Protocol):
@@ -41,6 +45,29 @@ class InMemory:
     def take(self, photos: Tensor) -> Tensor:
         """Returns the photos of indices (B,), see `Photos.take`."""
         return self.images[photos.to(self.images.device)]
+
+
+@runtime_checkable
+class BlockedPhotos(Protocol):
+    """Photos that lie in blocks, of which few can be open at a time."""
+
+    def list_blocks(self) -> npt.NDArray[np.int64]:
+        """Lists the block of each photo, (N,)."""
+
+
+def draw_order(rng: np.random.Generator, photos: Photos, *, shuffle: Literal["photos", "blocks"]) -> Tensor:
+    """Draws the order (N,) in which an epoch takes its photos.
+
+    ``photos`` is a random order of all. ``blocks`` takes the blocks in random order, `MIXED_BLOCKS` at a time, and
+    mixes the photos of those: each block is opened once, where a random photo nearly always wants another one.
+    Photos that do not lie in blocks are mixed as a whole.
+    """
+    if shuffle == "photos" or not isinstance(photos, BlockedPhotos):
+        return torch.from_numpy(rng.permutation(len(photos)))
+    blocks = photos.list_blocks()
+    rank_of_block = rng.permutation(int(blocks.max()) + 1) // MIXED_BLOCKS
+    mixed = rng.permutation(len(photos))
+    return torch.from_numpy(mixed[np.argsort(rank_of_block[blocks[mixed]], kind="stable")])
 
 
 def split_calibration(

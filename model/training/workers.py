@@ -40,17 +40,22 @@ def sum_over_workers(values: Tensor) -> Tensor:
 def compute_together(compute: Callable[[Tensor], Tensor], count: int) -> Tensor:
     """Computes the rows 0..count - 1, each worker its share; returns all rows on every worker.
 
+    A share is a run of rows, so that a worker opens only the blocks that its own photos lie in.
+
     Args:
         compute: maps indices (B,), B >= 0, to rows (B, ...).
         count: number of rows.
     """
     if not dist.is_initialized():
         return compute(torch.arange(count))
-    mine = torch.arange(count)[dist.get_rank() :: dist.get_world_size()]
-    computed = compute(mine)
-    rows = computed.new_zeros((count, *computed.shape[1:]))
-    rows[mine.to(rows.device)] = computed
-    return sum_over_workers(rows)
+    share = -(-count // dist.get_world_size())
+    first = dist.get_rank() * share
+    computed = compute(torch.arange(count)[first : first + share])
+    missing = computed.new_zeros((share - len(computed), *computed.shape[1:]))
+    mine = torch.cat([computed, missing])  # all must send as many rows; the last workers may have fewer
+    parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, mine)
+    return torch.cat(parts)[:count]
 
 
 def copy_from_first(module: nn.Module) -> None:
