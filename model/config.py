@@ -23,6 +23,9 @@ MAX_PIXELS = 160_000_000
 
 Precision = Literal["fp32", "bf16"]
 
+Levels = tuple[float | None, float | None]
+"""Sample values that are shown as black and as white; None where the file's own declaration holds."""
+
 BF16_VARIABLE = "ATTENTDIFFERNET_BF16"
 """Environment variable: ``off`` treats a machine as one that is slow at bf16, ``auto`` (the default) asks it."""
 
@@ -111,6 +114,17 @@ class DetectorConfig(_Frozen):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of random weights, attention and flow initialisation")
     image_size: int = Field(448, ge=64, le=4096, description="side in pixels of the square network input")
+    black: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="sample value that is shown as black, in the units of the photos' files; null is 0",
+    )
+    white: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="sample value that is shown as white, as 4095 of a 12-bit camera; null is what a file declares, or "
+        "the most that its samples can hold; photos whose samples cannot reach it are refused",
+    )
     feature_stage: str | None = Field(
         None, description="stage whose maps are pooled; null is the last pooling layer of the backbone (the paper)"
     )
@@ -161,6 +175,17 @@ class DetectorConfig(_Frozen):
             known = ", ".join(BACKBONE_STAGES)
             raise ValueError(f"{backbone} was removed: train again with one of {known}, or use an older version")
         return backbone
+
+    @property
+    def levels(self) -> Levels:
+        """Returns the sample values of black and of white, which training and scoring share."""
+        return self.black, self.white
+
+    @model_validator(mode="after")
+    def _black_is_below_white(self) -> Self:
+        if self.white is not None and not (self.black or 0.0) < self.white:
+            raise ValueError(f"needed black below white, got black {self.black or 0.0:g} and white {self.white:g}")
+        return self
 
     @model_validator(mode="after")
     def _stages_exist(self) -> Self:

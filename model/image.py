@@ -17,11 +17,13 @@ from torch.nn.functional import interpolate
 from model.config import MAX_PIXELS
 from model.pictures.errors import ImageError, explain_damage
 from model.pictures.header import open_image
+from model.pictures.levels import Levels, Pixels, narrow_samples
 from model.pictures.metadata import strip_metadata
-from model.pictures.samples import convert_to_rgb
+from model.pictures.samples import convert_to_rgb, needs_low_bytes, select_low_bytes
 
 __all__ = ["ImageError", "decode_image"]
 
+AS_DECLARED = Levels()
 _DAMAGE = frozenset({"corrupt", "truncated"})
 _JPEG_DAMAGE = re.compile(r"premature end of data|bad Huffman|instead of RST|bad arithmetic|Inconsistent progression")
 _JPEG_STRAY_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd[0-79a]")
@@ -37,13 +39,22 @@ _UPRIGHT: dict[int, tuple[bool, tuple[int, ...]]] = {
 }
 
 
-def decode_image(data: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> Tensor:
+def decode_image(
+    data: bytes,
+    *,
+    size: int,
+    max_pixels: int = MAX_PIXELS,
+    black: float | None = None,
+    white: float | None = None,
+) -> Tensor:
     """Decodes one photo to the square that the detector sees; as in DifferNet the aspect ratio is not kept.
 
     Args:
         data: the object's bytes: JPEG, PNG, TIFF (first page), WebP, BMP or GIF, told by content and not by name.
         size: side of the result in pixels.
         max_pixels: largest width x height decoded; larger ones are refused from the header, before any allocation.
+        black: sample value that is shown as black, in the file's units; None is 0.
+        white: sample value that is shown as white; None is what the file declares, or the most its samples can hold.
 
     Returns:
         uint8 (3, size, size) RGB in 0..255, contiguous, upright by EXIF, transparency on black.
@@ -52,32 +63,34 @@ def decode_image(data: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> Ten
         ImageError: the bytes are no single still photo that can be read whole.
         MemoryError: a photo within max_pixels does not fit into memory.
     """
+    levels = Levels(black, white)
     try:
-        pixels = read_whole(data, size, max_pixels)
+        pixels = read_whole(data, size, max_pixels, levels)
     except ImageError as error:
         if error.code not in _DAMAGE:
             raise
-        pixels = read_bare(data, size, max_pixels, found=error)
+        pixels = read_bare(data, size, max_pixels, levels, found=error)
     return resize_to_square(pixels, size)
 
 
-def read_whole(data: bytes, size: int, max_pixels: int) -> Tensor:
+def read_whole(data: bytes, size: int, max_pixels: int, levels: Levels) -> Tensor:
     """Decodes as `read_upright` does; raises ImageError and MemoryError alone."""
     try:
-        return read_upright(data, size, max_pixels)
+        return read_upright(data, size, max_pixels, levels)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # hostile bytes make decoders raise anything, and one photo must never end a run
         raise explain_damage(data, error) from error
 
 
-def read_bare(data: bytes, size: int, max_pixels: int, *, found: ImageError) -> Tensor:
+def read_bare(data: bytes, size: int, max_pixels: int, levels: Levels, *, found: ImageError) -> Tensor:
     """Decodes a photo without its metadata, which may be all that is broken.
 
     Args:
         data: the object's bytes.
         size: side that is needed.
         max_pixels: largest photo decoded.
+        levels: what is black and white.
         found: what it is refused for with its metadata.
 
     Raises:
@@ -85,22 +98,33 @@ def read_bare(data: bytes, size: int, max_pixels: int, *, found: ImageError) -> 
     """
     for bare in strip_metadata(data):
         try:
-            return read_whole(bare, size, max_pixels)
+            return read_whole(bare, size, max_pixels, levels)
         except ImageError as error:
             found = error
     raise found
 
 
-def read_upright(data: bytes, size: int, max_pixels: int) -> Tensor:
+def read_upright(data: bytes, size: int, max_pixels: int, levels: Levels = AS_DECLARED) -> Tensor:
     """Decodes to uint8 (H, W, 3), upright by EXIF; a large JPEG may come scaled down, see `decode_jpeg`."""
     image = open_image(data, max_pixels)
     pixels = decode_jpeg(data, image, size) if image.format == "JPEG" and image.mode in ("L", "RGB") else None
     if pixels is None:
-        image.load()
-        pixels = torch.from_numpy(convert_to_rgb(image))
+        pixels = torch.from_numpy(load_rgb(data, image, max_pixels, levels))
+    elif levels.are_given:
+        pixels = torch.from_numpy(narrow_samples(pixels.numpy(), levels=levels))
     # Asked after load(), because Pillow turns a TIFF upright while loading and then drops its orientation.
     swap, mirrored = _UPRIGHT.get(read_orientation(image), (False, ()))
     return (pixels.transpose(0, 1) if swap else pixels).flip(mirrored) if swap or mirrored else pixels
+
+
+def load_rgb(data: bytes, image: ImageFile, max_pixels: int, levels: Levels) -> Pixels:
+    """Decodes (H, W, 3) with Pillow; 16-bit colour a second time where its low bytes matter."""
+    low_bytes = None
+    if needs_low_bytes(image, levels=levels, data=data):
+        low_bytes = select_low_bytes(open_image(data, max_pixels))
+        low_bytes.load()
+    image.load()
+    return convert_to_rgb(image, low_bytes, levels=levels, data=data)
 
 
 def decode_jpeg(data: bytes, image: ImageFile, size: int) -> Tensor | None:

@@ -21,6 +21,8 @@ from typing import Any
 from jobs.errors import JobError
 from jobs.tables.schema import Status
 
+Levels = tuple[float | None, float | None]
+"""As `model.config.Levels`; a Ray worker that decodes needs nothing of model."""
 CHILD_MODULE = "jobs.decoding.decoder_child"
 _MESSAGE_BYTES = 65_536
 MAX_TRIES = 2
@@ -113,7 +115,9 @@ class Decoder:
         self.child = self._channel = None
         return exit_code
 
-    async def decode(self, data: bytes | memoryview, *, size: int, max_pixels: int, into: int, at: int) -> None:
+    async def decode(
+        self, data: bytes | memoryview, *, size: int, max_pixels: int, into: int, at: int, levels: Levels = (None, None)
+    ) -> None:
         """Decodes one photo into a file, as `model.image.decode_image` gives it: uint8 (3, S, S) in C order.
 
         One at a time.
@@ -124,6 +128,7 @@ class Decoder:
             max_pixels: largest width x height decoded.
             into: descriptor of a memory file.
             at: first byte to write in it.
+            levels: sample values that are shown as black and white.
 
         Raises:
             UndecodedError: the photo's own trouble.
@@ -131,7 +136,7 @@ class Decoder:
         """
         answer: dict[str, Any] = {}
         for _ in range(MAX_TRIES):
-            answer = await self._ask(data, into=into, size=size, max_pixels=max_pixels, at=at)
+            answer = await self._ask(data, into=into, size=size, max_pixels=max_pixels, at=at, levels=levels)
             if answer["status"] == "decoded":
                 return
             if answer["status"] != "died" or answer["exit_code"] == -signal.SIGALRM:
@@ -151,7 +156,9 @@ class Decoder:
             return JobError(f"needed a process that decodes, it ended at its start with {ending}: see its log")
         return UndecodedError(Status.FAILED, "decoder_died", f"the decoder ended with {ending}, {MAX_TRIES} times")
 
-    async def _ask(self, data: bytes | memoryview, *, into: int, size: int, max_pixels: int, at: int) -> dict[str, Any]:
+    async def _ask(
+        self, data: bytes | memoryview, *, into: int, size: int, max_pixels: int, at: int, levels: Levels
+    ) -> dict[str, Any]:
         """Sends one request and returns its answer; a child that has ended answers ``died``."""
         self.start()
         os.ftruncate(self.photo_file, len(data))
@@ -163,6 +170,8 @@ class Decoder:
             "size": size,
             "max_pixels": max_pixels,
             "at": at,
+            "black": levels[0],
+            "white": levels[1],
             "timeout_s": self._limits.timeout_s,
             "memory_bytes": self._limits.memory_bytes,
         }

@@ -97,7 +97,13 @@ def decode_one(request: dict[str, Any], *, photo: int, pixels: int) -> dict[str,
     """Decodes one photo: its pixels go to the file, and what became of it is returned."""
     try:
         data = os.pread(photo, request["photo_bytes"], 0)
-        decoded = decode_image(data, size=request["size"], max_pixels=request["max_pixels"])
+        decoded = decode_image(
+            data,
+            size=request["size"],
+            max_pixels=request["max_pixels"],
+            black=request["black"],
+            white=request["white"],
+        )
         written_bytes = os.pwrite(pixels, decoded.numpy().data, request["at"])
         if written_bytes < decoded.numel():
             raise MemoryError

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs import storage
-from jobs.decoding.decoder import DEFAULT_LIMITS, DecodeLimits, UndecodedError, share_decoder
+from jobs.decoding.decoder import DEFAULT_LIMITS, DecodeLimits, Levels, UndecodedError, share_decoder
 from jobs.decoding.pixels import PixelFile
 from jobs.errors import CredentialsError, DeniedError, MissingObjectError, StorageError
 from jobs.tables.schema import MANIFEST, Status, format_reason
@@ -51,6 +51,7 @@ class FetchDecode:
         max_pixels: largest photo decoded.
         concurrency: GETs under way at once.
         limits: time and memory that decoding one photo may take.
+        levels: category -> sample values that its detector shows as black and white; others as their files declare.
         measure: told of fetched bytes and of seconds, after each batch.
     """
 
@@ -62,6 +63,7 @@ class FetchDecode:
         concurrency: int,
         limits: DecodeLimits = DEFAULT_LIMITS,
         measure: Measure | None = None,
+        levels: Mapping[str, Levels] | None = None,
     ) -> None:
         """Keeps the arguments; nothing is opened yet."""
         self._image_sizes = dict(image_sizes)
@@ -69,6 +71,7 @@ class FetchDecode:
         self._concurrency = concurrency
         self._limits = limits
         self._measure = measure
+        self._levels = dict(levels or {})
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Fetches and decodes one batch, in order."""
@@ -134,7 +137,8 @@ class FetchDecode:
             async with decoding:
                 decoder = share_decoder(self._limits)
                 began = time.perf_counter()
-                await decoder.decode(data, size=size, max_pixels=self._max_pixels, into=into, at=at)
+                levels = self._levels.get(row["category"], (None, None))
+                await decoder.decode(data, size=size, max_pixels=self._max_pixels, into=into, at=at, levels=levels)
                 spent["decode_s"] += time.perf_counter() - began
             return None, None
         except UndecodedError as error:

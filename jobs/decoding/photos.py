@@ -11,53 +11,64 @@ from torch import Tensor
 
 from jobs.decoding.fetch import FetchDecode
 from jobs.decoding.fingerprints import FINGERPRINT, MAX_COMPARED_PHOTOS, take_fingerprints
+from model.config import Levels
 from model.image import decode_image
 
 FETCH_CONCURRENCY = 32
 """Photos fetched at once by one process."""
 
 
-def make_fetch_decode(manifest: pa.Table, *, size: int, max_pixels: int) -> FetchDecode:
+def make_fetch_decode(manifest: pa.Table, *, size: int, max_pixels: int, levels: Levels = (None, None)) -> FetchDecode:
     """Returns the stage that decodes the photos of a manifest to one size, whatever their categories.
 
     Args:
         manifest: MANIFEST rows.
         size: side S in pixels.
         max_pixels: largest photo decoded.
+        levels: sample values of black and white.
     """
-    sizes = dict.fromkeys(manifest["category"].unique().to_pylist(), size)
-    return FetchDecode(image_sizes=sizes, max_pixels=max_pixels, concurrency=FETCH_CONCURRENCY)
+    categories = manifest["category"].unique().to_pylist()
+    return FetchDecode(
+        image_sizes=dict.fromkeys(categories, size),
+        max_pixels=max_pixels,
+        concurrency=FETCH_CONCURRENCY,
+        levels=dict.fromkeys(categories, levels),
+    )
 
 
-def decode_rows(manifest: pa.Table, *, size: int, max_pixels: int) -> tuple[pa.Table, dict[str, str]]:
+def decode_rows(
+    manifest: pa.Table, *, size: int, max_pixels: int, levels: Levels = (None, None)
+) -> tuple[pa.Table, dict[str, str]]:
     """Fetches and decodes all photos of a manifest in this process, by the stage that scoring has.
 
     Args:
         manifest: MANIFEST rows; other columns stay.
         size: side S in pixels.
         max_pixels: largest photo decoded.
+        levels: sample values of black and white.
 
     Returns:
         DECODED rows of the readable photos, in order, and URI -> why it could not be decoded of the others.
     """
-    rows = make_fetch_decode(manifest, size=size, max_pixels=max_pixels)(manifest)
+    rows = make_fetch_decode(manifest, size=size, max_pixels=max_pixels, levels=levels)(manifest)
     lost = rows.filter(pc.is_valid(rows["error"]))
     reasons = dict(zip(lost["image_uri"].to_pylist(), lost["error"].to_pylist(), strict=True))
     return rows.filter(pc.is_null(rows["error"])), reasons
 
 
-def fingerprint_photos(manifest: pa.Table, *, size: int, max_pixels: int) -> pa.Table:
+def fingerprint_photos(manifest: pa.Table, *, size: int, max_pixels: int, levels: Levels = (None, None)) -> pa.Table:
     """Fetches and decodes photos in this process, a few at a time, and keeps their fingerprints alone.
 
     Args:
         manifest: MANIFEST rows.
         size: side S in pixels.
         max_pixels: largest photo decoded.
+        levels: sample values of black and white.
 
     Returns:
         FINGERPRINT rows of all photos, in order; those that cannot be decoded have an error.
     """
-    stage = make_fetch_decode(manifest, size=size, max_pixels=max_pixels)
+    stage = make_fetch_decode(manifest, size=size, max_pixels=max_pixels, levels=levels)
     with_thumbnails = len(manifest) <= MAX_COMPARED_PHOTOS
     found = [
         take_fingerprints(stage(manifest.slice(first, FETCH_CONCURRENCY)), with_thumbnails=with_thumbnails)
@@ -66,10 +77,10 @@ def fingerprint_photos(manifest: pa.Table, *, size: int, max_pixels: int) -> pa.
     return pa.concat_tables(found or [FINGERPRINT.empty_table()])
 
 
-def decode_images(photos: Iterable[bytes], *, size: int) -> Tensor:
+def decode_images(photos: Iterable[bytes], *, size: int, levels: Levels = (None, None)) -> Tensor:
     """Decodes N photos that lie in memory, at least one: uint8 (N, 3, size, size) RGB.
 
     Raises:
         model.image.ImageError: one of them cannot be decoded.
     """
-    return torch.stack([decode_image(data, size=size) for data in photos])
+    return torch.stack([decode_image(data, size=size, black=levels[0], white=levels[1]) for data in photos])

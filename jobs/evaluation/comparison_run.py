@@ -22,12 +22,13 @@ from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.comparison_report import Failure, count_photos, write_comparison
 from jobs.evaluation.comparison_tasks import decode_category, learn_attention, train_and_test
 from jobs.evaluation.comparison_units import ComparisonUnit, plan_units
+from model.config import Levels
 
 MIN_TRAINING_PHOTOS = 4
 
 Units = Mapping[str, ComparisonUnit]
 """URI of the outcome -> unit."""
-References = Mapping[tuple[str, Any], Any]
+References = Mapping[tuple[Any, ...], Any]
 """`ComparisonUnit.photos_key` or `ComparisonUnit.weights_key` -> what it names, in Ray's object store."""
 
 
@@ -147,7 +148,7 @@ def learn_shared_attention(
 
     def work(key: str) -> Any:
         unit = learners[key]
-        categories = [photos[name] for name in sorted(photos) if name[1] == unit.detector.image_size]
+        categories = [photos[name] for name in sorted(photos) if name[1:] == unit.photos_key[1:]]
         task = remote.remote(unit.detector, weights[unit.weights_key], *categories)
         ray.wait([task])
         return task
@@ -164,12 +165,12 @@ def learn_shared_attention(
 
 def decode_photos(
     config: ComparisonConfig, units: Iterable[ComparisonUnit], manifests: Mapping[str, pa.Table]
-) -> dict[tuple[str, int], Any]:
+) -> dict[tuple[str, int, Levels], Any]:
     """Decodes the photos that units need, once in a task; returns references by `ComparisonUnit.photos_key`."""
     needed = {
-        (category, unit.detector.image_size)
+        (category, unit.detector.image_size, unit.detector.levels)
         for unit in units
         for category in (manifests if unit.sees_all else [unit.category])
     }
     remote = ray.remote(num_cpus=1)(decode_category)
-    return {key: remote.remote(manifests[key[0]], key[1], config.max_pixels) for key in sorted(needed)}
+    return {key: remote.remote(manifests[key[0]], key[1], config.max_pixels, key[2]) for key in sorted(needed, key=str)}

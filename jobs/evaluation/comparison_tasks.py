@@ -19,7 +19,7 @@ from jobs.decoding.photos import decode_rows
 from jobs.errors import JobError, one_line
 from jobs.evaluation.comparison_units import ComparisonUnit
 from model.baselines import score_baseline
-from model.config import DetectorConfig
+from model.config import DetectorConfig, Levels
 from model.detector import build_detector
 from model.inference.detector import build_scorer
 from model.process import prepare_process
@@ -45,15 +45,16 @@ class ComparisonPhotos:
     lost: Mapping[str, str]
 
 
-def decode_category(manifest: pa.Table, size: int, max_pixels: int) -> ComparisonPhotos:
+def decode_category(manifest: pa.Table, size: int, max_pixels: int, levels: Levels = (None, None)) -> ComparisonPhotos:
     """Fetches and decodes the photos of one category by the stage that scoring has: a Ray task.
 
     Args:
         manifest: LABELLED rows of the splits train and test.
         size: side S in pixels.
         max_pixels: largest photo decoded.
+        levels: sample values of black and white.
     """
-    readable, lost = decode_rows(manifest, size=size, max_pixels=max_pixels)
+    readable, lost = decode_rows(manifest, size=size, max_pixels=max_pixels, levels=levels)
     train_rows, test_rows = select_split(readable, "train"), select_split(readable, "test")
     return ComparisonPhotos(
         train=stack_images(train_rows["pixels"], size=size),

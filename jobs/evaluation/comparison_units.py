@@ -17,7 +17,7 @@ from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.metrics import Seed
 from jobs.storage import uris
 from model.baselines import BASELINES
-from model.config import DetectorConfig, OptimizerConfig
+from model.config import DetectorConfig, Levels, OptimizerConfig
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class ComparisonUnit:
         return self.detector.backbone, self.detector.weights
 
     @property
-    def photos_key(self) -> tuple[str, int]:
-        """Units with the same category and side in pixels share decoded photos."""
-        return self.category, self.detector.image_size
+    def photos_key(self) -> tuple[str, int, Levels]:
+        """Units with the same category, side in pixels, black and white share decoded photos."""
+        return self.category, self.detector.image_size, self.detector.levels
 
     def __str__(self) -> str:
         """Names the unit in messages."""

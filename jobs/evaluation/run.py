@@ -191,16 +191,19 @@ def score_photos(config: EvaluateConfig, manifest: pa.Table, candidates: Detecto
 
 
 def split_into_passes(candidates: DetectorsByCategory) -> list[dict[str, list[NamedDetector]]]:
-    """Splits detectors into passes, within each of which those of a category have one image size.
+    """Splits detectors into passes, within each of which those of a category have one image size, black and white.
 
     A pass decodes each photo once, whatever the number of its detectors; nearly always one pass does.
     """
     found: list[dict[str, list[NamedDetector]]] = []
     for category, mine in candidates.items():
-        for number, size in enumerate(sorted({one.registered.config.image_size for one in mine})):
+        decodings = {(one.registered.config.image_size, one.registered.config.levels) for one in mine}
+        for number, decoding in enumerate(sorted(decodings, key=lambda one: (one[0], str(one[1])))):
             if number == len(found):
                 found.append({})
-            found[number][category] = [one for one in mine if one.registered.config.image_size == size]
+            found[number][category] = [
+                one for one in mine if (one.registered.config.image_size, one.registered.config.levels) == decoding
+            ]
     return found
 
 
@@ -226,6 +229,7 @@ def build_dataset(
         max_pixels=resources.max_pixels,
         concurrency=resources.fetch_concurrency,
         limits=make_decode_limits(resources),
+        levels={category: mine[0].registered.config.levels for category, mine in candidates.items()},
     )
     blocks = [manifest.slice(start, DECODE_BATCH_PHOTOS) for start in range(0, len(manifest), DECODE_BATCH_PHOTOS)]
     actors = count_scoring_actors(resources)

@@ -93,6 +93,7 @@ def score_photos(
         concurrency=resources.fetch_concurrency,
         limits=make_decode_limits(resources),
         measure=telemetry.add_measures,
+        levels={category: detector.levels for category, detector in plan.by_category.items()},
     )
     actors = count_scoring_actors(resources)
     # A decoder per CPU scorer is plenty, and each process takes seconds to import torch; GPUs want all they can get.

@@ -11,7 +11,7 @@ from jobs.config import AskedPrecision, ScoringResources
 from jobs.detectors import registry
 from jobs.detectors.registry import RegisteredDetector
 from jobs.errors import RequestError
-from model.config import Precision
+from model.config import Levels, Precision
 from model.statistics.calibration import Calibration
 
 
@@ -23,6 +23,7 @@ class PlannedDetector(BaseModel):
     detector_id: str
     variant: str
     image_size: int
+    levels: Levels = (None, None)
     views: int
     precision: Precision
     threshold: float | None
@@ -113,6 +114,7 @@ def plan_detector(
         detector_id=detector.detector_id,
         variant=config.variant,
         image_size=config.image_size,
+        levels=config.levels,
         views=config.views,
         precision=config.precision,
         threshold=calibration.find_threshold(false_alarm_rate, confidence=confidence),

@@ -18,9 +18,11 @@ from jobs.config import ScoringResources
 from jobs.errors import JobError
 from jobs.training.config import TrainConfig
 from jobs.training.groups import group_photos, looks_for_near_duplicates
-from jobs.training.photos import DecodedPhotos, decode_photos
+from jobs.training.photos import DecodedPhotos, decode_photos, sample_photos
 from jobs.training.trainer import train_unit
 from jobs.training.units import MIN_PHOTOS, TrainingUnit
+from model.config import Levels
+from model.pictures.contrast import warn_of_low_contrast
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class SharedPhotos:
     def __init__(self, units: Sequence[TrainingUnit]) -> None:
         """Counts the units that need each category's photos; decodes nothing yet."""
         self._left = Counter(unit.photos_key for unit in units)
-        self._decoded: dict[tuple[str, int], DecodedPhotos] = {}
+        self._decoded: dict[tuple[str, int, Levels], DecodedPhotos] = {}
         self._locks = {key: threading.Lock() for key in self._left}
 
     def __len__(self) -> int:
@@ -144,10 +146,14 @@ def decode_unit_photos(unit: TrainingUnit) -> DecodedPhotos:
         unit.manifest,
         size=config.detector.image_size,
         max_pixels=config.max_pixels,
+        levels=config.detector.levels,
         with_thumbnails=looks_for_near_duplicates(config, photos=len(unit.manifest)),
     )
     for uri, reason in decoded.left_out:
         print(f"warning: left out {uri}: {reason}", flush=True)
+    warning = warn_of_low_contrast(sample_photos(decoded.photos)) if len(decoded.photos) else None
+    if warning is not None:
+        print(f"warning: {unit.config.category}: {warning}", flush=True)
     if len(decoded.photos) < MIN_PHOTOS:
         raise JobError(
             f"needed at least {MIN_PHOTOS} readable flawless photos of {config.category}, got "

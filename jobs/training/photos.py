@@ -25,7 +25,10 @@ from jobs.cluster.datasets import DECODE_BATCH_PHOTOS, count_scoring_actors, dec
 from jobs.config import ScoringResources
 from jobs.decoding.fingerprints import FINGERPRINT, take_fingerprints
 from jobs.decoding.photos import make_fetch_decode
+from model.config import Levels
 
+SAMPLE_PHOTOS = 16
+"""Photos that are looked at for their contrast, so that little of a large set has to travel."""
 MAX_OPEN_BLOCKS = 32
 """Blocks that a process keeps open, 19 MB each at 448 px: Ray can neither move nor spill what is open."""
 
@@ -105,7 +108,14 @@ class DecodedPhotos:
     fingerprints: pa.Table = field(default_factory=FINGERPRINT.empty_table)
 
 
-def decode_photos(manifest: pa.Table, *, size: int, max_pixels: int, with_thumbnails: bool = False) -> DecodedPhotos:
+def decode_photos(
+    manifest: pa.Table,
+    *,
+    size: int,
+    max_pixels: int,
+    with_thumbnails: bool = False,
+    levels: Levels = (None, None),
+) -> DecodedPhotos:
     """Fetches and decodes photos into Ray's object store, by the same stage as scoring.
 
     Args:
@@ -113,11 +123,12 @@ def decode_photos(manifest: pa.Table, *, size: int, max_pixels: int, with_thumbn
         size: side S in pixels of the detector's input.
         max_pixels: largest photo decoded.
         with_thumbnails: whether the fingerprints have them, to look for near-duplicates.
+        levels: sample values of black and white.
 
     Raises:
         ray.exceptions.RayError: the cluster failed.
     """
-    fetch_decode = make_fetch_decode(manifest, size=size, max_pixels=max_pixels)
+    fetch_decode = make_fetch_decode(manifest, size=size, max_pixels=max_pixels, levels=levels)
     rows = ray.data.from_arrow(manifest, override_num_blocks=math.ceil(len(manifest) / DECODE_BATCH_PHOTOS))
     # As many as scoring would take: each process takes seconds to import torch, more of them only wait for a core.
     tasks = count_scoring_actors(ScoringResources())
@@ -128,6 +139,12 @@ def decode_photos(manifest: pa.Table, *, size: int, max_pixels: int, with_thumbn
         some = blocks[first : first + tasks]
         outcomes += ray.get([_FINGERPRINTS.remote(block, with_thumbnails=with_thumbnails) for block in some])
     return arrange_photos(manifest, blocks, outcomes, size=size)
+
+
+def sample_photos(photos: BlockPhotos) -> Tensor:
+    """Takes up to `SAMPLE_PHOTOS` photos, evenly spaced: uint8 (n, 3, S, S)."""
+    chosen = np.linspace(0, len(photos) - 1, num=min(len(photos), SAMPLE_PHOTOS), dtype=np.int64)
+    return photos.subset(chosen).take(torch.arange(len(chosen)))
 
 
 _task: Any = ray.remote(num_cpus=0)

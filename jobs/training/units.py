@@ -20,6 +20,7 @@ from jobs.errors import EmptyArchiveError, RequestError
 from jobs.storage import uris
 from jobs.training.config import TrainConfig
 from jobs.training.photos import BlockPhotos
+from model.config import Levels
 from model.network.seeding import Stream, create_stream
 from model.statistics.calibration import describe_shortage
 from model.statistics.groups import draw_one_of_each
@@ -79,9 +80,9 @@ class TrainingUnit:
         return uris.join(self.config.detectors, ".train", name)
 
     @property
-    def photos_key(self) -> tuple[str, int]:
-        """Units with the same category and side in pixels share decoded photos."""
-        return self.config.category, self.config.detector.image_size
+    def photos_key(self) -> tuple[str, int, Levels]:
+        """Units with the same category, side in pixels, black and white share decoded photos."""
+        return self.config.category, self.config.detector.image_size, self.config.detector.levels
 
     @property
     def weights_key(self) -> tuple[str, str]:

@@ -124,7 +124,11 @@ def score_current(config: SearchConfig, detector_id: str, manifest: pa.Table, *,
         score, error = None, None
         try:
             image = decode_image(
-                storage.read(row["image_uri"]), size=detector.config.image_size, max_pixels=config.max_pixels
+                storage.read(row["image_uri"]),
+                size=detector.config.image_size,
+                max_pixels=config.max_pixels,
+                black=detector.config.black,
+                white=detector.config.white,
             )
             score = float(np.asarray(scorer.score(image[None]))[0])
         except ImageError as problem:
