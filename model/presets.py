@@ -89,10 +89,10 @@ def settle_attention(fields: Mapping[str, Any], *, given: Mapping[str, Any]) -> 
         ValueError: published gates, which start at random, without a word on how they learn.
     """
     attention = fields.get("attention")
+    if isinstance(attention, Mapping) and not attention:
+        return {**fields, "attention_training": "frozen"}
     if "attention_training" in given or not isinstance(attention, Mapping):
         return dict(fields)
-    if not attention:
-        return {**fields, "attention_training": "frozen"}
     if not given.get("attention") or fields["attention_training"] != "frozen":
         return dict(fields)
     if published := [stage for stage, block in attention.items() if _read_gate(block) != "identity"]:

@@ -22,6 +22,7 @@ from jobs.errors import RequestError
 from jobs.evaluation.config import EvaluateConfig
 from jobs.scoring.config import ScoreConfig
 from jobs.training.config import TrainConfig
+from jobs.training.units import make_unit_config
 from model.presets import DEFAULT_VARIANT, get_preset
 from tests.support.places import ROOT
 
@@ -84,6 +85,14 @@ def test_a_training_without_a_variant_takes_the_fast_preset_and_its_epochs() -> 
 def test_each_variant_of_a_fleet_has_its_own_epochs() -> None:
     config = parse_config(TrainConfig, [*TRAIN, "--variants", "differnet_fast,differnet"])
     assert [config.make_optimizer_config(name).epochs for name in config.asked_variants] == [12, 192]
+
+
+def test_a_fleet_may_have_a_variant_for_which_attention_learns_nothing() -> None:
+    flags = ["--variants", "attentdiffernet_se,differnet", "--detector.attention-training", "joint"]
+    config = parse_config(TrainConfig, [*TRAIN, *flags])
+    for variant, training in (("attentdiffernet_se", "joint"), ("differnet", "frozen")):
+        unit = make_unit_config(config, "insulator", variant=variant, seed=0)
+        assert unit.detector.attention_training == training
 
 
 def test_attention_given_to_a_preset_without_any_is_trained() -> None:
