@@ -21,6 +21,7 @@ try:  # this Python may be the system's, with none of it: one line says so inste
 
     from jobs.config import SUBMITTED_JOB_VARIABLE, as_path, merge, rename_old_fields, rename_old_flag, split_at_commas
     from jobs.help import format_help, list_flags, suggest_flag
+    from jobs.tables.text import make_printable
 except ModuleNotFoundError as error:
     sys.exit(f"error: {explain_missing_module(error)}")
 
@@ -169,7 +170,7 @@ def run_command(main: Callable[[Sequence[str]], int]) -> None:
     try:
         code = main(sys.argv[1:])
     except JobError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {make_printable(one_line(error))}", file=sys.stderr)
         code = error.exit_code
     except ModuleNotFoundError as error:
         print(f"error: {explain_missing_module(error)}", file=sys.stderr)

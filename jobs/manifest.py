@@ -17,6 +17,7 @@ from jobs.config import ARCHIVE_HELP, DEFAULT_KEY_PATTERN, EXCLUDE, INCLUDE, Job
 from jobs.errors import EXIT_DONE
 from jobs.tables.files import write_files
 from jobs.tables.scratch import Scratch
+from jobs.tables.text import make_printable
 
 
 class ManifestConfig(JobConfig):
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
             folder=scratch.folder,
         )
         for category, objects, size_bytes in ordering.sum_sizes():
-            print(f"{category or '(no category)'}: {objects} objects, {size_bytes / 1e6:.1f} MB")
+            print(f"{make_printable(category or '(no category)')}: {objects} objects, {size_bytes / 1e6:.1f} MB")
     print(f"{count} rows in {', '.join(files)}")
     return EXIT_DONE
 

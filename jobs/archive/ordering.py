@@ -103,5 +103,6 @@ def select_settled(batch: pa.RecordBatch) -> pa.RecordBatch:
     code = pc.replace_substring_regex(batch.column("error"), ":.*", "")
     is_about_bytes = pc.invert(pc.is_in(code, pa.array(RETRIED_CODES)))
     status = batch.column("status")
-    is_settled = pc.or_(pc.equal(status, Status.SCORED), pc.and_(pc.equal(status, Status.UNREADABLE), is_about_bytes))
+    has_no_pixels = pc.is_in(status, pa.array([Status.UNREADABLE, Status.NOT_A_PHOTO], pa.string()))
+    is_settled = pc.or_(pc.equal(status, Status.SCORED), pc.and_(has_no_pixels, is_about_bytes))
     return batch.filter(is_settled).select(SETTLED.names)

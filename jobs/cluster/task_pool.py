@@ -15,6 +15,7 @@ from jobs import storage
 from jobs.cluster.progress import Progress
 from jobs.cluster.session import explain_error
 from jobs.errors import JobError, MissingObjectError
+from jobs.tables.text import make_printable
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -121,6 +122,6 @@ def run_and_keep(
             outcomes[found.unit] = {FAILED: found.reason} if found.result is None else found.result
             storage.write(found.unit, json.dumps(outcomes[found.unit]).encode())
             if found.reason:
-                print(f"failed: {unit}: {found.reason}", flush=True)
+                print(f"failed: {make_printable(str(unit))}: {make_printable(found.reason or '')}", flush=True)
             progress.report({"failed" if found.reason else "done": 1}, f"{unit} took {found.seconds:.0f} s")
     return outcomes

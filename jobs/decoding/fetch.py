@@ -9,16 +9,18 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from jobs import storage
+from jobs.decoding.byte_budget import ByteBudget
 from jobs.decoding.decoder import DEFAULT_LIMITS, DecodeLimits, Levels, UndecodedError, share_decoder
+from jobs.decoding.outcomes import Outcome, explain_undecoded, explain_unread
 from jobs.decoding.pixels import PixelFile
-from jobs.errors import CredentialsError, DeniedError, MissingObjectError, StorageError
+from jobs.errors import CredentialsError, DeniedError, RefusedError, StorageError, TooLargeError
 from jobs.tables.schema import MANIFEST, Status, format_reason
 
 DECODED = MANIFEST.append(pa.field("status", pa.string())).append(pa.field("error", pa.string()))
@@ -34,13 +36,21 @@ MIN_TELLING_BATCH = 16
 
 MAX_OBJECT_BYTES = 2**30
 """Largest object fetched. A photo of the 160 million pixels allowed has 0.5 GB uncompressed."""
-MIN_LARGE_BYTES = 2**25
-"""Objects from this size on are held one at a time: a batch of 300 MB scans would take 10 GB."""
+MAX_WAITING_BYTES = 2**28
+"""Of all photos that are fetched and wait to be decoded, in one task; a larger photo waits alone."""
+MIN_EXPECTED_BYTES = 2**16
+"""Room taken for a photo at least, so that one slightly larger than listed is not asked for twice."""
 RETRY_PAUSES_S = (0.5, 2.0)
 """Before an object that came short is read again."""
 
-_Outcome = tuple[str | None, str | None]
-"""Status and error of a row, both None if it was decoded."""
+
+@dataclass(frozen=True)
+class _Turns:
+    """Whose turn it is in one batch: GETs under way, bytes that wait, and one decoding at a time."""
+
+    fetching: asyncio.Semaphore
+    budget: ByteBudget
+    decoding: asyncio.Lock
 
 
 class FetchDecode:
@@ -78,7 +88,7 @@ class FetchDecode:
         share_decoder(self._limits).start()
         spent = defaultdict[str, float](float)
         asked = rows.select(["image_uri", "image_etag", "image_bytes", "category"]).to_pylist()
-        outcomes: list[_Outcome] = []
+        outcomes: list[Outcome] = []
         with PixelFile([self._image_sizes.get(row["category"]) for row in asked]) as pixels:
             asyncio.run(self._fetch_all(asked, pixels, outcomes, spent))
             is_decoded = [status is None for status, _ in outcomes]
@@ -98,65 +108,83 @@ class FetchDecode:
         return rows.cast(pa.schema(fields))
 
     async def _fetch_all(
-        self, rows: Sequence[dict[str, Any]], pixels: PixelFile, outcomes: list[_Outcome], spent: dict[str, float]
+        self, rows: Sequence[dict[str, Any]], pixels: PixelFile, outcomes: list[Outcome], spent: dict[str, float]
     ) -> None:
-        fetching, decoding, large = asyncio.Semaphore(self._concurrency), asyncio.Lock(), asyncio.Lock()
+        turns = _Turns(asyncio.Semaphore(self._concurrency), ByteBudget(MAX_WAITING_BYTES), asyncio.Lock())
 
-        async def one(row: dict[str, Any], at: int) -> _Outcome:
-            async with large if (row["image_bytes"] or 0) >= MIN_LARGE_BYTES else nullcontext():
-                return await self._fetch_one(row, fetching, decoding, spent, into=pixels.descriptor, at=at)
+        async def one(row: dict[str, Any], at: int) -> Outcome:
+            return await self._fetch_one(row, turns, spent, into=pixels.descriptor, at=at)
 
         outcomes += await asyncio.gather(*(one(row, int(at)) for row, at in zip(rows, pixels.starts, strict=False)))
 
     async def _fetch_one(
-        self,
-        row: dict[str, Any],
-        fetching: asyncio.Semaphore,
-        decoding: asyncio.Lock,
-        spent: dict[str, float],
-        *,
-        into: int,
-        at: int,
-    ) -> _Outcome:
-        size = self._image_sizes.get(row["category"])
-        if size is None:
+        self, row: dict[str, Any], turns: _Turns, spent: dict[str, float], *, into: int, at: int
+    ) -> Outcome:
+        if self._image_sizes.get(row["category"]) is None:
             detail = (
                 "the key does not match --key-pattern" if row["category"] is None else "no detector for this category"
             )
             return Status.NO_DETECTOR, format_reason("no_detector", detail)
-        if (row["image_bytes"] or 0) > MAX_OBJECT_BYTES:
-            return Status.UNREADABLE, format_reason("too_many_bytes", f"at most {MAX_OBJECT_BYTES} bytes are fetched")
         try:
-            async with fetching:
-                began = time.perf_counter()
-                data, etag = await read_whole(row)
-                spent["fetch_s"] += time.perf_counter() - began
-                spent["fetched_bytes"] += len(data)
-            if is_replaced(row, etag, len(data)):
-                return Status.MISSING, format_reason("changed", "replaced after it was listed; the next run scores it")
-            async with decoding:
-                decoder = share_decoder(self._limits)
-                began = time.perf_counter()
-                levels = self._levels.get(row["category"], (None, None))
-                await decoder.decode(data, size=size, max_pixels=self._max_pixels, into=into, at=at, levels=levels)
-                spent["decode_s"] += time.perf_counter() - began
-            return None, None
+            max_bytes = await find_size(row, turns.fetching)
+            while True:
+                try:
+                    async with turns.budget.hold(max_bytes):
+                        return await self._read_and_decode(row, turns, spent, max_bytes=max_bytes, into=into, at=at)
+                except TooLargeError as error:  # larger than listed: once more, with room for what it has
+                    if error.size_bytes > MAX_OBJECT_BYTES:
+                        raise
+                    max_bytes = error.size_bytes
         except UndecodedError as error:
-            return error.status, format_reason(error.code, error.detail)
+            return explain_undecoded(error, row["image_uri"])
         except CredentialsError:
             raise  # true of every photo: rows that say so would help nobody
-        except MissingObjectError:
-            return Status.MISSING, format_reason("deleted", "deleted after it was listed")
-        except DeniedError as error:
-            return Status.UNREADABLE, format_reason("access_denied", str(error))
         except StorageError as error:
-            return Status.UNREADABLE, format_reason("storage", str(error))
+            return explain_unread(error)
+
+    async def _read_and_decode(
+        self, row: dict[str, Any], turns: _Turns, spent: dict[str, float], *, max_bytes: int, into: int, at: int
+    ) -> Outcome:
+        async with turns.fetching:
+            began = time.perf_counter()
+            data, etag = await read_whole(row, max_bytes=max_bytes)
+            spent["fetch_s"] += time.perf_counter() - began
+            spent["fetched_bytes"] += len(data)
+        if is_replaced(row, etag, len(data)):
+            return Status.MISSING, format_reason("changed", "replaced after it was listed; the next run scores it")
+        async with turns.decoding:
+            began, size = time.perf_counter(), self._image_sizes[row["category"]]
+            levels = self._levels.get(row["category"], (None, None))
+            await share_decoder(self._limits).decode(
+                data, size=size, max_pixels=self._max_pixels, into=into, at=at, levels=levels
+            )
+            spent["decode_s"] += time.perf_counter() - began
+        return None, None
 
 
-async def read_whole(row: Mapping[str, Any]) -> tuple[bytes | memoryview, str]:
+async def find_size(row: dict[str, Any], fetching: asyncio.Semaphore) -> int:
+    """Returns the size in bytes that a photo is expected to have; asks the storage where the list does not say.
+
+    Raises:
+        TooLargeError: it has more than MAX_OBJECT_BYTES.
+        StorageError: it cannot be asked.
+    """
+    size_bytes = row["image_bytes"]
+    if size_bytes is None:
+        async with fetching:
+            try:
+                size_bytes = await storage.read_size_async(row["image_uri"])
+            except (DeniedError, RefusedError):
+                return MIN_EXPECTED_BYTES  # a refused HEAD has no reason; that of the GET has, or the photo comes
+    if size_bytes > MAX_OBJECT_BYTES:
+        raise TooLargeError(row["image_uri"], size_bytes=size_bytes, max_bytes=MAX_OBJECT_BYTES)
+    return max(int(size_bytes), MIN_EXPECTED_BYTES)
+
+
+async def read_whole(row: Mapping[str, Any], *, max_bytes: int) -> tuple[bytes | memoryview, str]:
     """Reads an object; again where the answer was short and, as a proxy on the way may do, did not say so."""
     for pause_s in (*RETRY_PAUSES_S, None):
-        data, etag = await storage.read_async(row["image_uri"])
+        data, etag = await storage.read_async(row["image_uri"], max_bytes=max_bytes)
         is_short = etag == row["image_etag"] and row["image_bytes"] is not None and len(data) < row["image_bytes"]
         if not is_short:
             break
@@ -174,7 +202,7 @@ def is_replaced(row: dict[str, Any], etag: str, size_bytes: int) -> bool:
     return is_changed
 
 
-def check_storage_answers(outcomes: Sequence[_Outcome]) -> None:
+def check_storage_answers(outcomes: Sequence[Outcome]) -> None:
     """Ends the run where storage answers nothing at all: each photo would wait for minutes, a million for months.
 
     Raises:

@@ -69,7 +69,7 @@ def read_photos(folder: str, *, count: int, size_px: int) -> list[torch.Tensor]:
         try:
             found.append(decode_image(storage.read(info.uri), size=size_px))
         except ImageError as error:
-            print(f"warning: left out {make_printable(info.uri)}: {error}")
+            print(f"warning: left out {make_printable(info.uri)}: {make_printable(str(error))}")
         if len(found) == count:
             break
     if not found:

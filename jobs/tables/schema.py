@@ -17,6 +17,7 @@ class Status(StrEnum):
     UNREADABLE = "unreadable"
     MISSING = "missing"
     NO_DETECTOR = "no_detector"
+    NOT_A_PHOTO = "not_a_photo"
     FAILED = "failed"
 
 
@@ -53,7 +54,7 @@ SCORES = pa.schema(
         define_column("category", pa.string(), "asset category, or null where the key has none"),
         define_column("site", pa.string(), "site, or null"),
         define_column("captured_at", _TIME, "capture time, or null"),
-        define_column("status", pa.string(), "scored, unreadable, missing, no_detector or failed"),
+        define_column("status", pa.string(), "scored, unreadable, missing, no_detector, not_a_photo or failed"),
         define_column("error", pa.string(), "reason code: detail; null when scored"),
         define_column(
             "score", pa.float64(), "mean z^2 over views and dimensions; raw, comparable within one detector only"
@@ -174,5 +175,5 @@ def format_reason(code: str, detail: str) -> str:
     return f"{code}: {' '.join(detail.split())}"
 
 
-RETRIED_CODES = ("access_denied", "storage", "changed", "lost")
+RETRIED_CODES = ("access_denied", "archived", "encryption_key", "refused", "storage", "changed", "lost")
 """Reason codes that say nothing about the bytes themselves: a later run tries such objects again."""

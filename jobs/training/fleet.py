@@ -16,6 +16,7 @@ from jobs.cluster.progress import Report
 from jobs.cluster.task_pool import run_units
 from jobs.config import ScoringResources
 from jobs.errors import JobError
+from jobs.tables.text import make_printable
 from jobs.training.config import TrainConfig
 from jobs.training.groups import group_photos, looks_for_near_duplicates
 from jobs.training.photos import DecodedPhotos, decode_photos, sample_photos
@@ -150,7 +151,7 @@ def decode_unit_photos(unit: TrainingUnit) -> DecodedPhotos:
         with_thumbnails=looks_for_near_duplicates(config, photos=len(unit.manifest)),
     )
     for uri, reason in decoded.left_out:
-        print(f"warning: left out {uri}: {reason}", flush=True)
+        print(f"warning: left out {make_printable(uri)}: {make_printable(reason)}", flush=True)
     warning = warn_of_low_contrast(sample_photos(decoded.photos)) if len(decoded.photos) else None
     if warning is not None:
         print(f"warning: {unit.config.category}: {warning}", flush=True)

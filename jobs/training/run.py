@@ -15,6 +15,7 @@ from jobs.detectors.aliases import NO_DETECTOR
 from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.errors import EXIT_DONE, EXIT_FAILED, ConflictError, JobError
 from jobs.storage import uris
+from jobs.tables.text import make_printable
 from jobs.training.champion import Candidate, choose_champion
 from jobs.training.config import TrainConfig
 from jobs.training.fleet import UnitResult, count_concurrent_units, train_units
@@ -86,7 +87,7 @@ def print_result(result: UnitResult) -> None:
     """Prints what became of one unit, and where its detector is."""
     config = result.unit.config
     if result.status == "failed":
-        print(f"failed: {result.reason}", flush=True)
+        print(f"failed: {make_printable(result.reason or '')}", flush=True)
         return
     print(
         f"detector {result.detector_id} of {config.category} ({config.variant}): {result.status}, last epoch's loss "

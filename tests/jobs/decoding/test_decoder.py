@@ -220,31 +220,6 @@ def test_in_the_stage_one_killer_costs_one_row(tmp_path: Path, monkeypatch: pyte
     share_decoder(limits).stop()
 
 
-def test_an_object_too_large_for_a_photo_is_never_fetched_and_large_ones_come_one_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, size_bytes in (("a", 300), ("b", 300), ("c", 300), ("d", 5000)):
-        (tmp_path / f"{name}.jpg").write_bytes(bytes(size_bytes))
-    held, most = [0], [0]
-
-    async def read(uri: str) -> tuple[bytes, str]:
-        assert not uri.endswith("d.jpg")
-        held[0] += 1
-        most[0] = max(most[0], held[0])
-        await asyncio.sleep(0)
-        held[0] -= 1
-        return bytes(300), ""
-
-    monkeypatch.setattr("jobs.storage.read_async", read)
-    monkeypatch.setattr("jobs.decoding.fetch.MIN_LARGE_BYTES", 300)
-    monkeypatch.setattr("jobs.decoding.fetch.MAX_OBJECT_BYTES", 4999)
-    fetch = FetchDecode(image_sizes={"x": SIZE}, max_pixels=10**7, concurrency=8)
-    listing = list_archive(f"file://{tmp_path}", key_pattern="(?P<category>)")
-    rows = fetch(listing.set_column(5, "category", [["x"] * 4]))
-    assert [row["error"].split(":")[0] for row in rows.to_pylist()] == ["not_an_image"] * 3 + ["too_many_bytes"]
-    assert most == [1]
-
-
 def test_fetching_imports_no_torch() -> None:
     check = "import sys, jobs.decoding.fetch; sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0

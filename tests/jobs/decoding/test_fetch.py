@@ -1,0 +1,137 @@
+"""Fetching: sizes are known before bytes come, what waits is bounded, and one odd object costs one row."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from jobs import storage
+from jobs.archive.manifest import list_archive
+from jobs.decoding.byte_budget import ByteBudget
+from jobs.decoding.fetch import FetchDecode
+from jobs.errors import ArchivedObjectError, EncryptionError
+from tests.support.bad_objects import jpeg
+
+SIZE = 64
+
+
+def fetch(folder: Path, *, sizes: list[int | None] | None = None) -> dict[str, tuple[str | None, str]]:
+    """Returns name -> status and reason code of the files in a folder, whose listing says ``sizes``."""
+    listing = list_archive(f"file://{folder}", key_pattern="(?P<category>)")
+    listing = listing.set_column(5, "category", [["x"] * len(listing)])
+    if sizes is not None:
+        listing = listing.set_column(3, "image_bytes", pa.array(sizes, pa.int64()))
+    stage = FetchDecode(image_sizes={"x": SIZE}, max_pixels=10**7, concurrency=8)
+    rows = stage(listing).to_pylist()
+    return {row["image_uri"].rsplit("/", 1)[1]: (row["status"], (row["error"] or "").split(":")[0]) for row in rows}
+
+
+def make_huge(path: Path) -> None:
+    """Makes a file of 200 GB that takes no room on disk."""
+    with path.open("wb") as file:
+        file.truncate(200 * 10**9)
+
+
+@pytest.mark.parametrize("sizes", [None, [None, None], [100, 100]], ids=["listed", "unlisted", "listed wrongly"])
+def test_a_photo_of_200_gb_costs_one_row(sizes: list[int | None] | None, tmp_path: Path) -> None:
+    make_huge(tmp_path / "huge.jpg")
+    (tmp_path / "photo.jpg").write_bytes(jpeg())
+    assert fetch(tmp_path, sizes=sizes) == {
+        "huge.jpg": ("unreadable", "too_many_bytes"),
+        "photo.jpg": (None, ""),
+    }
+
+
+def test_a_photo_larger_than_listed_is_read_with_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.decoding.fetch.MIN_EXPECTED_BYTES", 10)
+    (tmp_path / "photo.jpg").write_bytes(jpeg())
+    assert fetch(tmp_path, sizes=[20]) == {"photo.jpg": (None, "")}
+
+
+def test_bytes_that_wait_for_the_decoder_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.decoding.fetch.MIN_EXPECTED_BYTES", 10)
+    monkeypatch.setattr("jobs.decoding.fetch.MAX_WAITING_BYTES", 3 * len(jpeg()))
+    for number in range(12):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg())
+    waiting, most = [0], [0]
+    read, decode = storage.read_async, FetchDecode._read_and_decode
+
+    async def count(self: FetchDecode, row: dict[str, object], *given: object, **named: object) -> object:
+        waiting[0] += 1
+        most[0] = max(most[0], waiting[0])
+        try:
+            return await decode(self, row, *given, **named)  # type: ignore[arg-type]
+        finally:
+            waiting[0] -= 1
+
+    monkeypatch.setattr(FetchDecode, "_read_and_decode", count)
+    assert set(fetch(tmp_path).values()) == {(None, "")}
+    assert most == [3]
+    assert storage.read_async is read
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("notes.txt", b"hello there", ("not_a_photo", "not_an_image")),
+        ("Makefile", b"", ("not_a_photo", "empty")),
+        ("film.MP4", b"\0\0\0\x18ftypisom" + bytes(50), ("not_a_photo", "unsupported_format")),
+        ("page.jpg", b"<html></html>", ("unreadable", "not_an_image")),
+        ("empty.JPEG", b"", ("unreadable", "empty")),
+        ("phone.heic", b"\0\0\0\x18ftypheic" + bytes(50), ("unreadable", "unsupported_format")),
+        ("cut", jpeg()[:200], ("unreadable", "truncated")),
+        ("whole", jpeg(), (None, "")),
+    ],
+)
+def test_a_file_without_first_bytes_or_suffix_of_an_image_counts_apart(
+    name: str, data: bytes, expected: tuple[str | None, str], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert fetch(tmp_path) == {name: expected}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ArchivedObjectError("is archived"), "archived"), (EncryptionError("KMS.Disabled"), "encryption_key")],
+    ids=["archived", "encrypted"],
+)
+def test_what_storage_refuses_has_a_reason_of_its_own(
+    error: Exception, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(uri: str, *, max_bytes: int) -> tuple[bytes, str]:
+        raise error
+
+    (tmp_path / "x.jpg").write_bytes(b"x")
+    monkeypatch.setattr(storage, "read_async", refuse)
+    assert fetch(tmp_path) == {"x.jpg": ("unreadable", code)}
+
+
+def test_many_names_that_are_no_files_do_not_end_a_run(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}.jpg").symlink_to(tmp_path / "nothing")
+    assert set(fetch(tmp_path).values()) == {("unreadable", "refused")}
+
+
+def test_a_budget_gives_room_in_order_and_takes_it_back_from_who_gives_up() -> None:
+    async def run() -> list[str]:
+        budget, done = ByteBudget(10), []
+
+        async def hold(name: str, size_bytes: int) -> None:
+            async with budget.hold(size_bytes):
+                await asyncio.sleep(0.01)
+                done.append(name)
+
+        first = asyncio.create_task(hold("first", 10))
+        await asyncio.sleep(0)
+        given_up = asyncio.create_task(hold("given up", 10))
+        large = asyncio.create_task(hold("larger than all", 99))
+        small = asyncio.create_task(hold("small", 1))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.gather(first, large, small)
+        return done
+
+    assert asyncio.run(asyncio.wait_for(run(), 5)) == ["first", "larger than all", "small"]
