@@ -21,7 +21,6 @@ try:  # this Python may be the system's, with none of it: one line says so inste
 
     from jobs.config import SUBMITTED_JOB_VARIABLE, as_path, merge, rename_old_fields, rename_old_flag, split_at_commas
     from jobs.help import format_help, list_flags, suggest_flag
-    from jobs.tables.text import make_printable
 except ModuleNotFoundError as error:
     sys.exit(f"error: {explain_missing_module(error)}")
 
@@ -162,6 +161,11 @@ def explain_problem(problem: object) -> str:
     return f"{field}: {message[:1].lower()}{message[1:]}, got {details['input']!r}"
 
 
+def escape_controls(text: str) -> str:
+    """Returns ``text`` with control characters escaped: a key that an error names could command a terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def run_command(main: Callable[[Sequence[str]], int]) -> None:
     """Runs a command and exits with its code; an expected error becomes one line on stderr, without a traceback."""
     os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
@@ -170,7 +174,7 @@ def run_command(main: Callable[[Sequence[str]], int]) -> None:
     try:
         code = main(sys.argv[1:])
     except JobError as error:
-        print(f"error: {make_printable(one_line(error))}", file=sys.stderr)
+        print(f"error: {escape_controls(one_line(error))}", file=sys.stderr)
         code = error.exit_code
     except ModuleNotFoundError as error:
         print(f"error: {explain_missing_module(error)}", file=sys.stderr)
