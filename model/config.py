@@ -18,6 +18,9 @@ BACKBONE_STAGES: dict[str, tuple[str, ...]] = {
 MIN_BACKBONE_PX = {"alexnet": 63, "alexnet_caffe": 39}
 """Smallest side in pixels that each backbone's pooling leaves something of."""
 
+MIN_IMAGE_PX = 64
+"""Smallest side in pixels of a detector's input."""
+
 MAX_PIXELS = 160_000_000
 """Largest photo decoded by default, in pixels: aerial cameras reach 151 MP. A 160 MP PNG takes 1.6 GB, RGBA 2.4 GB."""
 
@@ -113,7 +116,7 @@ class DetectorConfig(_Frozen):
         description="backbone weights: imagenet (torchvision's), random (from seed), or the URI of a .safetensors/.pth",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of random weights, attention and flow initialisation")
-    image_size: int = Field(448, ge=64, le=4096, description="side in pixels of the square network input")
+    image_size: int = Field(448, ge=MIN_IMAGE_PX, le=4096, description="side in pixels of the square network input")
     black: float | None = Field(
         None,
         allow_inf_nan=False,
@@ -205,7 +208,8 @@ class DetectorConfig(_Frozen):
         if self.image_size % shrinking or self.image_size // shrinking < needed_px:
             raise ValueError(
                 f"{self.backbone} needs at least {needed_px} px at its smallest scale and an image_size that is a "
-                f"multiple of {shrinking}, got image_size {self.image_size} with {self.scales} scales"
+                f"multiple of {shrinking}, got image_size {self.image_size} with {self.scales} scales: the smallest is "
+                f"{max(MIN_IMAGE_PX, needed_px * shrinking)}"
             )
         return self
 

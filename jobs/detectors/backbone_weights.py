@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
+
 import torch
 
 from jobs import storage
 from jobs.errors import MissingObjectError, RequestError
 from jobs.storage import uris
-from model.config import DetectorConfig
+from model.config import BACKBONE_STAGES, DetectorConfig
 from model.network.backbone import Backbone
 from model.network.weights import WeightsUnavailableError, resolve_backbone_weights
 
@@ -22,10 +25,23 @@ def load_backbone_weights(detector: DetectorConfig, *, asked_as: str) -> dict[st
     Raises:
         RequestError: they cannot be had, or do not fit.
     """
+    weights = None
     try:
         weights = resolve_backbone_weights(detector, read=lambda uri: storage.read(uris.normalize(uri)))
         if weights is not None:
             Backbone(detector).load_features(weights)
         return weights
-    except (WeightsUnavailableError, ValueError, MissingObjectError) as error:
+    except (WeightsUnavailableError, MissingObjectError) as error:
         raise RequestError(f"{asked_as}: {error}") from error
+    except ValueError as error:
+        raise RequestError(f"{asked_as}: {error}{suggest_backbone(detector, weights)}") from error
+
+
+def suggest_backbone(detector: DetectorConfig, weights: Mapping[str, torch.Tensor] | None) -> str:
+    """Says which other backbone these weights fit, and the flag for it; an empty string where they fit none."""
+    for name in BACKBONE_STAGES.keys() - {detector.backbone} if weights is not None else ():
+        other = DetectorConfig.model_validate({"backbone": name, "weights": "random"})
+        with suppress(ValueError):
+            Backbone(other).load_features(weights or {})
+            return f"; this file looks like {name}: add --detector.backbone {name}"
+    return ""

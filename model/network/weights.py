@@ -21,7 +21,7 @@ from torch import Tensor
 
 from model.config import DetectorConfig
 
-_WAY_OUT = "set weights to the path or URI of a .safetensors or .pth file, or to random"
+_WAY_OUT = "set detector.weights to the path or URI of a .safetensors or .pth file"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -70,7 +70,8 @@ def fetch_imagenet_weights(backbone: str, *, timeout_s: float = 60, total_s: flo
     except (OSError, HTTPException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise WeightsUnavailableError(
-            f"ImageNet weights of {backbone} could not be fetched from {url} ({reason}): {_WAY_OUT}"
+            f"ImageNet weights of {backbone} could not be fetched from {url} ({reason}): copy that file, whose "
+            f"SHA-256 is in its name, to {cached}, or {_WAY_OUT}"
         ) from error
     return parse_weights(data, name=str(cached))
 

@@ -125,6 +125,7 @@ def test_a_wrong_score_request_names_the_field(argv: list[str], said: str) -> No
         ([*TRAIN, "--detector.attention", '{"pool9": {"kind": "se"}}'], "no stage 'pool9'"),
         ([*TRAIN, "--detector.attention", '{"pool1": {"kind": "xx"}}'], "'se', 'cbam' or 'eca'"),
         ([*TRAIN, "--detector.image-size", "100", "--detector.scales", "4"], "image_size"),
+        ([*TRAIN, "--detector.image-size", "224", "--detector.scales", "3"], "the smallest is 252"),
         ([*TRAIN, "--workers", "30"], "batch_size"),
         ([*TRAIN, "--detector.attention-training", "pretext"], "needs attention, which differnet_fast has not"),
         ([*TRAIN, "--detector.backbone", "squeezenet1_0"], "squeezenet1_0 was removed"),
