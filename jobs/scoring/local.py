@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from jobs.cluster.datasets import DECODE_BATCH_PHOTOS, make_decode_limits
+from jobs.cluster.datasets import DECODE_BATCH_PHOTOS
 from jobs.cluster.progress import Reported, follow_rows
 from jobs.cluster.telemetry import LocalTelemetry
 from jobs.config import ScoringResources
-from jobs.decoding.fetch import FetchDecode
+from jobs.scoring.pipeline import make_fetch_decode
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.stage import ScoreImages
@@ -48,13 +48,7 @@ def score_batches(
     parts: Sequence[str], *, plan: ScoringPlan, resources: ScoringResources, telemetry: LocalTelemetry
 ) -> Iterator[pa.RecordBatch]:
     """Yields STAGED rows of the manifest's photos; the stages are those of the cluster."""
-    decode = FetchDecode(
-        image_sizes={category: detector.image_size for category, detector in plan.by_category.items()},
-        max_pixels=plan.max_pixels,
-        concurrency=resources.fetch_concurrency,
-        limits=make_decode_limits(resources),
-        measure=telemetry.add_measures,
-    )
+    decode = make_fetch_decode(plan, resources, measure=telemetry.add_measures)
     device = "cuda" if resources.use_gpu else "cpu"
     score = ScoreImages(plan=plan, cache_bytes=resources.detector_cache_bytes, telemetry=telemetry, device=device)
     manifest = scan_parquet(parts, columns=MANIFEST.names, schema=MANIFEST)

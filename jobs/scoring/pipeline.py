@@ -11,7 +11,7 @@ from jobs.cluster.datasets import count_scoring_actors, decode_manifest, make_de
 from jobs.cluster.progress import Report
 from jobs.cluster.telemetry import RunTelemetry
 from jobs.config import ScoringResources
-from jobs.decoding.fetch import FetchDecode
+from jobs.decoding.fetch import FetchDecode, Measure
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.stage import ScoreImages
 
@@ -74,6 +74,18 @@ def choose_file_rows(rows: int) -> int:
     return max(1, min(STAGED_FILE_ROWS, rows // 1000))
 
 
+def make_fetch_decode(plan: ScoringPlan, resources: ScoringResources, *, measure: Measure) -> FetchDecode:
+    """Makes the stage that turns a plan's photos into the pixels that its detectors see."""
+    return FetchDecode(
+        image_sizes={category: detector.image_size for category, detector in plan.by_category.items()},
+        max_pixels=plan.max_pixels,
+        concurrency=resources.fetch_concurrency,
+        limits=make_decode_limits(resources),
+        measure=measure,
+        levels={category: detector.levels for category, detector in plan.by_category.items()},
+    )
+
+
 def score_photos(
     manifest: ray.data.Dataset, *, rows: int, plan: ScoringPlan, resources: ScoringResources, report: Report
 ) -> ray.data.Dataset:
@@ -87,14 +99,7 @@ def score_photos(
         report: tells the progress what each batch came to.
     """
     telemetry = RunTelemetry(run_id=plan.run_id, report=report)
-    fetch_decode = FetchDecode(
-        image_sizes={category: detector.image_size for category, detector in plan.by_category.items()},
-        max_pixels=plan.max_pixels,
-        concurrency=resources.fetch_concurrency,
-        limits=make_decode_limits(resources),
-        measure=telemetry.add_measures,
-        levels={category: detector.levels for category, detector in plan.by_category.items()},
-    )
+    fetch_decode = make_fetch_decode(plan, resources, measure=telemetry.add_measures)
     actors = count_scoring_actors(resources)
     # A decoder per CPU scorer is plenty, and each process takes seconds to import torch; GPUs want all they can get.
     decoding = decode_manifest(manifest, fetch_decode.__call__, tasks=None if resources.use_gpu else actors)

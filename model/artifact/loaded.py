@@ -54,7 +54,9 @@ class Artifact:
         Raises:
             ImageError: the bytes are no photo that can be read whole.
         """
-        image = decode_image(data, size=self.detector.config.image_size)
+        config = self.detector.config
+        black, white = config.levels
+        image = decode_image(data, size=config.image_size, black=black, white=white)
         score = float(self.scorer.score(image[None])[0])
         p_values = None if self.calibration is None else self.calibration.compute_p_values(np.array([score]))
         return PhotoScore(score, None if p_values is None else float(p_values[0]))

@@ -99,6 +99,16 @@ def test_a_loaded_detector_scores_a_file(tmp_path: Path) -> None:
     assert loaded.score_file(str(tmp_path / "photo.png")) == found
 
 
+def test_a_file_is_shown_to_a_detector_with_its_black_and_white(tmp_path: Path) -> None:
+    Image.fromarray(np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)).save(tmp_path / "photo.png")
+    plain, scaled = AttentDifferNet(_config()), AttentDifferNet(_config(white=4095))
+    scores = []
+    for number, detector in enumerate((plain, scaled)):
+        _save(tmp_path / str(number), detector)
+        scores.append(load_artifact(tmp_path / str(number)).score_file(tmp_path / "photo.png").score)
+    assert scores[0] != scores[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
