@@ -70,8 +70,8 @@ class TrainConfig(JobConfig):
     group_by: Annotated[list[str], BeforeValidator(split_at_commas)] = Field(
         default_factory=list,
         description="what photos of one group have in common, so that they stay on one side of every split: named "
-        "groups of key_pattern, such as site,date; photo for no groups but those of equal pixels; default: photos of "
-        "equal pixels and near-duplicates, found by themselves",
+        "groups of key_pattern, such as site,date; group for the column of that name of a list given as good; photo "
+        "for no groups but equal pixels; default: photos of equal pixels and near-duplicates, found by themselves",
     )
     key_pattern: str | None = Field(
         None,
@@ -122,7 +122,8 @@ class TrainConfig(JobConfig):
                 f"expected a regular expression as key_pattern, got {self.key_pattern!r}: {error}"
             ) from error
         unknown = [name for name in self.group_by if name not in known]
-        if unknown and self.group_by != ["photo"]:
+        is_column = self.group_by == ["group"] and self.good is not None
+        if unknown and self.group_by != ["photo"] and not is_column:
             raise ValueError(
                 f"group_by {','.join(unknown)} is no named group of key_pattern, which has "
                 f"{', '.join(sorted(known)) or 'none'}: give --key-pattern with such groups, or --group-by photo"

@@ -10,16 +10,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from jobs.archive.kinds import ArchiveKind, detect_kind
+from jobs.archive.list_groups import GROUP, read_groups
 from jobs.archive.mvtec import locate_flawless
 from jobs.decoding.fingerprints import MAX_COMPARED_PHOTOS, group_fingerprints
 from jobs.errors import JobError
+from jobs.storage.uris import split
 from jobs.tables.text import make_printable
 from jobs.training.config import TrainConfig
 from model.statistics.calibration import find_min_sample_size
 from model.statistics.groups import count_groups, number_groups
 
 EACH_PHOTO = "photo"
-"""What --group-by may say in place of named groups of the key pattern."""
+"""What --group-by may say in place of named groups of the key pattern; or GROUP, the column of a list."""
 MAX_ADVISED_FRACTION = 0.5
 """Larger shares of the photos to calibrate are not advised: too few would train."""
 
@@ -57,17 +60,20 @@ def name_groups(config: TrainConfig, uris: Sequence[str], *, folder: str) -> lis
     Args:
         config: of one category.
         uris: of its photos.
-        folder: URI of the folder that they are in.
+        folder: URI of the folder that they are in, or of the list that names them.
 
     Raises:
         JobError: no photo has a group.
     """
-    names = match_groups(uris, config.group_by, pattern=re.compile(config.key_pattern or ""), below=folder)
+    if config.group_by == [GROUP] and config.key_pattern is None:
+        names = read_groups(folder)
+    else:
+        names = match_groups(uris, config.group_by, pattern=re.compile(config.key_pattern or ""), below=folder)
     without = [uri for uri in uris if uri not in names]
     if not names:
         raise JobError(
             f"no photo of {config.category} has a group {','.join(config.group_by)}: --key-pattern is matched at the "
-            f"start of each key below {folder}/, the first photo is {make_printable(uris[0])}"
+            f"start of each key below {folder}, the first photo is {make_printable(uris[0])}"
         )
     if without:
         print(
@@ -81,8 +87,9 @@ def name_groups(config: TrainConfig, uris: Sequence[str], *, folder: str) -> lis
 def match_groups(uris: Sequence[str], groups: Sequence[str], *, pattern: re.Pattern[str], below: str) -> dict[str, str]:
     """Returns URI -> what the named groups of the pattern say of its key; those that do not match are left out."""
     found = {}
+    is_folder = detect_kind(below) is ArchiveKind.PREFIX
     for uri in uris:
-        match = pattern.match(uri.removeprefix(below.rstrip("/") + "/"))
+        match = pattern.match(uri.removeprefix(below.rstrip("/") + "/") if is_folder else split(uri)[2])
         parts = [match[name] for name in groups] if match else [None]
         if all(parts):
             found[uri] = "\0".join(str(part) for part in parts)

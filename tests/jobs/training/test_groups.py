@@ -54,6 +54,22 @@ def test_a_pattern_that_no_key_matches_is_refused(tmp_path: Path) -> None:
         group_photos(_config(tmp_path, **BY_SITE), _fingerprint(tmp_path, ["x.jpg", "y.jpg"], "pq"))
 
 
+def test_the_column_of_a_list_names_groups(tmp_path: Path) -> None:
+    keys = ["x.jpg", "y.jpg", "z.jpg", "w.jpg"]
+    folder = f"file://{tmp_path}/data/insulator/train/good"
+    rows = "".join(f"{folder}/{key},{group}\n" for key, group in zip(keys, ("b", "a", "b", ""), strict=True))
+    (tmp_path / "list.csv").write_text("image_uri,group\n" + rows)
+    config = _config(tmp_path, data=None, good=str(tmp_path / "list.csv"), group_by="group")
+    assert group_photos(config, _fingerprint(tmp_path, keys, "pqrs")).tolist() == [0, 1, 0, 2]
+
+
+def test_keys_of_a_list_are_matched_below_the_bucket(tmp_path: Path) -> None:
+    pattern = f"{str(tmp_path)[1:]}/data/insulator/train/good/(?P<site>[^/]+)/"
+    config = _config(tmp_path, data=None, good=str(tmp_path / "list.csv"), group_by="site", key_pattern=pattern)
+    photos = _fingerprint(tmp_path, ["a/x.jpg", "b/x.jpg", "a/y.jpg"], "pqr")
+    assert group_photos(config, photos).tolist() == [0, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
