@@ -29,6 +29,11 @@ def read_versions() -> dict[str, str]:
     return found
 
 
+def read_program_version() -> str:
+    """Reads the version of this program."""
+    return _read_version(_LIBRARIES[0])
+
+
 def _read_version(library: str) -> str:
     try:
         return importlib.metadata.version(library)

@@ -43,7 +43,11 @@ class SearchConfig(JobConfig):
         0.3, gt=0, lt=1, description="share of test/ that becomes validation where there is no validation/ folder"
     )
     calibration_fraction: float = Field(
-        0.2, gt=0, lt=1, description="share of the flawless training photos held out, in trials and to calibrate"
+        0.2,
+        gt=0,
+        lt=1,
+        description="share of the flawless training photos that calibrate and that no judgement sees, and share of "
+        "the others that trials are judged by",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler and of the trials' detectors")
     seeds_per_trial: int = Field(1, ge=1, le=10, description="trainings of a trial, whose metrics are averaged")
@@ -104,4 +108,5 @@ class SearchConfig(JobConfig):
         """What two runs must have in common to be one search: everything that decides a trial or the photos."""
         names = ("data", "category", "objective", "cost", "validation_share", "calibration_fraction", "seed")
         more = ("seeds_per_trial", "startup_trials", "max_pixels", "optimizer", "detector", "space")
-        return self.model_dump(mode="json", include={*names, *more})
+        # Searches of before had calibrated on the photos that judged: their trials were trained on other photos.
+        return {**self.model_dump(mode="json", include={*names, *more}), "calibrated_on": "photos that judge nothing"}

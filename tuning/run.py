@@ -13,9 +13,9 @@ import ray
 from torch import Tensor
 
 from jobs.cluster.session import start_ray
-from jobs.detectors.backbone_weights import load_backbone_weights
+from jobs.detectors.backbone_weights import hash_backbone_weights, load_backbone_weights
 from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError, one_line
-from tuning.choice.final import TUNED, build_final_rows, plan_final, run_final
+from tuning.choice.final import TUNED, build_final_rows, make_final_promises, plan_final, run_final
 from tuning.choice.finalists import put_winner_first, run_finalists
 from tuning.choice.split import Split, read_mark, split_data
 from tuning.choice.split_report import describe_split, estimate_standard_error
@@ -33,6 +33,8 @@ from tuning.trials.tracking import check_trackers
 from tuning.trials.trial import TrialSettings
 
 METRICS = ("auroc", *LABEL_FREE_METRICS, "gflop", "cpu_s")
+FALSE_ALARM_RATE = 0.05
+"""Rate whose promise the final comparison sets the false alarms on flawless test photos against."""
 DEFAULT_LABEL_FREE = "held_out_gain"
 """What judges where there are no labels and nothing was asked for."""
 
@@ -48,7 +50,8 @@ def run(config: SearchConfig) -> int:
     objective = choose_objective(config, split)
     presets = check_request(config, split)
     weights = load_backbone_weights(config.detector, asked_as=f"--detector.weights {config.detector.weights}")
-    claim_results(config, photos_hash=split.photos_hash)
+    weights_hash = hash_backbone_weights(config.detector, asked_as=f"--detector.weights {config.detector.weights}")
+    claim_results(config, photos_hash=split.photos_hash, weights_hash=weights_hash)
     lines = describe_split(split, objective)
     print("\n".join(lines), flush=True)
     start_ray()
@@ -173,6 +176,7 @@ def compare_on_test(
     sizes = {unit.configuration.detector.image_size for unit in units}
     outcomes = run_final(config, units, trials, decode_by_size(config, split.train, manifest, sizes))
     found.rows = build_final_rows(config.category, manifest, outcomes)
+    found.promises = make_final_promises(config.category, outcomes, false_alarm_rate=FALSE_ALARM_RATE)
     if config.promote:
         print(promote_winner(config, outcomes, found.rows, manifest), flush=True)
     return EXIT_FAILED if any("failed" in one for one in outcomes) else EXIT_DONE

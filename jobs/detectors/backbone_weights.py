@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -13,6 +14,20 @@ from jobs.storage import uris
 from model.config import BACKBONE_STAGES, DetectorConfig
 from model.network.backbone import Backbone
 from model.network.weights import WeightsUnavailableError, resolve_backbone_weights
+
+
+def hash_backbone_weights(detector: DetectorConfig, *, asked_as: str) -> str:
+    """Names the bytes of a weights file, 64 hex digits; weights of a name of ours, such as imagenet, are that name.
+
+    Raises:
+        RequestError: the file is not there.
+    """
+    if detector.weights in ("imagenet", "random"):
+        return detector.weights
+    try:
+        return hashlib.sha256(storage.read(uris.normalize(detector.weights))).hexdigest()
+    except MissingObjectError as error:
+        raise RequestError(f"{asked_as}: {error}") from error
 
 
 def load_backbone_weights(detector: DetectorConfig, *, asked_as: str) -> dict[str, torch.Tensor] | None:

@@ -7,10 +7,11 @@ everything that was asked for: settings and photos. A rerun that asks for the sa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from jobs.detectors.backbone_weights import hash_backbone_weights
 from jobs.detectors.lineage import hash_json, hash_manifest
 from jobs.errors import RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
@@ -18,6 +19,7 @@ from jobs.evaluation.metrics import Seed
 from jobs.storage import uris
 from model.baselines import BASELINES
 from model.config import DetectorConfig, Levels, OptimizerConfig
+from model.versions import read_program_version
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class ComparisonUnit:
         optimizer: None for a baseline, which trains nothing.
         photos_hash: names the photos of the category, and those of the pretext if they are others.
         sees_all: its attention learns from the photos of all categories.
+        weights_hash: names the bytes of the backbone's weights.
     """
 
     category: str
@@ -41,6 +44,7 @@ class ComparisonUnit:
     optimizer: OptimizerConfig | None
     photos_hash: str
     sees_all: bool = False
+    weights_hash: str = ""
 
     @property
     def weights_key(self) -> tuple[str, str]:
@@ -62,6 +66,8 @@ class ComparisonUnit:
             "detector": self.detector.model_dump(mode="json"),
             "optimizer": self.optimizer and self.optimizer.model_dump(mode="json"),
             "photos": self.photos_hash,
+            "weights": self.weights_hash,
+            "program": read_program_version(),
         }
         seed = "" if self.seed is None else f".seed{self.seed}"
         name = f"{self.category.replace('/', '-')}.{self.variant}{seed}.{hash_json(asked)}.json"
@@ -76,18 +82,24 @@ def plan_units(config: ComparisonConfig, manifests: Mapping[str, pa.Table]) -> l
         manifests: category -> MANIFEST rows.
 
     Raises:
-        RequestError: a variant of --custom has the name of a baseline.
+        RequestError: a variant of --custom has the name of a baseline, or a weights file is not there.
     """
     if shared := BASELINES.keys() & set(config.variants):
         raise RequestError(f"custom: {', '.join(shared)} is the name of a baseline, take another")
     hashes = {category: hash_manifest(manifest) for category, manifest in manifests.items()}
     baselines = plan_baselines(config, hashes) if config.baselines else []
-    return baselines + [
+    units = baselines + [
         unit
         for seed in range(config.seeds)
         for variant in config.variants
         for unit in plan_variant(config, hashes, variant=variant, seed=seed)
     ]
+    by_weights = {unit.detector.weights: unit.detector for unit in units}
+    weights = {
+        name: hash_backbone_weights(detector, asked_as=f"weights {name} of {detector.backbone}")
+        for name, detector in by_weights.items()
+    }
+    return [replace(unit, weights_hash=weights[unit.detector.weights]) for unit in units]
 
 
 def plan_baselines(config: ComparisonConfig, hashes: Mapping[str, str]) -> list[ComparisonUnit]:

@@ -56,7 +56,8 @@ class Evaluation:
 
 def format_evaluation(found: Evaluation) -> str:
     """Returns the tables for a person, in percent; the last lines are means over categories, and comparisons."""
-    lines = [format_detectors(found.metrics), *list_remarks(found), *format_false_alarms(found)]
+    lines = [format_detectors(found.metrics), *list_remarks(found)]
+    lines += format_false_alarms(found.metrics, found.promises)
     lines += format_summaries(found)
     lines += map(format_difference, found.comparisons)
     lines += [f"missing: {one.alias} of {one.category}: {one.reason}" for one in found.missing]
@@ -94,10 +95,10 @@ def list_remarks(found: Evaluation) -> Iterator[str]:
         yield from (f"left out by {who}: {count} {error}" for error, count in count_unscored(found.rows, row))
 
 
-def format_false_alarms(found: Evaluation) -> Iterator[str]:
+def format_false_alarms(metrics: pa.Table, promises: Mapping[DetectorKey, Promise]) -> Iterator[str]:
     """Yields a line for each calibrated detector: its false alarms, and whether they agree with its promise."""
-    rows = {(row["category"], row["variant"], row["seed"]): row for row in found.metrics.to_pylist()}
-    for (category, variant, seed), promise in found.promises.items():
+    rows = {(row["category"], row["variant"], row["seed"]): row for row in metrics.to_pylist()}
+    for (category, variant, seed), promise in promises.items():
         row = rows.get((category, variant, seed))
         if row is not None and row["flawless"]:
             who = f"false alarms of {variant} on {category}{'' if seed is None else f', seed {seed}'}"

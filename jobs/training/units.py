@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from jobs.archive.absence import describe_level, explain_absence, look_into, sug
 from jobs.archive.mvtec import list_as_category, list_labelled, locate_flawless, select_split
 from jobs.cluster.progress import Report
 from jobs.detectors import registry
+from jobs.detectors.backbone_weights import hash_backbone_weights
 from jobs.detectors.lineage import hash_json, hash_manifest
 from jobs.errors import EmptyArchiveError, RequestError
 from jobs.storage import uris
@@ -25,6 +27,7 @@ from model.network.seeding import Stream, create_stream
 from model.statistics.calibration import describe_shortage
 from model.statistics.groups import draw_one_of_each
 from model.training.photos import split_calibration
+from model.versions import read_program_version
 
 MIN_PHOTOS = 2
 _OUTCOME_FIELDS = (
@@ -47,10 +50,12 @@ class TrainingUnit:
     Attributes:
         config: the request for this detector alone.
         manifest: MANIFEST rows of the category's flawless photos, ``image_id`` the row number.
+        weights_hash: names the bytes of the backbone's weights.
     """
 
     config: TrainConfig
     manifest: pa.Table
+    weights_hash: str = ""
 
     def __str__(self) -> str:
         """Names the unit in messages."""
@@ -63,9 +68,14 @@ class TrainingUnit:
 
     @cached_property
     def key(self) -> str:
-        """Returns 16 hex digits of everything that decides the outcome: configuration and photos."""
+        """Returns 16 hex digits of all that decides the outcome: configuration, photos, weights, this program."""
         config = self.config.model_dump(mode="json")
-        decisive = [{name: config[name] for name in _OUTCOME_FIELDS}, self.manifest_hash]
+        decisive = [
+            {name: config[name] for name in _OUTCOME_FIELDS},
+            self.manifest_hash,
+            self.weights_hash,
+            read_program_version(),
+        ]
         return hash_json(decisive)
 
     @cached_property
@@ -130,20 +140,36 @@ def plan_units(config: TrainConfig) -> list[TrainingUnit]:
     """Returns all units of a request, category by category; warns about what their photos cannot support.
 
     Raises:
-        RequestError: a category without enough flawless photos, or no category at all.
+        RequestError: a category without enough flawless photos, no category at all, or no weights file.
     """
     wanted = config.categories or list_categories(str(config.data))
-    return [unit for category in wanted for unit in _plan_category(config, category)]
+    weights_hashes = hash_weights(config)
+    return [unit for category in wanted for unit in _plan_category(config, category, weights_hashes)]
 
 
-def _plan_category(config: TrainConfig, category: str) -> list[TrainingUnit]:
+def _plan_category(config: TrainConfig, category: str, weights_hashes: Mapping[str, str]) -> list[TrainingUnit]:
     manifest = list_flawless_photos(config, category)
     first = config.detector.seed
     return [
-        TrainingUnit(make_unit_config(config, category, variant=variant, seed=seed), manifest)
+        TrainingUnit(make_unit_config(config, category, variant=variant, seed=seed), manifest, weights_hashes[variant])
         for variant in config.asked_variants
         for seed in range(first, first + config.seeds)
     ]
+
+
+def hash_weights(config: TrainConfig) -> dict[str, str]:
+    """Returns what names the bytes of the backbone's weights, by variant; each file is read once.
+
+    Raises:
+        RequestError: a file is not there.
+    """
+    detectors = {name: config.make_detector_config(name, seed=config.detector.seed) for name in config.asked_variants}
+    by_weights = {detector.weights: detector for detector in detectors.values()}
+    hashes = {
+        weights: hash_backbone_weights(detector, asked_as=f"--detector.weights {weights}")
+        for weights, detector in by_weights.items()
+    }
+    return {name: hashes[detector.weights] for name, detector in detectors.items()}
 
 
 def make_unit_config(config: TrainConfig, category: str, *, variant: str, seed: int) -> TrainConfig:

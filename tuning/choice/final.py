@@ -1,7 +1,8 @@
 """The final comparison: the winner and the presets, several seeds each, on the test photos that nothing has seen.
 
-Each detector is trained as in a trial and scores the test photos, in a Ray task of its own, of one worker. Those of the
-winner are calibrated on the held-out flawless photos and registered under ``tuned.seed<k>``; presets only compare.
+Each detector is trained as in a trial and scores the test photos, in a Ray task of its own, of one worker. It is
+calibrated on flawless photos that no judgement has seen. Those of the winner are registered under ``tuned.seed<k>``;
+presets only compare.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray
 import torch
@@ -23,11 +22,14 @@ from jobs.detectors.lineage import build_lineage
 from jobs.detectors.registration import register_detector, score_photos
 from jobs.errors import JobError, one_line
 from jobs.evaluation.comparison_report import build_evaluated_rows
+from jobs.evaluation.metrics import DetectorKey
 from jobs.storage import uris
 from jobs.training.history import describe_epochs
 from model.detector import AttentDifferNet, build_detector
 from model.inference.detector import build_scorer
 from model.process import prepare_process
+from model.statistics.calibration import Calibration
+from model.statistics.false_alarms import Promise, make_promise
 from model.training.photos import InMemory
 from tuning.config import SearchConfig
 from tuning.space.space import Configuration
@@ -162,10 +164,11 @@ def train_and_test(
     extractor = Extractor(photos, trials.shared.photos_hash, trials.shared.cache)
     judgement, history = train_and_judge(detector, unit.configuration.optimizer, extractor)
     scores = build_scorer(detector).score(to_tensor(test.labelled)).cpu()
+    calibration = score_photos(detector, InMemory(to_tensor(photos.calibration)))
     card = {
         "category": share.category,
         "lineage": {**share.origin, "seed": config.seed},
-        "photos": {"train": len(photos.train), "validation": 0, "calibration": len(photos.held_out)},
+        "photos": {"train": len(photos.train), "judging": len(photos.held_out), "calibration": len(calibration)},
         "training_photos": photos.trained_on,
         **describe_epochs(history, early=False),
         "validation_loss": None,
@@ -173,10 +176,11 @@ def train_and_test(
     }
     is_winner = unit.name == TUNED
     return {
-        "detector_id": register_winner(unit, share, detector, photos.held_out, card) if is_winner else None,
+        "detector_id": register_winner(unit, share, detector, calibration, card) if is_winner else None,
         "metrics": judgement.metrics,
         "cpu_s": time.process_time() - began_s,
         "scores": dict(zip(test.labelled_uris, scores.tolist(), strict=True)),
+        "calibration": calibration,
         "lost": {uri: why for uri, why in test.lost.items() if "/test/" in uri},
     }
 
@@ -185,16 +189,32 @@ def register_winner(
     unit: FinalTraining,
     share: FinalSettings,
     detector: AttentDifferNet,
-    held_out: npt.NDArray[np.uint8],
+    scores: Sequence[float],
     card: Mapping[str, Any],
 ) -> str:
-    """Calibrates the winner with the held-out photos and registers it under its alias; returns its id."""
-    scores = score_photos(detector, InMemory(to_tensor(held_out)))
+    """Registers the winner, calibrated with the scores of photos that no judgement saw, under its alias.
+
+    Returns:
+        Its id.
+    """
     detector_id = register_detector(detector, scores, detectors=share.registry, category=share.category, metrics=card)
     registry.set_alias(
         share.registry, share.category, alias=unit.alias, detector_id=detector_id, reason="found by a search"
     )
     return detector_id
+
+
+def make_final_promises(
+    category: str, outcomes: Sequence[Mapping[str, Any]], *, false_alarm_rate: float
+) -> dict[DetectorKey, Promise]:
+    """Makes what the calibration of every trained detector promises at a rate; outcomes of before have none."""
+    return {
+        (category, one["name"], one["seed"]): make_promise(
+            Calibration(scores=tuple(one["calibration"])), false_alarm_rate
+        )
+        for one in outcomes
+        if one.get("calibration")
+    }
 
 
 def build_final_rows(category: str, manifest: pa.Table, outcomes: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -12,15 +12,17 @@ import pyarrow as pa
 from jobs import storage
 from jobs.evaluation.metrics import (
     Comparison,
+    DetectorKey,
     VariantSummary,
     compare_with_reference,
     measure_detectors,
     summarize_variants,
 )
-from jobs.evaluation.report import format_difference, format_interval
+from jobs.evaluation.report import format_difference, format_false_alarms, format_interval
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from model.config import BACKBONE_STAGES
+from model.statistics.false_alarms import Promise
 from model.versions import read_versions
 from tuning.choice.final import TUNED
 from tuning.choice.finalists import Finalist
@@ -46,6 +48,7 @@ class SearchResults:
         finalists: the winner first.
         split: lines about the photos.
         rows: EVALUATED rows of the final comparison; None while the test is sealed.
+        promises: of its detectors.
     """
 
     config: SearchConfig
@@ -54,6 +57,13 @@ class SearchResults:
     finalists: Sequence[Finalist]
     split: Sequence[str]
     rows: pa.Table | None = None
+    promises: Mapping[DetectorKey, Promise] = field(default_factory=dict)
+
+    def describe_false_alarms(self) -> list[str]:
+        """Says in words how each detector of the final comparison keeps its promise; empty while the test is sealed."""
+        if self.rows is None:
+            return []
+        return list(format_false_alarms(measure_detectors(self.rows, promises=self.promises), self.promises))
 
     def summarize(self) -> list[VariantSummary]:
         """Summarizes winner and presets over their seeds on the test photos; empty while it is sealed."""
@@ -90,6 +100,7 @@ def save_results(found: SearchResults) -> None:
         ],
         "final": [asdict(one) for one in found.summarize()],
         "comparisons": [asdict(one) for one in found.compare()],
+        "false_alarms": found.describe_false_alarms(),
         "versions": read_versions(),
     }
     storage.write(uris.join(results, "results.json"), json.dumps(summary, indent=1).encode())
@@ -122,7 +133,7 @@ def format_analysis(analysis: Mapping[str, Sequence[Mapping[str, Any]]]) -> list
 def format_comparison(found: SearchResults) -> list[str]:
     """Formats the final comparison for a terminal; empty while the test is sealed."""
     summaries = [f"{one.variant:24} test AUROC {format_interval(one.mean['auroc'])}" for one in found.summarize()]
-    return [*summaries, *map(format_difference, found.compare())]
+    return [*summaries, *map(format_difference, found.compare()), *found.describe_false_alarms()]
 
 
 def write_page(found: SearchResults, analysis: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -194,5 +205,5 @@ def to_final_table(found: SearchResults) -> dict[str, Any]:
     return {
         "head": ["", *(f"{name} in %" for name in metrics)],
         "rows": [[one.variant, *(format_interval(one.mean[name]) for name in metrics)] for one in found.summarize()],
-        "lines": [format_difference(one) for one in found.compare()],
+        "lines": [*map(format_difference, found.compare()), *found.describe_false_alarms()],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +30,14 @@ class SearchPhotos:
 
     Attributes:
         train: (N, 3, S, S) uint8, flawless, that train.
-        held_out: (M, 3, S, S) uint8, flawless, that do not.
+        held_out: (M, 3, S, S) uint8, flawless, that do not, and that trials are judged by.
         labelled: (K, 3, S, S) uint8, validation photos; of the final test where this is its room.
         labels: (K,) True is defective.
         labelled_uris: their K URIs.
         lost: URI -> why it could not be decoded.
-        trained_on: short hashes of the photos that train, see `jobs.detectors.lineage.hash_training_photos`.
+        trained_on: short hashes of the photos that train or judge, see
+            `jobs.detectors.lineage.hash_training_photos`: none of them may calibrate.
+        calibration: (C, 3, S, S) uint8, flawless, that neither train nor judge.
     """
 
     train: npt.NDArray[np.uint8]
@@ -45,6 +47,35 @@ class SearchPhotos:
     labelled_uris: list[str]
     lost: Mapping[str, str]
     trained_on: list[str] | None
+    calibration: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 3, 0, 0), np.uint8))
+
+
+@dataclass(frozen=True)
+class FlawlessSplit:
+    """Ascending indices of flawless photos, disjoint, that together are all.
+
+    Who is chosen by photos looks better on them than on others. So those that judge trials cannot calibrate what is
+    chosen: the scores of the best of 64 are too low on them, and its false alarms too many.
+    """
+
+    train: npt.NDArray[np.int64]
+    judge: npt.NDArray[np.int64]
+    calibrate: npt.NDArray[np.int64]
+
+
+def split_flawless(count: int, *, fraction: float) -> FlawlessSplit:
+    """Splits flawless photos into those that train, those that judge trials, and those that no judgement sees.
+
+    Args:
+        count: at least 3.
+        fraction: share that calibrates, and share of the others that judges; in (0, 1).
+
+    Raises:
+        ValueError: too few photos.
+    """
+    rest, calibrate = split_calibration(count, fraction=fraction, seed=0)
+    train, judge = split_calibration(len(rest), fraction=fraction, seed=0)
+    return FlawlessSplit(rest[train], rest[judge], calibrate)
 
 
 def decode_search_photos(
@@ -57,7 +88,7 @@ def decode_search_photos(
         labelled: LABELLED rows, maybe none.
         size: side S in pixels.
         max_pixels: largest photo decoded.
-        fraction: share of the readable flawless photos that is held out, in (0, 1).
+        fraction: see `split_flawless`, of the readable flawless photos.
 
     Raises:
         JobError: fewer than 4 flawless photos can be read.
@@ -68,15 +99,16 @@ def decode_search_photos(
     images = stack_images(flawless["pixels"], size=size)
     if len(images) < 4:
         raise JobError(f"needed at least 4 readable flawless photos, got {len(images)} of {len(train)}")
-    kept, held_out = split_calibration(len(images), fraction=fraction, seed=0)
+    parts = split_flawless(len(images), fraction=fraction)
     return SearchPhotos(
-        train=images[kept],
-        held_out=images[held_out],
+        train=images[parts.train],
+        held_out=images[parts.judge],
         labelled=stack_images(judged["pixels"], size=size),
         labels=np.array([label != FLAWLESS for label in judged["label"].to_pylist()], dtype=bool),
         labelled_uris=judged["image_uri"].to_pylist(),
         lost={**lost, **lost_too},
-        trained_on=hash_training_photos(flawless.take(pa.array(kept))),
+        trained_on=hash_training_photos(flawless.take(pa.array(np.concatenate([parts.train, parts.judge])))),
+        calibration=images[parts.calibrate],
     )
 
 

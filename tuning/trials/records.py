@@ -17,6 +17,7 @@ from jobs.config import rename_old_fields
 from jobs.errors import JobError, MissingObjectError, RequestError
 from jobs.storage import uris
 from model.config import DetectorConfig, OptimizerConfig
+from model.versions import read_program_version
 from tuning.config import SearchConfig
 from tuning.space.config import Value
 from tuning.space.space import Configuration
@@ -168,14 +169,18 @@ def read_json_objects(folder: str) -> list[tuple[str, bytes]]:
     return [(uri, storage.read(uri)) for uri in found]
 
 
-def claim_results(config: SearchConfig, *, photos_hash: str) -> None:
+def claim_results(config: SearchConfig, *, photos_hash: str, weights_hash: str = "") -> None:
     """Writes what the search is about beside its results; a second run must be about the same.
 
     Raises:
         RequestError: the folder holds another search.
     """
     uri = uris.join(config.results, _SEARCH)
-    mine = json.loads(json.dumps({**config.identity, "photos": photos_hash}))
+    mine = json.loads(
+        json.dumps(
+            {**config.identity, "photos": photos_hash, "weights": weights_hash, "program": read_program_version()}
+        )
+    )
     try:
         before = rename_old_fields(json.loads(storage.read(uri)))
     except MissingObjectError:

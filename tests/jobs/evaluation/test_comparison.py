@@ -19,7 +19,7 @@ from jobs.errors import RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.comparison_tasks import ComparisonPhotos, decode_category, learn_attention, train_and_test
 from jobs.evaluation.comparison_units import ComparisonUnit, plan_units
-from jobs.tables.schema import EVALUATED
+from jobs.tables.schema import EVALUATED, MANIFEST
 from model.baselines import BASELINES
 from model.detector import AttentDifferNet
 from model.image import decode_image
@@ -87,6 +87,21 @@ def compared(cluster: str, data: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def _found(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "comparison.json").read_text()))
+
+
+def test_other_bytes_of_the_weights_file_or_another_program_are_another_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "backbone.safetensors"
+    request = {"data": ["unused"], "output": "out", "variants": ["differnet"], "seeds": 1, "baselines": False}
+    config = ComparisonConfig.model_validate({**request, "detector": {"weights": str(weights)}})
+    places = set()
+    for content in (b"first", b"second"):
+        weights.write_bytes(content)
+        places |= {unit.locate_outcome("out") for unit in plan_units(config, {"a/b": MANIFEST.empty_table()})}
+    monkeypatch.setattr("jobs.evaluation.comparison_units.read_program_version", lambda: "0.2.0")
+    places |= {unit.locate_outcome("out") for unit in plan_units(config, {"a/b": MANIFEST.empty_table()})}
+    assert len(places) == 3
 
 
 def test_every_test_photo_has_a_row_per_detector_and_baseline(compared: Path) -> None:

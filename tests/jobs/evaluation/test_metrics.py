@@ -19,7 +19,7 @@ from jobs.evaluation.metrics import (
     measure_detectors,
     summarize_variants,
 )
-from jobs.evaluation.report import Evaluation, format_false_alarms
+from jobs.evaluation.report import format_false_alarms
 from jobs.tables.schema import EVALUATED, METRICS, Status
 from model.statistics.calibration import Calibration
 from model.statistics.evaluation import compute_auroc, compute_metrics
@@ -88,7 +88,7 @@ def test_a_broken_promise_is_said_even_where_the_test_has_no_defect() -> None:
     metrics = measure_detectors(_table(flawless), promises=promises)
     (row,) = metrics.to_pylist()
     assert (row["auroc"], row["false_alarms"], row["realised_rate"], row["is_promise_kept"]) == (None, 30, 1, False)
-    (said,) = format_false_alarms(Evaluation(_table(flawless), metrics, [], [], [], promises))
+    (said,) = format_false_alarms(metrics, promises)
     assert said.startswith("false alarms of differnet on insulator, seed 0: 30 of 30 flawless photos reported, 100.0%")
     assert "promised 0.05 by 200 calibration photos: MORE THAN PROMISED" in said
 
@@ -97,7 +97,7 @@ def test_a_calibration_that_cannot_report_says_how_many_photos_it_needs() -> Non
     promises = _promises(Calibration(scores=tuple(range(18))), 0)
     rows = _table(_rows("differnet", seeds=[0]))
     metrics = measure_detectors(rows, promises=promises)
-    (said,) = format_false_alarms(Evaluation(rows, metrics, [], [], [], promises))
+    (said,) = format_false_alarms(metrics, promises)
     assert "none possible, 18 held-out photos cannot support a false-alarm rate of 0.05: 19 are needed" in said
 
 

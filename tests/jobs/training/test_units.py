@@ -82,6 +82,25 @@ def test_other_photos_are_another_training(drawn: Path, two_categories: Path, tm
     assert _only(config).key != before
 
 
+def test_other_bytes_of_the_weights_file_or_another_program_are_another_training(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "backbone.safetensors"
+    request = request_tiny_training(drawn, tmp_path)
+    request["detector"] = {**dict(request["detector"]), "weights": str(weights)}  # type: ignore[call-overload]
+    config = TrainConfig.model_validate(request)
+    keys = set()
+    for content in (b"first", b"second"):
+        weights.write_bytes(content)
+        keys |= {_only(config).key}
+    monkeypatch.setattr("jobs.training.units.read_program_version", lambda: "0.2.0")
+    keys |= {_only(config).key}
+    assert len(keys) == 3
+    weights.unlink()
+    with pytest.raises(RequestError, match=f"--detector.weights {weights}"):
+        plan_units(config)
+
+
 @pytest.mark.parametrize(("validation", "sizes"), [(0.0, (48, 0, 12)), (0.1, (42, 6, 12))])
 def test_calibration_photos_have_no_part_in_training_or_in_stopping(
     drawn: Path, tmp_path: Path, validation: float, sizes: tuple[int, int, int]
