@@ -31,6 +31,11 @@ class SearchConfig(JobConfig):
     category: Name = Field(description="asset category")
     results: Uri = Field(description="folder for trials, tables, pictures, the page and the winner's YAML")
     detectors: Uri | None = Field(None, description="registry for the compared detectors; default: <results>/detectors")
+    exclude: Uri | None = Field(
+        None,
+        description="list of flawless photos to leave out, .csv, .txt or .parquet with their URIs or keys below the "
+        "data, such as least_likely.csv of a training after a person has looked",
+    )
     trials: int = Field(64, ge=1, description="trials in all, presets included")
     time_budget_s: float | None = Field(None, gt=0, description="seconds after which this run starts no more trials")
     objective: Objective = Field(

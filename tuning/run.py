@@ -46,7 +46,7 @@ def run(config: SearchConfig) -> int:
         RequestError: photos, weights, space or results folder do not fit, found before any cluster work.
         JobError: no trial was good for anything.
     """
-    split = split_data(config.data, config.category, validation_share=config.validation_share)
+    split = split_data(config.data, config.category, validation_share=config.validation_share, exclude=config.exclude)
     objective = choose_objective(config, split)
     presets = check_request(config, split)
     weights = load_backbone_weights(config.detector, asked_as=f"--detector.weights {config.detector.weights}")

@@ -82,6 +82,11 @@ class TrainConfig(JobConfig):
         0.05, gt=0, lt=1, description="rate that the calibration set must be able to support"
     )
     confidence: Confidence = None
+    exclude: Uri | None = Field(
+        None,
+        description="list of photos to leave out, .csv, .txt or .parquet with their URIs or keys below the data, "
+        "such as least_likely.csv of an earlier training after a person has looked",
+    )
     checkpoint_every_s: float = Field(
         120,
         ge=0,

@@ -34,6 +34,7 @@ from jobs.training.config import TrainConfig
 from jobs.training.groups import describe_group_shortage, describe_groups
 from jobs.training.photos import DecodedPhotos
 from jobs.training.units import Splits, TrainingTask, TrainingUnit, find_trained, split_photos
+from jobs.training.unlikely_photos import save_unlikely_photos
 from model.statistics.groups import count_groups
 
 MAX_FAILURES = 3
@@ -72,6 +73,8 @@ def train_unit(
         reason="trained",
     )
     storage.delete_tree(unit.work_folder)
+    for line in save_unlikely_photos(unit, decoded, answer):
+        print(line, flush=True)
     return answer["detector_id"], task.metrics | answer["metrics"]
 
 
@@ -103,6 +106,7 @@ def make_task(
         workers_per_node=workers_per_node,
         metrics=describe_origin(unit, decoded, splits),
         report=report,
+        every_photo=photos,
     )
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from jobs.archive.absence import describe_level, explain_absence, look_into, suggest_folder
+from jobs.archive.exclusion import exclude_photos, read_names
 from jobs.archive.mvtec import list_as_category, list_labelled, locate_flawless, select_split
 from jobs.cluster.progress import Report
 from jobs.detectors import registry
@@ -224,6 +225,8 @@ def list_flawless_photos(config: TrainConfig, category: str) -> pa.Table:
     except EmptyArchiveError as error:
         suggested = "" if config.data is None else suggest_folder(config.data, category)
         raise EmptyArchiveError(f"no flawless photos of {category}: {error}{suggested}") from error
+    if config.exclude is not None:
+        manifest = leave_out_photos(manifest, config, category=category)
     if len(manifest) < MIN_PHOTOS:
         raise RequestError(f"expected at least {MIN_PHOTOS} flawless photos in {folder}, got {len(manifest)}")
     held_out = len(split_calibration(len(manifest), fraction=config.calibration_fraction, seed=config.split_seed)[1])
@@ -231,6 +234,30 @@ def list_flawless_photos(config: TrainConfig, category: str) -> pa.Table:
     if said := describe_shortage(held_out, false_alarm_rate=rate, confidence=confidence, category=category):
         print(f"warning: {said}. Add photos or raise --calibration-fraction")
     return manifest
+
+
+def leave_out_photos(manifest: pa.Table, config: TrainConfig, *, category: str) -> pa.Table:
+    """Returns the MANIFEST rows that ``config.exclude`` does not name, and prints how many it does.
+
+    Raises:
+        RequestError: the list cannot be read, or it names none of the photos of the only category.
+    """
+    folder = str(config.data or config.good)
+    kept = number_rows(exclude_photos(manifest, read_names(str(config.exclude)), data=folder))
+    count = len(manifest) - len(kept)
+    if not count and config.categories == [category]:
+        raise RequestError(
+            f"--exclude {config.exclude} names none of the {len(manifest)} photos of {category}: expected URIs, or "
+            f"keys below {folder}, such as {manifest['image_uri'][0]}"
+        )
+    print(f"left out {count} of {len(manifest)} photos of {category}, which {config.exclude} names")
+    return kept
+
+
+def number_rows(manifest: pa.Table) -> pa.Table:
+    """Returns MANIFEST rows with the row number as ``image_id``."""
+    place = manifest.schema.get_field_index("image_id")
+    return manifest.set_column(place, manifest.schema.field(place), pa.array(range(len(manifest)), pa.int64()))
 
 
 def find_trained(unit: TrainingUnit) -> tuple[str, dict[str, Any]] | None:
@@ -260,6 +287,7 @@ class TrainingTask:
         workers_per_node: training workers, of all units, that share a node.
         metrics: what the detector's metrics.json says of its origin.
         report: shows epochs as they pass.
+        every_photo: all of them, to look for the least likely; None looks for none.
     """
 
     config: dict[str, Any]
@@ -271,3 +299,4 @@ class TrainingTask:
     workers_per_node: int
     metrics: dict[str, Any]
     report: Report
+    every_photo: BlockPhotos | None = None

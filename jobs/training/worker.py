@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,11 @@ from model.training.estimate import estimate_seconds, format_duration, time_work
 from model.training.held_out_loss import standardize_loss
 from model.training.loop import train
 from model.training.metrics import DivergenceError, EpochMetrics
+from model.training.unlikely_photos import find_unlikely_photos
 from model.training.views import compute_view_features
 
+UNLIKELY_PHOTOS = 50
+"""Photos, at most, that a training names for a person to look at."""
 COMPARED_PHOTOS = 256
 """Training photos, at most, that standardize the features of held-out ones."""
 
@@ -37,7 +41,8 @@ def run_worker(task: TrainingTask) -> dict[str, Any]:
     """Trains this worker's share of every batch, then scores its share of the calibration photos.
 
     Returns:
-        On the first worker ``detector_id``, of the detector that it has registered, and ``metrics`` of its training.
+        On the first worker ``detector_id``, of the detector that it has registered, ``metrics`` of its training, and
+        ``unlikely``, `model.training.unlikely_photos.UnlikelyPhoto` as JSON, by index of all the unit's photos.
         Where training can only fail again: ``refused``, one line.
     """
     config = TrainConfig.model_validate(task.config)
@@ -98,7 +103,8 @@ def train_and_register(task: TrainingTask, config: TrainConfig) -> dict[str, Any
         category=config.category,
         metrics=task.metrics | metrics,
     )
-    return {"detector_id": detector_id, "metrics": metrics}
+    found = [] if task.every_photo is None else find_unlikely_photos(detector, task.every_photo, count=UNLIKELY_PHOTOS)
+    return {"detector_id": detector_id, "metrics": metrics, "unlikely": [asdict(one) for one in found]}
 
 
 def format_estimate(

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs import storage
+from jobs.archive.exclusion import exclude_photos, read_names
 from jobs.archive.mvtec import FLAWLESS, SPLITS, list_labelled, select_split
 from jobs.decoding.fingerprints import group_fingerprints
 from jobs.decoding.photos import fingerprint_photos
@@ -111,19 +112,22 @@ class Split:
         return hash_manifest(pa.concat_tables([self.train, self.validation]))
 
 
-def split_data(data: str, category: str, *, validation_share: float) -> Split:
+def split_data(data: str, category: str, *, validation_share: float, exclude: str | None = None) -> Split:
     """Lists a category and splits its photos.
 
     Args:
         data: folder of the categories.
         category: one of them.
         validation_share: of ``test/``, in (0, 1), where there is no ``validation/``.
+        exclude: list of photos to leave out, see `jobs.archive.exclusion.read_names`.
 
     Raises:
         RequestError: too few flawless training photos.
     """
     folder = uris.join(data, category)
     rows = list_labelled(data, category=category)
+    if exclude is not None:
+        rows = exclude_photos(rows, read_names(exclude), data=data)
     splits = rows["split"].to_pylist()
     if splits.count("train") < MIN_TRAINING_PHOTOS:
         raise RequestError(

@@ -47,6 +47,7 @@ def format_winner(config: SearchConfig, winner: Finalist) -> str:
         "detectors": config.registry,
         "variant": "differnet",  # all fields stand below, so the preset changes nothing
         "alias": None,
+        "exclude": config.exclude,
         "seeds": config.seeds,
         "calibration_fraction": config.calibration_fraction,
         "optimizer": winner.record.optimizer,

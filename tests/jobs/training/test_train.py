@@ -11,6 +11,7 @@ import torch
 from scipy.stats import binom, kstest
 
 from jobs import storage
+from jobs.archive.exclusion import read_names
 from jobs.archive.manifest import list_archive
 from jobs.decoding.fetch import FetchDecode, stack_images
 from jobs.detectors import registry
@@ -52,6 +53,18 @@ def test_training_registers_a_calibrated_champion_with_its_lineage(detectors: st
     assert metrics["groups"] == {"train": 48, "validation": 0, "calibration": 12}  # all photos differ
     assert metrics["resumed_after_epoch"] is None
     assert not [info for info in storage.list_objects(detectors) if "/.train/" in info.uri]
+
+
+def test_training_ends_with_the_least_likely_photos_and_where_they_are(detectors: str) -> None:
+    found = _champion(detectors)
+    place = f"{detectors}/insulator/{found.detector_id}/least_likely.csv"
+    names = read_names(place)
+    assert len(names) == len(set(names)) == 50
+    assert all("/insulator/train/good/" in name for name in names)
+    assert registry.read_metrics(detectors, "insulator", detector_id=found.detector_id)["promise"] == {
+        "false_alarm_rate": 0.05,
+        "confidence": None,
+    }
 
 
 def test_what_ray_train_trains_is_what_plain_torch_trains(drawn: Path, detectors: str, tmp_path: Path) -> None:

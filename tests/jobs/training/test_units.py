@@ -189,3 +189,18 @@ def test_one_photo_is_too_few(drawn: Path, tmp_path: Path) -> None:
     shutil.copy(next((drawn / "data" / "insulator" / "train" / "good").iterdir()), folder)
     with pytest.raises(RequestError, match="expected at least 2 flawless photos"):
         plan_units(_config(drawn, tmp_path, data=str(tmp_path / "data")))
+
+
+def test_photos_on_a_list_do_not_train(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    everything = _only(_config(drawn, tmp_path)).manifest["image_uri"].to_pylist()
+    (tmp_path / "bad.txt").write_text(f"{everything[3]}\ninsulator/train/good/{everything[5].rsplit('/', 1)[1]}\n")
+    manifest = _only(_config(drawn, tmp_path, exclude=str(tmp_path / "bad.txt"))).manifest
+    assert manifest["image_uri"].to_pylist() == [uri for n, uri in enumerate(everything) if n not in (3, 5)]
+    assert manifest["image_id"].to_pylist() == list(range(58))
+    assert "left out 2 of 60 photos of insulator" in capsys.readouterr().out
+
+
+def test_a_list_of_other_photos_is_refused(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_text("cap/train/good/1.jpg\n")
+    with pytest.raises(RequestError, match="names none of the 60 photos of insulator: expected URIs, or keys below"):
+        plan_units(_config(drawn, tmp_path, exclude=str(tmp_path / "bad.txt")))
