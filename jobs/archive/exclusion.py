@@ -23,18 +23,19 @@ def exclude_photos(manifest: pa.Table, names: Sequence[str], *, data: str) -> pa
 
     Args:
         manifest: rows with ``image_uri``.
-        names: URIs, or keys below ``data``.
+        names: URIs, keys below ``data``, or paths of this machine.
         data: folder of the data set.
     """
     folder = data.rstrip("/") + "/"
     known = set(names) | {folder + name.lstrip("/") for name in names}
+    known |= {uris.normalize(name) for name in names if name.startswith(("/", "~", "file:"))}
     return manifest.filter(pc.invert(pc.is_in(manifest["image_uri"], pa.array(sorted(known), pa.string()))))
 
 
 def read_names(place: str) -> list[str]:
     """Reads a list of photos: .csv or .parquet with a column of `NAME_COLUMNS`, or a name a line.
 
-    A CSV without such a column has them in its first one. Paths become URIs.
+    A CSV without such a column has them in its first one.
 
     Raises:
         RequestError: there is no such list, it cannot be read, or it names nothing.
@@ -51,7 +52,7 @@ def read_names(place: str) -> list[str]:
         ) from error
     if not names:
         raise RequestError(f"--exclude {place} names no photo: expected a URI or key a line")
-    return [uris.normalize(name) if name.startswith(("/", "~", "file:")) else name for name in names]
+    return names
 
 
 def read_parquet_names(content: bytes) -> list[str]:

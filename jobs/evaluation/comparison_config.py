@@ -42,6 +42,14 @@ class ComparisonConfig(JobConfig):
     pretext_on: Literal["own", "all"] = Field(
         "own", description="flawless photos of the attention pretext: of the own category, or of all categories given"
     )
+    calibration_fraction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the flawless training photos that train nothing and calibrate: then the report sets the "
+        "false alarms on flawless test photos against the rate promised; 0: all photos train",
+    )
+    false_alarm_rate: float = Field(0.05, gt=0, lt=1, description="with calibration_fraction, the rate promised")
     tasks: int | None = Field(None, ge=1, description="units at a time, one CPU each; default: one per core")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
     optimizer: OptimizerConfig = Field(

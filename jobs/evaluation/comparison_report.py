@@ -12,6 +12,7 @@ import pyarrow as pa
 from jobs import storage
 from jobs.archive.mvtec import FLAWLESS, select_split
 from jobs.evaluation.comparison_config import ComparisonConfig
+from jobs.evaluation.flawless import make_outcome_promises
 from jobs.evaluation.metrics import (
     Comparison,
     Seed,
@@ -20,7 +21,7 @@ from jobs.evaluation.metrics import (
     measure_detectors,
     summarize_variants,
 )
-from jobs.evaluation.report import format_interval, write_histograms
+from jobs.evaluation.report import format_false_alarms, format_interval, write_histograms
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from jobs.tables.schema import EVALUATED, Status
@@ -54,18 +55,21 @@ def write_comparison(
         manifests: category -> MANIFEST rows of its photos.
     """
     rows = build_evaluated_rows(outcomes, manifests)
-    metrics = measure_detectors(rows)
+    promises = make_outcome_promises(outcomes, false_alarm_rate=config.false_alarm_rate)
+    metrics = measure_detectors(rows, promises=promises)
     variants = [*config.variants, *(BASELINES if config.baselines else ())]
     summaries = summarize_variants(metrics, variants=variants)
     against = [compare_with_reference(rows, variants=variants, reference=config.variants[0])]
     if best := find_best_baseline(summaries, categories=len(manifests)):
         against.append(compare_with_reference(rows, variants=config.variants, reference=best))
-    markdown = "\n".join(format_markdown(config, summaries, against, failures, manifests)) + "\n"
+    kept = list(format_false_alarms(metrics, promises))
+    markdown = "\n".join([*format_markdown(config, summaries, against, failures, manifests), *list_items(kept)]) + "\n"
     found = {
         "config": config.model_dump(mode="json"),
         "categories": {name: count_photos(manifest) for name, manifest in manifests.items()},
         "variants": [asdict(summary) for summary in summaries],
         "comparisons": [asdict(comparison) for some in against for comparison in some],
+        "false_alarms": kept,
         "failures": [asdict(failure) for failure in failures],
         "units": [{key: value for key, value in one.items() if key != "scores"} for one in outcomes],
         "versions": read_versions(),
@@ -103,6 +107,11 @@ def build_evaluated_rows(outcomes: Iterable[Mapping[str, Any]], manifests: Mappi
         for photo in photos[one["category"]]
     ]
     return pa.Table.from_pylist(found, schema=EVALUATED)
+
+
+def list_items(lines: Sequence[str]) -> list[str]:
+    """Formats lines as a Markdown list after an empty line; nothing where there are none."""
+    return ["", *(f"- {line}" for line in lines)] if lines else []
 
 
 def find_best_baseline(summaries: Sequence[VariantSummary], *, categories: int) -> str | None:

@@ -173,4 +173,7 @@ def decode_photos(
         for category in (manifests if unit.sees_all else [unit.category])
     }
     remote = ray.remote(num_cpus=1)(decode_category)
-    return {key: remote.remote(manifests[key[0]], key[1], config.max_pixels, key[2]) for key in sorted(needed, key=str)}
+    return {
+        key: remote.remote(manifests[key[0]], key[1], config.max_pixels, key[2], config.calibration_fraction)
+        for key in sorted(needed, key=str)
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from model.inference.detector import build_scorer
 from model.process import prepare_process
 from model.training.attention_pretext import pretrain_attention
 from model.training.loop import train
-from model.training.photos import InMemory
+from model.training.photos import InMemory, split_calibration
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,23 @@ class ComparisonPhotos:
         test: (M, 3, S, S) uint8.
         test_uris: their M URIs.
         lost: URI -> why it could not be decoded, of train and test photos.
+        calibration: (C, 3, S, S) uint8, flawless, that train nothing.
     """
 
     train: npt.NDArray[np.uint8]
     test: npt.NDArray[np.uint8]
     test_uris: Sequence[str]
     lost: Mapping[str, str]
+    calibration: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 3, 0, 0), np.uint8))
 
 
-def decode_category(manifest: pa.Table, size: int, max_pixels: int, levels: Levels = (None, None)) -> ComparisonPhotos:
+def decode_category(
+    manifest: pa.Table,
+    size: int,
+    max_pixels: int,
+    levels: Levels = (None, None),
+    calibration_fraction: float = 0.0,
+) -> ComparisonPhotos:
     """Fetches and decodes the photos of one category by the stage that scoring has: a Ray task.
 
     Args:
@@ -53,11 +61,17 @@ def decode_category(manifest: pa.Table, size: int, max_pixels: int, levels: Leve
         size: side S in pixels.
         max_pixels: largest photo decoded.
         levels: sample values of black and white.
+        calibration_fraction: share of the flawless photos that trains nothing, the same for every seed; in [0, 1).
     """
     readable, lost = decode_rows(manifest, size=size, max_pixels=max_pixels, levels=levels)
     train_rows, test_rows = select_split(readable, "train"), select_split(readable, "test")
+    flawless = stack_images(train_rows["pixels"], size=size)
+    kept, held_out = np.arange(len(flawless)), np.arange(0)
+    if calibration_fraction:
+        kept, held_out = split_calibration(len(flawless), fraction=calibration_fraction, seed=0)
     return ComparisonPhotos(
-        train=stack_images(train_rows["pixels"], size=size),
+        train=flawless[kept],
+        calibration=flawless[held_out],
         test=stack_images(test_rows["pixels"], size=size),
         test_uris=test_rows["image_uri"].to_pylist(),
         lost=lost,
@@ -100,7 +114,8 @@ def train_and_test(
         attention: what `learn_attention` gave; None learns a pretext, if any, from ``photos``.
 
     Returns:
-        The outcome as JSON: what the unit is, ``scores`` and ``lost`` by test URI, ``history`` of the epochs.
+        The outcome as JSON: what the unit is, ``scores`` and ``lost`` by test URI, scores of the photos that
+        calibrate under ``calibration``, ``history`` of the epochs.
 
     Raises:
         JobError: the unit cannot be trained or scored; one line.
@@ -108,16 +123,18 @@ def train_and_test(
     prepare_process()
     started_s = time.monotonic()
     try:
-        history, scores = _train_and_score(unit, photos, weights, attention)
+        history, every_score = _train_and_score(unit, photos, weights, attention)
     except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
         raise JobError(one_line(error)) from None
-    if not np.isfinite(scores).all():
-        raise JobError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite")
+    if not np.isfinite(every_score).all():
+        raise JobError(f"{int((~np.isfinite(every_score)).sum())} of {len(every_score)} scores are not finite")
+    scores, calibration = np.split(every_score, [len(photos.test)])
     return {
         "category": unit.category,
         "variant": unit.variant,
         "seed": unit.seed,
         "scores": dict(zip(photos.test_uris, scores.tolist(), strict=True)),
+        "calibration": calibration.tolist(),
         "lost": dict(photos.lost),
         "history": history,
         "seconds": time.monotonic() - started_s,
@@ -130,8 +147,9 @@ def _train_and_score(
     weights: Mapping[str, Tensor] | None,
     attention: Mapping[str, Tensor] | None,
 ) -> tuple[list[dict[str, Any]], npt.NDArray[np.float64]]:
-    """Returns the epochs as JSON, none for a baseline, and the scores of the test photos."""
-    train_images, test_images = torch.tensor(photos.train), torch.tensor(photos.test)
+    """Returns the epochs as JSON, none for a baseline, and the scores of the test photos, then of the calibration's."""
+    scored = np.concatenate([photos.test, photos.calibration]) if len(photos.calibration) else photos.test
+    train_images, test_images = torch.tensor(photos.train), torch.tensor(scored)
     if unit.optimizer is not None:
         detector = build_detector(unit.detector, weights)
         epochs = train(

@@ -86,7 +86,8 @@ def plan_units(config: ComparisonConfig, manifests: Mapping[str, pa.Table]) -> l
     """
     if shared := BASELINES.keys() & set(config.variants):
         raise RequestError(f"custom: {', '.join(shared)} is the name of a baseline, take another")
-    hashes = {category: hash_manifest(manifest) for category, manifest in manifests.items()}
+    held_out = f"+calibration {config.calibration_fraction:g}" if config.calibration_fraction else ""
+    hashes = {category: hash_manifest(manifest) + held_out for category, manifest in manifests.items()}
     baselines = plan_baselines(config, hashes) if config.baselines else []
     units = baselines + [
         unit

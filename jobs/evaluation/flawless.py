@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -62,6 +63,24 @@ def make_promises(
         key: make_promise(calibration, config.false_alarm_rate, confidence=config.confidence)
         for key, (_, calibration) in calibrations.items()
         if key[0] not in lacking
+    }
+
+
+def make_outcome_promises(
+    outcomes: Iterable[Mapping[str, Any]], *, false_alarm_rate: float
+) -> dict[DetectorKey, Promise]:
+    """Makes what the calibration of every outcome promises; those without ``calibration`` scores promise nothing.
+
+    Args:
+        outcomes: ``category``, ``variant``, ``seed`` and ``calibration`` of trained detectors or baselines.
+        false_alarm_rate: in (0, 1).
+    """
+    return {
+        (one["category"], one["variant"], one["seed"]): make_promise(
+            Calibration(scores=tuple(one["calibration"])), false_alarm_rate
+        )
+        for one in outcomes
+        if one.get("calibration")
     }
 
 

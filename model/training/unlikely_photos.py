@@ -20,7 +20,7 @@ from model.training.photos import Photos
 FOLDS = 5
 MIN_PHOTOS = 10
 """With fewer, what the others teach is too little."""
-MAX_PHOTOS = 10_000
+MAX_PHOTOS = 4_000
 """Photos looked at, at most."""
 PHOTOS_PER_BATCH = 16
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from jobs.archive.mvtec import list_flawless, list_labelled, select_split
+from jobs.archive.mvtec import list_as_category, list_labelled, select_split
 from jobs.detectors.lineage import is_training_photo
 from jobs.evaluation.metrics import measure_detectors
 from jobs.evaluation.report import format_false_alarms
@@ -51,8 +51,8 @@ def test_train_judge_and_calibrate_are_disjoint_and_all(count: int) -> None:
 
 
 def test_photos_that_judged_are_recorded_and_those_that_calibrate_are_new_to_the_detector(drawn: Path) -> None:
-    data = str(drawn / "data")
-    train = list_flawless(data, "insulator").slice(0, 20)
+    data = f"file://{drawn}/data"
+    train = list_as_category(f"{data}/insulator/train/good", "insulator").slice(0, 20)
     found = decode_search_photos(train, select_split(list_labelled(data), "test").slice(0, 2), 64, 10**8, 0.2)
     parts = split_flawless(20, fraction=0.2)
     assert (len(found.train), len(found.held_out), len(found.calibration)) == (13, 3, 4)

@@ -22,14 +22,14 @@ from jobs.detectors.lineage import build_lineage
 from jobs.detectors.registration import register_detector, score_photos
 from jobs.errors import JobError, one_line
 from jobs.evaluation.comparison_report import build_evaluated_rows
+from jobs.evaluation.flawless import make_outcome_promises
 from jobs.evaluation.metrics import DetectorKey
 from jobs.storage import uris
 from jobs.training.history import describe_epochs
 from model.detector import AttentDifferNet, build_detector
 from model.inference.detector import build_scorer
 from model.process import prepare_process
-from model.statistics.calibration import Calibration
-from model.statistics.false_alarms import Promise, make_promise
+from model.statistics.false_alarms import Promise
 from model.training.photos import InMemory
 from tuning.config import SearchConfig
 from tuning.space.space import Configuration
@@ -207,14 +207,9 @@ def register_winner(
 def make_final_promises(
     category: str, outcomes: Sequence[Mapping[str, Any]], *, false_alarm_rate: float
 ) -> dict[DetectorKey, Promise]:
-    """Makes what the calibration of every trained detector promises at a rate; outcomes of before have none."""
-    return {
-        (category, one["name"], one["seed"]): make_promise(
-            Calibration(scores=tuple(one["calibration"])), false_alarm_rate
-        )
-        for one in outcomes
-        if one.get("calibration")
-    }
+    """Makes what the calibration of every trained detector promises at a rate."""
+    trained = [{**one, "category": category, "variant": one["name"]} for one in outcomes]
+    return make_outcome_promises(trained, false_alarm_rate=false_alarm_rate)
 
 
 def build_final_rows(category: str, manifest: pa.Table, outcomes: Sequence[Mapping[str, Any]]) -> pa.Table:

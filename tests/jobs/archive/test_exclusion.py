@@ -40,9 +40,9 @@ def test_a_parquet_list_names_photos_by_its_column(tmp_path: Path) -> None:
     assert read_names(f"file://{tmp_path}/list.parquet") == [URIS[0]]
 
 
-def test_a_local_path_names_the_photo_of_its_uri(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("/photos/a.jpg\n")
-    assert read_names(f"file://{tmp_path}/list.txt") == ["file:///photos/a.jpg"]
+def test_a_local_path_names_the_photo_of_its_uri() -> None:
+    manifest = pa.Table.from_pylist([{"image_uri": "file:///photos/cap/train/good/a.jpg"}], schema=MANIFEST)
+    assert not len(exclude_photos(manifest, ["/photos/cap/train/good/a.jpg"], data="file:///photos"))
 
 
 def test_a_list_that_names_nothing_is_refused_in_one_line(tmp_path: Path) -> None:

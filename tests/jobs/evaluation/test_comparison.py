@@ -19,6 +19,7 @@ from jobs.errors import RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.comparison_tasks import ComparisonPhotos, decode_category, learn_attention, train_and_test
 from jobs.evaluation.comparison_units import ComparisonUnit, plan_units
+from jobs.evaluation.flawless import make_outcome_promises
 from jobs.tables.schema import EVALUATED, MANIFEST
 from model.baselines import BASELINES
 from model.detector import AttentDifferNet
@@ -250,6 +251,28 @@ def test_attention_that_learnt_from_all_categories_is_the_one_that_scores(data: 
     assert outcomes[0] != outcomes[1]
     assert list(first.lost) == [f"file://{data}/first/insulator/test/rust/zz.jpg"]
     assert (len(first.train), len(first.test)) == (16, 12)
+
+
+def test_calibration_photos_train_nothing_and_promise_a_rate_that_is_checked(data: Path) -> None:
+    rows = list_labelled(f"file://{data}/first")
+    photos = decode_category(rows, 64, 10**8, calibration_fraction=0.25)
+    assert (len(photos.train), len(photos.calibration), len(photos.test)) == (12, 4, 12)
+    config = ComparisonConfig.model_validate(_request(data, data / "out", calibration_fraction=0.25))
+    units = plan_units(config, {"first/insulator": rows})
+    assert (
+        units[0].photos_hash
+        != plan_units(config.model_copy(update={"calibration_fraction": 0.0}), {"first/insulator": rows})[0].photos_hash
+    )
+    differnet, baseline = (
+        next(unit for unit in units if unit.variant == name) for name in ("differnet", "mahalanobis")
+    )
+    for unit in (differnet, baseline):
+        outcome = train_and_test(unit, photos, None, None)
+        assert len(outcome["calibration"]) == 4
+        assert len(outcome["scores"]) == 12
+        (promise,) = make_outcome_promises([outcome], false_alarm_rate=0.2).values()
+        assert promise.photos == 4
+        assert promise.threshold == max(outcome["calibration"])
 
 
 @pytest.mark.parametrize(
