@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from torch import Tensor
 
+from jobs.cluster.resources import Demand, wait_for_resources
 from jobs.cluster.session import start_ray
 from jobs.detectors.backbone_weights import hash_backbone_weights, load_backbone_weights
 from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError, one_line
@@ -55,6 +56,9 @@ def run(config: SearchConfig) -> int:
     lines = describe_split(split, objective)
     print("\n".join(lines), flush=True)
     start_ray()
+    gpus = {"GPU": config.gpus_per_worker} if config.gpus_per_worker else {}
+    flags = f"--workers {config.workers}" + (f" --gpus-per-worker {config.gpus_per_worker:g}" if gpus else "")
+    wait_for_resources(Demand(flags, {"CPU": 1, **gpus}, config.workers))
     trials = prepare_trials(config, split, presets, objective=objective, weights=weights)
     records = complete_trials(config, presets, trials)
     finalists, why = put_winner_first(

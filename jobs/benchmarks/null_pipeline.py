@@ -9,7 +9,7 @@ import pyarrow as pa
 import ray
 
 from jobs.cluster.datasets import count_scoring_actors, decode_manifest, map_in_scoring_actors
-from jobs.cluster.progress import Report
+from jobs.cluster.tally import Report
 from jobs.config import ScoringResources
 from jobs.decoding.fetch import DECODED
 from jobs.scoring.pipeline import choose_batch_photos

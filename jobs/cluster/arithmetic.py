@@ -8,6 +8,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from jobs.cluster.datasets import wait_for_scoring_resources
 from jobs.cluster.session import start_ray
 from jobs.config import AskedPrecision, ScoringResources
 from model.config import Precision
@@ -38,8 +39,13 @@ def choose_precisions(
 
 
 def find_slow_machine(*, use_gpu: bool) -> str | None:
-    """Names the processor of a node that is slow at bf16; None where all that may score are fast. Starts Ray."""
+    """Names the processor of a node that is slow at bf16; None where all that may score are fast. Starts Ray.
+
+    Raises:
+        RequestError: no node can score, and the cluster cannot grow.
+    """
     start_ray()
+    wait_for_scoring_resources(ScoringResources(use_gpu=use_gpu))  # else the question below waits for ever
     needed = "GPU" if use_gpu else "CPU"
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # ray ships no types
     places: list[NodeAffinitySchedulingStrategy | str] = [
@@ -47,7 +53,7 @@ def find_slow_machine(*, use_gpu: bool) -> str | None:
         for node in nodes
         if node["Alive"] and needed in node["Resources"]
     ]
-    # A tenth of a slot: in a cluster that has no such node yet, the question waits for its first.
+    # A tenth of a slot, so that the question finds room beside work.
     ask = ray.remote(num_cpus=0.1, num_gpus=0.1 if use_gpu else 0)(describe_slow_machine)
     answers = [ask.options(scheduling_strategy=place).remote(use_gpu) for place in places or ["DEFAULT"]]
     return next((name for name in ray.get(answers) if name is not None), None)

@@ -10,15 +10,13 @@ import pyarrow as pa
 import pyarrow.fs
 import ray
 
+from jobs.cluster.resources import Demand, wait_for_resources
+from jobs.cluster.tally import Report
+from jobs.cluster.tries import bound_actor_tries, bound_tries
 from jobs.config import ScoringResources
 from jobs.decoding.decoder import DecodeLimits
 
 DECODE_BATCH_PHOTOS = 32
-
-
-MAX_DEATHS = 10
-"""How often a decode task, a scoring actor or a batch survives the death of its process; Ray's default is for ever."""
-
 
 DECODE_CPUS = 0.5
 """A decode task waits for storage about half its time; and because this differs from a scoring actor's CPU, Ray Data
@@ -38,6 +36,19 @@ def count_scoring_actors(resources: ScoringResources) -> int:
     return max(1, min(cores, slots - max(1, slots // 4)))
 
 
+def wait_for_scoring_resources(resources: ScoringResources) -> None:
+    """Returns once the cluster has room for the scoring actors asked for, or for one, and a decode task beside them.
+
+    Raises:
+        RequestError: it has not, and cannot grow.
+    """
+    flags = [f"--scoring.actors {resources.actors}"] if resources.actors is not None else []
+    flags += ["--scoring.use-gpu"] if resources.use_gpu else []
+    bundle = {"CPU": 1.0, "GPU": 1.0} if resources.use_gpu else {"CPU": 1.0}
+    demand = Demand(" ".join(flags) or "scoring", bundle, resources.actors or 1, {"CPU": DECODE_CPUS})
+    wait_for_resources(demand)
+
+
 def make_decode_limits(resources: ScoringResources) -> DecodeLimits:
     """Returns what one photo may take of its decoder."""
     memory_bytes = int(resources.decode_memory_gib * 2**30)
@@ -45,7 +56,11 @@ def make_decode_limits(resources: ScoringResources) -> DecodeLimits:
 
 
 def decode_manifest(
-    manifest: ray.data.Dataset, fetch_decode: Callable[[pa.Table], pa.Table], *, tasks: int | None
+    manifest: ray.data.Dataset,
+    fetch_decode: Callable[[pa.Table], pa.Table],
+    *,
+    tasks: int | None,
+    report: Report | None = None,
 ) -> ray.data.Dataset:
     """Returns DECODED rows for a dataset of MANIFEST rows: the one way from bytes to pixels.
 
@@ -53,14 +68,14 @@ def decode_manifest(
         manifest: MANIFEST rows.
         fetch_decode: the stage, a function or a method.
         tasks: most tasks at a time; None leaves it to the cluster's free CPUs.
+        report: of a running Progress, which counts the tries of each batch; see `jobs.cluster.tries`.
     """
     return manifest.map_batches(
-        fetch_decode,
+        bound_tries(fetch_decode, report),
         batch_size=DECODE_BATCH_PHOTOS,
         batch_format="pyarrow",
         num_cpus=DECODE_CPUS,
         compute=ray.data.TaskPoolStrategy(size=tasks),
-        max_retries=MAX_DEATHS,
     )
 
 
@@ -71,6 +86,7 @@ def map_in_scoring_actors(
     *,
     batch_photos: int,
     resources: ScoringResources,
+    report: Report | None = None,
 ) -> ray.data.Dataset:
     """Runs a stage that loads detectors in as many actors as `count_scoring_actors` says, one GPU or core each.
 
@@ -80,18 +96,19 @@ def map_in_scoring_actors(
         arguments: the constructor's others.
         batch_photos: rows of a batch.
         resources: share of the cluster.
+        report: of a running Progress, which counts the tries of each batch; see `jobs.cluster.tries`.
     """
+    device = "cuda" if resources.use_gpu else "cpu"
+    bounded, bounded_arguments = bound_actor_tries(stage, {**arguments, "device": device}, report)
     return decoding.map_batches(
-        stage,
-        fn_constructor_kwargs={**arguments, "device": "cuda" if resources.use_gpu else "cpu"},
+        bounded,
+        fn_constructor_kwargs=bounded_arguments,
         batch_size=batch_photos,
         batch_format="pyarrow",
         num_cpus=1,
         num_gpus=1 if resources.use_gpu else None,
         # A fixed number: else Ray Data ends an actor that waits for storage, and starts another when photos come.
         compute=ray.data.ActorPoolStrategy(size=count_scoring_actors(resources), max_tasks_in_flight_per_actor=2),
-        max_restarts=MAX_DEATHS,
-        max_task_retries=MAX_DEATHS,
     )
 
 

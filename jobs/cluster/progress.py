@@ -1,165 +1,54 @@
-"""Progress that a person can follow: a bar on a terminal, a line every few seconds in a job's log."""
+"""Progress that a person can follow: a bar on a terminal, a line every now and then in a job's log."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-import uuid
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import cache
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
-from jobs.errors import JobError
+from jobs.cluster.tally import Report, Reported, Tally
 
 BAR_INTERVAL_S = 0.5
 LINE_INTERVAL_S = 5.0
+"""Seconds to a log's first line; each later one takes twice as long, up to MAX_LINE_INTERVAL_S."""
+MAX_LINE_INTERVAL_S = 320.0
 
 
-@dataclass(frozen=True)
-class Reporter:
-    """A process that reports.
-
-    Attributes:
-        first_at: time of its first report, in seconds since the epoch.
-        last_at: time of its last report.
-        units: those reported after the first report.
-    """
-
-    first_at: float
-    last_at: float
-    units: int
-
-
-@dataclass(frozen=True)
-class Reported:
-    """What stages have reported so far; times in seconds since the epoch, 0 before the first report.
-
-    Attributes:
-        counts: units done, by kind.
-        measures: sums, by name.
-        note: remark to show.
-        reporters: the processes that have reported units, by name.
-    """
-
-    counts: Mapping[str, int] = field(default_factory=dict)
-    measures: Mapping[str, float] = field(default_factory=dict)
-    note: str = ""
-    reporters: Mapping[str, Reporter] = field(default_factory=dict)
-
-    @property
-    def units(self) -> int:
-        """Units done, of any kind."""
-        return sum(self.counts.values())
-
-    @property
-    def first_at(self) -> float:
-        """Time of the first report."""
-        return min((one.first_at for one in self.reporters.values()), default=0.0)
-
-    @property
-    def steady_per_s(self) -> float | None:
-        """Units per second of one process, times the most processes at a time; None before one has reported twice.
-
-        So neither the start of a process counts, nor that the last ones do not end together.
-        """
-        working_s = sum(one.last_at - one.first_at for one in self.reporters.values())
-        if working_s <= 0:
-            return None
-        return sum(one.units for one in self.reporters.values()) / working_s * self._max_at_a_time
-
-    @property
-    def _max_at_a_time(self) -> int:
-        spans = [(one.first_at, one.last_at) for one in self.reporters.values() if one.last_at > one.first_at]
-        return max(sum(first <= began < last for first, last in spans) for began, _ in spans)
-
-
-class Tally:
-    """Keeps what stages report; lives in an actor, so that a stage's process may die without it."""
+class LineSchedule:
+    """When a log gets its next line: after 5, 10, 20, 40 s and so on, and once as soon as the end can be estimated."""
 
     def __init__(self) -> None:
-        """Starts at zero."""
-        self._reported = Reported()
-        self._stop_reason = ""
+        """The first line is due LINE_INTERVAL_S from now."""
+        self._interval_s, self._said_at, self._was_estimated = LINE_INTERVAL_S, time.monotonic(), False
 
-    def stop(self, reason: str) -> None:
-        """Answers every later report with ``reason``, which ends the stage that reports."""
-        self._stop_reason = reason
+    def is_due(self, now: float, *, is_estimated: bool = False) -> bool:
+        """Says whether a line is due at ``now``, a time of time.monotonic(); if so, plans the next.
 
-    def add(self, counts: Mapping[str, int], note: str, reporter: str = "") -> str:
-        """Adds units done by kind in the process ``reporter``, and replaces the remark shown beside them.
-
-        Returns:
-            Why the stage should stop; empty if it should not.
+        Args:
+            now: in seconds.
+            is_estimated: whether the line would say how long the rest takes.
         """
-        now, was = time.time(), self._reported
-        known = was.reporters.get(reporter)
-        units = known.units + sum(counts.values()) if known else 0
-        mine = Reporter(known.first_at if known else now, now, units)
-        self._reported = replace(
-            was,
-            counts=Counter(was.counts) + Counter(counts),
-            note=note,
-            reporters={**was.reporters, reporter: mine},
-        )
-        return self._stop_reason
-
-    def measure(self, values: Mapping[str, float]) -> None:
-        """Adds to sums by name."""
-        was = self._reported
-        sums = {**was.measures, **{name: was.measures.get(name, 0) + value for name, value in values.items()}}
-        self._reported = replace(was, measures=sums)
-
-    def reach(self, kind: str, count: int, note: str) -> None:
-        """Takes the count of a kind up to ``count``, never down: what is done again after a crash counts once."""
-        self.add({kind: max(0, count - self._reported.counts.get(kind, 0))}, note)
-
-    def read(self) -> Reported:
-        """Returns what has been reported so far."""
-        return self._reported
+        is_news = is_estimated and not self._was_estimated
+        if not is_news and now - self._said_at < self._interval_s:
+            return False
+        self._was_estimated = self._was_estimated or is_estimated
+        self._said_at, self._interval_s = now, min(2 * self._interval_s, MAX_LINE_INTERVAL_S)
+        return True
 
 
-@cache
-def name_process() -> str:
-    """Returns a name that no other process has, on any node; always the same in one process."""
-    return uuid.uuid4().hex
-
-
-class Report:
-    """What a stage calls with the units it has done; it travels to workers and never waits."""
-
-    def __init__(self, tally: Any) -> None:
-        """``tally``: actor handle of a Tally."""
-        self._tally = tally
-        self._answer: Any = None
-
-    def __call__(self, counts: Mapping[str, int], note: str = "") -> None:
-        """Reports units done by kind.
-
-        Raises:
-            JobError: the answer to an earlier report was to stop, see `Progress.stop`.
-        """
-        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
-            with suppress(ray.exceptions.RayError):  # without a tally the run is over anyway
-                if reason := ray.get(self._answer):
-                    raise JobError(reason)
-        self._answer = self._tally.add.remote(dict(counts), note, name_process())
-
-    def add_measures(self, values: Mapping[str, float]) -> None:
-        """Reports sums by name, see `Tally.measure`."""
-        self._tally.measure.remote(dict(values))
-
-    def reach(self, kind: str, count: int, note: str = "") -> None:
-        """Reports that ``count`` units of a kind are done in all, see `Tally.reach`."""
-        self._tally.reach.remote(kind, count, note)
+def format_duration(seconds: float) -> str:
+    """Formats a duration as people say it: 40 s, 12 min, 3.2 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 class Progress:
@@ -173,7 +62,9 @@ class Progress:
 
     def __init__(self, total: int, *, activity: str, unit: str = "photo") -> None:
         """Starts the tally's actor; it takes no CPU slot."""
-        self._tally: Any = ray.remote(num_cpus=0)(Tally).remote()
+        # Beside the driver, which the run dies with anyway: another node may be taken away, and the counts with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self._tally: Any = ray.remote(num_cpus=0)(Tally).options(scheduling_strategy=here).remote()
         self.report = Report(self._tally)
         self.reported = Reported()
         self._total, self._activity, self._unit = total, activity, unit
@@ -201,6 +92,7 @@ class Progress:
     def _follow(self) -> None:
         on_terminal = sys.stderr.isatty()
         interval_s = BAR_INTERVAL_S if on_terminal else LINE_INTERVAL_S  # each look wakes two processes
+        lines = LineSchedule()
         with tqdm(total=self._total, desc=self._activity, unit=self._unit, disable=not on_terminal) as bar:
             last = False
             while not last:
@@ -213,14 +105,16 @@ class Progress:
                     return  # the cluster is gone: the main thread has the error to show
                 bar.set_postfix_str(self.reported.note, refresh=False)
                 bar.update(self.reported.units - bar.n)
-                if not on_terminal:
-                    print(self._format_line(), flush=True)
+                left_s = self.reported.estimate_left_s(self._total, time.time())
+                if not on_terminal and (last or lines.is_due(time.monotonic(), is_estimated=left_s is not None)):
+                    print(self._format_line(left_s), flush=True)
 
-    def _format_line(self) -> str:
+    def _format_line(self, left_s: float | None) -> str:
         now, elapsed_s = self.reported, time.monotonic() - self._started
         detail = now.note or ", ".join(f"{count} {kind}" for kind, count in sorted(now.counts.items()))
-        done = f"{self._activity}: {now.units}/{self._total} {self._unit}s after {elapsed_s:.0f} s"
-        return f"{done} ({detail})" if detail else done
+        done = f"{self._activity}: {now.units}/{self._total} {self._unit}s after {format_duration(elapsed_s)}"
+        about = f", about {format_duration(left_s)} left" if left_s is not None else ""
+        return f"{done}{about} ({detail or 'starting'})"
 
 
 def follow_rows(
@@ -234,14 +128,14 @@ def follow_rows(
         total: rows expected, where that is known.
     """
     on_terminal = sys.stderr.isatty()
-    began = said_at = time.monotonic()
+    began, lines = time.monotonic(), LineSchedule()
     with tqdm(total=total, desc=activity, unit="photo", disable=not on_terminal) as bar:
         rows = 0
         for batch in batches:
             yield batch
             rows += len(batch)
             bar.update(len(batch))
-            if not on_terminal and time.monotonic() - said_at >= LINE_INTERVAL_S:
-                said_at = time.monotonic()
+            now = time.monotonic()
+            if not on_terminal and lines.is_due(now):
                 of = f"/{total}" if total is not None else ""
-                print(f"{activity}: {rows}{of} photos after {said_at - began:.0f} s", flush=True)
+                print(f"{activity}: {rows}{of} photos after {format_duration(now - began)}", flush=True)

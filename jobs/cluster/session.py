@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
-from ray.util.annotations import RayDeprecationWarning
 
 from jobs import storage
 from jobs.cluster.connection import ADDRESS_VARIABLE, OWN_CLUSTER, connect
+from jobs.cluster.tries import StageError
 
 
 def start_ray() -> None:
@@ -57,18 +57,27 @@ def configure_ray_data() -> None:
     context.enable_progress_bars = False  # ours counts photos by status
     context.print_on_execution_start = False
     context.max_errored_blocks = 0  # a lost block would be lost rows
+    context.raise_original_map_exception = True  # Ray's own in its place has no reason, see `jobs.cluster.tries`
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    # Nothing of this is for an operator to act on: that bars are off, that a small archive keeps few processes busy,
-    # and that Ray 2.64 will take max_restarts in another way.
+    # Nothing of this is for an operator to act on: that bars are off, and that small archives keep few processes busy.
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=RayDeprecationWarning)
+    for name in ("exceptions", "_internal.execution.streaming_executor_state"):  # our one line has the reason
+        logging.getLogger(f"ray.data.{name}").addFilter(keep_off_console)
     warnings.filterwarnings("ignore", message="The (maximum|minimum) number of concurrent", category=UserWarning)
+
+
+def keep_off_console(record: logging.LogRecord) -> bool:
+    """Sends a record of Ray Data to its log file alone; returns True, for it is logged."""
+    record.hide = True  # Ray Data's handler of the console asks for this
+    return True
 
 
 def explain_error(error: BaseException) -> str:
     """Returns what went wrong inside a worker, as one line, without the tracebacks that Ray puts around it."""
     while inner := find_cause(error):
         error = inner
+    if isinstance(error, StageError):
+        return str(error).splitlines()[0]  # Ray Data writes advice below the reason
     message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 

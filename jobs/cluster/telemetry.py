@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import ray
 
-from jobs.cluster.progress import Report
+from jobs.cluster.tally import Report
 
 MEASURES = {
     "fetched_bytes": "bytes of photos that came from storage",

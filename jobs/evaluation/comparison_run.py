@@ -12,6 +12,7 @@ import ray
 
 from jobs.archive.mvtec import list_labelled
 from jobs.cluster.datasets import count_scoring_actors
+from jobs.cluster.resources import Demand, wait_for_resources
 from jobs.cluster.session import start_ray
 from jobs.cluster.task_pool import FAILED, Stored, read_outcomes, run_and_keep, run_units
 from jobs.config import ScoringResources
@@ -117,6 +118,7 @@ def run_missing(units: Units, config: ComparisonConfig, manifests: Mapping[str, 
         for key, detector in detectors.items()
     }
     start_ray()
+    wait_for_resources(Demand("comparison", {"CPU": 1}))
     tasks = config.tasks or count_scoring_actors(ScoringResources())
     weights = {key: ray.put(tensors) for key, tensors in loaded.items()}
     photos = decode_photos(config, units.values(), manifests)

@@ -17,9 +17,11 @@ from jobs.cluster.datasets import (
     decode_manifest,
     make_decode_limits,
     map_in_scoring_actors,
+    wait_for_scoring_resources,
 )
-from jobs.cluster.progress import Progress, Report
+from jobs.cluster.progress import Progress
 from jobs.cluster.session import explain_error, start_ray
+from jobs.cluster.tally import Report
 from jobs.decoding.fetch import FetchDecode
 from jobs.detectors import registry
 from jobs.errors import EXIT_DONE, JobError, RequestError
@@ -219,6 +221,7 @@ def build_dataset(
         report: of a running Progress.
     """
     resources = config.scoring
+    wait_for_scoring_resources(resources)
     asked_for = [one.registered for mine in candidates.values() for one in mine]
     chosen = choose_precisions(
         [detector.config.precision for detector in asked_for], asked=resources.precision, resources=resources
@@ -233,9 +236,8 @@ def build_dataset(
     )
     blocks = [manifest.slice(start, DECODE_BATCH_PHOTOS) for start in range(0, len(manifest), DECODE_BATCH_PHOTOS)]
     actors = count_scoring_actors(resources)
-    decoding = decode_manifest(
-        ray.data.from_arrow(blocks), fetch_decode.__call__, tasks=None if resources.use_gpu else actors
-    )
+    tasks = None if resources.use_gpu else actors
+    decoding = decode_manifest(ray.data.from_arrow(blocks), fetch_decode.__call__, tasks=tasks, report=report)
     arguments = {
         "detectors": config.detectors,
         "candidates": candidates,
@@ -244,4 +246,6 @@ def build_dataset(
         "report": report,
     }
     batch_photos = resources.batch_photos or _BATCH_PHOTOS
-    return map_in_scoring_actors(decoding, ScoreWithEach, arguments, batch_photos=batch_photos, resources=resources)
+    return map_in_scoring_actors(
+        decoding, ScoreWithEach, arguments, batch_photos=batch_photos, resources=resources, report=report
+    )

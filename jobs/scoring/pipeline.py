@@ -7,8 +7,14 @@ import math
 import pyarrow.fs
 import ray
 
-from jobs.cluster.datasets import count_scoring_actors, decode_manifest, make_decode_limits, map_in_scoring_actors
-from jobs.cluster.progress import Report
+from jobs.cluster.datasets import (
+    count_scoring_actors,
+    decode_manifest,
+    make_decode_limits,
+    map_in_scoring_actors,
+    wait_for_scoring_resources,
+)
+from jobs.cluster.tally import Report
 from jobs.cluster.telemetry import RunTelemetry
 from jobs.config import ScoringResources
 from jobs.decoding.fetch import FetchDecode, Measure
@@ -97,16 +103,22 @@ def score_photos(
         plan: detectors by category.
         resources: share of the cluster.
         report: tells the progress what each batch came to.
+
+    Raises:
+        RequestError: the cluster has less than ``resources``, and cannot grow.
     """
+    wait_for_scoring_resources(resources)
     telemetry = RunTelemetry(run_id=plan.run_id, report=report)
     fetch_decode = make_fetch_decode(plan, resources, measure=telemetry.add_measures)
     actors = count_scoring_actors(resources)
     # A decoder per CPU scorer is plenty, and each process takes seconds to import torch; GPUs want all they can get.
-    decoding = decode_manifest(manifest, fetch_decode.__call__, tasks=None if resources.use_gpu else actors)
+    tasks = None if resources.use_gpu else actors
+    decoding = decode_manifest(manifest, fetch_decode.__call__, tasks=tasks, report=report)
     return map_in_scoring_actors(
         decoding,
         ScoreImages,
         {"plan": plan, "cache_bytes": resources.detector_cache_bytes, "telemetry": telemetry},
         batch_photos=choose_batch_photos(rows, plan=plan, resources=resources),
         resources=resources,
+        report=report,
     )

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs import storage
-from jobs.cluster.progress import Reported
+from jobs.cluster.tally import Reported
 from jobs.errors import MissingObjectError, StorageError
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.run_folder import RECORDS, RunFolder

@@ -7,12 +7,14 @@ import sys
 import time
 from typing import Any, Protocol
 
+import pyarrow as pa
 import ray
 
 from jobs import storage
-from jobs.cluster.progress import Progress, Report, Reported, follow_rows
+from jobs.cluster.progress import Progress, follow_rows
 from jobs.cluster.run_log import RunLog, log_as_json
 from jobs.cluster.session import explain_error, start_ray
+from jobs.cluster.tally import Report, Reported
 from jobs.config import ScoringResources
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, JobError
 from jobs.scoring.config import ScoreConfig
@@ -174,9 +176,10 @@ def score_into_staging(
             lease.on_loss(lambda: progress.stop(f"the lease {folder.lease} is lost"))
             manifest = read_manifest(manifest_path, filesystem=filesystem, rows=rows, plan=plan, resources=resources)
             dataset = pipeline(manifest, rows=rows, plan=plan, resources=resources, report=progress.report)
+            progress.report.describe("starting processes, loading detectors, fetching the first photos")
             started_wall = time.time()
             dataset.write_parquet(rows_path, filesystem=filesystem, min_rows_per_file=choose_file_rows(rows))
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.RayError, pa.ArrowException, OSError) as error:  # reading and writing raise theirs
         reason = explain_error(error)
         raise JobError(f"scoring stopped: {reason}; the same command continues where it stopped") from error
     finally:

@@ -175,5 +175,5 @@ def format_reason(code: str, detail: str) -> str:
     return f"{code}: {' '.join(detail.split())}"
 
 
-RETRIED_CODES = ("access_denied", "archived", "encryption_key", "refused", "storage", "changed", "lost")
+RETRIED_CODES = ("access_denied", "archived", "encryption_key", "refused", "storage", "changed", "lost", "process_died")
 """Reason codes that say nothing about the bytes themselves: a later run tries such objects again."""

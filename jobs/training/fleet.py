@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from jobs.cluster.datasets import count_scoring_actors
-from jobs.cluster.progress import Report
+from jobs.cluster.tally import Report
 from jobs.cluster.task_pool import run_units
 from jobs.config import ScoringResources
 from jobs.errors import JobError
@@ -82,7 +82,9 @@ def train_units(
 
     def train(unit: TrainingUnit) -> tuple[str, Mapping[str, Any]]:
         try:
+            report.describe(f"decoding {len(unit.manifest)} photos of {unit.config.category}")
             decoded = shared.take(unit)
+            report.describe(f"{unit}: starting its workers")
             found = train_unit(
                 unit,
                 decoded,

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from jobs.cluster.progress import Progress
+from jobs.cluster.resources import Demand, wait_for_resources
 from jobs.cluster.session import start_ray
 from jobs.detectors import registry
 from jobs.detectors.aliases import NO_DETECTOR
@@ -74,6 +75,8 @@ def train_missing(config: TrainConfig, units: Sequence[TrainingUnit]) -> Iterato
         for key, detector in weights.items()
     }
     start_ray()
+    flags = f"--workers {config.workers}" + (" --use-gpu" if config.use_gpu else "")
+    wait_for_resources(Demand(flags, {"GPU": 1} if config.use_gpu else {"CPU": 1}, config.workers))
     references = {key: ray.put(tensors) for key, tensors in loaded.items()}
     del loaded
     concurrent = min(count_concurrent_units(config), len(units))

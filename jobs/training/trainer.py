@@ -25,8 +25,8 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from jobs import storage
-from jobs.cluster.progress import Report
 from jobs.cluster.session import explain_error
+from jobs.cluster.tally import Report
 from jobs.detectors import registry
 from jobs.detectors.lineage import build_lineage, hash_training_photos, list_training_pixels
 from jobs.errors import JobError

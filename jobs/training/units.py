@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from jobs.archive.absence import describe_level, explain_absence, look_into, suggest_folder
 from jobs.archive.exclusion import exclude_photos, read_names
 from jobs.archive.mvtec import list_as_category, list_labelled, locate_flawless, select_split
-from jobs.cluster.progress import Report
+from jobs.cluster.tally import Report
 from jobs.detectors import registry
 from jobs.detectors.backbone_weights import hash_backbone_weights
 from jobs.detectors.lineage import hash_json, hash_manifest

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs import storage
-from jobs.cluster.progress import Reported
+from jobs.cluster.tally import Reported
 from jobs.detectors import registry
 from jobs.errors import EXIT_FAILED, JobError
 from jobs.scoring import run as scoring

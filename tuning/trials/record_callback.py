@@ -11,7 +11,7 @@ import optuna
 from optuna.distributions import distribution_to_json
 from ray import tune
 
-from jobs.cluster.progress import Report
+from jobs.cluster.tally import Report
 from tuning.trials.measure import EPOCH, OBJECTIVE
 from tuning.trials.records import Status, TrialRecord, TrialStart, write_record
 

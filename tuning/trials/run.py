@@ -16,8 +16,9 @@ from ray.tune.schedulers import ASHAScheduler
 
 from jobs import storage
 from jobs.cluster.datasets import count_scoring_actors
-from jobs.cluster.progress import Progress, Report
+from jobs.cluster.progress import Progress
 from jobs.cluster.session import explain_error
+from jobs.cluster.tally import Report
 from jobs.config import ScoringResources
 from jobs.storage import uris
 from tuning.config import SearchConfig

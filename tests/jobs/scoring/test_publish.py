@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import storage
-from jobs.cluster.progress import Reported
+from jobs.cluster.tally import Reported
 from jobs.scoring import publish
 from jobs.scoring.plan import PlannedDetector, ScoringPlan
 from jobs.scoring.reconciliation import reconcile, stream_in_order

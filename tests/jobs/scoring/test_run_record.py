@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.cluster.progress import Tally
 from jobs.cluster.run_log import JsonLines, RunLog
+from jobs.cluster.tally import Tally
 from jobs.cluster.telemetry import MEASURES, LocalTelemetry
 from jobs.scoring.record import RunTally, read_record
 from jobs.scoring.run_folder import RunFolder

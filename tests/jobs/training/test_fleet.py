@@ -14,7 +14,7 @@ import ray
 
 from jobs import storage
 from jobs.cli import parse_config
-from jobs.cluster.progress import Report
+from jobs.cluster.tally import Report
 from jobs.detectors import registry
 from jobs.errors import EXIT_DONE, EXIT_FAILED
 from jobs.training import fleet
