@@ -11,7 +11,7 @@ import pyarrow.fs
 import ray
 
 from jobs.cluster.resources import Demand, wait_for_resources
-from jobs.cluster.tally import Report
+from jobs.cluster.tally import Report, start_tally
 from jobs.cluster.tries import bound_actor_tries, bound_tries
 from jobs.config import ScoringResources
 from jobs.decoding.decoder import DecodeLimits
@@ -68,10 +68,10 @@ def decode_manifest(
         manifest: MANIFEST rows.
         fetch_decode: the stage, a function or a method.
         tasks: most tasks at a time; None leaves it to the cluster's free CPUs.
-        report: of a running Progress, which counts the tries of each batch; see `jobs.cluster.tries`.
+        report: counts the tries of each batch, see `jobs.cluster.tries`; None starts a tally for that alone.
     """
     return manifest.map_batches(
-        bound_tries(fetch_decode, report),
+        bound_tries(fetch_decode, report or Report(start_tally())),
         batch_size=DECODE_BATCH_PHOTOS,
         batch_format="pyarrow",
         num_cpus=DECODE_CPUS,

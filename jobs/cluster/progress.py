@@ -7,14 +7,13 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
-from jobs.cluster.tally import Report, Reported, Tally
+from jobs.cluster.tally import Report, Reported, start_tally
 
 BAR_INTERVAL_S = 0.5
 LINE_INTERVAL_S = 5.0
@@ -62,9 +61,7 @@ class Progress:
 
     def __init__(self, total: int, *, activity: str, unit: str = "photo") -> None:
         """Starts the tally's actor; it takes no CPU slot."""
-        # Beside the driver, which the run dies with anyway: another node may be taken away, and the counts with it.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self._tally: Any = ray.remote(num_cpus=0)(Tally).options(scheduling_strategy=here).remote()
+        self._tally = start_tally()
         self.report = Report(self._tally)
         self.reported = Reported()
         self._total, self._activity, self._unit = total, activity, unit

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.errors import JobError
 
@@ -143,6 +144,15 @@ class Tally:
     def read(self) -> Reported:
         """Returns what has been reported so far."""
         return self._reported
+
+
+def start_tally() -> Any:
+    """Starts the actor of a Tally beside the driver, which the run dies with anyway; returns its handle.
+
+    Another node may be taken away, and the counts with it. It takes no CPU slot.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(num_cpus=0)(Tally).options(scheduling_strategy=here).remote()
 
 
 @cache

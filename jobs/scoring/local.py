@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from jobs.cluster.datasets import DECODE_BATCH_PHOTOS
-from jobs.cluster.progress import Reported, follow_rows
+from jobs.cluster.progress import follow_rows
+from jobs.cluster.tally import Reported
 from jobs.cluster.telemetry import LocalTelemetry
 from jobs.config import ScoringResources
 from jobs.scoring.pipeline import make_fetch_decode
