@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import ray.train
+import torch
 
-from jobs.training import epoch_log
+from jobs.training import epoch_log, worker
 from jobs.training.config import TrainConfig
 from jobs.training.epoch_log import EpochLog
 from jobs.training.history import describe_epochs, find_kept_epoch, format_epoch
+from model.training.checkpoint import TrainingState, load_state
 from model.training.collapse_guard import FeatureHealth
 from model.training.metrics import EpochMetrics
 
@@ -77,3 +81,26 @@ def test_the_metrics_are_those_of_the_epoch_whose_weights_are_kept() -> None:
 def test_the_progress_line_has_losses_gates_and_speed() -> None:
     line = format_epoch(_metrics(3, 0.25))
     assert line == "loss 0.5000, validation 0.2500, gates 1.02, feature std 0.90 of plain, 100 views/s"
+
+
+def test_the_pretext_is_kept_at_once_whatever_the_clock_says(clock: _Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[TrainingState] = []
+
+    def report(_metrics: dict[str, object], checkpoint: ray.train.Checkpoint) -> None:
+        with checkpoint.as_directory() as folder:
+            kept.append(load_state(Path(folder)))
+
+    monkeypatch.setattr(ray.train, "report", report)
+    _epochs(clock, every_s=3600).keep_pretext(TrainingState(0, {"pretext.loss": torch.tensor(0.5)}))
+    assert [float(state.tensors["pretext.loss"]) for state in kept] == [0.5]
+
+
+@pytest.mark.parametrize(("cores", "workers_per_node", "expected"), [(16, 1, 16), (16, 3, 5), (2, 4, 1)])
+def test_a_worker_takes_its_machines_cores_divided_by_the_workers_there(
+    cores: int, workers_per_node: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context: Any = type("Context", (), {"get_local_world_size": staticmethod(lambda: 1)})
+    monkeypatch.setattr(ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(worker, "count_cores", lambda: cores)
+    task: Any = type("Task", (), {"workers_per_node": workers_per_node})
+    assert worker.choose_threads(task) == expected
