@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jobs.storage.clients import CONNECT_TIMEOUT_S, MAX_S3_ATTEMPTS
+from jobs.storage.clients import CONNECT_TIMEOUT_S, MAX_S3_ATTEMPTS, get_client_settings
 from jobs.storage.errors import CLIENT_ERRORS, translate_error
 from jobs.storage.local_files import locate
 from jobs.storage.s3_settings import find_bucket_settings, find_ca_bundle, find_s3_endpoint
@@ -53,8 +53,19 @@ def resolve_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
         return fs.LocalFileSystem(), str(locate(key))
     if scheme == "s3":
         return open_s3_filesystem(bucket), f"{bucket}/{key}"
-    filesystem, path = fs.FileSystem.from_uri(uri)
-    return filesystem, path
+    return open_other_filesystem(scheme), f"{bucket}/{key}"
+
+
+@cache
+def open_other_filesystem(scheme: str) -> pyarrow.fs.FileSystem:
+    """Opens gs:// or az:// for pyarrow through obstore, so that both find the same credentials and endpoint."""
+    from obstore.fsspec import FsspecStore
+    from pyarrow import fs
+
+    client, retry = get_client_settings()
+    protocol: Any = scheme
+    store = FsspecStore(protocol, client_options=client, retry_config=retry)
+    return fs.PyFileSystem(fs.FSSpecHandler(store))
 
 
 @cache

@@ -19,7 +19,7 @@ from typing import Any
 
 import obstore
 
-from jobs.errors import TooLargeError
+from jobs.errors import ConflictError, TooLargeError
 from jobs.storage import local_files
 from jobs.storage.clients import open_s3_client, open_store
 from jobs.storage.errors import list_s3_errors, translate_error
@@ -124,11 +124,31 @@ def write(uri: str, data: bytes, *, if_absent: bool = False, if_etag: str | None
         if scheme == "file":
             return local_files.write_file(local_files.locate(key), data, if_absent=if_absent, if_etag=if_etag)
         store = open_store(scheme, bucket)
-        # Unquoted, because Ceph's gateway compares the header literally with its unquoted tag.
-        mode: Any = {"e_tag": if_etag} if if_etag is not None else "create" if if_absent else "overwrite"
+        mode: Any = "create" if if_absent else "overwrite"
+        if if_etag is not None:
+            mode = make_condition(uri, if_etag)
         return (obstore.put(store, key, data, mode=mode)["e_tag"] or "").strip('"')
     except list_s3_errors() as error:
         raise translate_error(error, uri) from error
+
+
+def make_condition(uri: str, if_etag: str) -> Any:
+    """Returns obstore's condition of a write: that the object still has this entity tag.
+
+    Google's storage compares generations instead, so that of the object is asked for first. It belongs to the tag that
+    came with it: a write in between has another generation, and the condition does not hold.
+
+    Raises:
+        ConflictError: the object has another entity tag already.
+    """
+    scheme, bucket, key = split(uri)
+    if scheme != "gs":
+        # Ceph's gateway compares the header literally with its unquoted tag; Azure wants the quotes.
+        return {"e_tag": f'"{if_etag}"' if scheme == "az" else if_etag}
+    found = obstore.head(open_store(scheme, bucket), key)
+    if (found["e_tag"] or "").strip('"') != if_etag:
+        raise ConflictError(f"{uri} was written by someone else in the meantime")
+    return {"e_tag": found["e_tag"], "version": found["version"]}
 
 
 def upload(uri: str, path: Path) -> None:
