@@ -107,7 +107,14 @@ def test_a_run_gives_one_row_per_object_and_a_summary(published: Published) -> N
 def test_the_record_says_what_ran(published: Published, detectors: str) -> None:
     record = read_record(RunFolder(f"{published.bucket}/results", "night-1"))
     assert record is not None
-    assert record["counts"] == {"scored": 36, "unreadable": 5, "missing": 0, "no_detector": 0, "failed": 0}
+    assert record["counts"] == {
+        "scored": 36,
+        "unreadable": 5,
+        "missing": 0,
+        "no_detector": 0,
+        "not_a_photo": 0,
+        "failed": 0,
+    }
     assert record["config"]["false_alarm_rate"] == 0.05
     champion = registry.read_aliases(detectors, "insulator")["champion"]
     assert record["detectors"] == {"insulator": champion}
@@ -324,7 +331,9 @@ def test_bad_objects_of_every_kind_among_real_photos(
     expected: dict[str, tuple[str, str | None]] = dict.fromkeys(good, ("scored", None))
     for item in bad_objects(prefix="insulator/bad/"):
         storage_put(f"{bucket}/archive/{item.key}", item.data)
-        expected[f"{bucket}/archive/{item.key}"] = (item.status, item.code)
+        is_foreign = item.key.endswith((".pdf", ".zip", ".svg", ".eps"))
+        status = "not_a_photo" if is_foreign and item.code else item.status
+        expected[f"{bucket}/archive/{item.key}"] = (status, item.code)
     denied, deleted = f"{bucket}/archive/insulator/denied.jpg", f"{bucket}/archive/insulator/deleted.jpg"
     for uri, outcome in ((denied, ("unreadable", "access_denied")), (deleted, ("missing", "deleted"))):
         storage.write(uri, Path(next((photos / "uav_archive" / "insulator").glob("*.jpg"))).read_bytes())
