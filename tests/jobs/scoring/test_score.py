@@ -331,7 +331,7 @@ def test_bad_objects_of_every_kind_among_real_photos(
     expected: dict[str, tuple[str, str | None]] = dict.fromkeys(good, ("scored", None))
     for item in bad_objects(prefix="insulator/bad/"):
         storage_put(f"{bucket}/archive/{item.key}", item.data)
-        is_foreign = item.key.endswith((".pdf", ".zip", ".svg", ".eps"))
+        is_foreign = item.key.endswith((".pdf", ".zip", ".svg", ".eps", ".mp4", ".psd", ".ico", ".7z", ".npy"))
         status = "not_a_photo" if is_foreign and item.code else item.status
         expected[f"{bucket}/archive/{item.key}"] = (status, item.code)
     denied, deleted = f"{bucket}/archive/insulator/denied.jpg", f"{bucket}/archive/insulator/deleted.jpg"
