@@ -325,5 +325,5 @@ def test_a_missing_local_archive_exits_2_before_any_cluster_work(tmp_path: Path)
         [sys.executable, "-m", "jobs.score", *argv], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: the archive file://")
+    assert done.stderr.startswith("error: no photo in file://")
     assert len(done.stderr.splitlines()) == 1
