@@ -221,3 +221,8 @@ def test_the_index_lists_every_decision_once() -> None:
     index = (ROOT / "infra" / "decisions" / "README.md").read_text()
     listed = re.findall(r"^\| \[\d{4} .*?\]\((\S+?)\) \|", index, re.MULTILINE)
     assert sorted(listed) == [page.name for page in DECISIONS if page.name != "README.md"]
+
+
+def test_no_two_decisions_have_one_number() -> None:
+    numbers = [page.name[:4] for page in DECISIONS if page.name != "README.md"]
+    assert sorted(set(numbers)) == numbers

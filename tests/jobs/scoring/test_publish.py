@@ -153,7 +153,7 @@ def test_rows_of_a_run_without_record_do_not_count(tmp_path: object) -> None:
     record = make_record(
         published,
         plan=PLAN,
-        config={},
+        config={"false_alarm_rate": 0.05},
         listed=7,
         started_at=datetime(2026, 11, 21, tzinfo=UTC),
         timings_s={},

@@ -100,7 +100,7 @@ def test_a_run_that_stops_says_so_in_the_json_log_and_in_one_line(tmp_path: Path
         [sys.executable, "-m", "jobs.score", *argv], capture_output=True, text=True, check=False, timeout=120
     )
     *lines, last = done.stderr.splitlines()
-    assert last.startswith("error: the archive")
+    assert last.startswith("error: no photo in file://")
     events = [json.loads(line) for line in lines]
     assert [event["event"] for event in events] == ["run_started", "run_stopped"]
     assert {event["run_id"] for event in events} == {"night-1"}
