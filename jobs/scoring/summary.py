@@ -13,7 +13,7 @@ from jobs.scoring.config import ScoreConfig
 from jobs.scoring.run_folder import RunFolder
 from jobs.tables.schema import Status
 from jobs.tables.text import make_printable
-from model.statistics.calibration import describe_promise
+from model.statistics.calibration import describe_promise, format_min_rate
 
 MAX_NAMED = 5
 """Categories that a line names."""
@@ -65,7 +65,8 @@ def format_promises(record: Mapping[str, Any]) -> list[str]:
     promise = describe_promise(first["false_alarm_rate"], confidence=first["confidence"])
     mute = {category: one for category, one in promises.items() if one["threshold"] is None}
     named = [
-        f"{category} has {one['calibration_photos']} calibration photos, smallest rate {one['smallest_rate']:.2%}"
+        f"{category} has {one['calibration_photos']} calibration photos, "
+        f"smallest rate {format_min_rate(one['smallest_rate'])}"
         for category, one in list(mute.items())[:MAX_NAMED]
     ]
     if len(mute) > MAX_NAMED:

@@ -156,19 +156,26 @@ def describe_shortage(
     if photos >= needed:
         return None
     surely = "" if confidence is None else f" with {confidence:.0%} confidence"
-    smallest = f"; the smallest rate that they support is {find_min_rate(photos, confidence=confidence):.2%}"
+    smallest = format_min_rate(find_min_rate(photos, confidence=confidence))
     whose = "" if category is None else f" of {category}"
     return (
         f"{photos} held-out photos{whose} cannot support a false-alarm rate of {false_alarm_rate:g}{surely}: {needed} "
-        f"are needed; with fewer no photo is ever flagged{smallest if photos else ''}"
+        f"are needed; with fewer no photo is ever flagged"
+        + (f"; the smallest rate that they support is {smallest}" if photos else "")
     )
+
+
+def format_min_rate(rate: float) -> str:
+    """Formats a smallest rate in percent, rounded up to two digits: rounded down it could not be asked for."""
+    return f"{math.ceil(rate * 1e4 - 1e-9) / 100:.2f}%"
 
 
 def describe_guarantee(photos: int, *, false_alarm_rate: float, confidence: float | None) -> str:
     """Says in words what a number of calibration photos promises at a rate, or that they are too few."""
     shortage = describe_shortage(photos, false_alarm_rate=false_alarm_rate, confidence=confidence)
-    smallest = f"{photos} calibration photos, smallest rate {find_min_rate(photos, confidence=confidence):.2%}"
-    return shortage or f"{describe_promise(false_alarm_rate, confidence=confidence)} ({smallest})"
+    smallest = format_min_rate(find_min_rate(photos, confidence=confidence))
+    promise = describe_promise(false_alarm_rate, confidence=confidence)
+    return shortage or f"{promise} ({photos} calibration photos, smallest rate {smallest})"
 
 
 def describe_promise(false_alarm_rate: float, *, confidence: float | None) -> str:

@@ -266,7 +266,9 @@ def test_hostile_weight_bytes_are_a_one_line_value_error(data: bytes, name: str)
 
 
 def test_the_caffe_alexnet_has_no_download() -> None:
-    with pytest.raises(WeightsUnavailableError, match=r"no ImageNet weights of alexnet_caffe: set weights to the path"):
+    with pytest.raises(
+        WeightsUnavailableError, match=r"no ImageNet weights of alexnet_caffe: set detector\.weights to the path"
+    ):
         fetch_imagenet_weights("alexnet_caffe")
 
 

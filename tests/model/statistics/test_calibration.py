@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import binom, kstest
 
-from model.statistics.calibration import Calibration, describe_shortage, find_min_sample_size
+from model.statistics.calibration import (
+    Calibration,
+    count_reportable_ranks,
+    describe_shortage,
+    find_min_rate,
+    find_min_sample_size,
+    format_min_rate,
+)
 
 # Few distinct values, so that ties are the rule: this is where a threshold and a p-value can come apart.
 _TIED = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=60)
@@ -173,3 +180,9 @@ def test_a_calibration_of_an_earlier_format_is_read(more: dict[str, object]) -> 
 def test_a_calibration_of_another_method_is_refused() -> None:
     with pytest.raises(ValidationError, match="method"):
         Calibration.model_validate({"scores": [1.0, 2.0], "method": "cross", "folds": 2})
+
+
+@pytest.mark.parametrize(("photos", "said"), [(19, "5.00%"), (60, "1.64%"), (99, "1.00%"), (120, "0.83%")])
+def test_the_smallest_rate_that_is_told_can_be_asked_for(photos: int, said: str) -> None:
+    assert format_min_rate(find_min_rate(photos)) == said
+    assert count_reportable_ranks(photos, float(said.rstrip("%")) / 100) >= 1

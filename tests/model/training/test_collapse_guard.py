@@ -133,7 +133,7 @@ def test_what_stops_a_training_names_the_pretext_when_it_was_the_pretext() -> No
 
 
 def test_a_collapsed_pretext_stops_the_training_at_once_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.training.loop.prepare_attention", lambda *_arguments: 0.0)
+    monkeypatch.setattr("model.training.loop.prepare_attention", lambda *_arguments, **_options: 0.0)
     health = _health(std_ratio=0.01, rank_ratio=0.1)
     monkeypatch.setattr("model.training.epoch_monitor.compare_features", lambda **_features: health)
     config = build_training_config(attention={"conv5": {"kind": "se"}}, attention_training="pretext")
