@@ -37,6 +37,9 @@ class _Silent(Report):
     def reach(self, kind: str, count: int, note: str = "") -> None:
         """Drops it."""
 
+    def describe(self, note: str) -> None:
+        """Drops it."""
+
 
 @pytest.fixture
 def request_of_a_fleet(drawn: Path, tmp_path: Path) -> dict[str, Any]:
