@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -64,22 +65,53 @@ class CompiledBackbone:
 
 
 class _PixelsToFeatures(nn.Module):
-    """What is compiled: normalization, all scales, attention and pooling."""
+    """What is compiled: all scales, attention and pooling, with normalization folded into the first convolution."""
 
-    mean: Tensor
-    std: Tensor
+    offset: Tensor
 
     def __init__(self, backbone: Backbone, *, mean: Tensor, std: Tensor) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
+        grey = (255 * mean.flatten()).round()
+        self.backbone = copy.deepcopy(backbone)
+        self.backbone.layers[0] = fold_normalization(backbone.layers[0], grey=grey, mean=mean, std=std)
+        self.register_buffer("offset", torch.cat([grey, torch.tensor([-1.0])]))
 
     def forward(self, views: Tensor) -> Tensor:
         """Maps uint8 (N, S, S, 4) to pooled features, float32 (N, D)."""
-        pixels = views[..., :3].permute(0, 3, 1, 2).float()
-        features: Tensor = self.backbone((pixels / 255 - self.mean) / self.std)
+        features: Tensor = self.backbone((views.float() - self.offset).permute(0, 3, 1, 2))
         return features
+
+
+def fold_normalization(convolution: nn.Module, *, grey: Tensor, mean: Tensor, std: Tensor) -> nn.Conv2d:
+    """Builds the first convolution over pixels from which the mean colour was subtracted, and a fourth channel of ones.
+
+    These are whole numbers, which bf16 holds exactly; normalized pixels it would round. Zero padding stands for the
+    mean colour still: the ones end at the photo's edge, and their weights make up for the mean's fraction.
+
+    Args:
+        convolution: over normalized pixels, without groups.
+        grey: (3,) the mean colour, whole numbers in 0..255.
+        mean: (3, 1, 1) of colours in 0..1.
+        std: (3, 1, 1) that divides them.
+
+    Raises:
+        ValueError: the first layer is no such convolution.
+    """
+    if not isinstance(convolution, nn.Conv2d) or convolution.groups != 1:
+        raise ValueError(f"needed a first layer that is a convolution without groups, got {convolution}")
+    raw = convolution.weight.detach() / (255 * std)
+    lost = (raw * (grey.view(3, 1, 1) - 255 * mean)).sum(1, keepdim=True)
+    folded = nn.Conv2d(
+        BYTES_PER_PIXEL,
+        convolution.out_channels,
+        (raw.shape[2], raw.shape[3]),
+        stride=(convolution.stride[0], convolution.stride[1]),
+        padding=convolution.padding,  # type: ignore[arg-type]  # what torch itself keeps there
+        bias=convolution.bias is not None,
+    )
+    state = {"weight": torch.cat([raw, lost], dim=1)}
+    folded.load_state_dict(state if convolution.bias is None else state | {"bias": convolution.bias.detach()})
+    return folded
 
 
 def choose_settings(threads: int) -> dict[str, object]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from model.config import ATTENTION_KINDS, BACKBONE_STAGES
 from model.detector import AttentDifferNet
-from model.inference.backbone import choose_settings
+from model.inference.backbone import choose_settings, fold_normalization
 from model.inference.detector import CompiledDetector, EagerScorer, build_scorer, choose_views_per_pass
 from model.inference.flow import HalfFlow
 from model.inference.views import gather_views
@@ -164,6 +164,25 @@ def test_openvino_reports_nothing_over_the_network() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_a_folded_convolution_sees_normalized_pixels_and_zeros_around_them(padding: int) -> None:
+    convolution = nn.Conv2d(3, 8, 5, stride=2, padding=padding)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    grey = (255 * mean.flatten()).round()
+    pixels = _photos(2).float()
+    whole = torch.cat([pixels - grey.view(3, 1, 1), torch.ones(2, 1, SIDE, SIDE)], dim=1)
+    with torch.no_grad():
+        got = fold_normalization(convolution, grey=grey, mean=mean, std=std)(whole)
+        expected = convolution((pixels / 255 - mean) / std)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(whole.bfloat16().float(), whole)
+
+
+def test_another_first_layer_than_a_convolution_is_refused() -> None:
+    with pytest.raises(ValueError, match="needed a first layer that is a convolution without groups, got Linear"):
+        fold_normalization(nn.Linear(3, 3), grey=torch.zeros(3), mean=torch.zeros(3, 1, 1), std=torch.ones(3, 1, 1))
 
 
 def test_threads_of_a_compiled_backbone_are_torchs_and_tied_to_no_core() -> None:
