@@ -28,7 +28,7 @@ demo: .venv/installed  ## draw a small archive, train on it, score it, query the
 test: .venv/installed lint  ## lint, type-check and run the tests (15 to 25 minutes on 2 cores)
 	$(RUN_ENV) $(BIN)/python -m pytest
 
-test-fast: .venv/installed  ## the tests without Ray, S3 and long computations (under 2 minutes on 2 cores)
+test-fast: .venv/installed  ## the tests without Ray, S3 and long computations (5 minutes on 2 cores)
 	$(RUN_ENV) $(BIN)/python -m pytest -m "not slow and not ray and not s3 and not docs and not nightly"
 
 nightly: .venv/installed fuzz  ## the slow tests: kills of every process, a minute of throttling (half an hour)
