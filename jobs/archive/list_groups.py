@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pyarrow as pa
-from pyarrow import csv
 
-from jobs import storage
 from jobs.archive.kinds import find_list_files
-from jobs.archive.uri_list import OLDER_NAMES, normalize_listed
+from jobs.archive.uri_list import OLDER_NAMES, normalize_listed, read_columns
 from jobs.errors import RequestError
-from jobs.tables import parquet as tables
 
 GROUP = "group"
 
@@ -28,7 +23,7 @@ def read_groups(archive: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for file in find_list_files(archive):
-        for batch in _read_parquet(file) if file.lower().endswith(".parquet") else _read_csv(file):
+        for batch in read_columns(file, _select_columns):
             rows = zip(*(column.cast(pa.string()).to_pylist() for column in batch.columns), strict=True)
             found |= {str(normalize_listed(uri)): group for uri, group in rows if uri and group}
     return found
@@ -42,27 +37,3 @@ def _select_columns(names: list[str], file: str) -> list[str]:
             f"{', '.join(names) or 'nothing'}"
         )
     return [uri, GROUP]
-
-
-def _read_parquet(file: str) -> Iterator[pa.RecordBatch]:
-    have = tables.read_schema(file)
-    columns = _select_columns(have.names, file)
-    yield from (batch.select(columns) for batch in tables.scan_parquet([file], columns=columns, schema=have))
-
-
-def _read_csv(file: str) -> Iterator[pa.RecordBatch]:
-    try:
-        with storage.open_stream(file) as stream:
-            columns = _select_columns(csv.open_csv(stream).schema.names, file)
-        convert = csv.ConvertOptions(
-            column_types=dict.fromkeys(columns, pa.string()),
-            include_columns=columns,
-            strings_can_be_null=True,
-            null_values=[""],
-        )
-        with storage.open_stream(file) as stream:
-            yield from csv.open_csv(stream, convert_options=convert)
-    except pa.ArrowInvalid as error:
-        raise RequestError(f"the list {file} is no CSV: {str(error).splitlines()[0]}") from error
-    except OSError as error:
-        raise storage.translate_error(error, file) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pyarrow as pa
@@ -38,8 +38,7 @@ def read_list(archive: str, *, pattern: re.Pattern[str]) -> Iterator[pa.RecordBa
     """
     rows = 0
     name = archive.lower().removesuffix(".gz")
-    read = _read_parquet if name.endswith(".parquet") else _read_text if name.endswith(".txt") else _read_csv
-    for batch in read(archive):
+    for batch in _read_text(archive) if name.endswith(".txt") else read_columns(archive, select_known):
         if len(batch):
             yield to_listed(batch, pattern, place=f"{archive}, rows from {rows + 1}")
         rows += len(batch)
@@ -53,9 +52,17 @@ def select_known(names: list[str], archive: str) -> list[str]:
     return [name for name in known if name in names]
 
 
-def _read_parquet(archive: str) -> Iterator[pa.RecordBatch]:
-    have = tables.read_schema(archive)
-    yield from tables.scan_parquet([archive], columns=select_known(have.names, archive), schema=have)
+def read_columns(file: str, select: Callable[[list[str], str], list[str]]) -> Iterator[pa.RecordBatch]:
+    """Streams the columns of a list, Parquet by its name or else CSV, that ``select`` makes of their names."""
+    is_parquet = file.lower().removesuffix(".gz").endswith(".parquet")
+    return read_parquet_columns(file, select) if is_parquet else read_csv_columns(file, select)
+
+
+def read_parquet_columns(file: str, select: Callable[[list[str], str], list[str]]) -> Iterator[pa.RecordBatch]:
+    """Streams the columns of a Parquet list that ``select`` makes of all their names and the list's, in its order."""
+    have = tables.read_schema(file)
+    columns = select(have.names, file)
+    yield from (batch.select(columns) for batch in tables.scan_parquet([file], columns=columns, schema=have))
 
 
 def _read_text(archive: str) -> Iterator[pa.RecordBatch]:
@@ -66,7 +73,7 @@ def _read_text(archive: str) -> Iterator[pa.RecordBatch]:
         with storage.open_stream(archive) as stream:
             first = bytes(stream.read(_FIRST_BYTES)).decode(errors="replace").removeprefix("\ufeff").split("\n", 1)[0]
         if {"image_uri", "uri"}.intersection(name.strip('" \r') for name in first.split(",")):
-            yield from _read_csv(archive)
+            yield from read_csv_columns(archive, select_known)
             return
         with storage.open_stream(archive) as stream:
             yield from csv.open_csv(
@@ -81,25 +88,30 @@ def _read_text(archive: str) -> Iterator[pa.RecordBatch]:
         raise storage.translate_error(error, archive) from error
 
 
-def _read_csv(archive: str) -> Iterator[pa.RecordBatch]:
+def read_csv_columns(file: str, select: Callable[[list[str], str], list[str]]) -> Iterator[pa.RecordBatch]:
+    """Streams columns of a CSV list as text, as `read_parquet_columns` does; what is empty is null.
+
+    Raises:
+        RequestError: it is no CSV.
+        StorageError: it cannot be read.
+    """
     from pyarrow import csv
 
     try:
-        with storage.open_stream(archive) as stream:
-            names = csv.open_csv(stream).schema.names
-        known = select_known(names, archive)
+        with storage.open_stream(file) as stream:
+            columns = select(csv.open_csv(stream).schema.names, file)
         convert = csv.ConvertOptions(
-            column_types=dict.fromkeys(known, pa.string()),
-            include_columns=known,
+            column_types=dict.fromkeys(columns, pa.string()),
+            include_columns=columns,
             strings_can_be_null=True,
             null_values=[""],
         )
-        with storage.open_stream(archive) as stream:
+        with storage.open_stream(file) as stream:
             yield from csv.open_csv(stream, convert_options=convert)
     except pa.ArrowInvalid as error:
-        raise RequestError(f"the list {archive} is no CSV: {str(error).splitlines()[0]}") from error
+        raise RequestError(f"the list {file} is no CSV: {str(error).splitlines()[0]}") from error
     except OSError as error:
-        raise storage.translate_error(error, archive) from error
+        raise storage.translate_error(error, file) from error
 
 
 def to_listed(batch: pa.RecordBatch, pattern: re.Pattern[str], *, place: str) -> pa.RecordBatch:

@@ -18,8 +18,8 @@ from jobs.errors import JobError, RequestError
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What Ray is asked for, instead of starting it; without RAY_ADDRESS and without pauses."""
+def init_calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Settings of each `ray.init`, which starts nothing; without RAY_ADDRESS and without pauses."""
     calls: list[dict[str, Any]] = []
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(connection, "PROBE_PAUSE_S", 0)
@@ -42,46 +42,46 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[int]:
 
 @pytest.mark.parametrize("address", [None, "", "local"])
 def test_a_command_of_its_own_never_looks_for_another_cluster(
-    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, address: str | None
+    init_calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, address: str | None
 ) -> None:
     if address is not None:
         monkeypatch.setenv("RAY_ADDRESS", address)
     connect()
-    assert [call["address"] for call in asked] == ["local"]
-    assert asked[0]["num_cpus"] >= 4
+    assert [call["address"] for call in init_calls] == ["local"]
+    assert init_calls[0]["num_cpus"] >= 4
 
 
 def test_the_cluster_of_ray_address_is_joined_by_its_address(
-    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    init_calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setattr(connection, "wait_for_listener", lambda address: None)
     connect()
-    assert [call["address"] for call in asked] == ["10.0.0.1:6379"]
-    assert "num_cpus" not in asked[0]
+    assert [call["address"] for call in init_calls] == ["10.0.0.1:6379"]
+    assert "num_cpus" not in init_calls[0]
 
 
 def test_a_cluster_that_is_gone_ends_the_command_after_a_few_tries(
-    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    init_calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")  # discard: nobody listens there
     with pytest.raises(JobError, match=r"^RAY_ADDRESS=127\.0\.0\.1:9: no Ray cluster answers there, tried 4 times"):
         connect()
-    assert asked == []
+    assert init_calls == []
 
 
 @pytest.mark.parametrize("address", ["http://10.0.0.1:8265", "head", "10.0.0.1:", "10.0.0.1:99999", "s3://a/b:1"])
 def test_an_address_of_something_else_is_a_wrong_request(
-    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, address: str
+    init_calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(RequestError, match="needs host:port of a Ray cluster"):
         connect()
-    assert asked == []
+    assert init_calls == []
 
 
 def test_a_cluster_that_cannot_be_joined_is_not_replaced_by_a_local_one(
-    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    init_calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setattr(connection, "wait_for_listener", lambda address: None)
@@ -92,7 +92,7 @@ def test_a_cluster_that_cannot_be_joined_is_not_replaced_by_a_local_one(
 
 
 def test_a_ray_that_does_not_come_up_in_time_is_started_three_times_at_most(
-    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    init_calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries = fail_with(monkeypatch, Exception("The current node timed out during startup. This could happen\nbecause"))
     with pytest.raises(JobError, match=r"^a local Ray did not start 3 times: The current node timed out[^\n]*$"):
@@ -101,7 +101,7 @@ def test_a_ray_that_does_not_come_up_in_time_is_started_three_times_at_most(
 
 
 def test_a_start_that_failed_leaves_no_process_to_the_next(
-    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    init_calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[subprocess.Popen[bytes]] = []
 

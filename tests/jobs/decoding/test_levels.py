@@ -51,16 +51,16 @@ def test_training_and_scoring_decode_alike(counts: pa.Table) -> None:
     assert rows["pixels"].to_pylist() == stage(counts)["pixels"].to_pylist()
 
 
-def registered(config: DetectorConfig) -> RegisteredDetector:
+def register(config: DetectorConfig) -> RegisteredDetector:
     return RegisteredDetector(category="x", detector_id="0" * 16, config=config, calibration=None)
 
 
 def test_a_scoring_plan_keeps_the_detectors_black_and_white() -> None:
     calibration = Calibration(scores=tuple(map(float, range(50))))
-    planned = plan_detector(registered(DetectorConfig(white=4095)), calibration=calibration, false_alarm_rate=0.05)
+    planned = plan_detector(register(DetectorConfig(white=4095)), calibration=calibration, false_alarm_rate=0.05)
     assert planned.levels == (None, 4095.0)
 
 
 def test_detectors_of_different_white_are_evaluated_in_passes_of_their_own() -> None:
-    mine = [NamedDetector("v", seed, registered(DetectorConfig(white=white))) for seed, white in ((0, None), (1, 4095))]
+    mine = [NamedDetector("v", seed, register(DetectorConfig(white=white))) for seed, white in ((0, None), (1, 4095))]
     assert [len(one["x"]) for one in split_into_passes({"x": mine})] == [1, 1]
