@@ -54,12 +54,17 @@ def assemble_staged(
         "schema_version": [SCHEMA_VERSION] * len(rows),
     }
     columns = [
-        pa.array(values[field.name], field.type)
-        if field.name in values
-        else rows[field.name].combine_chunks().cast(field.type)
+        pa.array(values[field.name], field.type) if field.name in values else take_column(rows, field)
         for field in STAGED
     ]
     return pa.Table.from_arrays(columns, schema=STAGED)
+
+
+def take_column(rows: pa.Table, field: pa.Field) -> pa.Array:
+    """Returns the column ``field`` of a table; nulls where it has none."""
+    if field.name not in rows.column_names:
+        return pa.nulls(len(rows), field.type)
+    return rows[field.name].combine_chunks().cast(field.type)
 
 
 def mask_values(values: np.ndarray, keep: Sequence[bool]) -> list[float | None]:

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -19,6 +19,7 @@ class Status(StrEnum):
     NO_DETECTOR = "no_detector"
     NOT_A_PHOTO = "not_a_photo"
     FAILED = "failed"
+    DELETED = "deleted"
 
 
 def define_column(name: str, kind: pa.DataType, description: str) -> pa.Field:
@@ -54,7 +55,9 @@ SCORES = pa.schema(
         define_column("category", pa.string(), "asset category, or null where the key has none"),
         define_column("site", pa.string(), "site, or null"),
         define_column("captured_at", _TIME, "capture time, or null"),
-        define_column("status", pa.string(), "scored, unreadable, missing, no_detector, not_a_photo or failed"),
+        define_column(
+            "status", pa.string(), "scored, unreadable, missing, no_detector, not_a_photo, failed or deleted"
+        ),
         define_column("error", pa.string(), "reason code: detail; null when scored"),
         define_column(
             "score", pa.float64(), "mean z^2 over views and dimensions; raw, comparable within one detector only"
@@ -79,11 +82,36 @@ SCORES = pa.schema(
         define_column("precision", pa.string(), "arithmetic of the network"),
         define_column("run_id", pa.string(), "the run that wrote this row"),
         define_column("scored_at", _TIME, "when this row was computed"),
-        define_column("schema_version", pa.int32(), "version of this contract"),
+        define_column("schema_version", pa.int32(), "version of these columns"),
+        # Version 2. Rows of version 1 have null from here on.
+        define_column("box", pa.string(), "part of the photo, x,y,width,height in pixels as stored; null is all of it"),
+        define_column("false_alarm_rate", pa.float64(), "share of flawless photos that threshold may report"),
+        define_column(
+            "confidence",
+            pa.float64(),
+            "probability that threshold holds false_alarm_rate; null: it holds on average over calibration sets",
+        ),
+        define_column("calibration_photos", pa.int64(), "flawless photos that p_value compares with"),
+        define_column(
+            "smallest_p_value",
+            pa.float64(),
+            "1 / (calibration_photos + 1), the least that p_value can be: rows there are tied, tail_rank orders them",
+        ),
+        define_column(
+            "tail_rank",
+            pa.float64(),
+            "model-based estimate of the share of flawless photos that score higher, by a generalized Pareto tail; "
+            "orders photos across categories beyond smallest_p_value; no guarantee",
+        ),
+        define_column("weights_id", pa.string(), "content id of weights, preprocessing and precision, no calibration"),
+        define_column("attempt", pa.int32(), "how often this object was tried with this outcome, 1 for the first time"),
+        define_column("image_key", pa.string(), "key below the archive; joins lists with relative names"),
+        define_column("width", pa.int32(), "of the photo as stored, in pixels"),
+        define_column("height", pa.int32(), "of the photo as stored, in pixels"),
+        define_column("fetched_at", _TIME, "when the bytes were fetched that this row speaks of"),
     ],
     metadata={
-        "contract": "attentdiffernet-ray scores: one row per object of the archive and run; a row counts only if "
-        "runs/<run_id>.json exists",
+        "contract": "attentdiffernet-ray scores: one row per photo, box and detector; the newest is the latest",
         "schema_version": str(SCHEMA_VERSION),
     },
 )

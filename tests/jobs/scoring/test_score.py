@@ -114,6 +114,7 @@ def test_the_record_says_what_ran(published: Published, detectors: str) -> None:
         "no_detector": 0,
         "not_a_photo": 0,
         "failed": 0,
+        "deleted": 0,
     }
     assert record["config"]["false_alarm_rate"] == 0.05
     champion = registry.read_aliases(detectors, "insulator")["champion"]
