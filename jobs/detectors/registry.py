@@ -16,7 +16,7 @@ from typing import Any
 
 from jobs import storage
 from jobs.detectors.aliases import DETECTOR_ID, check_category, read_aliases, set_alias
-from jobs.errors import JobError, MissingObjectError, RequestError, one_line
+from jobs.errors import JobError, MissingObjectError, RequestError, StorageError, one_line
 from jobs.storage import uris
 from model.artifact.files import (
     ALIASES_FILE,
@@ -26,7 +26,9 @@ from model.artifact.files import (
     METRICS,
     WEIGHTS,
     ArtifactError,
+    compute_weights_id,
     hash_content,
+    hash_weights,
     parse_calibration_json,
     parse_config_json,
 )
@@ -37,6 +39,7 @@ __all__ = [
     "RegisteredDetector",
     "download",
     "fetch",
+    "find_weights_id",
     "list_categories",
     "list_detector_ids",
     "put",
@@ -50,12 +53,22 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RegisteredDetector:
-    """What a plan needs to know of a detector without loading its weights."""
+    """What a plan needs to know of a detector without loading its weights.
+
+    Attributes:
+        category: whose photos it scores.
+        detector_id: hash of weights, config and calibration.
+        config: what it is.
+        calibration: None gives no p-values.
+        weights_id: hash of what its raw scores depend on; None where an artifact of an earlier version does not say it,
+            see `find_weights_id`.
+    """
 
     category: str
     detector_id: str
     config: DetectorConfig
     calibration: Calibration | None
+    weights_id: str | None = None
 
 
 def put(detectors: str, category: str, *, folder: Path) -> str:
@@ -124,9 +137,31 @@ def read_detector(detectors: str, category: str, *, detector_id: str) -> Registe
     config = read_json(detectors, category, detector_id, name=CONFIG)
     calibration = read_json(detectors, category, detector_id, name=CALIBRATION)
     try:
-        return RegisteredDetector(category, detector_id, parse_config_json(config), parse_calibration_json(calibration))
+        return RegisteredDetector(
+            category,
+            detector_id,
+            parse_config_json(config),
+            parse_calibration_json(calibration),
+            compute_weights_id(config),
+        )
     except ArtifactError as error:
         raise RequestError(f"detector {detector_id} of {category} is damaged: {error}") from error
+
+
+def find_weights_id(detectors: str, detector: RegisteredDetector) -> str | None:
+    """Finds what a detector's raw scores depend on; downloads one that an earlier version has saved, to hash it.
+
+    Returns:
+        None where such a detector cannot be read whole: whoever loads it will say why.
+    """
+    if detector.weights_id is not None:
+        return detector.weights_id
+    try:
+        folder = fetch(detectors, detector.category, detector_id=detector.detector_id)
+        config = read_json(detectors, detector.category, detector.detector_id, name=CONFIG)
+        return compute_weights_id(config, weights_hash=hash_weights(folder))
+    except (ArtifactError, StorageError):
+        return None
 
 
 def read_metrics(detectors: str, category: str, *, detector_id: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ def describe_detector(detectors: str, category: str, *, detector_id: str) -> dic
     return {
         "category": category,
         "detector_id": detector_id,
+        "weights_id": found.weights_id,
         "aliases": list_aliases(registry.read_aliases(detectors, category), detector_id),
         "config": found.config.model_dump(mode="json"),
         "calibration": describe_calibration(found.calibration),
@@ -58,6 +59,7 @@ def summarize_metrics(detector: RegisteredDetector, figures: Mapping[str, Any]) 
     losses = figures.get("loss_by_epoch")
     losses = losses if isinstance(losses, list) else []
     return {
+        "weights_id": detector.weights_id,
         "variant": detector.config.variant,
         "seed": detector.config.seed,
         "epochs": len(losses),

@@ -140,6 +140,7 @@ DETECTORS = pa.schema(
     [
         define_column("category", pa.string(), "asset category"),
         define_column("detector_id", pa.string(), "content id; joins the result table"),
+        define_column("weights_id", pa.string(), "the same for detectors that differ in their calibration alone"),
         define_column("aliases", pa.list_(pa.string()), "aliases that point at it now, such as champion"),
         define_column("variant", pa.string(), "variant name of the detector"),
         define_column("seed", pa.int64(), "seed of the detector"),

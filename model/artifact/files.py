@@ -28,6 +28,8 @@ ARTIFACT_FILES = ("detector.safetensors", "config.json", "calibration.json", "me
 """Every file of an artifact; all of them are always there."""
 
 WEIGHTS, CONFIG, CALIBRATION, METRICS, CARD = ARTIFACT_FILES
+WEIGHTS_HASH = "weights_hash"
+"""Field of config.json, see ``hash_weights``: a registry says which weights a detector has without reading them."""
 ALIASES_FILE = "aliases.json"
 """In a registry, beside the artifacts of a category: alias -> detector id."""
 _MAX_JSON_BYTES = 64 << 20  # a few million calibration scores; anything larger is damage or malice
@@ -53,6 +55,32 @@ def hash_content(folder: Path) -> str:
     for name in (WEIGHTS, CONFIG, CALIBRATION):
         read_artifact_file(folder / name, lambda path: _digest_file(digest, path))
     return digest.hexdigest()[:16]
+
+
+def hash_weights(folder: Path) -> str:
+    """Computes the SHA-256 of the weights' bytes, 64 hex digits. Raises ArtifactError where they cannot be read."""
+    digest = hashlib.sha256()
+    read_artifact_file(folder / WEIGHTS, lambda path: _digest_file(digest, path))
+    return digest.hexdigest()
+
+
+def compute_weights_id(config: object, *, weights_hash: str | None = None) -> str | None:
+    """Computes what raw scores depend on: 16 hex digits over weights, preprocessing and precision.
+
+    Detectors that differ in their calibration alone have the same, so their raw scores of a photo are the same.
+
+    Args:
+        config: content of config.json. It counts as it was written: a field that a later version adds changes nothing.
+        weights_hash: see ``hash_weights``; None takes what config.json says.
+
+    Returns:
+        None where neither says it, as for artifacts of before this was recorded.
+    """
+    content = config if isinstance(config, dict) else {}
+    known = weights_hash or content.get(WEIGHTS_HASH)
+    if not isinstance(known, str):
+        return None
+    return hashlib.sha256(encode_json([known, content.get("detector")])).hexdigest()[:16]
 
 
 def parse_config_json(content: object) -> DetectorConfig:

@@ -31,9 +31,11 @@ from model.artifact.files import (
     JSON,
     METRICS,
     WEIGHTS,
+    WEIGHTS_HASH,
     ArtifactError,
     encode_json,
     hash_content,
+    hash_weights,
     parse_calibration_json,
     parse_config_json,
     read_alias,
@@ -110,8 +112,12 @@ def recalibrate_artifact(
 
 
 def write_config(folder: Path, config: DetectorConfig) -> None:
-    """Writes config.json with its format version."""
-    content = {"format_version": FORMAT_VERSION, "detector": config.model_dump(mode="json")}
+    """Writes config.json with its format version and the hash of the weights, which lie in the folder already."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "detector": config.model_dump(mode="json"),
+        WEIGHTS_HASH: hash_weights(folder),
+    }
     (folder / CONFIG).write_bytes(encode_json(content))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,30 @@ def test_a_detector_comes_back_by_its_alias(detectors: str, artifact: Path) -> N
     assert (found.detector_id, found.config.variant) == (detector_id, "tiny")
     assert found.calibration == Calibration(scores=(1.0, 2.0, 3.0))
     assert registry.list_categories(detectors) == ["cap"]
+
+
+def test_a_registered_detector_knows_its_weights_without_reading_them(detectors: str, artifact: Path) -> None:
+    detector_id = registry.put(detectors, "cap", folder=artifact)
+    storage.delete(uris.join(detectors, "cap", detector_id, "detector.safetensors"))
+    found = registry.read_detector(detectors, "cap", detector_id=detector_id)
+    assert registry.find_weights_id(detectors, found) == found.weights_id is not None
+
+
+def test_the_weights_of_a_detector_of_before_are_read_to_know_them(
+    detectors: str, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    known = registry.read_detector(detectors, "cap", detector_id=registry.put(detectors, "cap", folder=artifact))
+    config = json.loads((artifact / "config.json").read_bytes())
+    del config["weights_hash"]
+    (artifact / "config.json").write_text(json.dumps(config))
+    detector_id = registry.put(detectors, "cap", folder=artifact)
+    before = registry.read_detector(detectors, "cap", detector_id=detector_id)
+    assert before.weights_id is None
+    assert registry.find_weights_id(detectors, before) == known.weights_id
+    storage.delete(uris.join(detectors, "cap", detector_id, "detector.safetensors"))
+    shutil.rmtree(registry.make_private_cache())
+    assert registry.find_weights_id(detectors, before) is None
 
 
 def test_a_category_without_alias_resolves_to_nothing(detectors: str) -> None:

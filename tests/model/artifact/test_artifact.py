@@ -15,7 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.artifact import load_artifact, recalibrate_artifact, save_artifact
-from model.artifact.files import ARTIFACT_FILES, JSON, ArtifactError, hash_content
+from model.artifact.files import (
+    ARTIFACT_FILES,
+    JSON,
+    ArtifactError,
+    compute_weights_id,
+    hash_content,
+    hash_weights,
+)
 from model.config import AttentionConfig, DetectorConfig, FlowConfig
 from model.detector import AttentDifferNet
 from model.statistics.calibration import Calibration
@@ -267,6 +274,45 @@ def test_a_recalibrated_artifact_has_the_same_weights_another_calibration_and_an
     for name in ("detector.safetensors", "config.json"):
         assert (copy / name).read_bytes() == (folder / name).read_bytes()
     assert f"# Detector {detector_id}" in (copy / "card.md").read_text(encoding="utf-8")
+
+
+def _weights_id(folder: Path) -> str | None:
+    return compute_weights_id(json.loads((folder / "config.json").read_bytes()))
+
+
+def test_a_recalibrated_artifact_keeps_the_id_of_its_weights(folder: Path) -> None:
+    recalibrate_artifact(folder / "new", folder, calibration=Calibration(scores=(5.0, 4.0)), metrics={})
+    assert _weights_id(folder / "new") == _weights_id(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "detector",
+    [_one_weight_changed, lambda: _detector(views=2), lambda: _detector(precision="bf16")],
+    ids=["last bit of a weight", "preprocessing", "precision"],
+)
+def test_what_decides_a_raw_score_changes_the_id_of_the_weights(
+    folder: Path, detector: Callable[[], AttentDifferNet]
+) -> None:
+    _save(folder / "changed", detector())
+    assert _weights_id(folder / "changed") != _weights_id(folder)
+
+
+def test_a_recalibration_with_another_precision_changes_the_id_of_the_weights(folder: Path) -> None:
+    recalibrate_artifact(folder / "new", folder, calibration=_CALIBRATION, metrics={}, precision="bf16")
+    assert _weights_id(folder / "new") != _weights_id(folder)
+
+
+def test_the_id_of_the_weights_stays_what_it_was_in_the_first_version_that_had_one() -> None:
+    config = {"format_version": 2, "detector": {"views": 4}, "weights_hash": "ab" * 32}
+    assert compute_weights_id(config) == "62106a2fd1d9f83e"
+
+
+def test_an_artifact_of_before_gets_the_id_of_its_weights_from_the_file(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_bytes())
+    before = {name: value for name, value in config.items() if name != "weights_hash"}
+    assert compute_weights_id(before) is None
+    assert compute_weights_id(before, weights_hash=hash_weights(folder)) == _weights_id(folder)
 
 
 def test_recalibrating_with_the_same_scores_gives_the_same_id(folder: Path) -> None:
