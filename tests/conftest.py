@@ -9,7 +9,6 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -17,9 +16,6 @@ import pytest
 from tests.support.buckets import create_bucket
 from tests.support.places import SHARED
 from tests.support.training import request_tiny_training
-
-if TYPE_CHECKING:
-    pass
 
 # Ignored in what a shell starts in the background, and inherited: tests could not interrupt anything then.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -41,9 +37,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports whose next neighbour is free too."""
+    """Ports whose next neighbour is free too. Test processes that run side by side look in ranges of their own."""
     found = []
-    for port in range(17480, 18480, 2):
+    first_port = 17480 + 500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for port in range(first_port, first_port + 500, 2):
         with socket.socket() as first, socket.socket() as second:
             if first.connect_ex(("127.0.0.1", port)) and second.connect_ex(("127.0.0.1", port + 1)):
                 found.append(port)

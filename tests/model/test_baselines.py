@@ -106,6 +106,7 @@ def test_the_maximum_changes_the_scores() -> None:
     assert not np.allclose(_scores("nearest_neighbours", test), both, rtol=0.01)
 
 
+@pytest.mark.slow
 def test_given_weights_are_the_ones_used() -> None:
     other = AttentDifferNet(_CONFIG.model_copy(update={"seed": 5})).backbone.layers.state_dict()
     photos = {"train": _photos(10, seed=0), "test": _photos(5, seed=1)}

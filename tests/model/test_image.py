@@ -137,6 +137,7 @@ def test_a_bomb_is_refused_before_its_pixels_are_allocated(name: str) -> None:
     assert outcome(bomb.data) == ("unreadable", bomb.code)
 
 
+@pytest.mark.slow
 def test_no_bomb_takes_memory() -> None:
     check = (
         "import resource; from tests.support import hostile_files; from tests.support.bad_objects import *\n"
@@ -303,6 +304,7 @@ def test_arbitrary_bytes_are_scored_or_refused(tail: bytes, head: bytes) -> None
     st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=8),
     st.one_of(st.none(), st.integers(0, 2**16)),
 )
+@pytest.mark.slow
 def test_mutated_files_are_scored_or_refused(seed: bytes, edits: list[tuple[int, int]], cut: int | None) -> None:
     data = bytearray(seed)
     for at, value in edits:

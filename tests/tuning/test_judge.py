@@ -70,6 +70,7 @@ SE = {"attention": {"conv5": {"kind": "se"}}, "attention_training": "pretext"}
 
 
 @pytest.mark.parametrize("more", [{}, SE], ids=["plain", "attended"])
+@pytest.mark.slow
 def test_features_from_the_cache_give_the_very_same_training(
     more: dict[str, object], photos: SearchPhotos, cache: _Cache
 ) -> None:
@@ -100,6 +101,7 @@ def test_the_oldest_features_go_when_there_are_too_many() -> None:
     assert kept.get("c") is not None
 
 
+@pytest.mark.slow
 def test_joint_training_is_judged_by_the_features_it_ends_with(photos: SearchPhotos, cache: _Cache) -> None:
     config = _config(attention={"conv5": {"kind": "se"}}, attention_training="joint", collapse_guard=False)
     detector = AttentDifferNet(config)
@@ -110,6 +112,7 @@ def test_joint_training_is_judged_by_the_features_it_ends_with(photos: SearchPho
     assert found.metrics["auroc"] == pytest.approx(compute_auroc(photos.labels, scores), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_metrics_are_those_of_the_detectors_own_scores(photos: SearchPhotos, cache: _Cache) -> None:
     detector = AttentDifferNet(_config())
     extractor = Extractor(photos, "hash", cache)
@@ -172,6 +175,7 @@ def test_gain_over_the_gaussian_does_not_depend_on_the_unit_of_features(scaling:
         assert gain(1.0) == pytest.approx(0, abs=0.02)
 
 
+@pytest.mark.slow
 def test_without_flawless_validation_photos_held_out_ones_stand_for_them(photos: SearchPhotos, cache: _Cache) -> None:
     only_defects = SearchPhotos(
         photos.train, photos.held_out, photos.labelled[8:], photos.labels[8:], photos.labelled_uris[8:], {}, []
@@ -192,6 +196,7 @@ def test_scores_that_are_not_finite_fail_the_trial(photos: SearchPhotos, cache: 
         judge(detector, features, photos.labels)
 
 
+@pytest.mark.slow
 def test_agreement_over_seeds_is_the_mean_rank_correlation(photos: SearchPhotos, cache: _Cache) -> None:
     found = []
     for seed in range(3):
@@ -211,6 +216,7 @@ def test_rank_correlation_is_spearman_s_with_ties() -> None:
     assert correlate_ranks([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) == 0.0
 
 
+@pytest.mark.slow
 def test_metrics_at_a_rung_are_told_and_the_last_epoch_s_are_returned(photos: SearchPhotos, cache: _Cache) -> None:
     told: list[tuple[int, float | None]] = []
     extractor = Extractor(photos, "hash", cache)

@@ -81,6 +81,7 @@ def test_a_tracker_whose_client_is_missing_is_told_in_one_line(tmp_path: Path, m
         check_trackers(_request(tmp_path, "mlflow"))
 
 
+@pytest.mark.slow
 def test_wandb_without_a_key_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)

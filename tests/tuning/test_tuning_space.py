@@ -66,6 +66,7 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
 
 @settings(max_examples=150, deadline=None)
 @given(spaces(), st.integers(0, 2**31))
+@pytest.mark.slow
 def test_every_sample_of_every_space_is_a_detector_that_survives_json(space: SearchSpace, seed: int) -> None:
     check_space(space)
     _, configuration = suggest_at_random(space, seed=seed)

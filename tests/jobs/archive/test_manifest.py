@@ -130,6 +130,7 @@ _ENDS = st.sampled_from(
     listed=st.lists(st.tuples(_NAMES, _TAGS, _CATEGORIES), max_size=12),
     known=st.lists(st.tuples(_NAMES, _TAGS, _DETECTORS, _ENDS), max_size=12),
 )
+@pytest.mark.slow
 def test_what_is_left_is_what_the_plain_definition_says(
     listed: list[tuple[str, str, str | None]], known: list[tuple[str, str, str | None, tuple[Status, str | None]]]
 ) -> None:

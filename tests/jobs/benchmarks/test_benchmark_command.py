@@ -69,6 +69,7 @@ class SmallDetectorConfig(DetectorConfig):
     flow: FlowConfig = SMALL_FLOW
 
 
+@pytest.mark.slow
 def test_scores_and_cost_are_compared_with_differnets_on_a_drawn_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +84,7 @@ def test_scores_and_cost_are_compared_with_differnets_on_a_drawn_set(
     assert found["versions"]["torch"]
 
 
+@pytest.mark.slow
 def test_training_is_compared_with_differnets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = get_preset("differnet").model_copy(update={"flow": SMALL_FLOW})
     monkeypatch.setattr("jobs.benchmarks.training.get_preset", lambda _: small)

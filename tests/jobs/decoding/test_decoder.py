@@ -104,6 +104,7 @@ def test_a_killer_is_tried_twice_and_the_row_says_what_happened(decoder: Decoder
     assert decoder.requests_sent == before + 2
 
 
+@pytest.mark.slow
 def test_a_photo_over_the_time_limit_is_tried_once_and_fails(decoder: Decoder) -> None:
     before, began = decoder.requests_sent, time.monotonic()
     assert decoded(decoder, poison("hang"), jpeg()) == [(Status.FAILED, "decode_timeout"), plainly(jpeg())]
@@ -111,6 +112,7 @@ def test_a_photo_over_the_time_limit_is_tried_once_and_fails(decoder: Decoder) -
     assert decoder.requests_sent == before + 2
 
 
+@pytest.mark.slow
 def test_a_small_file_of_endless_scans_is_stopped_by_the_time_limit(decoder: Decoder) -> None:
     endless = jpeg_of_many_scans(Image.new("RGB", (2000, 2000)), 5000)
     assert len(endless) < 10**6
@@ -134,6 +136,7 @@ def test_deaths_leave_no_zombies_and_cost_no_import(decoder: Decoder) -> None:
 
 
 @pytest.mark.parametrize("who", ["worker", "nursery"])
+@pytest.mark.slow
 def test_a_decoder_killed_while_idle_is_replaced(decoder: Decoder, who: str) -> None:
     decoded(decoder, jpeg())
     ((worker, _),) = workers(decoder)
@@ -143,6 +146,7 @@ def test_a_decoder_killed_while_idle_is_replaced(decoder: Decoder, who: str) -> 
     assert decoded(decoder, jpeg(), jpeg()) == [plainly(jpeg())] * 2
 
 
+@pytest.mark.slow
 def test_a_request_that_was_given_up_does_not_answer_the_next(decoder: Decoder) -> None:
     before = decoder.requests_sent
 
@@ -166,6 +170,7 @@ def test_a_decoder_that_cannot_start_ends_the_run_and_not_every_photo(monkeypatc
         decoded(Decoder(DecodeLimits()), jpeg())
 
 
+@pytest.mark.slow
 def test_a_decoder_ends_with_its_process_even_in_the_middle_of_a_photo() -> None:
     script = (
         "import asyncio, os; from jobs.decoding import decoder; from pathlib import Path\n"
@@ -196,6 +201,7 @@ def test_a_decoder_says_nothing_about_damaged_files(decoder: Decoder, capfd: pyt
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_in_the_stage_one_killer_costs_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.decoding.decoder.CHILD_MODULE", POISONED)
     for name, data in (("a", jpeg()), ("b", poison("segfault")), ("c", jpeg()), ("d", b""), ("e", jpeg())):

@@ -36,6 +36,7 @@ def make_huge(path: Path) -> None:
 
 
 @pytest.mark.parametrize("sizes", [None, [None, None], [100, 100]], ids=["listed", "unlisted", "listed wrongly"])
+@pytest.mark.slow
 def test_a_photo_of_200_gb_costs_one_row(sizes: list[int | None] | None, tmp_path: Path) -> None:
     make_huge(tmp_path / "huge.jpg")
     (tmp_path / "photo.jpg").write_bytes(jpeg())

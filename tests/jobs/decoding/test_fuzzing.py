@@ -10,6 +10,7 @@ from tests.support.fuzzing import PromiseBrokenError, mutations, outcome, seeds
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(mutations(seeds()))
+@pytest.mark.slow
 def test_a_mutated_file_is_decoded_or_refused_in_time(data: bytes) -> None:
     assert outcome(data)
 

@@ -26,7 +26,7 @@ def detectors(tmp_path: Path) -> str:
     return f"file://{tmp_path}/registry"
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.s3)])
 def anywhere(request: pytest.FixtureRequest) -> str:
     """An empty registry, as local files and in a bucket of the real S3 server."""
     return str(request.getfixturevalue("detectors" if request.param == "file" else "bucket"))
@@ -67,6 +67,7 @@ def test_an_alias_moves_and_the_others_stay(detectors: str) -> None:
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["the first promotion ever", "a later promotion"])
+@pytest.mark.slow
 def test_of_two_promotions_at_once_exactly_one_wins(
     anywhere: str, monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
@@ -82,6 +83,7 @@ def test_of_two_promotions_at_once_exactly_one_wins(
     assert f"champion of cap was not changed, another promotion won: it is {winner}" in str(outcomes[lost.index(True)])
 
 
+@pytest.mark.slow
 def test_units_of_a_fleet_that_set_their_own_aliases_at_once_all_succeed(
     anywhere: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

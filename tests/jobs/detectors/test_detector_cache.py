@@ -65,6 +65,7 @@ def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return "fp32" if name == "fp32" else "bf16"
 
 
+@pytest.mark.slow
 def test_a_detector_is_loaded_once_and_scores_as_the_registered_one(
     place: str, tmp_path: Path, precision: Precision
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_detector_is_loaded_once_and_scores_as_the_registered_one(
     torch.testing.assert_close(first.scorer.score(_photos()), expected, rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_the_least_recently_used_detector_makes_room(place: str, tmp_path: Path, precision: Precision) -> None:
     ids = {name: _register(place, tmp_path, name, precision=precision) for name in ("a", "b", "c")}
     cache, heard = _cache(place)
@@ -104,6 +106,7 @@ def test_the_detector_in_use_stays_however_large_it_is(place: str, tmp_path: Pat
     assert dict(heard.measures, detector_load_s=0) == {"detector_loads": 1, "detector_load_s": 0}
 
 
+@pytest.mark.slow
 def test_detectors_of_equal_backbones_share_one(place: str, tmp_path: Path, precision: Precision) -> None:
     same = {name: _register(place, tmp_path, name, precision=precision) for name in ("a", "b")}
     other = _register(place, tmp_path, "c", precision=precision, seed=1)

@@ -207,6 +207,7 @@ def _plan_units(data: Path, **changes: object) -> dict[str, ComparisonUnit]:
     return {unit.locate_outcome(config.output): unit for unit in plan_units(config, manifests)}
 
 
+@pytest.mark.slow
 def test_units_of_other_settings_are_other_units_and_unseeded_baselines_stay(data: Path) -> None:
     plain = _plan_units(data)
     assert len(plain) == 2 * (2 * 2 + len(BASELINES) + 1)
@@ -235,6 +236,7 @@ def test_settings_are_equal_for_all_variants_but_for_what_a_preset_is(data: Path
     )
 
 
+@pytest.mark.slow
 def test_attention_that_learnt_from_all_categories_is_the_one_that_scores(data: Path) -> None:
     def decoded(name: str) -> ComparisonPhotos:
         return decode_category(list_labelled(f"file://{data}/{name}"), 64, 10**8)

@@ -195,6 +195,7 @@ def test_variants_with_nothing_in_common_are_not_compared() -> None:
     assert (found.mean, found.low, found.seeds, found.categories) == (None, None, 0, ())
 
 
+@pytest.mark.slow
 def test_there_is_a_histogram_per_category_and_variant_with_a_panel_per_seed() -> None:
     heavy = [
         {**row, "score": float(np.exp(3 * float(str(row["score"]))))} for row in _rows("differnet", seeds=range(4))

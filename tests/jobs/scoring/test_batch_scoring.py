@@ -74,6 +74,7 @@ def _decoded(manifest: pa.Table, plan: ScoringPlan) -> pa.Table:
 
 @pytest.mark.parametrize("cache_bytes", [1, 10**9])
 @pytest.mark.parametrize("device", ["cpu", GPU])
+@pytest.mark.slow
 def test_each_photo_is_scored_by_its_categorys_detector_whatever_stands_beside_it(
     fleet: tuple[pa.Table, str, dict[str, AttentDifferNet]], cache_bytes: int, device: str
 ) -> None:
@@ -103,6 +104,7 @@ def test_each_photo_is_scored_by_its_categorys_detector_whatever_stands_beside_i
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.slow
 def test_the_row_names_the_precision_of_the_plan(
     fleet: tuple[pa.Table, str, dict[str, AttentDifferNet]], precision: Precision
 ) -> None:
@@ -116,6 +118,7 @@ def test_the_row_names_the_precision_of_the_plan(
     assert {row["category"]: row["precision"] for row in rows} == expected
 
 
+@pytest.mark.slow
 def test_a_detector_that_cannot_be_loaded_costs_the_rows_of_its_category_alone(
     fleet: tuple[pa.Table, str, dict[str, AttentDifferNet]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -81,6 +81,7 @@ def _reconciled(staged: pa.Table, manifest: pa.Table) -> pa.Table:
 
 @settings(max_examples=40, deadline=None)
 @given(came_back=st.lists(st.integers(0, 9), max_size=30))
+@pytest.mark.slow
 def test_whatever_came_back_every_manifest_row_is_one_row(came_back: list[int]) -> None:
     manifest = _manifest(10)
     staged = _scored(manifest, [1.0] * 10).take(pa.array(came_back, pa.int64()))

@@ -131,6 +131,7 @@ def test_unseen_photos_recalibrate_and_the_weights_and_the_lineage_stay(
     assert f"- made by recalibrating {place.champion}, whose weights it has" in card
 
 
+@pytest.mark.slow
 def test_the_same_photos_again_register_nothing(
     drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], without_ray: None
 ) -> None:
@@ -146,6 +147,7 @@ def test_the_same_photos_again_register_nothing(
     assert registry.read_metrics(place.detectors, "insulator", detector_id=new) == metrics
 
 
+@pytest.mark.slow
 def test_an_alias_that_was_moved_while_photos_were_scored_stays_where_it_is(
     drawn: Path, tmp_path: Path, without_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +183,7 @@ def test_a_detector_without_calibration_gets_one_and_no_alias_moves_unasked(
     assert registry.read_aliases(place.detectors, "insulator") == {"champion": place.champion}
 
 
+@pytest.mark.slow
 def test_confidence_is_promised_by_the_new_card_and_needs_more_photos(
     drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], without_ray: None
 ) -> None:
@@ -201,6 +204,7 @@ def test_photos_that_the_detector_was_trained_on_do_not_calibrate_it(drawn: Path
         recalibrate.main(place.argv("--assume-unseen"))
 
 
+@pytest.mark.slow
 def test_copies_of_training_photos_under_other_names_do_not_calibrate(
     drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], without_ray: None
 ) -> None:
@@ -236,6 +240,7 @@ def test_copies_of_training_photos_alone_are_refused(drawn: Path, tmp_path: Path
         recalibrate.main(place.argv("--folder", "copies"))
 
 
+@pytest.mark.slow
 def test_an_older_detector_that_records_no_pixels_says_what_it_cannot_tell(
     drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], without_ray: None
 ) -> None:
@@ -283,6 +288,7 @@ def test_wrong_requests_are_refused_before_any_cluster_work(
         recalibrate.main(place.argv(*more))
 
 
+@pytest.mark.slow
 def test_a_detector_calibrated_with_bf16_keeps_its_weights_and_scores_fast_from_then_on(
     drawn: Path, tmp_path: Path, without_ray: None
 ) -> None:

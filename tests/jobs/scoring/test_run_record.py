@@ -93,6 +93,7 @@ def test_an_event_is_one_json_object_with_its_run(caplog: pytest.LogCaptureFixtu
     assert event["uri"] == 's3://a/"odd"\nkey'
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_says_so_in_the_json_log_and_in_one_line(tmp_path: Path) -> None:
     argv = ["--archive", str(tmp_path / "none"), "--detectors", str(tmp_path), "--results", str(tmp_path)]
     argv += ["--run-id", "night-1", "--log-format", "json"]

@@ -22,7 +22,7 @@ from jobs.storage.lease_holder import Holder
 from tests.support.places import ROOT
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.s3)])
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where no lease is yet."""
     place = f"file://{tmp_path}" if request.param == "file" else str(request.getfixturevalue("bucket"))
@@ -197,6 +197,7 @@ def test_a_damaged_lease_says_what_to_do(uri: str) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_the_job_exits_2_with_one_line_while_another_holds_its_run(tmp_path: Path) -> None:
     results = f"file://{tmp_path}/results"
     argv = ["--archive", str(tmp_path), "--detectors", str(tmp_path), "--results", results, "--run-id", "night"]

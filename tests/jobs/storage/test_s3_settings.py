@@ -51,6 +51,7 @@ def use_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> N
     monkeypatch.setenv("AWS_PROFILE", "mine")
 
 
+@pytest.mark.slow
 def test_aws_region_alone_is_the_region_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
     assert clients.open_s3_client().meta.region_name == "eu-central-1"
@@ -93,6 +94,7 @@ def test_a_bucket_of_another_region_is_asked_there(monkeypatch: pytest.MonkeyPat
     assert arrow.open_s3_filesystem("photos").region == "eu-central-1"
 
 
+@pytest.mark.slow
 def test_requests_to_the_buckets_of_others_are_paid_for_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REQUEST_PAYER", "requester")
     store: Any = clients.open_store("s3", "photos")

@@ -27,7 +27,7 @@ ORDINARY_KEYS = (
 ODD_KEYS = ("double//slash.jpg", "./dot.jpg", "up/../over.jpg", "tab\there.jpg", "folder/")
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.s3)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty place to write to."""
     return f"file://{tmp_path}" if request.param == "file" else str(request.getfixturevalue("bucket"))

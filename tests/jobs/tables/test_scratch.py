@@ -33,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_it_sorts_more_than_its_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch_module, "MEMORY_LIMIT", "100MB")
     with Scratch() as scratch:
@@ -69,6 +70,7 @@ def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(
             assert used.folder.exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_in_one_line(folder: Path) -> None:
     with Scratch() as scratch:
         scratch.execute("SET max_temp_directory_size = '1MB'")

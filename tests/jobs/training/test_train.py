@@ -125,6 +125,7 @@ def test_training_and_scoring_see_identical_tensors(drawn: Path) -> None:
     np.testing.assert_array_equal(images, np.stack(direct))
 
 
+@pytest.mark.slow
 def test_p_values_of_new_flawless_photos_are_uniform_and_the_false_alarm_rate_holds() -> None:
     """Photos from one generator are exchangeable, so the guarantee applies exactly; no Ray is needed to see it."""
     rng = np.random.default_rng(20261121)

@@ -158,6 +158,7 @@ def test_features_of_one_pass_survive_the_next() -> None:
     assert torch.equal(first, kept)
 
 
+@pytest.mark.slow
 def test_openvino_reports_nothing_over_the_network() -> None:
     program = (
         "import model.inference.backbone, sys; from openvino.tools.ovc import telemetry; print(telemetry.__module__)"
@@ -227,6 +228,7 @@ def test_nothing_has_no_scores() -> None:
 
 
 @needs_fast_bf16
+@pytest.mark.slow
 def test_detectors_may_share_a_compiled_backbone() -> None:
     first = _detector()
     second = _detector(seed=first.config.seed)

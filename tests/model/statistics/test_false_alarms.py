@@ -46,6 +46,7 @@ def test_few_calibration_photos_explain_more_false_alarms_than_many() -> None:
 
 
 @pytest.mark.parametrize("confidence", [None, 0.9])
+@pytest.mark.slow
 def test_a_promise_that_holds_is_called_broken_in_at_most_its_share_of_the_cases(confidence: float | None) -> None:
     rng, broken = np.random.default_rng(0), 0
     for _ in range(2000):

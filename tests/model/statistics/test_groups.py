@@ -50,6 +50,7 @@ def test_one_group_alone_cannot_be_split() -> None:
         split_calibration(5, fraction=0.2, seed=0, groups=np.zeros(5, np.int64))
 
 
+@pytest.mark.slow
 def test_one_score_a_group_holds_the_false_alarm_rate_for_a_new_group_and_all_scores_do_not() -> None:
     """39 scenes of 1 to 40 photos, whose scores differ between scenes and hardly within, larger scenes scoring lower.
 

@@ -27,6 +27,7 @@ def _draw_scores(
 
 
 @given(st.integers(0, 2**31))
+@pytest.mark.slow
 def test_the_auroc_of_resamples_is_scikit_learn_s_with_photos_repeated(seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels = np.concatenate([[False, True], rng.random(20) < 0.4])
