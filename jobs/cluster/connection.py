@@ -88,12 +88,19 @@ def start_cluster() -> None:
 
 
 def end_children(others: Collection[psutil.Process]) -> None:
-    """Ends this process's children but ``others``: what a failed start has left would slow the next one."""
-    left = [child for child in psutil.Process().children() if child not in others]
+    """Ends Ray's children of this process but ``others``: what a failed start has left would slow the next one."""
+    left = [child for child in psutil.Process().children() if child not in others and is_part_of_ray(child)]
     for child in left:
         with suppress(psutil.NoSuchProcess):
             child.kill()
     psutil.wait_procs(left, timeout=5)
+
+
+def is_part_of_ray(process: psutil.Process) -> bool:
+    """Tells whether Ray started a process: another thread may have begun one of its own meanwhile."""
+    with suppress(psutil.Error):
+        return any("/ray/" in argument for argument in process.cmdline())
+    return False
 
 
 def will_fail_again(error: Exception) -> bool:

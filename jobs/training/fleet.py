@@ -20,8 +20,9 @@ from jobs.tables.text import make_printable
 from jobs.training.config import TrainConfig
 from jobs.training.groups import group_photos, looks_for_near_duplicates
 from jobs.training.photos import DecodedPhotos, decode_photos, sample_photos
+from jobs.training.planning import MIN_PHOTOS
 from jobs.training.trainer import train_unit
-from jobs.training.units import MIN_PHOTOS, TrainingUnit
+from jobs.training.units import TrainingUnit
 from model.config import Levels
 from model.pictures.contrast import warn_of_low_contrast
 

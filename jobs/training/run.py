@@ -21,7 +21,8 @@ from jobs.training.champion import Candidate, choose_champion
 from jobs.training.config import TrainConfig
 from jobs.training.fleet import UnitResult, count_concurrent_units, train_units
 from jobs.training.fleet_table import build_fleet_table, format_fleet_table, save_fleet_table
-from jobs.training.units import TrainingUnit, find_trained, plan_units
+from jobs.training.planning import plan_units
+from jobs.training.units import TrainingUnit, find_trained
 from model.statistics.calibration import describe_guarantee
 
 

@@ -23,7 +23,7 @@ from jobs.storage import uris
 from jobs.training import run as training
 from jobs.training import trainer
 from jobs.training.config import TrainConfig
-from jobs.training.units import plan_units
+from jobs.training.planning import plan_units
 from tests.support.buckets import create_bucket
 from tests.support.training import request_tiny_training, train_plainly
 

@@ -22,7 +22,7 @@ from jobs.errors import RequestError
 from jobs.evaluation.config import EvaluateConfig
 from jobs.scoring.config import ScoreConfig
 from jobs.training.config import TrainConfig
-from jobs.training.units import make_unit_config
+from jobs.training.planning import make_unit_config
 from model.presets import DEFAULT_VARIANT, get_preset
 from tests.support.places import ROOT
 

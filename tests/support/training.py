@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from jobs import storage
 from jobs.training.config import TrainConfig
-from jobs.training.units import plan_units, split_photos
+from jobs.training.planning import plan_units
+from jobs.training.units import split_photos
 from model.artifact import save_artifact
 from model.config import AttentionConfig, DetectorConfig, FlowConfig
 from model.detector import AttentDifferNet

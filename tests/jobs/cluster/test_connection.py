@@ -104,15 +104,21 @@ def test_a_start_that_failed_leaves_no_process_to_the_next(
     init_calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[subprocess.Popen[bytes]] = []
+    others: list[subprocess.Popen[bytes]] = []
 
     def start_and_fail(**_: Any) -> None:
-        started.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+        wait = [sys.executable, "-c", "input()"]
+        started.append(subprocess.Popen([*wait, "site-packages/ray/core"], stdin=subprocess.PIPE))
+        others.append(subprocess.Popen(wait, stdin=subprocess.PIPE))  # as another thread might
         raise Exception("timed out during startup")
 
     monkeypatch.setattr(ray, "init", start_and_fail)
     with pytest.raises(JobError, match="did not start"):
         connect()
     assert [psutil.pid_exists(process.pid) for process in started] == [False] * 3
+    assert [process.poll() for process in others] == [None] * 3
+    for process in others:
+        process.communicate(b"\n")
 
 
 @pytest.mark.slow  # a process that loads Ray

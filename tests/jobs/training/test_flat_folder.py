@@ -10,7 +10,7 @@ from jobs import storage
 from jobs.cli import parse_config
 from jobs.errors import RequestError
 from jobs.training.config import TrainConfig
-from jobs.training.units import plan_units
+from jobs.training.planning import plan_units
 
 
 def _config(*flags: str) -> TrainConfig:

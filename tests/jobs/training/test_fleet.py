@@ -22,7 +22,8 @@ from jobs.training import run as training
 from jobs.training.config import TrainConfig
 from jobs.training.fleet import UnitResult, count_concurrent_units, train_units
 from jobs.training.photos import DecodedPhotos
-from jobs.training.units import TrainingUnit, plan_units
+from jobs.training.planning import plan_units
+from jobs.training.units import TrainingUnit
 from model.presets import PRESETS
 from tests.support.places import ROOT
 from tests.support.training import request_tiny_training

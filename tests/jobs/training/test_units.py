@@ -11,7 +11,8 @@ import pytest
 from jobs.detectors import registry
 from jobs.errors import RequestError
 from jobs.training.config import TrainConfig
-from jobs.training.units import TrainingUnit, find_trained, plan_units, split_photos
+from jobs.training.planning import plan_units
+from jobs.training.units import TrainingUnit, find_trained, split_photos
 from tests.support.training import request_tiny_training
 
 
