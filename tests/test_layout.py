@@ -205,7 +205,9 @@ def test_a_missing_package_is_no_pass(tmp_path: Path) -> None:
 
 def test_only_storage_opens_object_storage() -> None:
     users = imports_of({"obstore", "boto3", "botocore"}, ROOT)
-    assert users == {f"jobs.storage.{name}" for name in ("arrow", "clients", "errors", "objects", "s3_settings")}
+    assert users == {
+        f"jobs.storage.{name}" for name in ("clients", "errors", "objects", "obstore_filesystem", "s3_settings")
+    }
 
 
 def test_storage_is_known_by_its_face_alone() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jobs.storage.clients import CONNECT_TIMEOUT_S, MAX_S3_ATTEMPTS, get_client_settings
+from jobs.storage.clients import CONNECT_TIMEOUT_S, MAX_S3_ATTEMPTS
 from jobs.storage.errors import CLIENT_ERRORS, translate_error
 from jobs.storage.local_files import locate
-from jobs.storage.s3_settings import find_bucket_settings, find_ca_bundle, find_s3_endpoint
+from jobs.storage.s3_settings import find_bucket_settings, find_ca_bundle, find_s3_endpoint, is_requester_pays
 from jobs.storage.uris import split
 
 if TYPE_CHECKING:
@@ -51,21 +51,17 @@ def resolve_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     scheme, bucket, key = split(uri)
     if scheme == "file":
         return fs.LocalFileSystem(), str(locate(key))
-    if scheme == "s3":
+    if scheme == "s3" and not is_requester_pays():
         return open_s3_filesystem(bucket), f"{bucket}/{key}"
     return open_other_filesystem(scheme), f"{bucket}/{key}"
 
 
 @cache
 def open_other_filesystem(scheme: str) -> pyarrow.fs.FileSystem:
-    """Opens gs:// or az:// for pyarrow through obstore, so that both find the same credentials and endpoint."""
-    from obstore.fsspec import FsspecStore
-    from pyarrow import fs
+    """Opens gs://, az:// or an S3 that the caller pays for through obstore, with the settings that read photos."""
+    from jobs.storage.obstore_filesystem import open_obstore_filesystem
 
-    client, retry = get_client_settings()
-    protocol: Any = scheme
-    store = FsspecStore(protocol, client_options=client, retry_config=retry)
-    return fs.PyFileSystem(fs.FSSpecHandler(store))
+    return open_obstore_filesystem(scheme)
 
 
 @cache

@@ -57,11 +57,6 @@ def open_s3_client() -> Any:
     return make_client(connect_timeout=CONNECT_TIMEOUT_S, read_timeout=READ_TIMEOUT_S, retries=retries)
 
 
-def get_client_settings() -> tuple[Any, Any]:
-    """Returns the settings of obstore's HTTP client, and those of its patience."""
-    return _CLIENT, _RETRY
-
-
 @cache
 def open_store(scheme: str, bucket: str) -> AnyStore:
     """Opens obstore's client of a bucket."""

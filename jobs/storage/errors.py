@@ -49,6 +49,8 @@ _NO_CREDENTIALS = frozenset(
     }
 )
 """boto's exceptions, by name: importing botocore takes longer than most commands."""
+_ODD_PATH = re.compile(r'(?:Error parsing Path|: Path) "(.*?)"(?=:| contained)')
+"""How obstore names a key that its paths cannot hold."""
 CLIENT_ERRORS = (BaseError, OSError, ValueError)
 """What obstore and pyarrow raise."""
 
@@ -65,6 +67,11 @@ def translate_error(error: Exception, uri: str) -> StorageError:
     code, message = find_code(error), str(error).splitlines()[0] if str(error) else type(error).__name__
     if code in ("NoSuchBucket", "NO_SUCH_BUCKET", "ContainerNotFound"):
         return MissingBucketError(f"bucket of {uri} does not exist: create it or correct the name")
+    if odd := _ODD_PATH.search(str(error)):
+        return RefusedError(
+            f"{uri}: the client of this storage cannot name the object {odd[1]!r}, whose key has an empty or dotted "
+            "part: rename or delete it"
+        )
     if isinstance(error, FileNotFoundError) or code in ("NoSuchKey", "NO_SUCH_KEY", "BlobNotFound", "404"):
         return MissingObjectError(f"{uri} does not exist")
     if spent := _SPENT.search(f"{code} {error}"):

@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     objects: dict[str, tuple[int, bytes]]
+    parts: dict[tuple[str, int], bytes]
     lock: threading.Lock
 
     def log_message(self, *_: object) -> None:
@@ -66,9 +67,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         """Answers a write, whose condition is a generation: 0 for none."""
-        key = unquote(urlsplit(self.path).path).lstrip("/").partition("/")[2]
+        url = urlsplit(self.path)
+        key, query = unquote(url.path).lstrip("/").partition("/")[2], parse_qs(url.query)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.lock:
+            if "uploadId" in query:
+                self.parts[query["uploadId"][0], int(query["partNumber"][0])] = body
+                return self.answer(200, ETag=f'"{query["partNumber"][0]}"')
             now = self.objects.get(key, (0, b""))[0]
             asked = self.headers.get("x-goog-if-generation-match")
             if asked is not None and int(asked) != now:
@@ -78,6 +83,23 @@ class _Handler(BaseHTTPRequestHandler):
             type(self).generation = getattr(type(self), "generation", 0) + 1
             self.objects[key] = (type(self).generation, body)
             return self.answer(200, **self.describe(key))
+
+    def do_POST(self) -> None:
+        """Answers the beginning and the end of an upload in parts."""
+        url = urlsplit(self.path)
+        key, query = unquote(url.path).lstrip("/").partition("/")[2], parse_qs(url.query)
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if "uploadId" not in query:
+            begun = f"<Bucket>photos</Bucket><Key>{escape(key)}</Key><UploadId>{escape(key)}</UploadId>"
+            answer = f"<InitiateMultipartUploadResult>{begun}</InitiateMultipartUploadResult>"
+            return self.answer(200, answer.encode(), Content_Type="application/xml")
+        with self.lock:
+            mine = sorted(part for part in self.parts if part[0] == query["uploadId"][0])
+            type(self).generation = getattr(type(self), "generation", 0) + 1
+            self.objects[key] = (type(self).generation, b"".join(self.parts.pop(part) for part in mine))
+            etag = escape(self.describe(key)["ETag"])
+            done = f"<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>"
+            return self.answer(200, done.encode(), Content_Type="application/xml", **self.describe(key))
 
     def do_DELETE(self) -> None:
         """Answers a deletion."""
@@ -107,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serve_gcs() -> Iterator[str]:
     """Serves an empty storage; yields its address."""
-    handler = type("Handler", (_Handler,), {"objects": {}, "lock": threading.Lock()})
+    handler = type("Handler", (_Handler,), {"objects": {}, "parts": {}, "lock": threading.Lock()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import fs
 
 from jobs.storage import arrow, clients, s3_settings
 
@@ -109,6 +110,15 @@ def test_requests_to_the_buckets_of_others_are_paid_for_where_asked(monkeypatch:
     with pytest.raises(RuntimeError, match="enough seen"):
         clients.open_s3_client().list_objects_v2(Bucket="photos")
     assert sent == [b"requester"]
+
+
+def test_pyarrow_pays_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(arrow.resolve_filesystem("s3://photos/x")[0], fs.S3FileSystem)  # it has no such setting
+    monkeypatch.setenv("AWS_REQUEST_PAYER", "requester")
+    clients.open_store.cache_clear()
+    filesystem, path = arrow.resolve_filesystem("s3://photos/x")
+    store = filesystem.handler.fs._construct_store("photos")
+    assert (path, str(store.config["request_payer"]).lower()) == ("photos/x", "true")
 
 
 def test_the_certificates_of_the_variable_or_profile_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
