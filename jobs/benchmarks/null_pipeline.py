@@ -60,8 +60,7 @@ class NullScoreImages:
         count = len(rows)
         staged = assemble_staged(
             rows,
-            run_id=self._plan.run_id,
-            planned=[self._plan.by_category.get(category or "") for category in rows["category"].to_pylist()],
+            plan=self._plan,
             statuses=[Status.SCORED] * count,
             errors=[None] * count,
             scores=(rows["image_id"].to_numpy() * 7919 % 100_003 / 1000.0).astype(np.float64),

@@ -17,7 +17,7 @@ from jobs.cluster.telemetry import Telemetry
 from jobs.decoding.fetch import stack_images
 from jobs.detectors.cache import DetectorCache, LoadedDetector
 from jobs.errors import StorageError
-from jobs.scoring.plan import PlannedDetector, ScoringPlan
+from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.staged_rows import assemble_staged
 from jobs.tables.schema import Status, format_reason
 from model.artifact.files import ArtifactError
@@ -32,13 +32,11 @@ class _Outcomes:
         statuses: None while a row has none yet.
         errors: reasons.
         scores: NaN where there is none.
-        planned: each row's detector.
     """
 
     statuses: list[str | None]
     errors: list[str | None]
     scores: npt.NDArray[np.float64]
-    planned: list[PlannedDetector | None]
 
 
 class BatchScorer:
@@ -66,7 +64,6 @@ class BatchScorer:
             statuses=rows["status"].to_pylist(),
             errors=rows["error"].to_pylist(),
             scores=np.full(len(rows), np.nan),
-            planned=[self._plan.by_category.get(category or "") for category in categories],
         )
         began = time.perf_counter()
         is_decoded = np.array([status is None for status in outcomes.statuses], bool)
@@ -77,8 +74,7 @@ class BatchScorer:
         self._telemetry.add_rows(Counter(str(status) for status in outcomes.statuses))
         return assemble_staged(
             rows,
-            run_id=self._plan.run_id,
-            planned=outcomes.planned,
+            plan=self._plan,
             statuses=[str(status) for status in outcomes.statuses],
             errors=outcomes.errors,
             scores=outcomes.scores,
@@ -103,7 +99,6 @@ class BatchScorer:
             is_scored = bool(np.isfinite(outcomes.scores[number]))
             outcomes.statuses[number] = Status.SCORED if is_scored else Status.FAILED
             outcomes.errors[number] = None if is_scored else error
-            outcomes.planned[number] = planned
 
     def _load_detector(self, category: str) -> LoadedDetector:
         planned = self._plan.by_category[category]

@@ -42,11 +42,12 @@ class ScoreConfig(JobConfig):
     )
     include: Patterns = INCLUDE
     exclude: Patterns = EXCLUDE
-    false_alarm_rate: float = Field(
-        0.05,
+    false_alarm_rate: float | None = Field(
+        None,
         gt=0,
         lt=1,
-        description="share of flawless photos that may be reported: a photo is an anomaly at or below this p-value",
+        description="share of flawless photos that may be reported: a photo is an anomaly at or below this p-value; "
+        "default: of each category the smallest that its calibration supports, at most 0.05",
     )
     confidence: Confidence = None
     max_error_rate: float = Field(

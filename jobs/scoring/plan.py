@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,26 +13,54 @@ from jobs.detectors import registry
 from jobs.detectors.registry import RegisteredDetector
 from jobs.errors import RequestError
 from model.config import Levels, Precision
-from model.statistics.calibration import Calibration
+from model.statistics.calibration import Calibration, choose_false_alarm_rate
+from model.statistics.tail_rank import Tail, fit_tail
 
 
 class PlannedDetector(BaseModel):
-    """The detector that scores one category in this run; ``precision`` is the arithmetic that it scores with."""
+    """The detector that scores one category in this run.
+
+    Attributes:
+        detector_id: hash of weights, config and calibration.
+        weights_id: hash of what its raw scores depend on; None where it cannot be read.
+        variant: its name in tables.
+        image_size: side of its input in pixels.
+        levels: sample values of black and white.
+        views: per photo.
+        precision: the arithmetic that it scores with.
+        false_alarm_rate: asked for, or chosen, see `plan_detector`.
+        confidence: with which the threshold holds the rate; None: it holds on average over calibration sets.
+        threshold: score above which a photo is an anomaly; None where the calibration cannot hold the rate.
+        calibration: gives p-values.
+        tail: gives tail ranks.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     detector_id: str
+    weights_id: str | None
     variant: str
     image_size: int
     levels: Levels = (None, None)
     views: int
     precision: Precision
+    false_alarm_rate: float
+    confidence: float | None
     threshold: float | None
     calibration: Calibration
+    tail: Tail
 
 
 class ScoringPlan(BaseModel):
-    """Everything that the stages need: sent to every worker, so it holds no weights."""
+    """Everything that the stages need: sent to every worker, so it holds no weights.
+
+    Attributes:
+        run_id: the run.
+        detectors: URI of the registry.
+        by_category: the detector of each category that has one.
+        max_pixels: largest photo decoded.
+        root: URI that the keys of photos are below; None is the bucket of each, as for a list or an inventory.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,6 +68,7 @@ class ScoringPlan(BaseModel):
     detectors: str
     by_category: dict[str, PlannedDetector]
     max_pixels: int
+    root: str | None = None
 
 
 def plan_detectors(
@@ -46,11 +76,19 @@ def plan_detectors(
     categories: Iterable[str],
     *,
     alias: str,
-    false_alarm_rate: float,
+    false_alarm_rate: float | None,
     confidence: float | None = None,
     precision: AskedPrecision = "auto",
 ) -> dict[str, PlannedDetector]:
     """Resolves ``alias`` of every category that has one; the rest is left out and its photos become no_detector rows.
+
+    Args:
+        detectors: URI of the registry.
+        categories: of the archive.
+        alias: which detector of each.
+        false_alarm_rate: None takes for each category the smallest that its calibration supports.
+        confidence: see `Calibration.find_threshold`.
+        precision: arithmetic that the run asks for.
 
     Raises:
         RequestError: a detector has no calibration, or one of another precision than the one asked for by name, or no
@@ -59,7 +97,11 @@ def plan_detectors(
     wanted = sorted(set(categories))
     found = {category: registry.resolve(detectors, category, alias=alias) for category in wanted}
     planned = {
-        category: plan_registered_detector(detector, false_alarm_rate, confidence=confidence)
+        category: plan_registered_detector(
+            replace(detector, weights_id=registry.find_weights_id(detectors, detector)),
+            false_alarm_rate,
+            confidence=confidence,
+        )
         for category, detector in found.items()
         if detector is not None
     }
@@ -92,7 +134,7 @@ def check_precision(planned: Mapping[str, PlannedDetector], *, asked: AskedPreci
 
 
 def plan_registered_detector(
-    detector: RegisteredDetector, false_alarm_rate: float, *, confidence: float | None = None
+    detector: RegisteredDetector, false_alarm_rate: float | None, *, confidence: float | None = None
 ) -> PlannedDetector:
     """Plans a detector with its own calibration. Raises RequestError where it has none."""
     if detector.calibration is None:
@@ -106,19 +148,35 @@ def plan_registered_detector(
 
 
 def plan_detector(
-    detector: RegisteredDetector, *, calibration: Calibration, false_alarm_rate: float, confidence: float | None = None
+    detector: RegisteredDetector,
+    *,
+    calibration: Calibration,
+    false_alarm_rate: float | None,
+    confidence: float | None = None,
 ) -> PlannedDetector:
-    """Plans what the stages need of a detector, with a calibration that may be another than its own."""
-    config = detector.config
+    """Plans what the stages need of a detector, with a calibration that may be another than its own.
+
+    Args:
+        detector: as registered.
+        calibration: gives its p-values.
+        false_alarm_rate: None takes what the calibration supports best, see `choose_false_alarm_rate`.
+        confidence: see `Calibration.find_threshold`.
+    """
+    config, photos = detector.config, len(calibration.scores)
+    rate = choose_false_alarm_rate(photos, confidence=confidence) if false_alarm_rate is None else false_alarm_rate
     return PlannedDetector(
         detector_id=detector.detector_id,
+        weights_id=detector.weights_id,
         variant=config.variant,
         image_size=config.image_size,
         levels=config.levels,
         views=config.views,
         precision=config.precision,
-        threshold=calibration.find_threshold(false_alarm_rate, confidence=confidence),
+        false_alarm_rate=rate,
+        confidence=confidence,
+        threshold=calibration.find_threshold(rate, confidence=confidence),
         calibration=calibration,
+        tail=fit_tail(calibration),
     )
 
 

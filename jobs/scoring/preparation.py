@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from jobs import storage
+from jobs.archive.kinds import ArchiveKind, detect_kind
 from jobs.archive.manifest import fill_ordering
 from jobs.archive.ordering import EARLIER, Ordering
 from jobs.archive.selection import Selection
@@ -157,6 +158,7 @@ def plan_run(config: ScoreConfig, categories: set[str]) -> ScoringPlan:
             precision=config.scoring.precision,
         ),
         max_pixels=config.scoring.max_pixels,
+        root=config.archive if detect_kind(config.archive) is ArchiveKind.PREFIX else None,
     )
 
 

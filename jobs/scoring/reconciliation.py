@@ -60,8 +60,7 @@ def assemble_lost(batch: pa.RecordBatch, plan: ScoringPlan) -> pa.RecordBatch:
     table = pa.Table.from_batches([batch])
     lost = assemble_staged(
         table,
-        run_id=plan.run_id,
-        planned=[plan.by_category.get(category or "") for category in table["category"].to_pylist()],
+        plan=plan,
         statuses=[Status.FAILED] * len(table),
         errors=[_LOST] * len(table),
         scores=np.full(len(table), np.nan),

@@ -13,11 +13,13 @@ from jobs.scoring.config import ScoreConfig
 from jobs.scoring.run_folder import RunFolder
 from jobs.tables.schema import Status
 from jobs.tables.text import make_printable
-from model.statistics.calibration import describe_promise, format_min_rate
+from model.statistics.calibration import MAX_CHOSEN_RATE, describe_promise, format_min_rate
 
 MAX_NAMED = 5
 """Categories that a line names."""
-COLUMNS = ("image_uri", "status", "error", "score", "p_value", "threshold", "is_anomaly")
+LISTED_Q = 0.1
+"""Share of false ones in the list that the summary speaks of; the record has more."""
+COLUMNS = ("image_uri", "status", "error", "p_value", "tail_rank", "is_anomaly")
 """SCORES columns that the summary looks at."""
 
 
@@ -36,7 +38,9 @@ def summarize_run(record: Mapping[str, Any], rows: Iterable[pa.RecordBatch], *, 
     lines = [
         f"run {record['run_id']}: {counts}{speed}; {format_anomalies(record)}",
         f"{record['listed']} objects listed, {record['already_scored']} scored by earlier runs",
+        *format_rates(record),
         *format_promises(record),
+        *format_alarms(record),
         *format_reasons(reasons),
         *format_most_anomalous(most_anomalous),
         f"table:  {folder.table}",
@@ -61,9 +65,13 @@ def format_promises(record: Mapping[str, Any]) -> list[str]:
     promises = record.get("promises", {})
     if not promises:
         return []
-    first = next(iter(promises.values()))
-    promise = describe_promise(first["false_alarm_rate"], confidence=first["confidence"])
+    rates = sorted({one["false_alarm_rate"] for one in promises.values()})
+    promise = describe_promise(rates[-1], confidence=next(iter(promises.values()))["confidence"])
+    within = f", {rates[0]:g} in the category with the most calibration photos" if len(rates) > 1 else ""
     mute = {category: one for category, one in promises.items() if one["threshold"] is None}
+    if not mute:
+        return [f"promise: {promise}{within}"]
+    first = next(iter(mute.values()))
     named = [
         f"{category} has {one['calibration_photos']} calibration photos, "
         f"smallest rate {format_min_rate(one['smallest_rate'])}"
@@ -73,7 +81,59 @@ def format_promises(record: Mapping[str, Any]) -> list[str]:
         named.append(f"and {len(mute) - MAX_NAMED} more")
     needed = f"{first['false_alarm_rate']:g} needs {first['photos_needed']} calibration photos"
     said = f"no anomaly was possible, is_anomaly is NULL: {'; '.join(named)}; {needed}: recalibrate, or raise the rate"
-    return [f"promise: {promise}"] * (len(mute) < len(promises)) + [said] * bool(mute)
+    return [f"promise: {promise}{within}"] * (len(mute) < len(promises)) + [said]
+
+
+def format_rates(record: Mapping[str, Any]) -> list[str]:
+    """Returns a line on the false-alarm rates that were chosen; none where the request gave one."""
+    promises = record.get("promises", {})
+    if not promises or record["config"].get("false_alarm_rate") is not None:
+        return []
+    named = [
+        f"{category} {format_min_rate(one['false_alarm_rate'])} ({one['calibration_photos']} calibration photos)"
+        for category, one in list(promises.items())[:MAX_NAMED]
+    ]
+    if len(promises) > MAX_NAMED:
+        named.append(f"and {len(promises) - MAX_NAMED} more categories")
+    return [
+        f"false-alarm rate: the smallest that each calibration supports, at most {MAX_CHOSEN_RATE:.0%}: "
+        f"{', '.join(named)}; --false-alarm-rate asks for another"
+    ]
+
+
+def format_alarms(record: Mapping[str, Any]) -> list[str]:
+    """Returns lines on what the run's alarms are worth; none where nothing was scored.
+
+    Records of earlier versions do not say it; they give no line.
+    """
+    found = record.get("false_discoveries", {})
+    if not found.get("photos"):
+        return []
+    lines = [
+        f"alarms: {found['alarms']} of {found['photos']} scored photos; if all were flawless, "
+        f"{found['expected_false_alarms']:.1f} were to be expected"
+    ]
+    if found["alarms"]:
+        lines.append(
+            f"estimated: {format_share(found['true_alarm_share'])} of the alarms are true, "
+            f"{format_share(found['defective_share'])} of the photos are not like the calibration photos"
+        )
+    return [*lines, format_list(next(one for one in found["lists"] if one["q"] == LISTED_Q))]
+
+
+def format_share(share: Mapping[str, float]) -> str:
+    """Formats an estimated share with its interval."""
+    return f"{share['value']:.1%} (95 % interval {share['low']:.1%} to {share['high']:.1%})"
+
+
+def format_list(found: Mapping[str, Any]) -> str:
+    """Formats which photos can be trusted together, or what that takes."""
+    said = f"with at most {found['q']:.0%} false ones on average (Benjamini-Hochberg)"
+    if found["photos"]:
+        return f"list {said}: the {found['photos']} photos with p_value <= {found['p_value']:.4g}"
+    if found["photos_needed"] is None:
+        return f"no list {said}: no photo scores above all calibration photos"
+    return f"no list {said}: it needs at least {found['photos_needed']} calibration photos of each category"
 
 
 def digest_rows(rows: Iterable[pa.RecordBatch], top: int) -> tuple[Counter[str], list[dict[str, Any]]]:
@@ -90,12 +150,12 @@ def digest_rows(rows: Iterable[pa.RecordBatch], top: int) -> tuple[Counter[str],
 
 
 def rank_rows(rows: pa.RecordBatch | pa.Table, top: int) -> pa.Table:
-    """Returns the ``top`` rows of the lowest p-values, with COLUMNS and ``over``."""
-    # Ties in p-value are broken by how far the score lies over its own detector's threshold.
-    over = pc.divide(rows["score"], pc.coalesce(rows["threshold"], pa.scalar(1.0)))
-    kept = [rows[name] for name in COLUMNS]
-    table = pa.table([*kept, over], names=[*COLUMNS, "over"])
-    return table.sort_by([("p_value", "ascending"), ("over", "descending")]).slice(0, top)
+    """Returns the ``top`` rows of the lowest tail ranks, with COLUMNS; scores of two detectors have no order."""
+    # Rows of earlier versions have no tail rank.
+    ranks = pc.coalesce(rows["tail_rank"], rows["p_value"])
+    table = pa.table([*(rows[name] for name in COLUMNS), ranks], names=[*COLUMNS, "rank"])
+    order = [(name, "ascending") for name in ("rank", "p_value", "image_uri")]
+    return table.sort_by(order).slice(0, top).select(list(COLUMNS))
 
 
 def format_reasons(codes: Counter[str]) -> list[str]:
@@ -107,11 +167,16 @@ def format_most_anomalous(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns a line for each of the most anomalous photos, with a title above them."""
     if not found:
         return []
-    return ["most anomalous (p-value, score, photo; * is an anomaly at the run's false-alarm rate):"] + [
-        f"{'*' if row['is_anomaly'] else ' '} {row['p_value']:.4f}  {row['score']:9.3f}  "
+    return ["most anomalous (p-value, tail rank, photo; * is an anomaly at its category's false-alarm rate):"] + [
+        f"{'*' if row['is_anomaly'] else ' '} {row['p_value']:<8.3g}  {format_rank(row['tail_rank']):<8}  "
         f"{make_printable(row['image_uri'])}"
         for row in found
     ]
+
+
+def format_rank(rank: float | None) -> str:
+    """Formats a tail rank; a dash where an earlier version gave none."""
+    return "-" if rank is None else f"{rank:.2g}"
 
 
 def list_alarms(counts: Mapping[str, int], config: ScoreConfig) -> list[str]:

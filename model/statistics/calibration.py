@@ -16,6 +16,9 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from scipy.special import betainc, betaincinv  # scipy.stats has them too, but takes over a second to import
 
+MAX_CHOSEN_RATE = 0.05
+"""Largest false-alarm rate that `choose_false_alarm_rate` takes."""
+
 
 class Calibration(BaseModel):
     """Scores of flawless photos that took no part in the training of the detector that scored them.
@@ -139,6 +142,22 @@ def find_min_rate(n: int, *, confidence: float | None = None) -> float:
         return 1 / (n + 1)
     _check_share("confidence", confidence)
     return -math.expm1(math.log1p(-confidence) / n)
+
+
+def choose_false_alarm_rate(photos: int, *, confidence: float | None = None) -> float:
+    """Chooses the false-alarm rate of a detector that nobody has given one: the smallest that it supports.
+
+    Args:
+        photos: calibration photos, at least 1.
+        confidence: see `Calibration.find_threshold`.
+
+    Returns:
+        At most ``MAX_CHOSEN_RATE``, also where that many photos cannot support it: then nothing is reported.
+    """
+    rate = find_min_rate(photos, confidence=confidence)
+    while not count_ranks(photos, rate, confidence=confidence):  # rounding may have left it a trifle too low
+        rate = math.nextafter(rate, 1.0)
+    return min(MAX_CHOSEN_RATE, rate)
 
 
 def describe_shortage(

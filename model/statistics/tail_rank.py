@@ -28,7 +28,7 @@ _SHAPES = (0.05, 1.0)
 _SCALES = (-5.0, 5.0)  # log of the scale, in units of the mean exceedance
 MAX_MISFIT = 2.5
 """Anderson-Darling statistic of a fit, at most. In 400 samples each of 20 to 1000 exceedances 99 % of those that follow
-the law with a shape of 0.05 to 1 stay below 2.0; those of normal and gamma scores, whose tails are lighter, below 2.7."""
+the law with a shape of 0.05 to 1 stay below 2.0; of normal and gamma scores, whose tails are lighter, below 2.7."""
 
 
 class Tail(BaseModel):

@@ -18,21 +18,26 @@ from jobs.scoring.plan import PlannedDetector, ScoringPlan
 from jobs.scoring.reconciliation import reconcile, stream_in_order
 from jobs.scoring.record import Published, compute_error_rate, make_record, read_published, read_record, write_record
 from jobs.scoring.run_folder import RunFolder
-from jobs.scoring.staged_rows import assemble_staged
+from jobs.scoring.staged_rows import assemble_staged, make_key
 from jobs.storage import uris
 from jobs.tables.schema import MANIFEST, SCHEMA_VERSION, SCORES, STAGED, Status
 from jobs.tables.scratch import Scratch
 from model.statistics.calibration import Calibration
+from model.statistics.tail_rank import fit_tail
 
 CALIBRATION = Calibration(scores=tuple(float(score) for score in range(1, 20)))
 DETECTOR = PlannedDetector(
     detector_id="0123456789abcdef",
+    weights_id="fedcba9876543210",
     variant="tiny",
     image_size=64,
     views=4,
     precision="fp32",
+    false_alarm_rate=0.05,
+    confidence=None,
     threshold=CALIBRATION.find_threshold(0.05),
     calibration=CALIBRATION,
+    tail=fit_tail(CALIBRATION),
 )
 PLAN = ScoringPlan(
     run_id="night-1",
@@ -54,8 +59,7 @@ def _scored(manifest: pa.Table, scores: list[float]) -> pa.Table:
     count = len(manifest)
     return assemble_staged(
         manifest,
-        run_id="night-1",
-        planned=[DETECTOR] * count,
+        plan=PLAN,
         statuses=[Status.SCORED] * count,
         errors=[None] * count,
         scores=np.array(scores, float),
@@ -105,10 +109,43 @@ def test_p_value_threshold_and_anomaly_agree() -> None:
     assert {row["threshold"] for row in rows} == {19.0}
 
 
+def test_a_row_can_be_read_alone() -> None:
+    plan = PLAN.model_copy(update={"root": "s3://a"})
+    rows = assemble_staged(
+        _manifest(3),
+        plan=plan,
+        statuses=[Status.SCORED, Status.SCORED, Status.UNREADABLE],
+        errors=[None, None, "corrupt: cut"],
+        scores=np.array([25.0, 2500.0, np.nan]),
+    ).to_pylist()
+    for row in rows:
+        assert (row["weights_id"], row["false_alarm_rate"], row["confidence"]) == (DETECTOR.weights_id, 0.05, None)
+        assert (row["calibration_photos"], row["smallest_p_value"]) == (19, 0.05)
+    assert [row["image_key"] for row in rows] == ["cap/0", "cap/1", "cap/2"]
+    assert rows[0]["p_value"] == rows[1]["p_value"] == 0.05
+    assert 0.05 > rows[0]["tail_rank"] > rows[1]["tail_rank"] > 0
+    assert (rows[2]["tail_rank"], rows[2]["p_value"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("uri", "root", "key"),
+    [
+        ("s3://b/archive/cap/1.jpg", "s3://b/archive", "cap/1.jpg"),
+        ("s3://b/archive/cap/1.jpg", "s3://b", "archive/cap/1.jpg"),
+        ("s3://b/archive/cap/1.jpg", None, "archive/cap/1.jpg"),
+        ("s3://b/archives/1.jpg", "s3://b/archive", "archives/1.jpg"),
+        ("file:///photos/cap/1.jpg", "file:///photos", "cap/1.jpg"),
+    ],
+)
+def test_the_key_of_a_photo_lies_below_the_archive(uri: str, root: str | None, key: str) -> None:
+    assert make_key(uri, root) == key
+
+
 def test_without_enough_calibration_photos_nobody_is_called_an_anomaly_or_flawless() -> None:
     small = DETECTOR.model_copy(update={"threshold": Calibration(scores=(1.0,)).find_threshold(0.05)})
+    mute = PLAN.model_copy(update={"by_category": {"cap": small}})
     (row,) = assemble_staged(
-        _manifest(1), run_id="r", planned=[small], statuses=[Status.SCORED], errors=[None], scores=np.array([9.0])
+        _manifest(1), plan=mute, statuses=[Status.SCORED], errors=[None], scores=np.array([9.0])
     ).to_pylist()
     assert (row["threshold"], row["is_anomaly"]) == (None, None)
     assert row["p_value"] is not None
