@@ -27,9 +27,10 @@ BELOW = {
     "cluster": {"storage", "tables", "decoding"},
     "detectors": {"storage", "tables", "archive", "decoding", "cluster"},
 }
-BELOW["scoring"] = BELOW["detectors"] | {"detectors"}
+BELOW["results"] = {"storage", "tables"}
+BELOW["scoring"] = BELOW["detectors"] | {"detectors", "results"}
 BELOW["training"] = BELOW["detectors"] | {"detectors"}
-BELOW["evaluation"] = BELOW["training"] | {"scoring", "training"}
+BELOW["evaluation"] = BELOW["training"] | {"results", "scoring", "training"}
 BELOW["synthetic"] = {"storage", "tables"}
 BELOW["benchmarks"] = BELOW["evaluation"] | {"evaluation", "synthetic"}
 """The wings of jobs/, and which of the others each may import; all may import jobs/config.py, cli.py and errors.py."""

@@ -1,0 +1,155 @@
+"""The result table as Delta Lake sees it: where it lies, how it is opened and made, and what its errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pyarrow as pa
+from deltalake import DeltaTable, PostCommitHookProperties, Schema
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from jobs import storage
+from jobs.errors import RequestError, StorageError
+from jobs.results.access import check_conditional_put, make_location, make_storage_options
+from jobs.results.errors import explain_delta_error, is_full
+from jobs.storage import uris
+from jobs.tables.schema import SCHEMA_VERSION, SCORES, define_column
+
+TABLE = "scores"
+"""Folder of the result table, below the results."""
+PARTITION = define_column("run_date", pa.date32(), "day the run began, in UTC; the folder of the row's file")
+LOG = "_delta_log"
+HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+"""No checkpoints: they are Parquet files below the table, and `scores/**/*.parquet` would read them as rows."""
+_VERSION_KEY = "attentdiffernet.version"
+
+
+def locate_table(results: str) -> str:
+    """Returns the URI of the result table."""
+    return uris.join(results, TABLE)
+
+
+def open_table(results: str) -> DeltaTable | None:
+    """Opens the newest version of the result table; None where nothing was ever published.
+
+    Credentials are looked up anew at every call, so that none grows old in a run of many hours.
+
+    Raises:
+        RequestError: what lies there is no table, or one of a newer version.
+        StorageError: its log is damaged, or the storage refused.
+    """
+    uri = locate_table(results)
+    with explain_errors(uri):
+        try:
+            table = DeltaTable(make_location(uri), storage_options=make_storage_options(uri), without_files=False)
+        except TableNotFoundError:
+            check_no_files(results)
+            return None
+    check_version(table, uri)
+    return table
+
+
+def open_or_create_table(results: str) -> DeltaTable:
+    """Opens the result table, or makes it; adds the columns that an older version of it lacks.
+
+    Raises:
+        RequestError: as for `open_table`, or the storage has no conditional writes.
+        StorageError: as for `open_table`.
+    """
+    table = open_table(results)
+    return create_table(results) if table is None else add_columns(table, results)
+
+
+def create_table(results: str) -> DeltaTable:
+    """Makes an empty table; another process that does the same meanwhile is no error."""
+    uri = locate_table(results)
+    check_conditional_put(uri)
+    with explain_errors(uri), suppress(CommitFailedError):
+        DeltaTable.create(
+            make_location(uri),
+            schema=make_schema(),
+            mode="ignore",
+            partition_by=[PARTITION.name],
+            name="scores",
+            description="attentdiffernet-ray: one row per photo, box and detector, of all runs",
+            configuration={"delta.checkpointInterval": "1000000000"},
+            storage_options=make_storage_options(uri),
+        )
+    table = open_table(results)
+    if table is None:
+        raise RequestError(f"{uri} could not be made: the storage does not show what was written to it")
+    return table
+
+
+def make_schema() -> Schema:
+    """Returns the columns of the table: SCORES and the day, with their descriptions as comments."""
+    fields = [field.with_metadata(describe_field(field)) for field in [*SCORES, PARTITION]]
+    return Schema.from_arrow(pa.schema(fields))
+
+
+def describe_field(field: pa.Field) -> dict[str, str]:
+    """Returns the metadata of a column; that of ``schema_version`` carries the version of all."""
+    said = {"comment": (field.metadata or {})[b"description"].decode()}
+    return said | ({_VERSION_KEY: str(SCHEMA_VERSION)} if field.name == "schema_version" else {})
+
+
+def read_version(table: DeltaTable) -> int:
+    """Reads the version of a table's columns; 1 where it carries none."""
+    found = {field.name: field.metadata or {} for field in table.schema().fields}
+    return int(found.get("schema_version", {}).get(_VERSION_KEY, 1))
+
+
+def check_version(table: DeltaTable, uri: str) -> None:
+    """Raises RequestError for a table whose columns are of a newer version than this program knows, or not ours."""
+    names = {field.name for field in table.schema().fields}
+    if missing := {"image_uri", "status", "scored_at", "run_id", PARTITION.name} - names:
+        raise RequestError(
+            f"{uri} is a Delta table, but not of scores (no column {', '.join(sorted(missing))}): correct --results"
+        )
+    if (version := read_version(table)) > SCHEMA_VERSION:
+        raise RequestError(
+            f"{uri} has columns of version {version}, this program knows up to {SCHEMA_VERSION}: update the program"
+        )
+
+
+def add_columns(table: DeltaTable, results: str) -> DeltaTable:
+    """Gives a table of an older version the columns that were added since; its rows have null in them."""
+    if read_version(table) == SCHEMA_VERSION:
+        return table
+    uri, names = locate_table(results), {field.name for field in table.schema().fields}
+    schema = make_schema()
+    with explain_errors(uri):
+        if added := [field for field in schema.fields if field.name not in names]:
+            table.alter.add_columns(added)
+        (last,) = (field for field in schema.fields if field.name == "schema_version")
+        table.alter.set_column_metadata("schema_version", {name: str(said) for name, said in last.metadata.items()})
+    return table
+
+
+def check_no_files(results: str) -> None:
+    """Raises RequestError where Parquet files lie in a folder that has no log: they would be overlooked."""
+    uri = locate_table(results)
+    if any(info.uri.endswith(".parquet") for info in storage.list_objects(uri)):
+        raise RequestError(
+            f"{uri} has Parquet files and no {LOG}, so it is no table yet: take over results of an earlier version "
+            f"with `python -m jobs.table adopt --results {results}`, or restore its {LOG}"
+        )
+
+
+@contextmanager
+def explain_errors(uri: str) -> Iterator[None]:
+    """Turns what deltalake and the storage raise into one line of ours.
+
+    TableNotFoundError and CommitFailedError pass: whoever can do something about them catches them inside.
+    """
+    try:
+        yield
+    except (TableNotFoundError, CommitFailedError):
+        raise
+    except (DeltaError, OSError, ValueError) as error:
+        raise explain_delta_error(error, uri) from error
+    except StorageError as error:
+        if is_full(error):
+            raise explain_delta_error(error, uri) from error
+        raise

@@ -1,0 +1,115 @@
+"""The Parquet files of one slice: written on local disk in full, then put under new names, with their statistics."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake.transaction import AddAction
+
+from jobs import storage
+from jobs.results.delta import PARTITION
+from jobs.storage import uris
+from jobs.tables.files import FILE_BYTES, ROW_GROUP_ROWS, regroup_batches
+from jobs.tables.schema import SCORES
+
+ROW_ORDER = "category NULLS LAST, image_uri, box NULLS FIRST"
+"""Order of the rows of a slice. Analysts skip row groups by category; and what is known of a photo, or of a range of
+keys, lies in few of them."""
+_STATISTICS = (
+    "image_uri",
+    "category",
+    "site",
+    "status",
+    "run_id",
+    "detector_id",
+    "weights_id",
+    "captured_at",
+    "scored_at",
+    "p_value",
+    "tail_rank",
+)
+"""Columns whose least and greatest value the log keeps for each file, so that readers leave out whole files."""
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A finished Parquet file on local disk, and what the log says of it."""
+
+    path: Path
+    statistics: dict[str, Any]
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return int(self.statistics["numRecords"])
+
+
+def write_local_files(batches: Iterable[pa.RecordBatch], folder: Path) -> list[LocalFile]:
+    """Writes a stream of SCORES rows as files of at most about FILE_BYTES, in order; holds one row group in memory."""
+    found: list[LocalFile] = []
+    groups = regroup_batches(batches, size_rows=ROW_GROUP_ROWS)
+    group = next(groups, None)
+    while group is not None:
+        path = folder / f"{uuid.uuid4().hex}.parquet"
+        with pa.OSFile(str(path), "wb") as sink, pq.ParquetWriter(sink, SCORES, compression="zstd") as writer:
+            writer.write_table(group.cast(SCORES))
+            group = next(groups, None)
+            while group is not None and sink.tell() < FILE_BYTES:
+                writer.write_table(group.cast(SCORES))
+                group = next(groups, None)
+        found.append(LocalFile(path, read_statistics(path)))
+    return found
+
+
+def scan_local_files(files: Iterable[LocalFile]) -> Iterator[pa.RecordBatch]:
+    """Streams the rows of files in order."""
+    for file in files:
+        with pq.ParquetFile(file.path) as opened:
+            yield from opened.iter_batches()
+
+
+def read_statistics(path: Path) -> dict[str, Any]:
+    """Reads from a file's footer what Delta's log keeps of it: rows, nulls, least and greatest values."""
+    footer = pq.read_metadata(path)
+    names = {footer.schema.column(number).name: number for number in range(footer.num_columns)}
+    least, greatest, nulls = {}, {}, {}
+    for name in _STATISTICS:
+        groups = [footer.row_group(number).column(names[name]).statistics for number in range(footer.num_row_groups)]
+        known = [found for found in groups if found is not None and found.has_min_max]
+        nulls[name] = sum(found.null_count for found in groups if found is not None)
+        if known and nulls[name] + sum(found.num_values for found in known) == footer.num_rows:
+            least[name] = format_value(min(found.min for found in known))
+            greatest[name] = format_value(max(found.max for found in known))
+    return {"numRecords": footer.num_rows, "minValues": least, "maxValues": greatest, "nullCount": nulls}
+
+
+def format_value(value: Any) -> Any:
+    """Formats a value as Delta's statistics do: times in ISO 8601 with milliseconds."""
+    return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if isinstance(value, datetime) else value
+
+
+def put_files(files: Iterable[LocalFile], table: str, *, name: str, run_date: date) -> list[AddAction]:
+    """Puts local files into the table's folder under names that were never used; nothing counts before the commit.
+
+    Args:
+        files: finished files.
+        table: URI of the table.
+        name: what the names begin with, see `jobs.results.orphans`.
+        run_date: the partition.
+    """
+    day, token = run_date.isoformat(), uuid.uuid4().hex[:12]
+    actions = []
+    for number, file in enumerate(files):
+        path = f"{PARTITION.name}={day}/{name}-{token}-{number:05d}.parquet"
+        storage.upload(uris.join(table, path), file.path)
+        size, at = file.path.stat(), json.dumps(file.statistics)
+        actions.append(AddAction(path, size.st_size, {PARTITION.name: day}, int(size.st_mtime * 1000), True, at))
+    return actions
