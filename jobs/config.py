@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    model_validator,
 )
 
 from jobs.errors import RequestError
@@ -122,7 +123,19 @@ class ScoringResources(JobConfig):
     actors: int | None = Field(
         None, ge=1, description="scoring actors; default: one per GPU, or per CPU left by decoding"
     )
+    max_actors: int | None = Field(
+        None,
+        ge=1,
+        description="scoring actors at most, for a cluster that scales: it begins with actors, asks for more while "
+        "photos wait, and gives them back; default: a fixed number",
+    )
     use_gpu: bool = Field(False, description="give each scoring actor one GPU")
+    gpus_per_actor: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="for use_gpu: share of a GPU for each scoring actor, such as 0.25 for four on one; default: 1",
+    )
     batch_photos: int | None = Field(
         None,
         ge=1,
@@ -143,6 +156,19 @@ class ScoringResources(JobConfig):
         60, gt=0, description="seconds that decoding one photo may take; then it has failed"
     )
     decode_memory_gib: float = Field(4, gt=0, description="GiB that decoding one photo may take; then it has failed")
+
+    @model_validator(mode="after")
+    def _check_actors(self) -> Self:
+        if self.max_actors is not None and self.max_actors < (self.actors or 1):
+            raise ValueError(f"max_actors {self.max_actors} is less than actors {self.actors}")
+        if self.gpus_per_actor is not None and not self.use_gpu:
+            raise ValueError("gpus_per_actor is there for use_gpu: give --scoring.use-gpu too")
+        return self
+
+    @property
+    def gpu_share(self) -> float:
+        """Returns the GPUs of one scoring actor: 0 on CPUs."""
+        return (self.gpus_per_actor or 1.0) if self.use_gpu else 0.0
 
 
 RENAMED_FIELDS = {"optimiser": "optimizer"}

@@ -24,12 +24,26 @@ keeps the two stages apart instead of fusing them, so that photos are fetched wh
 
 
 def count_scoring_actors(resources: ScoringResources) -> int:
-    """Counts scoring actors: as asked, else one per GPU, or per core while CPU slots are left for decoding."""
+    """Counts scoring actors: as asked, else as GPUs take, or one per core while CPU slots are left for decoding.
+
+    A run with ``max_actors`` begins with as many.
+    """
     if resources.actors is not None:
         return resources.actors
+    found = count_room(resources)
+    return found if resources.max_actors is None else min(found, resources.max_actors)
+
+
+def count_most_scoring_actors(resources: ScoringResources) -> int:
+    """Counts the scoring actors that a run may come to, on a cluster that scales."""
+    return resources.max_actors or count_scoring_actors(resources)
+
+
+def count_room(resources: ScoringResources) -> int:
+    """Counts the scoring actors that the cluster has room for now, at least 1."""
     available: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray ships no types
     if resources.use_gpu:
-        return max(1, int(available.get("GPU", 0)))
+        return max(1, int(available.get("GPU", 0) / resources.gpu_share + 1e-9))
     slots = int(available.get("CPU", 1))
     is_one_machine = len(ray.nodes()) == 1  # type: ignore[no-untyped-call]  # ray ships no types
     cores = min(slots, os.cpu_count() or 1) if is_one_machine else slots
@@ -44,7 +58,7 @@ def wait_for_scoring_resources(resources: ScoringResources) -> None:
     """
     flags = [f"--scoring.actors {resources.actors}"] if resources.actors is not None else []
     flags += ["--scoring.use-gpu"] if resources.use_gpu else []
-    bundle = {"CPU": 1.0, "GPU": 1.0} if resources.use_gpu else {"CPU": 1.0}
+    bundle = {"CPU": 1.0, "GPU": resources.gpu_share} if resources.use_gpu else {"CPU": 1.0}
     demand = Demand(" ".join(flags) or "scoring", bundle, resources.actors or 1, {"CPU": DECODE_CPUS})
     wait_for_resources(demand)
 
@@ -88,7 +102,7 @@ def map_in_scoring_actors(
     resources: ScoringResources,
     report: Report | None = None,
 ) -> ray.data.Dataset:
-    """Runs a stage that loads detectors in as many actors as `count_scoring_actors` says, one GPU or core each.
+    """Runs a stage that loads detectors in actors, with a core each and their share of a GPU; see `make_actor_pool`.
 
     Args:
         decoding: DECODED rows.
@@ -106,10 +120,20 @@ def map_in_scoring_actors(
         batch_size=batch_photos,
         batch_format="pyarrow",
         num_cpus=1,
-        num_gpus=1 if resources.use_gpu else None,
-        # A fixed number: else Ray Data ends an actor that waits for storage, and starts another when photos come.
-        compute=ray.data.ActorPoolStrategy(size=count_scoring_actors(resources), max_tasks_in_flight_per_actor=2),
+        num_gpus=resources.gpu_share or None,
+        compute=make_actor_pool(resources),
     )
+
+
+def make_actor_pool(resources: ScoringResources) -> ray.data.ActorPoolStrategy:
+    """Makes the pool of scoring actors: a fixed number, or a range that Ray Data and an autoscaler move in.
+
+    Fixed unless asked: else Ray Data ends an actor that waits for storage, and starts another when photos come.
+    """
+    actors = count_scoring_actors(resources)
+    if resources.max_actors is None:
+        return ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2)
+    return ray.data.ActorPoolStrategy(min_size=actors, max_size=resources.max_actors, max_tasks_in_flight_per_actor=2)
 
 
 def collect_table(dataset: ray.data.Dataset, *, schema: pa.Schema) -> pa.Table:

@@ -11,7 +11,7 @@ import torch
 
 from jobs.cluster.run_log import RunLog
 from jobs.decoding.fetch import Measure
-from jobs.detectors import registry
+from jobs.detectors.node_cache import hold_detector
 from model.artifact import load_artifact
 from model.config import Precision
 from model.detector import AttentDifferNet
@@ -100,8 +100,8 @@ class DetectorCache:
         return sum(detector.size_bytes for detector in self._loaded.values())
 
     def _load(self, category: str, detector_id: str, precision: Precision) -> LoadedDetector:
-        folder = registry.fetch(self._detectors, category, detector_id=detector_id)
-        detector = load_artifact(folder, device=self._device, precision=precision, from_cache=True).detector
+        with hold_detector(self._detectors, category, detector_id=detector_id) as folder:
+            detector = load_artifact(folder, device=self._device, precision=precision, from_cache=True).detector
         backbone = f"{precision} {hash_backbone(detector)}"
         shared = next((one.scorer for one in self._loaded.values() if one.backbone == backbone), None)
         scorer = build_scorer(detector, sharing=shared)

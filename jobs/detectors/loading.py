@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jobs.detectors import registry
 from jobs.detectors.aliases import read_aliases
+from jobs.detectors.node_cache import hold_detector
 from jobs.errors import RequestError
 from jobs.storage import uris
 from model.artifact import Artifact, load_artifact
@@ -27,5 +28,5 @@ def load_detector(detectors: str, category: str, *, alias: str = "champion", dev
     if alias not in aliases:
         known = ", ".join(sorted(aliases)) or f"none; the registry has {registry.list_categories(place) or 'nothing'}"
         raise RequestError(f"{category} has no alias {alias!r} in {place}; it has {known}")
-    folder = registry.fetch(place, category, detector_id=aliases[alias])
-    return load_artifact(folder, device=device, from_cache=True)
+    with hold_detector(place, category, detector_id=aliases[alias]) as folder:
+        return load_artifact(folder, device=device, from_cache=True)

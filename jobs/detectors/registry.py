@@ -5,18 +5,15 @@ Run as a command, ``python -m jobs.registry list|show|compare|promote|rollback|h
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs import storage
 from jobs.detectors.aliases import DETECTOR_ID, check_category, read_aliases, set_alias
-from jobs.errors import JobError, MissingObjectError, RequestError, StorageError, one_line
+from jobs.detectors.node_cache import hold_detector
+from jobs.errors import MissingObjectError, RequestError, StorageError, one_line
 from jobs.storage import uris
 from model.artifact.files import (
     ALIASES_FILE,
@@ -24,7 +21,6 @@ from model.artifact.files import (
     CALIBRATION,
     CONFIG,
     METRICS,
-    WEIGHTS,
     ArtifactError,
     compute_weights_id,
     hash_content,
@@ -37,8 +33,6 @@ from model.statistics.calibration import Calibration
 
 __all__ = [
     "RegisteredDetector",
-    "download",
-    "fetch",
     "find_weights_id",
     "list_categories",
     "list_detector_ids",
@@ -157,9 +151,9 @@ def find_weights_id(detectors: str, detector: RegisteredDetector) -> str | None:
     if detector.weights_id is not None:
         return detector.weights_id
     try:
-        folder = fetch(detectors, detector.category, detector_id=detector.detector_id)
-        config = read_json(detectors, detector.category, detector.detector_id, name=CONFIG)
-        return compute_weights_id(config, weights_hash=hash_weights(folder))
+        with hold_detector(detectors, detector.category, detector_id=detector.detector_id) as folder:
+            config = read_json(detectors, detector.category, detector.detector_id, name=CONFIG)
+            return compute_weights_id(config, weights_hash=hash_weights(folder))
     except (ArtifactError, StorageError):
         return None
 
@@ -184,54 +178,3 @@ def read_json(detectors: str, category: str, detector_id: str, *, name: str) -> 
         raise RequestError(f"no detector {detector_id} of {category} is registered: {error}") from error
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{uri} is damaged: {one_line(error)}") from error
-
-
-def fetch(detectors: str, category: str, *, detector_id: str) -> Path:
-    """Downloads a detector once per node, verifies its content id and returns the local folder.
-
-    The folder appears by an atomic rename, so that concurrent actors never see half of it; a lock lets one of them
-    download while the others wait.
-    """
-    check_category(category)
-    cache = make_private_cache() / category
-    folder = cache / detector_id
-    if folder.exists():
-        return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{detector_id}.lock").open("w") as lock, tempfile.TemporaryDirectory(dir=cache) as scratch:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            download(detectors, category, detector_id=detector_id, folder=Path(scratch) / "download")
-            (Path(scratch) / "download").rename(folder)
-    return folder
-
-
-def make_private_cache() -> Path:
-    """Makes a folder that only this user can fill: what lies in it is loaded without hashing it again."""
-    base = Path(tempfile.gettempdir()) / f"attentdiffernet-{os.getuid()}"
-    base.mkdir(mode=0o700, exist_ok=True)
-    status = base.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise JobError(f"{base} must be a folder that only this user can write to: remove it, or set TMPDIR")
-    return base
-
-
-def download(detectors: str, category: str, *, detector_id: str, folder: Path) -> None:
-    """Downloads a detector into ``folder`` and verifies its content id.
-
-    Raises:
-        MissingObjectError: no such detector.
-        ArtifactError: the content is not what the id says.
-    """
-    folder.mkdir(parents=True)
-    prefix = uris.join(detectors, category, detector_id)
-    for name in ARTIFACT_FILES:
-        try:
-            (folder / name).write_bytes(storage.read(uris.join(prefix, name)))
-        except MissingObjectError:
-            if name == WEIGHTS:
-                raise
-    if hash_content(folder) != detector_id:
-        raise ArtifactError(
-            f"{prefix} does not hold the content its id names: it was changed or damaged; register it again"
-        )

@@ -13,7 +13,7 @@ from jobs.cluster.arithmetic import choose_precisions
 from jobs.cluster.datasets import (
     DECODE_BATCH_PHOTOS,
     collect_table,
-    count_scoring_actors,
+    count_most_scoring_actors,
     decode_manifest,
     make_decode_limits,
     map_in_scoring_actors,
@@ -235,7 +235,7 @@ def build_dataset(
         levels={category: mine[0].registered.config.levels for category, mine in candidates.items()},
     )
     blocks = [manifest.slice(start, DECODE_BATCH_PHOTOS) for start in range(0, len(manifest), DECODE_BATCH_PHOTOS)]
-    actors = count_scoring_actors(resources)
+    actors = count_most_scoring_actors(resources)
     tasks = None if resources.use_gpu else actors
     decoding = decode_manifest(ray.data.from_arrow(blocks), fetch_decode.__call__, tasks=tasks, report=report)
     arguments = {

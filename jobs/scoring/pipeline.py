@@ -8,7 +8,7 @@ import pyarrow.fs
 import ray
 
 from jobs.cluster.datasets import (
-    count_scoring_actors,
+    count_most_scoring_actors,
     decode_manifest,
     make_decode_limits,
     map_in_scoring_actors,
@@ -54,7 +54,7 @@ def read_manifest(
         resources: share of the cluster.
     """
     batch = choose_batch_photos(rows, plan=plan, resources=resources)
-    block_rows = choose_block_photos(rows, batch=batch, actors=count_scoring_actors(resources))
+    block_rows = choose_block_photos(rows, batch=batch, actors=count_most_scoring_actors(resources))
     blocks = math.ceil(rows / block_rows)
     # Without partitioning: folders named key=value above the results would become columns.
     return ray.data.read_parquet(path, filesystem=filesystem, partitioning=None, override_num_blocks=blocks)
@@ -110,7 +110,7 @@ def score_photos(
     wait_for_scoring_resources(resources)
     telemetry = RunTelemetry(run_id=plan.run_id, report=report)
     fetch_decode = make_fetch_decode(plan, resources, measure=telemetry.add_measures)
-    actors = count_scoring_actors(resources)
+    actors = count_most_scoring_actors(resources)
     # A decoder per CPU scorer is plenty, and each process takes seconds to import torch; GPUs want all they can get.
     tasks = None if resources.use_gpu else actors
     decoding = decode_manifest(manifest, fetch_decode.__call__, tasks=tasks, report=report)

@@ -22,6 +22,7 @@ from jobs.decoding.photos import fingerprint_photos
 from jobs.detectors import registry
 from jobs.detectors.config import RecalibrateConfig
 from jobs.detectors.lineage import build_lineage, hash_manifest, is_training_photo
+from jobs.detectors.node_cache import hold_detector
 from jobs.detectors.registry import RegisteredDetector
 from jobs.errors import EXIT_DONE, JobError, RequestError
 from jobs.scoring.pipeline import score_photos
@@ -224,8 +225,10 @@ def register_calibration(
     config: RecalibrateConfig, parent: RegisteredDetector, *, calibration: Calibration, metrics: Mapping[str, Any]
 ) -> str:
     """Registers the parent's weights with the new calibration and returns their detector id."""
-    source = registry.fetch(config.detectors, config.category, detector_id=parent.detector_id)
-    with tempfile.TemporaryDirectory() as scratch:
+    with (
+        hold_detector(config.detectors, config.category, detector_id=parent.detector_id) as source,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         folder = Path(scratch) / "artifact"
         detector_id = recalibrate_artifact(
             folder, source, calibration=calibration, metrics=metrics, precision=config.precision

@@ -12,6 +12,7 @@ import yaml
 from jobs import storage
 from jobs.detectors import registry
 from jobs.detectors.aliases import NO_DETECTOR, is_rolled_back
+from jobs.detectors.node_cache import hold_detector
 from jobs.evaluation.metrics import compare_with_reference, measure_detectors, summarize_variants
 from jobs.storage import uris
 from jobs.tables.schema import Status
@@ -118,7 +119,8 @@ def find_best_preset(rows: pa.Table) -> str:
 
 def score_current(config: SearchConfig, detector_id: str, manifest: pa.Table, *, schema: pa.Schema) -> pa.Table:
     """Scores a registered detector here, in the driver; returns EVALUATED rows whose seed None means every seed."""
-    detector = load_artifact(registry.fetch(config.registry, config.category, detector_id=detector_id)).detector
+    with hold_detector(config.registry, config.category, detector_id=detector_id) as folder:
+        detector = load_artifact(folder).detector
     scorer = build_scorer(detector)
     found = []
     for row in manifest.to_pylist():

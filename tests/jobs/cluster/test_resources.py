@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from jobs.cluster import resources
+from jobs.cluster.datasets import (
+    count_most_scoring_actors,
+    count_scoring_actors,
+    make_actor_pool,
+    wait_for_scoring_resources,
+)
 from jobs.cluster.resources import Demand, find_shortage, may_grow, wait_for_resources
+from jobs.config import ScoringResources
 from jobs.errors import RequestError
 
 GPU = Demand("--use-gpu", {"CPU": 1, "GPU": 1})
@@ -71,3 +79,44 @@ def test_an_autoscaler_is_known_by_the_types_of_its_nodes(
     monkeypatch.setattr(resources, "is_autoscaler_v2", lambda *, fetch_from_server: False)
     monkeypatch.setattr(resources, "_internal_kv_get", lambda key: status.encode())
     assert may_grow() == grows
+
+
+def find_room(monkeypatch: pytest.MonkeyPatch, **there: float) -> None:
+    """Gives the cluster these resources, on two nodes."""
+    monkeypatch.setattr("ray.cluster_resources", lambda: there)
+    monkeypatch.setattr("ray.nodes", lambda: [{}, {}])
+
+
+def test_scoring_actors_of_a_cluster_that_scales_are_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_room(monkeypatch, CPU=4.0)
+    pool = make_actor_pool(ScoringResources(actors=2, max_actors=9))
+    assert (pool.min_size, pool.max_size) == (2, 9)
+    pool = make_actor_pool(ScoringResources(max_actors=9))
+    assert (pool.min_size, pool.max_size) == (3, 9)  # what there is room for now
+    assert count_most_scoring_actors(ScoringResources(max_actors=9)) == 9
+    pool = make_actor_pool(ScoringResources())
+    assert (pool.min_size, pool.max_size) == (3, 3)
+
+
+def test_scoring_actors_share_a_gpu_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_room(monkeypatch, CPU=16.0, GPU=2.0)
+    assert count_scoring_actors(ScoringResources(use_gpu=True)) == 2
+    assert count_scoring_actors(ScoringResources(use_gpu=True, gpus_per_actor=0.1)) == 20
+    monkeypatch.setattr(resources, "list_nodes", lambda: [{"CPU": 16.0, "GPU": 2.0}])
+    monkeypatch.setattr(resources, "may_grow", lambda: False)
+    wait_for_scoring_resources(ScoringResources(use_gpu=True, gpus_per_actor=0.25, actors=8))
+    with pytest.raises(RequestError, match=r"needs 2\.25 GPU, the cluster has 2"):
+        wait_for_scoring_resources(ScoringResources(use_gpu=True, gpus_per_actor=0.25, actors=9))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"actors": 4, "max_actors": 3}, "max_actors 3 is less than actors 4"),
+        ({"gpus_per_actor": 0.5}, "give --scoring.use-gpu too"),
+        ({"use_gpu": True, "gpus_per_actor": 1.5}, "less than or equal to 1"),
+    ],
+)
+def test_shares_that_cannot_be_are_refused(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        ScoringResources(**asked)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from jobs import storage
-from jobs.detectors import registry
-from jobs.errors import JobError, MissingObjectError, RequestError
+from jobs.detectors import node_cache, registry
+from jobs.errors import MissingObjectError, RequestError
 from jobs.storage import uris
 from model.artifact import save_artifact
 from model.artifact.files import ArtifactError
@@ -65,7 +65,7 @@ def test_the_weights_of_a_detector_of_before_are_read_to_know_them(
     assert before.weights_id is None
     assert registry.find_weights_id(detectors, before) == known.weights_id
     storage.delete(uris.join(detectors, "cap", detector_id, "detector.safetensors"))
-    shutil.rmtree(registry.make_private_cache())
+    shutil.rmtree(node_cache.make_private_cache())
     assert registry.find_weights_id(detectors, before) is None
 
 
@@ -89,23 +89,11 @@ def test_nothing_is_written_or_fetched_for_a_category_that_leads_elsewhere(
     for use in (
         lambda: registry.put(detectors, category, folder=artifact),
         lambda: registry.set_alias(detectors, category, alias="champion", detector_id="0" * 16),
-        lambda: registry.fetch(detectors, category, detector_id="0" * 16),
+        lambda: node_cache.hold_detector(detectors, category, detector_id="0" * 16).__enter__(),
         lambda: registry.read_detector(detectors, category, detector_id="0" * 16),
     ):
         with pytest.raises(RequestError, match="expected the name of a category"):
             use()
-
-
-def test_a_cache_that_others_could_fill_is_not_used(
-    detectors: str, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    detector_id = registry.put(detectors, "cap", folder=artifact)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = registry.fetch(detectors, "cap", detector_id=detector_id)
-    assert folder.is_relative_to(tmp_path)
-    folder.parents[1].chmod(0o777)
-    with pytest.raises(JobError, match="only this user"):
-        registry.fetch(detectors, "cap", detector_id=detector_id)
 
 
 def test_putting_the_same_detector_twice_gives_the_same_id(detectors: str, artifact: Path) -> None:
@@ -117,7 +105,7 @@ def test_a_detector_changed_in_storage_is_not_loaded(detectors: str, artifact: P
     calibration = uris.join(detectors, "cap", detector_id, "calibration.json")
     storage.write(calibration, Calibration(scores=(9.0,)).model_dump_json().encode())
     with pytest.raises(ArtifactError, match="does not hold the content its id names"):
-        registry.download(detectors, "cap", detector_id=detector_id, folder=tmp_path / "copy")
+        node_cache.download(detectors, "cap", detector_id=detector_id, folder=tmp_path / "copy")
 
 
 def test_an_alias_of_a_detector_that_is_gone_is_named(detectors: str, tmp_path: Path) -> None:
@@ -125,7 +113,7 @@ def test_an_alias_of_a_detector_that_is_gone_is_named(detectors: str, tmp_path: 
     with pytest.raises(RequestError, match="champion of cap is 0000000000000000"):
         registry.resolve(detectors, "cap", alias="champion")
     with pytest.raises(MissingObjectError, match="0" * 16):
-        registry.download(detectors, "cap", detector_id="0" * 16, folder=tmp_path / "copy")
+        node_cache.download(detectors, "cap", detector_id="0" * 16, folder=tmp_path / "copy")
 
 
 def test_a_damaged_calibration_is_named(detectors: str, artifact: Path) -> None:

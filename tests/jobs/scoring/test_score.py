@@ -22,7 +22,7 @@ from jobs.benchmarks import synthetic_fleet
 from jobs.benchmarks.null_pipeline import score_with_null
 from jobs.cluster.telemetry import LocalTelemetry
 from jobs.decoding.fetch import FetchDecode
-from jobs.detectors import registry
+from jobs.detectors import node_cache, registry
 from jobs.errors import MissingBucketError, RequestError
 from jobs.scoring import preparation, publish
 from jobs.scoring import run as scoring
@@ -246,7 +246,7 @@ def test_an_archive_without_any_known_category_is_refused(detectors: str, bucket
 def test_a_detector_without_calibration_is_refused(archive: str, detectors: str, bucket: str, tmp_path: Path) -> None:
     detector_id = registry.read_aliases(detectors, "insulator")["champion"]
     folder = tmp_path / "copy"
-    registry.download(detectors, "insulator", detector_id=detector_id, folder=folder)
+    node_cache.download(detectors, "insulator", detector_id=detector_id, folder=folder)
     (folder / "calibration.json").write_text("null")
     other = f"file://{tmp_path}/registry"
     registry.set_alias(

@@ -14,7 +14,7 @@ from jobs import storage
 from jobs.archive.exclusion import read_names
 from jobs.archive.manifest import list_archive
 from jobs.decoding.fetch import FetchDecode, stack_images
-from jobs.detectors import registry
+from jobs.detectors import node_cache, registry
 from jobs.errors import RequestError
 from jobs.synthetic.archive import draw_photo
 from jobs.training import run as training
@@ -82,7 +82,7 @@ def test_two_workers_train_what_one_worker_trains(cluster: str, drawn: Path, tmp
     _, one, history = train_plainly(_config(drawn, tmp_path, **more), tmp_path / "artifact")
     training.train_detectors(_config(drawn, tmp_path, workers=2, **more))
     found = _champion(f"file://{tmp_path}")
-    registry.download(f"file://{tmp_path}", "insulator", detector_id=found.detector_id, folder=tmp_path / "two")
+    node_cache.download(f"file://{tmp_path}", "insulator", detector_id=found.detector_id, folder=tmp_path / "two")
     two = load_artifact(tmp_path / "two").detector.flow.state_dict()
     # The same gradients up to the order of a sum, 1e-7 of their size. Adam divides by that size, so a gradient near its
     # eps of 1e-4 moves a weight by 1e-3 of a step of 1e-3, three times: 3e-6, where a wrong gradient moves it by 3e-3.
