@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import UserCodeException
 
 from jobs.cluster.tally import Report
-from jobs.decoding.fetch import DECODED
+from jobs.decoding.fetch import DECODED, FOUND
 from jobs.errors import JobError, one_line
 from jobs.tables.schema import Status, format_reason
 
@@ -149,4 +149,6 @@ def fail_rows(rows: pa.Table, reason: str) -> pa.Table:
         field, column = DECODED.field(name), pa.array(values, DECODED.field(name).type)
         at = rows.schema.get_field_index(name)
         rows = rows.append_column(field, column) if at < 0 else rows.set_column(at, field, column)
+    for field in FOUND:
+        rows = rows if field.name in rows.column_names else rows.append_column(field, pa.nulls(len(rows), field.type))
     return rows

@@ -23,6 +23,8 @@ from jobs.tables.schema import Status
 
 Levels = tuple[float | None, float | None]
 """As `model.config.Levels`; a Ray worker that decodes needs nothing of model."""
+StoredSize = tuple[int | None, int | None]
+"""Width and height of a photo in its file, in pixels; None where its header does not tell."""
 CHILD_MODULE = "jobs.decoding.decoder_child"
 _MESSAGE_BYTES = 65_536
 MAX_TRIES = 2
@@ -117,7 +119,7 @@ class Decoder:
 
     async def decode(
         self, data: bytes | memoryview, *, size: int, max_pixels: int, into: int, at: int, levels: Levels = (None, None)
-    ) -> None:
+    ) -> StoredSize:
         """Decodes one photo into a file, as `model.image.decode_image` gives it: uint8 (3, S, S) in C order.
 
         One at a time.
@@ -130,6 +132,9 @@ class Decoder:
             at: first byte to write in it.
             levels: sample values that are shown as black and white.
 
+        Returns:
+            Width and height as stored.
+
         Raises:
             UndecodedError: the photo's own trouble.
             JobError: no decoder can be started here, whatever the photo.
@@ -138,7 +143,7 @@ class Decoder:
         for _ in range(MAX_TRIES):
             answer = await self._ask(data, into=into, size=size, max_pixels=max_pixels, at=at, levels=levels)
             if answer["status"] == "decoded":
-                return
+                return answer["width"], answer["height"]
             if answer["status"] != "died" or answer["exit_code"] == -signal.SIGALRM:
                 break
         raise self._make_error(answer)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from model.image import ImageError, decode_image
+from model.pictures.header import read_stored_size
 from model.process import prepare_process
 
 MESSAGE_BYTES = 65_536
@@ -113,7 +114,8 @@ def decode_one(request: dict[str, Any], *, photo: int, pixels: int) -> dict[str,
         return {"status": "failed", "code": "out_of_memory", "detail": "decoding takes more memory than a photo may"}
     except Exception as error:  # a fault of ours: that row fails, and says so
         return {"status": "failed", "code": "decoder_error", "detail": f"{type(error).__name__}: {error}"[:2000]}
-    return {"status": "decoded"}
+    width, height = read_stored_size(data) or (None, None)
+    return {"status": "decoded", "width": width, "height": height}
 
 
 def send(channel: socket.socket, **message: object) -> None:

@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,13 @@ from jobs.decoding.decoder import DEFAULT_LIMITS, DecodeLimits, Levels, Undecode
 from jobs.decoding.outcomes import Outcome, explain_undecoded, explain_unread
 from jobs.decoding.pixels import PixelFile
 from jobs.errors import CredentialsError, DeniedError, RefusedError, StorageError, TooLargeError
-from jobs.tables.schema import MANIFEST, Status, format_reason
+from jobs.tables.schema import MANIFEST, SCORES, Status, format_reason
 
 DECODED = MANIFEST.append(pa.field("status", pa.string())).append(pa.field("error", pa.string()))
 DECODED = DECODED.append(pa.field("pixels", pa.large_binary()))
+FOUND = pa.schema([SCORES.field(name) for name in ("width", "height", "fetched_at")])
+"""What fetching finds out about a photo, null where it was not fetched, or not decoded."""
+DECODED = pa.schema([*DECODED, *FOUND])
 """FetchDecode's output, beside whatever other columns its input has.
 
 ``pixels`` is uint8 (3, S, S) in C order, null together with a status that is final.
@@ -103,6 +107,8 @@ class FetchDecode:
         outcome = (pa.array(statuses, pa.string()), pa.array(errors, pa.string()), decoded)
         for name, values in zip(("status", "error", "pixels"), outcome, strict=True):
             rows = rows.append_column(DECODED.field(name), values)
+        for field in FOUND:
+            rows = rows.append_column(field, pa.array([row.get(field.name) for row in asked], field.type))
         have = rows.schema
         fields = [DECODED.field(name) if name in DECODED.names else have.field(name) for name in have.names]
         return rows.cast(pa.schema(fields))
@@ -146,16 +152,17 @@ class FetchDecode:
         self, row: dict[str, Any], turns: _Turns, spent: dict[str, float], *, max_bytes: int, into: int, at: int
     ) -> Outcome:
         async with turns.fetching:
-            began = time.perf_counter()
+            began, begun_at = time.perf_counter(), datetime.now(UTC)
             data, etag = await read_whole(row, max_bytes=max_bytes)
             spent["fetch_s"] += time.perf_counter() - began
             spent["fetched_bytes"] += len(data)
+        row["fetched_at"] = begun_at  # a photo that is replaced while it is read counts as replaced afterwards
         if is_replaced(row, etag, len(data)):
             return Status.MISSING, format_reason("changed", "replaced after it was listed; the next run scores it")
         async with turns.decoding:
             began, size = time.perf_counter(), self._image_sizes[row["category"]]
             levels = self._levels.get(row["category"], (None, None))
-            await share_decoder(self._limits).decode(
+            row["width"], row["height"] = await share_decoder(self._limits).decode(
                 data, size=size, max_pixels=self._max_pixels, into=into, at=at, levels=levels
             )
             spent["decode_s"] += time.perf_counter() - began

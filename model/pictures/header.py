@@ -63,6 +63,23 @@ def check_size(size: tuple[int, int] | None, max_pixels: int) -> None:
         raise ImageError("too_many_pixels", f"{width} x {height} pixels, at most {max_pixels} are decoded")
 
 
+def read_stored_size(data: bytes) -> tuple[int, int] | None:
+    """Reads (width, height) in pixels as stored, before a photo is turned upright, of one that can be decoded.
+
+    Returns:
+        None where the header alone does not tell, as where a photo was decoded without a header that is broken.
+    """
+    try:
+        reader = find_reader(data)
+        if reader is TiffImageFile:
+            tags = open_tiff(strip_broken_tags(data)).tag_v2  # its size is that of the upright photo
+            return int(tags[256]), int(tags[257])
+        declared = read_declared_size(data, reader)
+        return open_other(data, reader).size if declared is None else declared
+    except Exception:  # each plugin raises kinds of its own, and the photo is decoded already
+        return None
+
+
 def read_declared_size(data: bytes, reader: type[ImageFile]) -> tuple[int, int] | None:
     """Reads (width, height) where Pillow would hide a zero or allocate the canvas (WebP) before telling them."""
     if reader is PngImageFile and len(data) >= 24:

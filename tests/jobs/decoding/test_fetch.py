@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from jobs import storage
 from jobs.archive.manifest import list_archive
@@ -29,6 +32,13 @@ def fetch(folder: Path, *, sizes: list[int | None] | None = None) -> dict[str, t
     return {row["image_uri"].rsplit("/", 1)[1]: (row["status"], (row["error"] or "").split(":")[0]) for row in rows}
 
 
+def decode(folder: Path) -> list[dict[str, Any]]:
+    """Returns the DECODED rows of the files in a folder."""
+    listing = list_archive(f"file://{folder}", key_pattern="(?P<category>)")
+    listing = listing.set_column(5, "category", [["x"] * len(listing)])
+    return FetchDecode(image_sizes={"x": SIZE}, max_pixels=10**7, concurrency=8)(listing).to_pylist()  # type: ignore[no-any-return]
+
+
 def make_huge(path: Path) -> None:
     """Makes a file of 200 GB that takes no room on disk."""
     with path.open("wb") as file:
@@ -44,6 +54,41 @@ def test_a_photo_of_200_gb_costs_one_row(sizes: list[int | None] | None, tmp_pat
         "huge.jpg": ("unreadable", "too_many_bytes"),
         "photo.jpg": (None, ""),
     }
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WebP", "BMP", "GIF"])
+def test_a_row_knows_how_large_the_photo_is_as_stored(kind: str, tmp_path: Path) -> None:
+    upright = Image.Exif()
+    upright[274] = 6  # turned by a quarter
+    how = {"exif": upright} if kind in ("JPEG", "PNG", "TIFF", "WebP") else {}
+    Image.new("RGB", (96, 64), (9, 99, 199)).save(tmp_path / f"photo.{kind}", kind, **how)
+    (row,) = decode(tmp_path)
+    assert (row["status"], row["width"], row["height"]) == (None, 96, 64)
+
+
+def test_a_row_knows_when_its_bytes_were_fetched_not_when_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(jpeg())
+    (tmp_path / "page.jpg").write_bytes(b"<html></html>")
+    read, asked = storage.read_async, list[datetime]()
+
+    async def wait(uri: str, *, max_bytes: int) -> tuple[bytes | memoryview, str]:
+        asked.append(datetime.now(UTC))
+        await asyncio.sleep(0.2)
+        return await read(uri, max_bytes=max_bytes)
+
+    monkeypatch.setattr(storage, "read_async", wait)
+    page, photo = decode(tmp_path)
+    assert (page["status"], page["width"], page["height"]) == ("unreadable", None, None)
+    for row in (page, photo):
+        assert abs((row["fetched_at"] - asked[0]).total_seconds()) < 0.1
+
+
+def test_a_photo_that_was_not_fetched_has_no_size_and_no_time(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").symlink_to(tmp_path / "nothing")
+    (row,) = decode(tmp_path)
+    assert (row["status"], row["width"], row["fetched_at"]) == ("unreadable", None, None)
 
 
 def test_a_photo_larger_than_listed_is_read_with_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
