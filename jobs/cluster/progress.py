@@ -91,7 +91,7 @@ class Progress:
         interval_s = BAR_INTERVAL_S if on_terminal else LINE_INTERVAL_S  # each look wakes two processes
         lines = LineSchedule()
         with tqdm(total=self._total, desc=self._activity, unit=self._unit, disable=not on_terminal) as bar:
-            last = False
+            last, said = False, ""
             while not last:
                 last = self._stop.wait(interval_s)
                 try:
@@ -100,6 +100,9 @@ class Progress:
                     continue  # a busy cluster answers later
                 except ray.exceptions.RayError:
                     return  # the cluster is gone: the main thread has the error to show
+                if self.reported.estimate != said:
+                    said = self.reported.estimate
+                    tqdm.write(said)
                 bar.set_postfix_str(self.reported.note, refresh=False)
                 bar.update(self.reported.units - bar.n)
                 left_s = self.reported.estimate_left_s(self._total, time.time())

@@ -40,12 +40,14 @@ class Reported:
         counts: units done, by kind.
         measures: sums, by name.
         note: remark to show.
+        estimate: how long all takes, as told before the first unit; empty for none.
         reporters: the processes that have reported units, by name.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
     measures: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
+    estimate: str = ""
     reporters: Mapping[str, Reporter] = field(default_factory=dict)
 
     @property
@@ -137,6 +139,10 @@ class Tally:
         """Replaces the remark: what is done before the first unit."""
         self._reported = replace(self._reported, note=note)
 
+    def announce(self, estimate: str) -> None:
+        """Keeps how long all takes; the first one stays."""
+        self._reported = replace(self._reported, estimate=self._reported.estimate or estimate)
+
     def reach(self, kind: str, count: int, note: str) -> None:
         """Takes the count of a kind up to ``count``, never down: what is done again after a crash counts once."""
         self.add({kind: max(0, count - self._reported.counts.get(kind, 0))}, note)
@@ -198,6 +204,10 @@ class Report:
     def describe(self, note: str) -> None:
         """Reports what is done now, where no units come of it yet."""
         self._tally.describe.remote(note)
+
+    def announce(self, estimate: str) -> None:
+        """Reports how long all will take, see `Tally.announce`."""
+        self._tally.announce.remote(estimate)
 
     def reach(self, kind: str, count: int, note: str = "") -> None:
         """Reports that ``count`` units of a kind are done in all, see `Tally.reach`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
@@ -27,6 +28,21 @@ MEASURES = {
 """Measure -> what it is; all are sums since the run began."""
 
 
+@dataclass(frozen=True)
+class Workload:
+    """What a run's scoring processes have to do, for an estimate before they begin.
+
+    Attributes:
+        photos: of the run.
+        processes: that share them.
+        batch_photos: photos of a batch.
+    """
+
+    photos: int
+    processes: int
+    batch_photos: int
+
+
 class Telemetry(Protocol):
     """Takes what a stage has done."""
 
@@ -35,6 +51,12 @@ class Telemetry(Protocol):
 
     def add_measures(self, values: Mapping[str, float]) -> None:
         """Adds to measures, by the names of MEASURES."""
+
+    def wants_estimate(self) -> bool:
+        """Tells one process of a run, the first that asks, to time its work."""
+
+    def announce(self, estimate: str) -> None:
+        """Says how long the run will take."""
 
 
 class LocalTelemetry:
@@ -58,6 +80,14 @@ class LocalTelemetry:
         for name, value in values.items():
             self.measures[name] += value
 
+    def wants_estimate(self) -> bool:
+        """Says yes; see `Telemetry.wants_estimate`."""
+        return True
+
+    def announce(self, estimate: str) -> None:
+        """Prints the estimate at once."""
+        print(estimate, flush=True)
+
 
 class RunTelemetry:
     """A run's `Telemetry`; it travels to workers and never waits."""
@@ -77,6 +107,14 @@ class RunTelemetry:
         self._report.add_measures(values)
         for name, value in values.items():
             make_measure_counter(name).inc(value, {"run_id": self._run_id})
+
+    def wants_estimate(self) -> bool:
+        """Says yes to the first process that asks; see `Telemetry.wants_estimate`."""
+        return self._report.begin_try("estimate") == 1
+
+    def announce(self, estimate: str) -> None:
+        """Tells the driver, which prints it; see `Telemetry.announce`."""
+        self._report.announce(estimate)
 
 
 @cache

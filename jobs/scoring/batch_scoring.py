@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from jobs.cluster.progress import format_duration
 from jobs.cluster.run_log import RunLog
-from jobs.cluster.telemetry import Telemetry
+from jobs.cluster.telemetry import Telemetry, Workload
 from jobs.decoding.fetch import stack_images
 from jobs.detectors.cache import DetectorCache, LoadedDetector
 from jobs.errors import StorageError
@@ -22,6 +23,9 @@ from jobs.scoring.staged_rows import assemble_staged
 from jobs.tables.schema import Status, format_reason
 from model.artifact.files import ArtifactError
 from model.process import keep_freed_memory, prepare_process
+
+MIN_ESTIMATED_BATCHES = 4
+"""Batches of a process below which no time is taken for an estimate."""
 
 
 @dataclass
@@ -56,6 +60,27 @@ class BatchScorer:
         )
         with suppress(ArtifactError, StorageError):  # its rows will say so
             self._load_detector(min(plan.by_category))
+
+    def announce_time(self, workload: Workload) -> None:
+        """Times a batch of black photos and says how long the run will take; a run of few batches is soon done anyway.
+
+        The first category's detector stands for all.
+        """
+        photos = workload.photos / workload.processes
+        if photos < MIN_ESTIMATED_BATCHES * workload.batch_photos or not self._telemetry.wants_estimate():
+            return
+        category = min(self._plan.by_category)
+        side = self._plan.by_category[category].image_size
+        images = np.zeros((workload.batch_photos, 3, side, side), np.uint8)
+        with suppress(ArtifactError, StorageError):  # its rows will say so
+            detector = self._load_detector(category)
+            began = time.perf_counter()
+            self._score_images(detector, images)
+            photo_s = (time.perf_counter() - began) / workload.batch_photos
+            self._telemetry.announce(
+                f"scoring {workload.photos} photos takes about {format_duration(photo_s * photos)}: {photo_s:.2g} s a "
+                f"photo in each of {workload.processes} processes, if storage and decoding keep up"
+            )
 
     def score_batch(self, rows: pa.Table) -> pa.Table:
         """Returns STAGED rows of DECODED ones, in order; those of one category go through their detector together."""

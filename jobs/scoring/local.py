@@ -9,7 +9,7 @@ import pyarrow as pa
 from jobs.cluster.datasets import DECODE_BATCH_PHOTOS
 from jobs.cluster.progress import follow_rows
 from jobs.cluster.tally import Reported
-from jobs.cluster.telemetry import LocalTelemetry
+from jobs.cluster.telemetry import LocalTelemetry, Workload
 from jobs.config import ScoringResources
 from jobs.scoring.pipeline import make_fetch_decode
 from jobs.scoring.plan import ScoringPlan
@@ -38,7 +38,9 @@ def score_locally(
     """
     telemetry = LocalTelemetry()
     scored = follow_rows(
-        score_batches(parts, plan=plan, resources=resources, telemetry=telemetry), activity="scoring", total=rows
+        score_batches(parts, rows=rows, plan=plan, resources=resources, telemetry=telemetry),
+        activity="scoring",
+        total=rows,
     )
     for number, table in enumerate(regroup_batches(scored, size_rows=STAGED_ROWS)):
         write_parquet(table, uris.join(folder.rows, f"local-{number:05d}.parquet"))
@@ -46,12 +48,18 @@ def score_locally(
 
 
 def score_batches(
-    parts: Sequence[str], *, plan: ScoringPlan, resources: ScoringResources, telemetry: LocalTelemetry
+    parts: Sequence[str], *, rows: int, plan: ScoringPlan, resources: ScoringResources, telemetry: LocalTelemetry
 ) -> Iterator[pa.RecordBatch]:
     """Yields STAGED rows of the manifest's photos; the stages are those of the cluster."""
     decode = make_fetch_decode(plan, resources, measure=telemetry.add_measures)
     device = "cuda" if resources.use_gpu else "cpu"
-    score = ScoreImages(plan=plan, cache_bytes=resources.detector_cache_bytes, telemetry=telemetry, device=device)
+    score = ScoreImages(
+        plan=plan,
+        cache_bytes=resources.detector_cache_bytes,
+        telemetry=telemetry,
+        device=device,
+        workload=Workload(rows, 1, DECODE_BATCH_PHOTOS),
+    )
     manifest = scan_parquet(parts, columns=MANIFEST.names, schema=MANIFEST)
     for batch in regroup_batches(manifest, size_rows=DECODE_BATCH_PHOTOS):
         yield from score(decode(batch)).cast(STAGED).to_batches()

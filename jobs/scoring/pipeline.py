@@ -15,7 +15,7 @@ from jobs.cluster.datasets import (
     wait_for_scoring_resources,
 )
 from jobs.cluster.tally import Report
-from jobs.cluster.telemetry import RunTelemetry
+from jobs.cluster.telemetry import RunTelemetry, Workload
 from jobs.config import ScoringResources
 from jobs.decoding.fetch import FetchDecode, Measure
 from jobs.scoring.plan import ScoringPlan
@@ -114,11 +114,17 @@ def score_photos(
     # A decoder per CPU scorer is plenty, and each process takes seconds to import torch; GPUs want all they can get.
     tasks = None if resources.use_gpu else actors
     decoding = decode_manifest(manifest, fetch_decode.__call__, tasks=tasks, report=report)
+    batch_photos = choose_batch_photos(rows, plan=plan, resources=resources)
     return map_in_scoring_actors(
         decoding,
         ScoreImages,
-        {"plan": plan, "cache_bytes": resources.detector_cache_bytes, "telemetry": telemetry},
-        batch_photos=choose_batch_photos(rows, plan=plan, resources=resources),
+        {
+            "plan": plan,
+            "cache_bytes": resources.detector_cache_bytes,
+            "telemetry": telemetry,
+            "workload": Workload(rows, actors, batch_photos),
+        },
+        batch_photos=batch_photos,
         resources=resources,
         report=report,
     )

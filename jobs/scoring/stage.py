@@ -8,7 +8,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from jobs.cluster.run_log import log_as_json
-from jobs.cluster.telemetry import Telemetry
+from jobs.cluster.telemetry import Telemetry, Workload
 from jobs.scoring.plan import ScoringPlan
 
 
@@ -20,14 +20,25 @@ class ScoreImages:
         cache_bytes: memory for detectors.
         telemetry: told of rows by status, seconds and loads.
         device: where detectors live, "cpu" or "cuda".
+        workload: what is to be done, to say how long it takes; None says nothing.
     """
 
-    def __init__(self, *, plan: ScoringPlan, cache_bytes: int, telemetry: Telemetry, device: str) -> None:
+    def __init__(
+        self,
+        *,
+        plan: ScoringPlan,
+        cache_bytes: int,
+        telemetry: Telemetry,
+        device: str,
+        workload: Workload | None = None,
+    ) -> None:
         """Loads the first category's detector, while the first photos are fetched; others when they are needed."""
         from jobs.scoring.batch_scoring import BatchScorer
 
         log_as_json()
         self._scorer = BatchScorer(plan=plan, cache_bytes=cache_bytes, telemetry=telemetry, device=device)
+        if workload is not None:
+            self._scorer.announce_time(workload)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Scores one batch."""

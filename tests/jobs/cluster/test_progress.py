@@ -7,6 +7,7 @@ import time
 import pytest
 
 from jobs.cluster.progress import Progress
+from jobs.cluster.telemetry import RunTelemetry
 from jobs.errors import JobError
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -28,3 +29,14 @@ def test_a_stage_that_reports_after_a_stop_ends_with_its_reason() -> None:
         with pytest.raises(JobError, match="the lease is lost"):
             report_until_stopped(progress)
     assert progress.reported.counts["scored"] >= 2
+
+
+def test_an_estimate_is_said_once_whoever_makes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(10, activity="scoring") as progress:
+        telemetry = RunTelemetry(run_id="night", report=progress.report)
+        assert [telemetry.wants_estimate(), telemetry.wants_estimate()] == [True, False]
+        telemetry.announce("about 2 h")
+        progress.report.announce("about 3 h")
+    said = capsys.readouterr().out
+    assert said.count("about 2 h\n") == 1
+    assert "about 3 h" not in said

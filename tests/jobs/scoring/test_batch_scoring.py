@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jobs.archive.manifest import list_archive
 from jobs.cluster.datasets import map_in_scoring_actors
-from jobs.cluster.telemetry import LocalTelemetry
+from jobs.cluster.telemetry import LocalTelemetry, Workload
 from jobs.config import ScoringResources
 from jobs.decoding.fetch import FetchDecode
 from jobs.detectors import registry
@@ -151,6 +151,24 @@ def test_scores_that_are_not_finite_are_failures(
     rows = scorer.score_batch(_decoded(manifest, plan)).to_pylist()
     by_category = {row["category"]: (row["status"], row["error"]) for row in rows}
     assert by_category["bolt"] == ("failed", "not_finite: the detector gave no finite score")
+
+
+def test_how_long_a_run_takes_is_said_before_it_scores(
+    fleet: tuple[pa.Table, str, dict[str, AttentDifferNet]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(EagerScorer, "score", lambda self, images: torch.zeros(len(images), dtype=torch.float64))
+    ticks = iter([0.0, 8.0])
+    scorer = BatchScorer(plan=_plan(fleet[1]), cache_bytes=10**9, telemetry=LocalTelemetry(), device="cpu")
+    monkeypatch.setattr("jobs.scoring.batch_scoring.time.perf_counter", lambda: next(ticks))
+    scorer.announce_time(Workload(photos=300, processes=10, batch_photos=16))  # soon done
+    assert capsys.readouterr().out == ""
+    scorer.announce_time(Workload(photos=36_000, processes=10, batch_photos=16))
+    assert capsys.readouterr().out == (
+        "scoring 36000 photos takes about 30 min: 0.5 s a photo in each of 10 processes, if storage and decoding keep "
+        "up\n"
+    )
 
 
 @given(st.integers(1, 20_000_000), st.integers(1, 300), st.integers(1, 64))
