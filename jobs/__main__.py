@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": ("jobs.evaluate", "measure registered detectors on labelled photos"),
     "recalibrate": ("jobs.recalibrate", "calibrate a detector again, on new flawless photos"),
     "registry": ("jobs.registry", "list, show, compare, promote and roll back detectors"),
+    "table": ("jobs.table", "care for the result table: optimize, vacuum, repair, history, export, adopt"),
     "search": ("tuning.search", "search attention placement and flow settings"),
     "comparison": ("jobs.comparison", "train all variants on labelled photos and compare them"),
     "manifest": ("jobs.manifest", "list what an archive holds, as a Parquet file"),

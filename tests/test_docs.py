@@ -53,7 +53,7 @@ def _stop_at_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     def parse_and_stop(config_class: type[BaseModel], argv: Sequence[str], **settings: Any) -> BaseModel:
         raise Parsed(real(config_class, argv, **settings))
 
-    for command in (*MINIMAL, "jobs.detectors.commands"):
+    for command in (*MINIMAL, "jobs.detectors.commands", "jobs.results.commands"):
         importlib.import_module(command)
     for name, module in list(sys.modules.items()):
         if name.startswith(("jobs", "tuning")) and getattr(module, "parse_config", None) is real:

@@ -33,7 +33,7 @@ BELOW["training"] = BELOW["detectors"] | {"detectors"}
 BELOW["evaluation"] = BELOW["training"] | {"results", "scoring", "training"}
 BELOW["synthetic"] = {"storage", "tables"}
 BELOW["benchmarks"] = BELOW["evaluation"] | {"evaluation", "synthetic"}
-"""The wings of jobs/, and which of the others each may import; all may import jobs/config.py, cli.py and errors.py."""
+"""The wings of jobs/, and which of the others each may import; all may import jobs/config.py, cli and errors.py."""
 MAX_FILES = 16
 FOUNDATIONS = {"jobs.config", "jobs.cli", "jobs.errors"}
 

@@ -134,7 +134,7 @@ def try_commit(table: DeltaTable, uri: str, actions: list[AddAction], mine: Slic
     properties = CommitProperties(
         app_transactions=[Transaction(mine.run_id, mine.number)],
         max_commit_retries=0,  # deltalake's own tries would not look at what others have added
-        custom_metadata={"runId": mine.run_id, "slice": mine.number},
+        custom_metadata={"runId": mine.run_id, "slice": mine.number, "rows": count_added(actions)},
     )
     before = table.version()
     try:
@@ -166,7 +166,7 @@ def settle_own_commit(table: DeltaTable, actions: list[AddAction], dropped: int)
     """Tells whether a slice that is there now was ours, whose answer got lost, or that of another process."""
     paths = set(table.get_add_actions(flatten=True).column("path").to_pylist())
     ours = bool(actions) and actions[0].path in paths
-    rows = sum(int(json.loads(action.stats)["numRecords"]) for action in actions) if ours else 0
+    rows = count_added(actions) if ours else 0
     return Committed(table.version(), rows=rows, dropped=dropped if ours else 0, already=not ours)
 
 
@@ -174,6 +174,11 @@ def is_committed(table: DeltaTable, run_id: str, slice_number: int) -> bool:
     """Tells whether a slice is in the table: Delta accepts a repeated one, and it would count twice."""
     last = table.transaction_version(run_id)
     return last is not None and last >= slice_number
+
+
+def count_added(actions: Iterable[AddAction]) -> int:
+    """Counts the rows of the files of a commit."""
+    return sum(int(json.loads(action.stats)["numRecords"]) for action in actions)
 
 
 def count_rows(files: Iterable[LocalFile]) -> int:

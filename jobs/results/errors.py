@@ -11,7 +11,7 @@ from jobs.errors import JobError, MissingObjectError, RequestError, StorageError
 _FULL = re.compile(r"No space left|os error (28|122)\b|StorageFull|Disk quota exceeded|QuotaExceeded")
 _NEWER = re.compile(r"(reader|writer) version|minReaderVersion|unsupported.*(feature|protocol)", re.IGNORECASE)
 _DAMAGED = re.compile(
-    r"found gap|contiguous|Arrow error: Json|invalid json|expected (value|ident|`|,)|EOF while parsing|"
+    r"found gap|contiguous|Json error|invalid json|expected (value|ident|`|,)|EOF while parsing|"
     r"trailing characters|No (protocol|table metadata|metadata)|Missing ?(metadata|protocol)|Invalid table version|"
     r"File not found: \S*_delta_log|serializing|deserializ",
     re.IGNORECASE,

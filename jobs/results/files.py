@@ -78,10 +78,14 @@ def scan_local_files(files: Iterable[LocalFile]) -> Iterator[pa.RecordBatch]:
 
 def read_statistics(path: Path) -> dict[str, Any]:
     """Reads from a file's footer what Delta's log keeps of it: rows, nulls, least and greatest values."""
-    footer = pq.read_metadata(path)
+    return summarize_footer(pq.read_metadata(path))
+
+
+def summarize_footer(footer: pq.FileMetaData) -> dict[str, Any]:
+    """Returns what Delta's log keeps of a file, from its footer; columns that it lacks are left out."""
     names = {footer.schema.column(number).name: number for number in range(footer.num_columns)}
     least, greatest, nulls = {}, {}, {}
-    for name in _STATISTICS:
+    for name in (name for name in _STATISTICS if name in names):
         groups = [footer.row_group(number).column(names[name]).statistics for number in range(footer.num_row_groups)]
         known = [found for found in groups if found is not None and found.has_min_max]
         nulls[name] = sum(found.null_count for found in groups if found is not None)

@@ -19,8 +19,8 @@ try:  # this Python may be the system's, with none of it: one line says so inste
     from pydantic import BaseModel, ValidationError
     from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
+    from jobs.cli.help import format_help, list_flags, suggest_flag
     from jobs.config import SUBMITTED_JOB_VARIABLE, as_path, merge, rename_old_fields, rename_old_flag, split_at_commas
-    from jobs.help import format_help, list_flags, suggest_flag
 except ModuleNotFoundError as error:
     sys.exit(f"error: {explain_missing_module(error)}")
 

@@ -1,0 +1,122 @@
+"""The table's commands: optimize, vacuum, repair, history, export, adopt.
+
+``python -m jobs.table vacuum --results URI``
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from jobs.cli import parse_config
+from jobs.config import JobConfig
+from jobs.errors import EXIT_DONE, RequestError
+from jobs.results.adoption import adopt_table
+from jobs.results.config import (
+    AdoptConfig,
+    ExportConfig,
+    OptimizeConfig,
+    RepairConfig,
+    TableHistoryConfig,
+    VacuumConfig,
+)
+from jobs.results.delta import locate_table
+from jobs.results.export import export_latest
+from jobs.results.maintenance import optimize_table, read_history, repair_table, vacuum_table
+from jobs.tables.text import format_table
+
+_PROG = "python -m jobs.table"
+_HISTORY = ("version", "at", "operation", "run", "slice", "rows")
+_MAX_NAMED = 10
+
+
+def run_table_command(argv: Sequence[str]) -> int:
+    """Runs the command that ``argv`` begins with and returns the exit code; ``--help`` lists the commands.
+
+    Raises:
+        RequestError: no such command, or wrong flags for it.
+    """
+    command = argv[0] if argv else ""
+    if command in ("-h", "--help"):
+        lines = [f"  {name:9} {config.__doc__}" for name, (config, _) in _COMMANDS.items()]
+        print("\n".join([f"usage: {_PROG} COMMAND [--config FILE.yaml] [FLAGS], or COMMAND --help", "", *lines]))
+        return EXIT_DONE
+    if command not in _COMMANDS:
+        raise RequestError(f"expected a command ({', '.join(_COMMANDS)}), got {command!r}; see --help")
+    config_class, execute = _COMMANDS[command]
+    execute(parse_config(config_class, argv[1:], prog=f"{_PROG} {command}"))
+    return EXIT_DONE
+
+
+def optimize(config: OptimizeConfig) -> None:
+    """Gathers small files, and says what that means for plain readers."""
+    done = optimize_table(config.results)
+    print(f"{locate_table(config.results)}: {done.files_before} files before, {done.files_after} now")
+    if done.files_after < done.files_before:
+        print(
+            "the files that were replaced stay until a vacuum, for whoever reads an earlier version; readers of plain "
+            "Parquet that do not know Delta Lake count their rows twice until then"
+        )
+
+
+def vacuum(config: VacuumConfig) -> None:
+    """Deletes what nobody needs, and says how much it was."""
+    found = vacuum_table(config.results, retention_hours=config.retention_hours, dry_run=config.dry_run)
+    print_files(found, "would be deleted" if config.dry_run else "deleted")
+
+
+def repair(config: RepairConfig) -> None:
+    """Takes lost files out of the table, and names them."""
+    found = repair_table(config.results, dry_run=config.dry_run)
+    print_files(
+        found, "are lost" if config.dry_run else "are lost and were taken out; the next run scores their photos"
+    )
+
+
+def print_files(found: Sequence[str], what: str) -> None:
+    """Prints how many files there were, and the first of them."""
+    print("\n".join([f"{len(found)} files {what}", *found[:_MAX_NAMED], *(["..."] if len(found) > _MAX_NAMED else [])]))
+
+
+def show_history(config: TableHistoryConfig) -> None:
+    """Prints the newest versions of the table, newest first."""
+    commits = read_history(config.results, limit=config.limit)
+    if config.format == "json":
+        print(json.dumps(commits, indent=1))
+        return
+    for commit in commits:
+        commit["at"] = datetime.fromtimestamp(commit["at"] / 1000, UTC).isoformat(" ", "seconds")[:19]
+    print(format_table(_HISTORY, [[commit[name] for name in _HISTORY] for commit in commits]))
+
+
+def export(config: ExportConfig) -> None:
+    """Writes the latest state, and says how many rows it has."""
+    print(f"{export_latest(config.results, config.output)} photos in {config.output}")
+
+
+def adopt(config: AdoptConfig) -> None:
+    """Adopts a table of before, and says what it found."""
+    done = adopt_table(config.results)
+    print(f"{locate_table(config.results)} is a Delta table now: {done.files} files, {done.rows} rows")
+    if done.leftovers:
+        print(f"{done.leftovers} files are of runs that never ended and do not count: jobs.table vacuum deletes them")
+    if done.lost:
+        print(
+            f"warning: {len(done.lost)} files that run records name are lost, such as {done.lost[0]}: the next run "
+            "scores their photos",
+            file=sys.stderr,
+        )
+
+
+_Command = tuple[type[JobConfig], Callable[[Any], None]]
+_COMMANDS: Mapping[str, _Command] = {
+    "optimize": (OptimizeConfig, optimize),
+    "vacuum": (VacuumConfig, vacuum),
+    "repair": (RepairConfig, repair),
+    "history": (TableHistoryConfig, show_history),
+    "export": (ExportConfig, export),
+    "adopt": (AdoptConfig, adopt),
+}

@@ -1,0 +1,35 @@
+"""The latest state as one plain Parquet file, for tools that do not read Delta Lake."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from jobs import storage
+from jobs.results.known import ROWS, select_fields, stream_latest
+from jobs.results.maintenance import require_table
+from jobs.tables.files import ROW_GROUP_ROWS, regroup_batches
+
+
+def export_latest(results: str, output: str) -> int:
+    """Writes the newest row of each photo and box into one Parquet file; returns how many rows it has.
+
+    The file is finished on local disk and then put, so that none is seen half written.
+
+    Raises:
+        JobError: the local disk is full.
+        RequestError: there is no table.
+        StorageError: a file of the table is lost, or the storage refused.
+    """
+    require_table(results)
+    columns, rows = ROWS.names, 0
+    with tempfile.TemporaryDirectory(prefix="attentdiffernet-export-") as folder:
+        path = Path(folder) / "latest.parquet"
+        with pq.ParquetWriter(path, select_fields(columns), compression="zstd") as writer:
+            for group in regroup_batches(stream_latest(results, columns), size_rows=ROW_GROUP_ROWS):
+                writer.write_table(group)
+                rows += len(group)
+        storage.upload(output, path)
+    return rows

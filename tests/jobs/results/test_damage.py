@@ -1,0 +1,144 @@
+"""What is wrong with a table is said in one line, and nothing is written to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, Schema
+
+from jobs.errors import JobError, MissingObjectError, RequestError, StorageError
+from jobs.results import access
+from jobs.results import delta as delta_module
+from jobs.results.delta import make_schema, open_table, read_version
+from jobs.results.known import NO_TABLE, read_rows, stream_known
+from jobs.tables.schema import SCHEMA_VERSION, SCORES
+from tests.jobs.results.score_rows import commit_rows, list_photos, score_row
+
+
+@pytest.fixture
+def scores(tmp_path: Path) -> Path:
+    """The folder of a table of three commits."""
+    for number in range(3):
+        commit_rows(f"file://{tmp_path}", [score_row(f"p{number}")], slice_number=number, known_since=number)
+    return tmp_path / "scores"
+
+
+def log(scores: Path, version: int) -> Path:
+    """The file of one commit."""
+    return scores / "_delta_log" / f"{version:020d}.json"
+
+
+def change(version: int, edit: Callable[[str], str]) -> Callable[[Path], None]:
+    """An edit of one commit's file."""
+
+    def apply(scores: Path) -> None:
+        path = log(scores, version)
+        path.write_text(edit(path.read_text()))
+
+    return apply
+
+
+def raise_protocol(text: str) -> str:
+    """A first commit as a newer writer would leave it."""
+    lines = [json.loads(line) for line in text.splitlines()]
+    for line in lines:
+        if "protocol" in line:
+            line["protocol"] = {
+                "minReaderVersion": 3,
+                "minWriterVersion": 7,
+                "readerFeatures": ["timeMachine"],
+                "writerFeatures": ["timeMachine"],
+            }
+    return "\n".join(map(json.dumps, lines))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "kind", "said"),
+    [
+        (
+            change(2, lambda text: text[: len(text) // 2]),
+            StorageError,
+            "log of .*/scores is damaged, restore _delta_log",
+        ),
+        (change(2, lambda _: "no json at all"), StorageError, "log of .*/scores is damaged"),
+        (lambda scores: log(scores, 1).unlink(), StorageError, "log of .*/scores is damaged"),
+        (lambda scores: log(scores, 0).unlink(), StorageError, "log of .*/scores is damaged"),
+        (change(0, raise_protocol), RequestError, "needs a newer Delta protocol than this program knows"),
+        (
+            change(0, lambda text: text.replace(r"attentdiffernet.version\":\"2", r"attentdiffernet.version\":\"99")),
+            RequestError,
+            f"has columns of version 99, this program knows up to {SCHEMA_VERSION}: update the program",
+        ),
+    ],
+    ids=["cut", "garbage", "gap", "no first commit", "protocol", "schema"],
+)
+def test_a_table_that_cannot_be_read_is_left_as_it_is(
+    scores: Path, break_it: Callable[[Path], None], kind: type[JobError], said: str
+) -> None:
+    break_it(scores)
+    before = {path: path.read_bytes() for path in scores.rglob("*") if path.is_file()}
+    for use in (
+        lambda: stream_known(f"file://{scores.parent}", ["image_uri"]),
+        lambda: commit_rows(f"file://{scores.parent}", [score_row("new")], slice_number=9),
+    ):
+        with pytest.raises(kind, match=said) as raised:
+            use()
+        assert "\n" not in str(raised.value)
+    assert {path: path.read_bytes() for path in scores.rglob("*") if path.is_file()} == before
+
+
+def test_a_lost_file_is_named(scores: Path) -> None:
+    next(scores.glob("run_date=*/*.parquet")).unlink()
+    with pytest.raises(MissingObjectError, match=r"scores/run_date=\S+ does not exist"):
+        list_photos(f"file://{scores.parent}")
+
+
+def test_a_delta_table_of_something_else_is_refused(tmp_path: Path) -> None:
+    DeltaTable.create(str(tmp_path / "scores"), schema=Schema.from_arrow(pa.schema([("sales", pa.int64())])))
+    with pytest.raises(RequestError, match=r"is a Delta table, but not of scores .*correct --results"):
+        open_table(f"file://{tmp_path}")
+
+
+def test_parquet_files_without_a_log_are_no_table(tmp_path: Path) -> None:
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "x.parquet").write_bytes(b"")
+    with pytest.raises(RequestError, match=r"has Parquet files and no _delta_log"):
+        open_table(f"file://{tmp_path}")
+
+
+def test_a_folder_with_nothing_is_no_error(tmp_path: Path) -> None:
+    version, known = stream_known(f"file://{tmp_path}", ["image_uri"])
+    assert (version, list(known)) == (NO_TABLE, [])
+
+
+def test_a_percent_sign_in_the_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="has a % in it"):
+        open_table(f"file://{tmp_path}/100%")
+
+
+def test_a_storage_without_conditional_writes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = access.storage.write
+    monkeypatch.setattr(access.storage, "write", lambda uri, data, **_: write(uri, data))
+    with pytest.raises(RequestError, match=r"ignores conditional writes .* could overwrite each other's commits"):
+        commit_rows(f"file://{tmp_path}", [score_row("a")])
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_table_of_an_older_version_gets_the_new_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = f"file://{tmp_path}"
+    with monkeypatch.context() as before:
+        before.setattr(delta_module, "SCHEMA_VERSION", 1)
+        older = Schema([field for field in make_schema().fields if field.name not in ("box", "tail_rank")])
+        before.setattr(delta_module, "make_schema", lambda: older)
+        delta_module.create_table(results)
+    commit_rows(results, [score_row("a", box="0,0,1,1")])
+    table = open_table(results)
+    assert table is not None
+    names = pa.schema(table.schema().to_arrow()).names
+    assert set(names) == {*SCORES.names, "run_date"}
+    assert read_rows(results, ["box"])["box"].to_pylist() == ["0,0,1,1"]
+    assert read_version(table) == SCHEMA_VERSION
