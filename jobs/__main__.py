@@ -17,6 +17,7 @@ COMMANDS = {
     "train": ("jobs.train", "train, calibrate and register detectors"),
     "evaluate": ("jobs.evaluate", "measure registered detectors on labelled photos"),
     "recalibrate": ("jobs.recalibrate", "calibrate a detector again, on new flawless photos"),
+    "report": ("jobs.report", "write one page of what a run found, to look through and to mark"),
     "registry": ("jobs.registry", "list, show, compare, promote and roll back detectors"),
     "table": ("jobs.table", "care for the result table: optimize, vacuum, repair, history, export, adopt"),
     "search": ("tuning.search", "search attention placement and flow settings"),

@@ -29,6 +29,7 @@ MINIMAL = {
     "jobs.train": f"{PHOTOS} --detectors /r",
     "jobs.score": "--archive /a --detectors /r --results /o --run-id night",
     "jobs.evaluate": "--data /d --detectors /r",
+    "jobs.report": "--results /o --run-id night",
     "jobs.recalibrate": f"{PHOTOS} --detectors /r",
     "jobs.comparison": "--data /d --output /o",
     "jobs.benchmark": "peers",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,7 +35,7 @@ class ActiveFile:
 
     uri: str
     size_bytes: int
-    day: object
+    day: date
     runs: tuple[str | None, str | None]
 
 
@@ -64,7 +65,12 @@ def stream_known(
 
 
 def stream_rows(
-    results: str, columns: Sequence[str], *, run_id: str | None = None, version: int | None = None
+    results: str,
+    columns: Sequence[str],
+    *,
+    run_id: str | None = None,
+    version: int | None = None,
+    days: tuple[date, date] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Streams some columns of all rows, or of those of one run.
 
@@ -73,6 +79,7 @@ def stream_rows(
         columns: of ``ROWS``.
         run_id: the run whose rows are wanted; files that have none of them are not opened.
         version: an earlier version of the table instead of the newest.
+        days: first and last day of the runs whose rows are wanted; files of other days are not opened.
 
     Raises:
         MissingObjectError: a file of the table is lost.
@@ -82,6 +89,8 @@ def stream_rows(
     if table is None:
         return
     files, wanted = list_files(table, results), list(columns)
+    if days is not None:
+        files = [file for file in files if days[0] <= file.day <= days[1]]
     if run_id is None:
         yield from scan_files(files, wanted)
         return
@@ -188,7 +197,7 @@ def scan_files(files: Sequence[ActiveFile], columns: Sequence[str]) -> Iterator[
                 yield add_day(batch, files_of_day[0].day, columns)
 
 
-def add_day(batch: pa.RecordBatch, day: object, columns: Sequence[str]) -> pa.RecordBatch:
+def add_day(batch: pa.RecordBatch, day: date, columns: Sequence[str]) -> pa.RecordBatch:
     """Returns the wanted columns of a batch, with its partition's day where that is one of them."""
     if PARTITION.name not in columns:
         return batch
@@ -199,7 +208,7 @@ def add_day(batch: pa.RecordBatch, day: object, columns: Sequence[str]) -> pa.Re
 
 def group_by_day(files: Sequence[ActiveFile]) -> Iterator[list[ActiveFile]]:
     """Yields the files of each day."""
-    days: dict[object, list[ActiveFile]] = {}
+    days: dict[date, list[ActiveFile]] = {}
     for file in files:
         days.setdefault(file.day, []).append(file)
     yield from days.values()

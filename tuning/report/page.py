@@ -6,6 +6,9 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Search: {{ category }}</title>
 <style>
@@ -44,14 +47,7 @@ def render_page(content: Mapping[str, Any], *, pictures: Mapping[str, bytes]) ->
     Args:
         content: the names that the template asks for.
         pictures: name -> PNG.
-
-    Raises:
-        ImportError: jinja2, the extra ``report``, is not installed.
     """
-    # Of the extra ``report``, which may not be installed.
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     rows = environment.from_string(_TABLE)
 

@@ -1,0 +1,67 @@
+"""Small pictures of the photos that a page shows, decoded as scoring decodes: in a process that is held to limits."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from jobs.decoding.photos import decode_rows
+from jobs.tables.schema import MANIFEST
+
+_QUALITY = 82
+
+
+def make_thumbnails(rows: Sequence[Mapping[str, Any]], *, side_px: int, max_pixels: int) -> list[tuple[str, str]]:
+    """Fetches photos and makes a JPEG of each, as a data URI.
+
+    Args:
+        rows: image_uri, image_etag, width and height of each photo; width and height may be None.
+        side_px: longer side in pixels.
+        max_pixels: largest photo that is decoded.
+
+    Returns:
+        For each row the data URI and "", or "" and why there is none.
+    """
+    if not rows:
+        return []
+    decoded, reasons = decode_rows(make_manifest(rows), size=side_px, max_pixels=max_pixels)
+    columns = (decoded[name].to_pylist() for name in ("image_id", "pixels"))
+    pixels = dict(zip(*columns, strict=True))
+    return [
+        (encode_jpeg(pixels[number], row, side_px=side_px), "")
+        if number in pixels
+        else ("", reasons.get(row["image_uri"], "not decoded"))
+        for number, row in enumerate(rows)
+    ]
+
+
+def make_manifest(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Makes MANIFEST rows of photos, all of one nameless category, so that none is left out for want of a detector."""
+    count = len(rows)
+    known = {
+        "image_id": range(count),
+        "image_uri": [row["image_uri"] for row in rows],
+        "image_etag": [row["image_etag"] for row in rows],
+        "category": ["photo"] * count,
+    }
+    return pa.table(
+        [pa.array(known[field.name] if field.name in known else [None] * count, field.type) for field in MANIFEST],
+        schema=MANIFEST,
+    )
+
+
+def encode_jpeg(pixels: bytes, row: Mapping[str, Any], *, side_px: int) -> str:
+    """Returns square pixels, uint8 (3, S, S), as a JPEG of the photo's own proportions in a data URI."""
+    image = Image.fromarray(np.frombuffer(pixels, np.uint8).reshape(3, side_px, side_px).transpose(1, 2, 0))
+    width, height = row.get("width") or side_px, row.get("height") or side_px
+    longer = max(width, height)
+    size = (max(1, round(side_px * width / longer)), max(1, round(side_px * height / longer)))
+    buffer = io.BytesIO()
+    image.resize(size, Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

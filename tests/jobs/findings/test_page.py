@@ -1,0 +1,77 @@
+"""The page as text: complete, from nothing outside, and hostile names harmless. In a browser: test_browser.py."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+from jobs.findings.digest import COLUMNS, RunDigest
+from jobs.findings.page import draw_bars, judge_categories, render_page
+from jobs.tables.schema import Status
+from tests.jobs.findings.scores import make_scores
+
+HOSTILE = "s3://archive/x/<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\x1b[31m\u202e.jpg"
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def _render(*rows: dict[str, object]) -> str:
+    digest = RunDigest(top=10)
+    digest.read([make_scores(*rows).select(COLUMNS)])
+    judgements = judge_categories(digest, {}, {})
+    return render_page(
+        digest,
+        record={"run_id": "night", "config": {"archive": HOSTILE}},
+        judgements=judgements,
+        pictures=[("", "storage: <b>no</b> \x1b[2J")] * len(digest.top),
+        compared=False,
+    )
+
+
+def _list_tags(page: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = _Tags()
+    parser.feed(page)
+    return parser.found
+
+
+def test_hostile_names_make_no_tag_and_no_control_character() -> None:
+    page = _render({"image_uri": HOSTILE, "image_key": HOSTILE, "category": HOSTILE, "site": HOSTILE})
+    tags = _list_tags(page)
+    assert [name for name, _ in tags].count("script") == 1
+    assert not [attributes for name, attributes in tags if name in ("img", "b") and "onerror" in attributes]
+    assert "\x1b" not in re.sub(r'data-uri="[^"]*"', "", page)
+
+
+def test_the_uri_for_the_verdict_is_the_one_of_the_table() -> None:
+    cards = [attributes for name, attributes in _list_tags(_render({"image_uri": HOSTILE})) if name == "figure"]
+    assert [card["data-uri"] for card in cards] == [HOSTILE]
+
+
+def test_nothing_comes_from_outside() -> None:
+    tags = _list_tags(_render({}))
+    links = [attributes.get(name) for _, attributes in tags for name in ("src", "href") if attributes.get(name)]
+    assert all(str(link).startswith("data:") for link in links)
+    assert "default-src 'none'" in _render({})
+
+
+def test_a_run_without_scores_has_a_page_that_says_why() -> None:
+    page = _render(
+        {"status": Status.UNREADABLE, "error": "truncated: 3 of 9 bytes", "p_value": None, "tail_rank": None}
+    )
+    assert "No photo has a score." in page
+    assert "truncated" in page
+
+
+def test_bars_are_level_for_uniform_p_values_and_hold_each_rate_within_its_bar() -> None:
+    import numpy as np
+
+    assert set(draw_bars(np.arange(1, 201) / 200)) == {20.0}
+    assert draw_bars(np.array([0.05]))[0] > 0
+    assert draw_bars(np.array([0.0501]))[0] == 0

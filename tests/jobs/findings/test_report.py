@@ -1,0 +1,79 @@
+"""The report command over a table and photos on disk."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jobs import report
+from jobs.errors import EXIT_DONE, RequestError
+from jobs.results.commit import commit_slice
+from jobs.storage import uris
+from tests.jobs.findings.scores import WHEN, make_scores
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> str:
+    """Two nights over photos of 300 x 200 pixels, of which the second night's are shown."""
+    folder = uris.normalize(str(tmp_path / "results"))
+    photos = []
+    for number in range(3):
+        file = tmp_path / "archive" / f"{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (300, 200), (80 * number, 90, 100)).save(file)
+        photos.append({"image_uri": uris.normalize(str(file)), "image_etag": None, "width": 300, "height": 200})
+    gone = {"image_uri": uris.normalize(str(tmp_path / "archive" / "gone.png")), "tail_rank": 1e-9}
+    nights = {
+        "first": [{"p_value": (number + 1) / 200, "run_id": "first"} for number in range(199)],
+        "second": [gone, *({**photo, "tail_rank": 0.01} for photo in photos)],
+    }
+    for day, (run_id, rows) in enumerate(nights.items()):
+        began = WHEN + timedelta(days=day)
+        commit_slice(
+            folder,
+            [make_scores(*({**row, "run_id": run_id} for row in rows))],
+            run_id=run_id,
+            slice_number=0,
+            run_date=began.date(),
+            known_since=-1,
+        )
+        record = tmp_path / "results" / "runs" / f"{run_id}.json"
+        record.parent.mkdir(exist_ok=True)
+        record.write_text(json.dumps({"run_id": run_id, "started_at": began.isoformat(), "config": {}}))
+    return folder
+
+
+def _report(results: str, run_id: str, *flags: str) -> int:
+    return report.main(["--results", results, "--run-id", run_id, *flags])
+
+
+@pytest.mark.slow  # starts a process that decodes
+def test_the_page_lies_beside_the_results_and_shows_each_photo_in_its_own_shape(
+    results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _report(results, "second") == EXIT_DONE
+    page = tmp_path / "results" / "reports" / "second.html"
+    assert f"page: {page}" in capsys.readouterr().out
+    content = page.read_text()
+    assert content.count('<img alt="photo') == 3
+    assert re.search(r"no picture: [^<]*gone.png", content) or "no picture: missing" in content or "gone" in content
+    assert "Compared with earlier nights:" in content
+
+
+def test_a_run_that_is_not_there_is_refused_with_those_that_are(results: str) -> None:
+    with pytest.raises(RequestError, match="no record of run third: expected one of first, second"):
+        _report(results, "third")
+
+
+def test_without_photos_to_show_nothing_is_fetched(
+    results: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.findings.thumbnails.decode_rows", lambda *_, **__: pytest.fail("fetched"))
+    output = tmp_path / "page.html"
+    assert _report(results, "first", "--top", "0", "--output", str(output)) == EXIT_DONE
+    assert "Compared with the calibration photos" in output.read_text()
