@@ -5,7 +5,7 @@ The papers are AttentDifferNet (arXiv 2401.08686, arXiv 2311.02747) and DifferNe
 
 from __future__ import annotations
 
-from typing import Literal, Self, get_args
+from typing import Annotated, Literal, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -13,10 +13,13 @@ BACKBONE_STAGES: dict[str, tuple[str, ...]] = {
     "alexnet": ("pool1", "pool2", "conv3", "conv4", "conv5"),
     "alexnet_caffe": ("pool1", "pool2", "conv3", "conv4", "conv5"),
 }
-"""Named stages of each backbone, in order: the places after which attention can stand."""
+"""Named stages of the backbones that are built here, in order: the places after which attention can stand.
+
+Those of other networks are the nodes of their graphs, which `model.network.libraries` knows.
+"""
 
 MIN_BACKBONE_PX = {"alexnet": 63, "alexnet_caffe": 39}
-"""Smallest side in pixels that each backbone's pooling leaves something of."""
+"""Smallest side in pixels that the pooling of each of them leaves something of."""
 
 MIN_IMAGE_PX = 64
 """Smallest side in pixels of a detector's input."""
@@ -32,7 +35,13 @@ Levels = tuple[float | None, float | None]
 BF16_VARIABLE = "ATTENTDIFFERNET_BF16"
 """Environment variable: ``off`` treats a machine as one that is slow at bf16, ``auto`` (the default) asks it."""
 
-BackboneName = Literal["alexnet", "alexnet_caffe"]
+BackboneName = Annotated[str, Field(pattern=r"^(timm/)?[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""A classification network of torchvision, alexnet_caffe, or timm/NAME for one of timm."""
+
+PoolingKind = Literal["average", "maximum", "generalized_mean"]
+
+_OLD_POOLINGS = {"average_max": "average+maximum"}
+"""Names that stored detectors and presets have for combinations."""
 
 REMOVED_BACKBONES = ("squeezenet1_0",)
 """Backbones of earlier versions: a detector that names one is refused by this reason, not as a misspelt name."""
@@ -109,11 +118,15 @@ class DetectorConfig(_Frozen):
     """Everything that decides a score, so two equal configs with equal weights give equal scores."""
 
     variant: str = Field("custom", min_length=1, description="name of this configuration in result tables")
-    backbone: BackboneName = Field("alexnet", description="convolutional feature extractor")
+    backbone: BackboneName = Field(
+        "alexnet",
+        description="feature extractor: alexnet, resnet18 or another classification network of torchvision, "
+        "alexnet_caffe, or timm/NAME (extra timm)",
+    )
     weights: str = Field(
         "imagenet",
         min_length=1,
-        description="backbone weights: imagenet (torchvision's), random (from seed), or the URI of a .safetensors/.pth",
+        description="backbone weights: imagenet (the library's), random (from seed), or the URI of a .safetensors/.pth",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of random weights, attention and flow initialisation")
     image_size: int = Field(448, ge=MIN_IMAGE_PX, le=4096, description="side in pixels of the square network input")
@@ -129,7 +142,10 @@ class DetectorConfig(_Frozen):
         "the most that its samples can hold; photos whose samples cannot reach it are refused",
     )
     feature_stage: str | None = Field(
-        None, description="stage whose maps are pooled; null is the last pooling layer of the backbone (the paper)"
+        None,
+        description="stage whose maps are pooled, or several as layer2+layer3: a node of the network, a part of it, or "
+        "stride8 for the last block at an eighth of the photo's side; null is an AlexNet's last pooling layer (the "
+        "paper), stride8+stride16 of other networks",
     )
     scales: int = Field(3, ge=1, le=5, description="number of input scales; scale k is image_size / 2**k")
     attention: dict[str, AttentionConfig] = Field(
@@ -142,10 +158,10 @@ class DetectorConfig(_Frozen):
     )
     pretext: PretextConfig = Field(default_factory=PretextConfig, description="settings of attention_training pretext")
     collapse_guard: bool = Field(True, description="stop a training whose attention collapses the features")
-    pooling: Literal["average", "average_max"] = Field(
+    pooling: str = Field(
         "average",
-        description="pooling of the last maps over positions: average (the paper), average_max (both, one after the "
-        "other, which doubles the length of a feature vector)",
+        description="pooling of maps over positions: average (the paper), maximum, generalized_mean (p = 3), or "
+        "several as average+maximum, one after the other; average_max is that one's older name",
     )
     feature_scaling: Literal["none", "global", "channel", "whiten"] = Field(
         "none",
@@ -179,6 +195,24 @@ class DetectorConfig(_Frozen):
             raise ValueError(f"{backbone} was removed: train again with one of {known}, or use an older version")
         return backbone
 
+    @field_validator("pooling")
+    @classmethod
+    def _poolings_exist(cls, pooling: str) -> str:
+        known, kinds = get_args(PoolingKind), _OLD_POOLINGS.get(pooling, pooling).split("+")
+        if not set(kinds) <= set(known) or len(set(kinds)) < len(kinds):
+            raise ValueError(f"pooling needs some of {', '.join(known)} with + between them, got {pooling!r}")
+        return pooling
+
+    @property
+    def poolings(self) -> tuple[PoolingKind, ...]:
+        """Returns the ways in which each map is pooled."""
+        return cast("tuple[PoolingKind, ...]", tuple(_OLD_POOLINGS.get(self.pooling, self.pooling).split("+")))
+
+    @property
+    def feature_stages(self) -> tuple[str, ...]:
+        """Returns the stages whose maps are pooled; none stands for what the backbone has as its own."""
+        return tuple(self.feature_stage.split("+")) if self.feature_stage else ()
+
     @property
     def levels(self) -> Levels:
         """Returns the sample values of black and of white, which training and scoring share."""
@@ -192,11 +226,15 @@ class DetectorConfig(_Frozen):
 
     @model_validator(mode="after")
     def _stages_exist(self) -> Self:
+        if len(set(self.feature_stages)) < len(self.feature_stages):
+            raise ValueError(f"feature_stage needs different stages, got {self.feature_stage}")
+        if self.backbone not in BACKBONE_STAGES:
+            return self  # nodes of a network, which nothing here can name: building the backbone checks them
         stages = BACKBONE_STAGES[self.backbone]
-        last = self.feature_stage or stages[-1]
-        for stage in (last, *self.attention):
+        for stage in (*self.feature_stages, *self.attention):
             if stage not in stages:
                 raise ValueError(f"{self.backbone} has no stage {stage!r}, expected one of {', '.join(stages)}")
+        last = max(self.feature_stages or stages, key=stages.index)
         unused = [stage for stage in self.attention if stages.index(stage) > stages.index(last)]
         if unused:
             raise ValueError(f"attention after {', '.join(unused)} has no effect: features are pooled after {last}")
@@ -204,7 +242,7 @@ class DetectorConfig(_Frozen):
 
     @model_validator(mode="after")
     def _smallest_scale_is_large_enough(self) -> Self:
-        shrinking, needed_px = 2 ** (self.scales - 1), MIN_BACKBONE_PX[self.backbone]
+        shrinking, needed_px = 2 ** (self.scales - 1), MIN_BACKBONE_PX.get(self.backbone, 1)
         if self.image_size % shrinking or self.image_size // shrinking < needed_px:
             raise ValueError(
                 f"{self.backbone} needs at least {needed_px} px at its smallest scale and an image_size that is a "

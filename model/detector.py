@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from model.config import DetectorConfig
+from model.network.alexnet import ALEXNETS
 from model.network.backbone import Backbone
 from model.network.flow import VECTORS_PER_PASS, Flow, compute_mean_squared_latents, compute_nll
+from model.network.libraries import IMAGENET_MEAN, IMAGENET_STD, read_normalization
 from model.network.precision import use_precision
 from model.network.rotation import list_scoring_angles, rotate_views
 from model.network.scaling import Scaling, fit_scaling
-
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class AttentDifferNet(nn.Module):
@@ -49,8 +48,11 @@ class AttentDifferNet(nn.Module):
         self.backbone = Backbone(config)
         self.feature_dim = self.backbone.feature_dim
         self.flow = Flow(self.feature_dim, config.flow, seed=config.seed, precision=config.precision)
-        self.register_buffer("image_mean", torch.tensor(_IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("image_std", torch.tensor(_IMAGENET_STD).view(3, 1, 1), persistent=False)
+        # An artifact keeps what the library said of a network on the day that the detector was trained.
+        is_known = config.backbone in ALEXNETS
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if is_known else read_normalization(config.backbone)
+        self.register_buffer("image_mean", torch.tensor(mean).view(3, 1, 1), persistent=not is_known)
+        self.register_buffer("image_std", torch.tensor(std).view(3, 1, 1), persistent=not is_known)
         self.register_buffer("feature_mean", torch.zeros(self.feature_dim))
         self.register_buffer("feature_std", torch.ones(self.feature_dim))
         if config.feature_scaling == "whiten":
@@ -186,12 +188,13 @@ class AttentDifferNet(nn.Module):
         return self.pool_features(padded)[: len(views)]
 
 
-def build_detector(config: DetectorConfig, weights: Mapping[str, Tensor] | None) -> AttentDifferNet:
+def build_detector(config: DetectorConfig, weights: Mapping[str, Tensor] | nn.Module | None) -> AttentDifferNet:
     """Builds an untrained detector on the CPU, in evaluation mode.
 
     Args:
         config: what to build.
-        weights: the backbone's, by name; None keeps the random ones of ``config.seed``.
+        weights: the backbone's, by name, or a module of the same network; None keeps the random ones of
+            ``config.seed``.
 
     Raises:
         ValueError: the weights do not fit the backbone.

@@ -11,6 +11,7 @@ _LIBRARIES = (
     "ray",
     "torch",
     "torchvision",
+    "timm",
     "FrEIA",
     "openvino",
     "numpy",

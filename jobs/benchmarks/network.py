@@ -99,7 +99,11 @@ def count_operations_per_view(detector: AttentDifferNet) -> float:
             taps = layer.in_channels // layer.groups * layer.kernel_size[0] * layer.kernel_size[1]
             counted.append(2.0 * maps.numel() * taps)
 
-    handles = [layer.register_forward_hook(count) for layer in detector.backbone.layers if isinstance(layer, nn.Conv2d)]
+    handles = [
+        layer.register_forward_hook(count)
+        for layer in detector.backbone.layers.modules()
+        if isinstance(layer, nn.Conv2d)
+    ]
     side = detector.config.image_size
     detector.pool_features(torch.zeros(1, 3, side, side, dtype=torch.uint8))
     for handle in handles:

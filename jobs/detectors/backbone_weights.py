@@ -13,6 +13,7 @@ from jobs.errors import MissingObjectError, RequestError
 from jobs.storage import uris
 from model.config import BACKBONE_STAGES, DetectorConfig
 from model.network.backbone import Backbone
+from model.network.fitting import find_network_of
 from model.network.weights import WeightsUnavailableError, resolve_backbone_weights
 
 
@@ -41,6 +42,7 @@ def load_backbone_weights(detector: DetectorConfig, *, asked_as: str) -> dict[st
         RequestError: they cannot be had, or do not fit.
     """
     weights = None
+    check_backbone(detector)
     try:
         weights = resolve_backbone_weights(detector, read=lambda uri: storage.read(uris.normalize(uri)))
         if weights is not None:
@@ -52,6 +54,19 @@ def load_backbone_weights(detector: DetectorConfig, *, asked_as: str) -> dict[st
         raise RequestError(f"{asked_as}: {error}{suggest_backbone(detector, weights)}") from error
 
 
+def check_backbone(detector: DetectorConfig) -> None:
+    """Builds the backbone without weights.
+
+    Raises:
+        RequestError: there is no such network or stage, or it does not take such photos.
+    """
+    try:
+        with torch.device("meta"):
+            Backbone(detector)
+    except ValueError as error:
+        raise RequestError(f"--detector.backbone {detector.backbone}: {error}") from error
+
+
 def suggest_backbone(detector: DetectorConfig, weights: Mapping[str, torch.Tensor] | None) -> str:
     """Says which other backbone these weights fit, and the flag for it; an empty string where they fit none."""
     for name in BACKBONE_STAGES.keys() - {detector.backbone} if weights is not None else ():
@@ -59,4 +74,5 @@ def suggest_backbone(detector: DetectorConfig, weights: Mapping[str, torch.Tenso
         with suppress(ValueError):
             Backbone(other).load_features(weights or {})
             return f"; this file looks like {name}: add --detector.backbone {name}"
-    return ""
+    found = find_network_of(weights) if weights else None
+    return f"; this file looks like {found}: add --detector.backbone {found}" if found else ""

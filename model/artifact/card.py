@@ -11,6 +11,9 @@ from model.statistics.calibration import Calibration, describe_guarantee, find_m
 _RATES = (0.1, 0.05, 0.01, 0.001)  # what people ask for; the calibration holds others as well
 _CONFIDENCE = 0.9
 
+WEIGHTS_LICENCE = "weights_licence"
+"""Key of the metrics under which the licence stands that a library names for its weights."""
+
 
 def render_model_card(
     config: DetectorConfig,
@@ -54,7 +57,7 @@ def render_model_card(
             *(["## Figures and configuration", "", *(f"    {line}" for line in figures), ""] if with_figures else []),
             "## Licence",
             "",
-            describe_licence(config),
+            describe_licence(config, licence=metrics.get(WEIGHTS_LICENCE)),
             "",
         ]
     )
@@ -147,14 +150,16 @@ def format_rate_row(calibration: Calibration, rate: float) -> str:
     return f"| {rate:.1%} | {threshold:.6g} | {low:.2%} to {high:.2%} | {last} |"
 
 
-def describe_licence(config: DetectorConfig) -> str:
-    """Returns the paragraph about who may use the backbone's weights and the flow."""
+def describe_licence(config: DetectorConfig, *, licence: object = None) -> str:
+    """Returns the paragraph about who may use the weights; ``licence``: what the backbone's library names."""
     photos = "The flow was fitted to the training photos: whoever owns them decides who may have it."
     if config.weights == "random":
         return f"The backbone's weights are random, no outside weights are in this folder. {photos}"
     if config.weights == "imagenet":
+        library = "timm" if config.backbone.startswith("timm/") else "torchvision"
+        named = f" (licence: {licence})" if licence else ""
         return (
-            "The backbone's weights are torchvision's, trained on ImageNet, whose images are offered for "
+            f"The backbone's weights are {library}'s{named}, trained on ImageNet, whose images are offered for "
             f"non-commercial research and education: check that your use is allowed. {photos}"
         )
     return f"The backbone's weights come from {config.weights}: their licence applies. {photos}"

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from model.artifact.card import render_model_card
+from model.artifact.card import WEIGHTS_LICENCE, render_model_card
 from model.artifact.files import (
     ALIASES_FILE,
     CALIBRATION,
@@ -45,6 +45,8 @@ from model.artifact.files import (
 from model.artifact.loaded import Artifact
 from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
+from model.network.alexnet import ALEXNETS
+from model.network.libraries import read_licence
 from model.statistics.calibration import Calibration
 from model.versions import read_versions
 
@@ -68,12 +70,20 @@ def save_artifact(
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
     check_tensors(tensors, config=detector.config)
-    metrics_bytes = encode_json(recorded := {"versions": read_versions(), **metrics})
+    metrics_bytes = encode_json(recorded := {**describe_origin(detector.config), **metrics})
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS)
     write_config(folder, detector.config)
     (folder / METRICS).write_bytes(metrics_bytes)
     return finish_artifact(folder, detector.config, calibration=calibration, metrics=recorded)
+
+
+def describe_origin(config: DetectorConfig) -> dict[str, JSON]:
+    """Returns the versions of the libraries and, for a library's weights of a network that it built, their licence."""
+    origin: dict[str, JSON] = {"versions": dict(read_versions())}
+    if config.weights == "imagenet" and config.backbone not in ALEXNETS:
+        origin[WEIGHTS_LICENCE] = read_licence(config.backbone)
+    return origin
 
 
 def recalibrate_artifact(

@@ -65,20 +65,30 @@ class CompiledBackbone:
 
 
 class _PixelsToFeatures(nn.Module):
-    """What is compiled: all scales, attention and pooling, with normalization folded into the first convolution."""
+    """What is compiled: all scales, attention and pooling, with normalization folded into the first convolution.
+
+    A network that does not begin with one sees normalized colours.
+    """
 
     offset: Tensor
+    scale: Tensor
 
     def __init__(self, backbone: Backbone, *, mean: Tensor, std: Tensor) -> None:
         super().__init__()
-        grey = (255 * mean.flatten()).round()
         self.backbone = copy.deepcopy(backbone)
-        self.backbone.layers[0] = fold_normalization(backbone.layers[0], grey=grey, mean=mean, std=std)
-        self.register_buffer("offset", torch.cat([grey, torch.tensor([-1.0])]))
+        offset, scale = 255 * mean.flatten(), 255 * std.flatten()
+        if first := backbone.find_first_convolution():
+            grey = offset.round()
+            folded = fold_normalization(backbone.layers.get_submodule(first), grey=grey, mean=mean, std=std)
+            self.backbone.layers.set_submodule(first, folded)
+            offset, scale = torch.cat([grey, torch.tensor([-1.0])]), torch.ones(())
+        self.register_buffer("offset", offset)
+        self.register_buffer("scale", scale)
 
     def forward(self, views: Tensor) -> Tensor:
         """Maps uint8 (N, S, S, 4) to pooled features, float32 (N, D)."""
-        features: Tensor = self.backbone((views.float() - self.offset).permute(0, 3, 1, 2))
+        pixels = views[..., : len(self.offset)].float() - self.offset
+        features: Tensor = self.backbone((pixels / self.scale if self.scale.ndim else pixels).permute(0, 3, 1, 2))
         return features
 
 
@@ -107,6 +117,7 @@ def fold_normalization(convolution: nn.Module, *, grey: Tensor, mean: Tensor, st
         (raw.shape[2], raw.shape[3]),
         stride=(convolution.stride[0], convolution.stride[1]),
         padding=convolution.padding,  # type: ignore[arg-type]  # what torch itself keeps there
+        dilation=(convolution.dilation[0], convolution.dilation[1]),
         bias=convolution.bias is not None,
     )
     state = {"weight": torch.cat([raw, lost], dim=1)}

@@ -6,207 +6,137 @@ DifferNet (arXiv 2008.12577, section 3.1) pools a frozen AlexNet's last maps at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import Tensor, nn
 
 from model.config import BACKBONE_STAGES, DetectorConfig
+from model.network.alexnet import ALEXNETS, initialize_layers
 from model.network.attention import build_attention
+from model.network.fitting import fit_alexnet, fit_network
+from model.network.graph import StagedNetwork, chain_layers, find_first_convolution, run_graph
+from model.network.pooling import pool_maps
 from model.network.seeding import seed_cpu_generator
-
-
-def build_convolution(
-    channels_in: int, channels_out: int, kernel: int, *, stride: int = 1, padding: int = 0, groups: int = 1
-) -> list[nn.Module]:
-    """Builds a square convolution and the ReLU behind it."""
-    convolution = nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=padding, groups=groups)
-    return [convolution, nn.ReLU(inplace=True)]
-
-
-def build_max_pool(*, ceil_mode: bool = False) -> nn.Module:
-    """Builds 3 x 3 max-pooling of stride 2; ``ceil_mode`` counts the last, incomplete window."""
-    return nn.MaxPool2d(3, stride=2, ceil_mode=ceil_mode)
-
-
-class ChannelNorm(nn.Module):
-    """AlexNet's local response normalisation: x / (1 + 1e-4 / 5 * sum of squares over 5 neighbouring channels) ** 0.75.
-
-    Equals ``nn.LocalResponseNorm(5)``, whose 3-d pooling takes most of the network's time: the sum is a 1x1 convolution
-    with a band matrix here, the power two square roots.
-    """
-
-    band: Tensor
-
-    def __init__(self, channels: int) -> None:
-        """Builds the band matrix for (N, channels, H, W)."""
-        super().__init__()
-        neighbors = torch.ones(channels, channels).tril(2).triu(-2)
-        self.register_buffer("band", (1e-4 / 5 * neighbors).view(channels, channels, 1, 1), persistent=False)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Normalises (N, C, H, W)."""
-        root = torch.rsqrt(1 + F.conv2d(maps.square(), self.band.to(maps.dtype)))
-        return maps * (root * root.sqrt())
-
-
-def build_alexnet() -> nn.Sequential:
-    """Builds ``torchvision.models.alexnet().features``."""
-    return nn.Sequential(
-        *build_convolution(3, 64, 11, stride=4, padding=2), build_max_pool(),
-        *build_convolution(64, 192, 5, padding=2), build_max_pool(),
-        *build_convolution(192, 384, 3, padding=1),
-        *build_convolution(384, 256, 3, padding=1),
-        *build_convolution(256, 256, 3, padding=1), build_max_pool(),
-    )  # fmt: skip
-
-
-def build_alexnet_caffe() -> nn.Sequential:
-    """Builds the original two-group AlexNet (Krizhevsky 2012) as released with Caffe, RGB input."""
-    return nn.Sequential(
-        *build_convolution(3, 96, 11, stride=4), ChannelNorm(96), build_max_pool(ceil_mode=True),
-        *build_convolution(96, 256, 5, padding=2, groups=2), ChannelNorm(256), build_max_pool(ceil_mode=True),
-        *build_convolution(256, 384, 3, padding=1),
-        *build_convolution(384, 384, 3, padding=1, groups=2),
-        *build_convolution(384, 256, 3, padding=1, groups=2), build_max_pool(ceil_mode=True),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Architecture:
-    """A feature sequence; stage i of BACKBONE_STAGES is its layers up to index ``ends[i]``, exclusive."""
-
-    build: Callable[[], nn.Sequential]
-    ends: tuple[int, ...]
-    channels: tuple[int, ...]
-
-
-_ARCHITECTURES = {
-    "alexnet": _Architecture(build_alexnet, (3, 6, 8, 10, 12), (64, 192, 384, 256, 256)),
-    "alexnet_caffe": _Architecture(build_alexnet_caffe, (4, 8, 10, 12, 14), (96, 256, 384, 384, 256)),
-}
+from model.network.staging import build_staged_network, list_strides, plan_network
 
 
 class Backbone(nn.Module):
-    """A frozen CNN's convolutional layers (``layers``) with trainable blocks after some stages (``attention``).
+    """A frozen network's layers (``layers``) with trainable blocks after some stages (``attention``).
 
     Attributes:
-        feature_dim: D = scales * channels of the pooled map, twice that with ``pooling="average_max"``.
+        pooled_stages: whose maps are pooled, in the order of the features.
+        feature_dim: D = scales * channels of the pooled stages * ways to pool them.
     """
 
     def __init__(self, config: DetectorConfig) -> None:
         """Builds ``config.backbone`` with weights from ``config.seed``; the global generators stay untouched.
 
-        The convolutions are drawn before the attention blocks, so variants of one seed share them.
+        The layers are drawn before the attention blocks, so variants of one seed share them.
+
+        Raises:
+            ValueError: in one line, that there is no such network or stage, or that it takes no such photos.
         """
         super().__init__()
-        architecture = _ARCHITECTURES[config.backbone]
-        stages = BACKBONE_STAGES[config.backbone]
-        pooled = len(stages) - 1 if config.feature_stage is None else stages.index(config.feature_stage)
-        self._last = None if config.feature_stage is None else architecture.ends[pooled]
+        self._config = config
         self.scales = config.scales
-        self._with_maximum = config.pooling == "average_max"
-        self.feature_dim = config.scales * architecture.channels[pooled] * (2 if self._with_maximum else 1)
-        self._stage_ending_at = dict(zip(architecture.ends, stages, strict=True))
         with seed_cpu_generator(config.seed):
-            self.layers = architecture.build().requires_grad_(False)
-            initialize_layers(self.layers)
+            network = build_network(config)
+            self.layers, self._graph = network.layers.requires_grad_(False).eval(), network.graph
             self.attention = nn.ModuleDict(
                 {
-                    stage: build_attention(config.attention[stage], channels)
-                    for stage, channels in zip(stages, architecture.channels, strict=True)
+                    name_block(stage): build_attention(config.attention[stage], channels)
+                    for stage, channels in network.channels.items()
                     if stage in config.attention
                 }
             )
+        self.pooled_stages = network.pooled
+        channels = sum(network.channels[stage] for stage in network.pooled)
+        self.feature_dim = config.scales * channels * len(config.poolings)
 
-    def feature_map(self, images: Tensor, *, attended: bool = True) -> Tensor:
-        """Maps normalised images (N, 3, H, W) to the feature map (N, channels, h, w) that is pooled.
+    def train(self, mode: bool = True) -> Backbone:
+        """Sets the mode of the attention; frozen layers stay in evaluation mode, with the statistics that they have."""
+        super().train(mode)
+        self.layers.eval()
+        return self
+
+    def feature_maps(self, images: Tensor, *, attended: bool = True) -> dict[str, Tensor]:
+        """Maps normalised images (N, 3, H, W) to the maps (N, channels, h, w) of each pooled stage.
 
         Args:
             images: on the device of the weights.
-            attended: False leaves all attention out, which gives plain DifferNet's map.
+            attended: False leaves all attention out, which gives plain DifferNet's maps.
         """
-        maps = images
-        for end, layer in enumerate(self.list_used_layers(), start=1):
-            maps = layer(maps)
-            stage = self.stage_ending_at(end)
-            if attended and stage in self.attention:
-                maps = self.attention[stage](maps)
-        return maps
+        stages = self._config.attention if attended else {}
+        blocks = {stage: self.attention[name_block(stage)] for stage in stages}
+        return run_graph(self.layers, self._graph, images, attention=blocks)
 
-    def list_used_layers(self) -> list[nn.Module]:
-        """Returns the layers up to the map that is pooled."""
-        return list(islice(self.layers, self._last))
-
-    def stage_ending_at(self, end: int) -> str:
-        """Returns the stage whose last layer is the ``end``-th, counted from 1; empty for none."""
-        return self._stage_ending_at.get(end, "")
+    def feature_map(self, images: Tensor, *, attended: bool = True) -> Tensor:
+        """Returns the maps of the last pooled stage alone, see `feature_maps`."""
+        return self.feature_maps(images, attended=attended)[self.pooled_stages[-1]]
 
     def forward(self, images: Tensor, *, attended: bool = True) -> Tensor:
         """Maps normalised float images (N, 3, S, S) to pooled features, float32 (N, D), largest scale first.
 
-        Scale k is the image at S // 2**k, nearest neighbour as in DifferNet; its feature map is averaged over
-        positions, and its maximum follows the average with ``pooling="average_max"``.
+        Scale k is the image at S // 2**k, nearest neighbour as in DifferNet. A scale's features follow each other
+        stage by stage, and a stage's in the order of ``config.pooling``.
         """
         side = images.shape[-1]
         pyramid = [images, *(F.interpolate(images, size=side // 2**k, mode="nearest") for k in range(1, self.scales))]
-        return torch.cat([self._pool(self.feature_map(scaled, attended=attended)) for scaled in pyramid], dim=1)
+        found = [self.feature_maps(scaled, attended=attended) for scaled in pyramid]
+        return torch.cat([pool_maps(list(maps.values()), self._config.poolings) for maps in found], dim=1)
 
-    def _pool(self, maps: Tensor) -> Tensor:
-        average = maps.float().mean((2, 3))
-        return torch.cat([average, maps.float().amax((2, 3))], dim=1) if self._with_maximum else average
+    def find_first_convolution(self) -> str | None:
+        """Returns the name below ``layers`` of the convolution that is all that sees the images, if there is one."""
+        return find_first_convolution(self.layers, self._graph)
 
-    def load_features(self, state: Mapping[str, Tensor]) -> None:
-        """Loads the convolutional weights, with or without torchvision's ``features.`` prefix; attention keeps its own.
+    def load_features(self, state: Mapping[str, Tensor] | nn.Module) -> None:
+        """Loads the layers' weights by their library's names, from a state or a module; attention keeps its own.
 
-        Keys of the classifier are ignored.
+        Those of layers behind the pooled stages are ignored, as is an AlexNet's ``features.`` prefix. Batch norms may
+        be folded into the convolutions before them.
 
         Raises:
             ValueError: in one line, which weights are missing, unexpected, of another shape or not finite numbers.
         """
-        kept = {key: value for key, value in state.items() if not key.startswith("classifier.")}
-        given = {key.removeprefix("features."): value for key, value in kept.items()}
-        needed = self.layers.state_dict()
-        if problems := list_weight_problems(needed, given):
-            raise ValueError(f"backbone weights do not fit: {'; '.join(problems)}")
-        self.layers.load_state_dict(given, strict=True)
+        given = state.state_dict() if isinstance(state, nn.Module) else state
+        if self._config.backbone in ALEXNETS:
+            fitted = fit_alexnet(self.layers, given)
+        else:
+            fitted = fit_network(plan_library_network(self._config), given)
+        self.layers.load_state_dict(fitted, strict=True)
 
 
-def initialize_layers(layers: nn.Module) -> None:
-    """Draws He weights: with torch's default the signal of a random network fades from layer to layer."""
-    for layer in layers.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+def build_network(config: DetectorConfig) -> StagedNetwork:
+    """Builds the layers of ``config.backbone`` with random weights from torch's generator.
+
+    Raises:
+        ValueError: as `Backbone` says.
+    """
+    if config.backbone not in ALEXNETS:
+        return build_staged_network(plan_library_network(config), config.backbone)
+    alexnet, stages = ALEXNETS[config.backbone], BACKBONE_STAGES[config.backbone]
+    layers = alexnet.build()
+    initialize_layers(layers)
+    # The paper pools what the last layer gives, a pooling layer behind the last stage.
+    ends = {**dict(zip(stages, alexnet.ends, strict=True)), "": len(layers)}
+    pooled = config.feature_stages or ("",)
+    channels = {**dict(zip(stages, alexnet.channels, strict=True)), "": alexnet.channels[-1]}
+    return StagedNetwork(layers, chain_layers(layers, ends, pooled=pooled), channels, pooled)
 
 
-def list_weight_problems(needed: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """Lists in what the given weights differ from the needed ones, one entry per kind; empty if they fit."""
-    shared = needed.keys() & given.keys()
-    misfits = [key for key in shared if given[key].shape != needed[key].shape]
-    found = {
-        "missing": shorten_names(needed.keys() - shared),
-        "unexpected": shorten_names(given.keys() - shared),
-        "of another shape": shorten_names(
-            f"{key} needs {tuple(needed[key].shape)} got {tuple(given[key].shape)}" for key in misfits
-        ),
-        "not finite floating-point numbers": shorten_names(
-            key for key in shared - set(misfits) if not _is_finite(given[key])
-        ),
-    }
-    return [f"{what}: {names}" for what, names in found.items() if names]
+def plan_library_network(config: DetectorConfig) -> StagedNetwork:
+    """Returns the plan of a network of torchvision or timm; ValueError as `Backbone` says."""
+    sides = tuple(config.image_size // 2**scale for scale in range(config.scales))
+    return plan_network(config.backbone, config.feature_stages, tuple(config.attention), sides)
 
 
-def shorten_names(names: Iterable[str], *, shown: int = 3) -> str:
-    """Joins the first names, cut and escaped: they may come from a hostile file and must stay one short line."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - shown} more" if len(ordered) > shown else ""
-    return ", ".join(ascii(name)[1:-1][:80] for name in ordered[:shown]) + more
+def list_stages(backbone: str) -> tuple[str, ...]:
+    """Lists the stages of a network that have short names, first to last."""
+    return BACKBONE_STAGES[backbone] if backbone in BACKBONE_STAGES else tuple(list_strides(backbone))
 
 
-def _is_finite(weights: Tensor) -> bool:
-    return weights.is_floating_point() and bool(torch.isfinite(weights).all())
+def name_block(stage: str) -> str:
+    """Returns the name of a stage's block among the weights, which must have no dot."""
+    return stage.replace(".", "/")

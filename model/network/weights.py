@@ -20,6 +20,13 @@ import torch
 from torch import Tensor
 
 from model.config import DetectorConfig
+from model.network.libraries import (
+    TIMM,
+    build_without_weights,
+    find_torchvision_weights,
+    import_timm,
+    list_torchvision_names,
+)
 
 _WAY_OUT = "set detector.weights to the path or URI of a .safetensors or .pth file"
 _CHUNK_BYTES = 1 << 20
@@ -43,7 +50,8 @@ def resolve_backbone_weights(config: DetectorConfig, *, read: Callable[[str], by
     if config.weights == "random":
         return None
     if config.weights == "imagenet":
-        return fetch_imagenet_weights(config.backbone)
+        is_timm = config.backbone.startswith(TIMM)
+        return fetch_timm_weights(config.backbone) if is_timm else fetch_imagenet_weights(config.backbone)
     return parse_weights(read(config.weights), name=config.weights)
 
 
@@ -78,9 +86,23 @@ def fetch_imagenet_weights(backbone: str, *, timeout_s: float = 60, total_s: flo
 
 def list_imagenet_urls() -> dict[str, str]:
     """Returns the URL of torchvision's ImageNet weights by backbone."""
-    from torchvision.models import AlexNet_Weights  # 6 s that scoring processes need not spend
+    return {name: find_torchvision_weights(name).url for name in list_torchvision_names()}
 
-    return {"alexnet": AlexNet_Weights.IMAGENET1K_V1.url}
+
+def fetch_timm_weights(backbone: str) -> dict[str, Tensor]:
+    """Returns timm's own weights of ``timm/NAME`` from the cache of its hub, downloading them at first use.
+
+    Raises:
+        WeightsUnavailable: there are none, or the download failed.
+        ValueError: timm is not installed, or has no such network.
+    """
+    network = build_without_weights(backbone)
+    try:
+        filled = import_timm().create_model(backbone.removeprefix(TIMM), pretrained=True)
+    except Exception as error:  # what a hub's client raises is its own affair
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise WeightsUnavailableError(f"weights of {backbone} could not be fetched ({reason}): {_WAY_OUT}") from error
+    return {key: value for key, value in filled.state_dict().items() if key in network.state_dict()}
 
 
 def parse_weights(data: bytes, *, name: str) -> dict[str, Tensor]:

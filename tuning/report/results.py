@@ -21,7 +21,7 @@ from jobs.evaluation.metrics import (
 from jobs.evaluation.report import format_difference, format_false_alarms, format_interval
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
-from model.config import BACKBONE_STAGES
+from model.network.backbone import list_stages
 from model.statistics.false_alarms import Promise
 from model.versions import read_versions
 from tuning.choice.final import TUNED
@@ -112,7 +112,7 @@ def save_results(found: SearchResults) -> None:
 
 def compare_result_placements(found: SearchResults) -> Any:
     """Compares the placements of attention over the trials of a search."""
-    stages = BACKBONE_STAGES[found.config.detector.backbone]
+    stages = list_stages(found.config.detector.backbone)
     return compare_placements(found.records, objective=found.objective, stages=stages)
 
 
@@ -140,7 +140,7 @@ def write_page(found: SearchResults, analysis: Mapping[str, Sequence[Mapping[str
     """Writes pictures and the page; warns where the extra ``report`` is not installed."""
     results = found.config.results
     try:
-        stages = BACKBONE_STAGES[found.config.detector.backbone]
+        stages = list_stages(found.config.detector.backbone)
         pictures = {
             "placements.png": draw_placements(
                 compare_result_placements(found), stages=stages, objective=found.objective

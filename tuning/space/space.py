@@ -14,8 +14,9 @@ from typing import Any
 from optuna.trial import BaseTrial, FixedTrial
 
 from jobs.config import merge
-from model.config import ATTENTION_KINDS, BACKBONE_STAGES, MIN_BACKBONE_PX, DetectorConfig, OptimizerConfig
+from model.config import ATTENTION_KINDS, MIN_BACKBONE_PX, DetectorConfig, OptimizerConfig
 from model.network.attention import ATTENTION
+from model.network.backbone import list_stages
 from tuning.config import SearchConfig
 from tuning.space.config import Dimension, Range, SpaceConfig, Value, is_fixed, list_values
 
@@ -51,7 +52,7 @@ class SearchSpace:
     @property
     def stages(self) -> Sequence[str]:
         """All stages of the backbone, first to last."""
-        return BACKBONE_STAGES[self.base.detector.backbone]
+        return list_stages(self.base.detector.backbone)
 
 
 def read_space(config: SearchConfig) -> SearchSpace:
@@ -62,7 +63,7 @@ def read_space(config: SearchConfig) -> SearchSpace:
 
 def build_space(choices: SpaceConfig, base: Configuration) -> SearchSpace:
     """Builds a space; what was left to a default gets the values that the backbone has."""
-    stages = BACKBONE_STAGES[base.detector.backbone]
+    stages = list_stages(base.detector.backbone)
     defaults = {"kinds": [NONE, *ATTENTION_KINDS], "stages": list(stages), "feature_stage": [None, *stages[-3:]]}
     missing = {name: default for name, default in defaults.items() if getattr(choices, name) is None}
     return SearchSpace(choices.model_copy(update=missing), base)
@@ -129,7 +130,8 @@ def suggest_attention(trial: BaseTrial, space: SearchSpace) -> dict[str, Any]:
 def suggest_blocks(trial: BaseTrial, space: SearchSpace, pooled: str | None) -> dict[str, Mapping[str, Any]]:
     """Suggests the attention block after each stage up to the pooled one; None is the last."""
     choices, found = space.choices, dict[str, Mapping[str, Any]]()
-    reached = space.stages[: space.stages.index(pooled) + 1] if pooled is not None else space.stages
+    last = max(map(space.stages.index, pooled.split("+"))) if pooled is not None else len(space.stages)
+    reached = space.stages[: last + 1]
     if space.attention is not None:
         return {stage: block for stage, block in space.attention.items() if stage in reached}
     for stage in (stage for stage in reached if stage in list_values(choices.stages)):
@@ -160,7 +162,7 @@ def suggest_views(trial: BaseTrial, space: SearchSpace) -> dict[str, Any]:
 
 def list_fitting_scales(space: SearchSpace, *, size: int) -> list[Value]:
     """Lists the numbers of scales that leave the backbone enough pixels at an image size."""
-    min_px = MIN_BACKBONE_PX[space.base.detector.backbone]
+    min_px = MIN_BACKBONE_PX.get(space.base.detector.backbone, 1)
     halvings = [(scales, 2 ** (int(str(scales)) - 1)) for scales in list_values(space.choices.scales)]
     return [scales for scales, divisor in halvings if size % divisor == 0 and size // divisor >= min_px]
 
@@ -180,13 +182,15 @@ def check_space(space: SearchSpace) -> None:
     known = {
         "kinds": [NONE, *ATTENTION_KINDS],
         "stages": space.stages,
-        "feature_stage": [None, *space.stages],
         "attention_training": ["pretext", "joint", "frozen"],
         "feature_scaling": ["none", "global", "channel", "whiten"],
     }
     for name, allowed in known.items():
         if unknown := [value for value in list_values(getattr(choices, name)) if value not in allowed]:
             raise ValueError(f"space.{name}: expected some of {', '.join(map(str, allowed))}, got {unknown[0]!r}")
+    pooled = [stage for value in list_values(choices.feature_stage) if value for stage in str(value).split("+")]
+    if unknown := [stage for stage in pooled if stage not in space.stages]:
+        raise ValueError(f"space.feature_stage: expected some of {', '.join(space.stages)}, got {unknown[0]!r}")
     for size in list_values(choices.image_size):
         if not list_fitting_scales(space, size=int(str(size))):
             raise ValueError(f"space.scales: none of {choices.scales} leaves {backbone} enough of {size} px")

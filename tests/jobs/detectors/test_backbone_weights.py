@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torchvision
 from safetensors.torch import save_file
 
 from jobs.detectors.backbone_weights import load_backbone_weights
@@ -22,4 +23,25 @@ def test_weights_of_another_backbone_are_recognized(tmp_path: Path) -> None:
     with pytest.raises(
         RequestError, match=r"this file looks like alexnet_caffe: add --detector\.backbone alexnet_caffe"
     ):
+        load_backbone_weights(asked, asked_as="--detector.weights w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"backbone": "alexnt"}, r"--detector\.backbone alexnt: torchvision has no .*did you mean alexnet"),
+        ({"backbone": "resnet18", "feature_stage": "layer9"}, "resnet18 has no stage 'layer9'"),
+        ({"backbone": "vit_b_16", "image_size": 448}, "vit_b_16 takes no photo of 448 px.*it takes 224 px"),
+    ],
+)
+def test_a_backbone_that_cannot_be_built_is_a_wrong_request(parts: dict[str, object], message: str) -> None:
+    asked = DetectorConfig.model_validate({"weights": "random", "scales": 1, **parts})
+    with pytest.raises(RequestError, match=message):
+        load_backbone_weights(asked, asked_as="--detector.weights random")
+
+
+def test_weights_of_another_network_of_torchvision_are_recognized(tmp_path: Path) -> None:
+    save_file(torchvision.models.squeezenet1_1(weights=None).state_dict(), tmp_path / "w.safetensors")
+    asked = DetectorConfig(backbone="resnet18", weights=str(tmp_path / "w.safetensors"))
+    with pytest.raises(RequestError, match=r"do not fit: missing: .*looks like squeezenet1_1: add"):
         load_backbone_weights(asked, asked_as="--detector.weights w.safetensors")
