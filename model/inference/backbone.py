@@ -82,12 +82,13 @@ class _PixelsToFeatures(nn.Module):
             folded = fold_normalization(backbone.layers.get_submodule(first), grey=grey, mean=mean, std=std)
             self.backbone.layers.set_submodule(first, folded)
             offset, scale = torch.cat([grey, torch.tensor([-1.0])]), torch.ones(())
+        self._channels = len(offset)  # torch.jit warns where a length is asked for inside
         self.register_buffer("offset", offset)
         self.register_buffer("scale", scale)
 
     def forward(self, views: Tensor) -> Tensor:
         """Maps uint8 (N, S, S, 4) to pooled features, float32 (N, D)."""
-        pixels = views[..., : len(self.offset)].float() - self.offset
+        pixels = views[..., : self._channels].float() - self.offset
         features: Tensor = self.backbone((pixels / self.scale if self.scale.ndim else pixels).permute(0, 3, 1, 2))
         return features
 
