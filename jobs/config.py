@@ -82,6 +82,17 @@ LocalPath = Annotated[str, AfterValidator(as_path)]
 """A file or folder of this machine, which may be written with ~, .. or file://; absolute once validated."""
 Name = Annotated[str, AfterValidator(as_name)]
 
+TRACKERS = ("mlflow", "wandb")
+
+
+def check_tracker_names(names: list[str]) -> list[str]:
+    """Returns the names of trackers. Raises ValueError for one that there is not."""
+    if unknown := [name for name in names if name not in TRACKERS]:
+        raise ValueError(f"expected {' or '.join(TRACKERS)}, got {unknown[0]!r}")
+    return names
+
+
+Trackers = Annotated[list[str], BeforeValidator(split_at_commas), AfterValidator(check_tracker_names)]
 Patterns = Annotated[list[str], BeforeValidator(split_at_commas)]
 INCLUDE: list[str] = Field(
     default_factory=list,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from jobs.config import JobConfig, Name, Uri, split_at_commas
+from jobs.config import JobConfig, Name, Trackers, Uri, split_at_commas
 from jobs.storage import uris
 from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
 from model.presets import PRESETS
@@ -79,7 +79,7 @@ class SearchConfig(JobConfig):
         description="move the alias to the winner if it beats what stands behind the alias, or else the best preset, "
         "by more than the 95 % interval",
     )
-    trackers: Names = Field(default_factory=list, description="also log trials to mlflow and wandb (extra tracking)")
+    trackers: Trackers = Field(default_factory=list, description="also log trials to mlflow and wandb (extra tracking)")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="training, where nothing varies it")
     detector: DetectorConfig = Field(default_factory=DetectorConfig, description="detector, where nothing varies it")
@@ -89,8 +89,6 @@ class SearchConfig(JobConfig):
     def _names_are_known(self) -> Self:
         if unknown := [name for name in self.presets if name not in PRESETS]:
             raise ValueError(f"presets: expected some of {', '.join(PRESETS)}, got {unknown[0]!r}")
-        if unknown := [name for name in self.trackers if name not in ("mlflow", "wandb")]:
-            raise ValueError(f"trackers: expected mlflow or wandb, got {unknown[0]!r}")
         if self.optimizer.patience is not None:
             raise ValueError("optimizer.patience: trials stop early by early_stopping, give null")
         return self

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from jobs.cluster.resources import Demand, wait_for_resources
 from jobs.cluster.session import start_ray
+from jobs.cluster.trackers import check_trackers
 from jobs.detectors.backbone_weights import hash_backbone_weights, load_backbone_weights
 from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError, one_line
 from tuning.choice.final import TUNED, build_final_rows, make_final_promises, plan_final, run_final
@@ -30,7 +31,6 @@ from tuning.trials.measure import SearchResources
 from tuning.trials.photos import decode_search_photos
 from tuning.trials.records import TrialRecord, claim_results, load_records
 from tuning.trials.run import plan_rungs, run_trials
-from tuning.trials.tracking import check_trackers
 from tuning.trials.trial import TrialSettings
 
 METRICS = ("auroc", *LABEL_FREE_METRICS, "gflop", "cpu_s")
@@ -127,7 +127,7 @@ def choose_objective(config: SearchConfig, split: Split) -> str:
 
 def check_request(config: SearchConfig, split: Split) -> list[Preset]:
     """Checks trackers, space and test photos; returns the presets to try first."""
-    check_trackers(config)
+    check_trackers(config.trackers)
     try:
         space = read_space(config)
         check_space(space)

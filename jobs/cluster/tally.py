@@ -97,6 +97,7 @@ class Tally:
         self._reported = Reported()
         self._stop_reason = ""
         self._tries = Counter[str]()
+        self._records: dict[str, list[Mapping[str, Any]]] = {}
 
     def begin_try(self, work: str) -> int:
         """Counts a try of some work; returns how many have begun and not ended, this one included."""
@@ -106,6 +107,14 @@ class Tally:
     def end_try(self, work: str) -> None:
         """Forgets the tries of work that is done."""
         self._tries.pop(work, None)
+
+    def record(self, name: str, row: Mapping[str, Any]) -> None:
+        """Keeps a row until it is taken."""
+        self._records.setdefault(name, []).append(row)
+
+    def take_records(self, name: str) -> list[Mapping[str, Any]]:
+        """Returns the rows that came under a name since they were last taken."""
+        return self._records.pop(name, [])
 
     def stop(self, reason: str) -> None:
         """Answers every later report with ``reason``, which ends the stage that reports."""
@@ -196,6 +205,17 @@ class Report:
     def end_try(self, work: str) -> None:
         """Reports that some work is done; the process's next `begin_try` comes after it."""
         self._tally.end_try.remote(work)
+
+    def record(self, name: str, row: Mapping[str, Any]) -> None:
+        """Hands on a row to whoever takes it, see `take_records`."""
+        self._tally.record.remote(name, dict(row))
+
+    def take_records(self, name: str) -> list[Mapping[str, Any]]:
+        """Takes the rows that came under a name; none where the tally is gone."""
+        with suppress(ray.exceptions.RayError):
+            found: list[Mapping[str, Any]] = ray.get(self._tally.take_records.remote(name))
+            return found
+        return []
 
     def add_measures(self, values: Mapping[str, float]) -> None:
         """Reports sums by name, see `Tally.measure`."""

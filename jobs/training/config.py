@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from jobs.config import Confidence, JobConfig, Name, Uri, as_name, merge, split_at_commas
+from jobs.config import Confidence, JobConfig, Name, Trackers, Uri, as_name, merge, split_at_commas
 from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
 from model.presets import DEFAULT_VARIANT, PRESET_OPTIMIZERS, TRAINING_PRESETS, get_preset, settle_attention
 
@@ -92,6 +92,9 @@ class TrainConfig(JobConfig):
         ge=0,
         description="least seconds between two checkpoints, more where they would take over 5 % of the time; 0: one "
         "after every epoch whatever it takes",
+    )
+    trackers: Trackers = Field(
+        default_factory=list, description="also log each epoch to mlflow and wandb (extra tracking)"
     )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="training procedure")

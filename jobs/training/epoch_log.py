@@ -65,6 +65,8 @@ class EpochLog:
         left = self.config.optimizer.epochs - metrics.epoch
         more = f", about {format_duration(metrics.seconds * left)} left" if metrics.epoch and left else ""
         self._show(metrics.epoch, format_epoch(metrics) + more)
+        if self.rank == 0 and self.config.trackers:
+            self.task.report.record(self.task.name, metrics.to_json())
         if self.is_due():
             self.keep(metrics, snapshot)
 

@@ -11,6 +11,7 @@ import ray
 from jobs.cluster.progress import Progress
 from jobs.cluster.resources import Demand, wait_for_resources
 from jobs.cluster.session import start_ray
+from jobs.cluster.trackers import check_trackers
 from jobs.detectors import registry
 from jobs.detectors.aliases import NO_DETECTOR
 from jobs.detectors.backbone_weights import load_backbone_weights
@@ -33,6 +34,7 @@ def train_detectors(config: TrainConfig) -> int:
         RequestError: photos or weights are not there, found before any cluster work.
         JobError: the only unit failed.
     """
+    check_trackers(config.trackers)
     units = plan_units(config)
     champions = read_champions(config, units)
     results = []

@@ -33,6 +33,7 @@ from jobs.errors import JobError
 from jobs.training.config import TrainConfig
 from jobs.training.groups import describe_group_shortage, describe_groups
 from jobs.training.photos import DecodedPhotos
+from jobs.training.tracking import track_unit
 from jobs.training.units import Splits, TrainingTask, TrainingUnit, find_trained, split_photos
 from jobs.training.unlikely_photos import save_unlikely_photos
 from model.statistics.groups import count_groups
@@ -61,7 +62,9 @@ def train_unit(
         JobError: it cannot be trained, or the workers failed too often; one line.
     """
     task = make_task(unit, decoded, weights=weights, workers_per_node=workers_per_node, report=report)
-    answer = fit_unit(unit, task)
+    with track_unit(unit, report) as tracked:
+        answer = fit_unit(unit, task)
+        tracked.update(answer)
     if "refused" in answer:
         storage.delete_tree(unit.work_folder)  # from there the same would happen again
         raise JobError(f"{unit}: {answer['refused']}")

@@ -9,13 +9,14 @@ from typing import Any
 import mlflow
 import pytest
 
+from jobs.cluster import trackers
+from jobs.cluster.trackers import check_trackers
 from jobs.errors import RequestError
 from tests.support.search import request_search
 from tuning import run as sweep
 from tuning.config import SearchConfig
 from tuning.trials import tracking
 from tuning.trials.records import load_records
-from tuning.trials.tracking import check_trackers
 
 
 def read_wandb_run(folder: Path, words: list[str]) -> bytes:
@@ -74,11 +75,11 @@ def _request(tmp_path: Path, tracker: str) -> SearchConfig:
 
 
 def test_a_tracker_whose_client_is_missing_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     with pytest.raises(
         RequestError, match=r"--trackers mlflow: not installed here, install attentdiffernet-ray\[track"
     ):
-        check_trackers(_request(tmp_path, "mlflow"))
+        check_trackers(["mlflow"])
 
 
 @pytest.mark.slow
@@ -87,9 +88,9 @@ def test_wandb_without_a_key_is_told_in_one_line(tmp_path: Path, monkeypatch: py
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     with pytest.raises(RequestError, match=r"--trackers wandb needs a key and found none: set WANDB_API_KEY"):
-        check_trackers(_request(tmp_path, "wandb"))
+        check_trackers(["wandb"])
     monkeypatch.setenv("WANDB_MODE", "offline")
-    check_trackers(_request(tmp_path, "wandb"))
+    check_trackers(["wandb"])
 
 
 def test_wandb_s_runs_go_where_the_variables_of_its_client_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
