@@ -114,6 +114,41 @@ Confidence = Annotated[
     ),
 ]
 
+GROUP_BY_HELP = (
+    "what photos of one group have in common, so that they stay on one side of every split: named groups of "
+    "key_pattern, such as site,date"
+)
+GROUP_BY_DEFAULT = (
+    "photo for no groups but equal pixels; default: photos of equal pixels and near-duplicates, found by themselves"
+)
+GROUP_BY: list[str] = Field(default_factory=list, description=f"{GROUP_BY_HELP}; {GROUP_BY_DEFAULT}")
+KEY_PATTERN: str | None = Field(
+    None,
+    description="for group_by: regular expression matched at the start of each key below <category>/train/good/, with "
+    "named groups, such as (?P<site>[^/]+)/(?P<date>[^/]+)/",
+)
+
+
+def check_group_names(group_by: list[str], key_pattern: str | None) -> None:
+    """Checks that the names of groups are named groups of the pattern, or the one name ``photo``.
+
+    Raises:
+        ValueError: they are not, or the pattern is none.
+    """
+    try:
+        known = set(re.compile(key_pattern or "").groupindex)
+    except re.error as error:
+        raise ValueError(f"expected a regular expression as key_pattern, got {key_pattern!r}: {error}") from error
+    unknown = [name for name in group_by if name not in known]
+    if unknown and group_by != ["photo"]:
+        raise ValueError(
+            f"group_by {','.join(unknown)} is no named group of key_pattern, which has "
+            f"{', '.join(sorted(known)) or 'none'}: give --key-pattern with such groups, or --group-by photo"
+        )
+    if key_pattern is not None and not group_by:
+        raise ValueError("key_pattern is there for group_by: say which of its groups belong together")
+
+
 ARCHIVE_HELP = (
     "the photos: a prefix; or the manifest.json of an S3 Inventory (Parquet, CSV); or a .csv, .parquet or .txt list, "
     "or a folder of its parts, with a column image_uri and any of image_etag, image_bytes, last_modified, category, "

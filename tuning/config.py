@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from jobs.config import JobConfig, Name, Trackers, Uri, split_at_commas
+from jobs.config import GROUP_BY, KEY_PATTERN, JobConfig, Name, Trackers, Uri, check_group_names, split_at_commas
 from jobs.storage import uris
 from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
 from model.presets import PRESETS
@@ -36,6 +36,8 @@ class SearchConfig(JobConfig):
         description="list of flawless photos to leave out, .csv, .txt or .parquet with their URIs or keys below the "
         "data, such as least_likely.csv of a training after a person has looked",
     )
+    group_by: Names = GROUP_BY
+    key_pattern: str | None = KEY_PATTERN
     trials: int = Field(64, ge=1, description="trials in all, presets included")
     time_budget_s: float | None = Field(None, gt=0, description="seconds after which this run starts no more trials")
     objective: Objective = Field(
@@ -94,6 +96,11 @@ class SearchConfig(JobConfig):
         return self
 
     @model_validator(mode="after")
+    def _groups_are_named(self) -> Self:
+        check_group_names(self.group_by, self.key_pattern)
+        return self
+
+    @model_validator(mode="after")
     def _can_be_judged_so(self) -> Self:
         if self.objective == "seed_agreement" and self.seeds_per_trial < 2:
             raise ValueError("objective seed_agreement needs seeds_per_trial of 2 or more")
@@ -110,6 +117,18 @@ class SearchConfig(JobConfig):
     def identity(self) -> dict[str, object]:
         """What two runs must have in common to be one search: everything that decides a trial or the photos."""
         names = ("data", "category", "objective", "cost", "validation_share", "calibration_fraction", "seed")
-        more = ("seeds_per_trial", "startup_trials", "max_pixels", "optimizer", "detector", "space")
+        more = (
+            "seeds_per_trial",
+            "startup_trials",
+            "max_pixels",
+            "optimizer",
+            "detector",
+            "space",
+            "group_by",
+            "key_pattern",
+        )
         # Searches of before had calibrated on the photos that judged: their trials were trained on other photos.
-        return {**self.model_dump(mode="json", include={*names, *more}), "calibrated_on": "photos that judge nothing"}
+        return {
+            **self.model_dump(mode="json", include={*names, *more}),
+            "calibrated_on": "photos of groups that judge nothing",
+        }

@@ -47,7 +47,15 @@ def run(config: SearchConfig) -> int:
         RequestError: photos, weights, space or results folder do not fit, found before any cluster work.
         JobError: no trial was good for anything.
     """
-    split = split_data(config.data, config.category, validation_share=config.validation_share, exclude=config.exclude)
+    split = split_data(
+        config.data,
+        config.category,
+        validation_share=config.validation_share,
+        exclude=config.exclude,
+        group_by=config.group_by,
+        key_pattern=config.key_pattern,
+        levels=config.detector.levels,
+    )
     objective = choose_objective(config, split)
     presets = check_request(config, split)
     weights = load_backbone_weights(config.detector, asked_as=f"--detector.weights {config.detector.weights}")
@@ -97,7 +105,7 @@ def prepare_trials(
     cache = ray.remote(num_cpus=0, max_restarts=-1)(FeatureCache).remote()
     sizes = {int(str(size)) for size in config.space.image_size or []}
     sizes |= {preset.configuration.detector.image_size for preset in presets}
-    photos = decode_by_size(config, split.train, split.validation, sizes)
+    photos = decode_by_size(config, split, split.validation, sizes)
     return TrialSettings(
         shared=SearchResources(photos, split.photos_hash, ray.put(weights), cache),
         results=config.results,
@@ -142,11 +150,12 @@ def check_request(config: SearchConfig, split: Split) -> list[Preset]:
     return presets
 
 
-def decode_by_size(config: SearchConfig, train: Any, labelled: Any, sizes: set[int]) -> dict[int, Any]:
+def decode_by_size(config: SearchConfig, split: Split, labelled: Any, sizes: set[int]) -> dict[int, Any]:
     """Starts a task for each image size; returns size -> reference to SearchPhotos."""
     remote = ray.remote(num_cpus=1)(decode_search_photos)
+    fraction, levels = config.calibration_fraction, config.detector.levels
     return {
-        size: remote.remote(train, labelled, size, config.max_pixels, config.calibration_fraction)
+        size: remote.remote(split.train, labelled, size, config.max_pixels, fraction, levels, split.groups)
         for size in sorted(sizes)
     }
 
@@ -178,7 +187,7 @@ def compare_on_test(
         config, {TUNED: winner.configuration, **compared}, photos_hash=f"{split.photos_hash}+{split.test.photos_hash}"
     )
     sizes = {unit.configuration.detector.image_size for unit in units}
-    outcomes = run_final(config, units, trials, decode_by_size(config, split.train, manifest, sizes))
+    outcomes = run_final(config, units, trials, decode_by_size(config, split, manifest, sizes))
     found.rows = build_final_rows(config.category, manifest, outcomes)
     found.promises = make_final_promises(config.category, outcomes, false_alarm_rate=FALSE_ALARM_RATE)
     if config.promote:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from jobs.config import JobConfig, Uri, merge
+from jobs.config import GROUP_BY, KEY_PATTERN, JobConfig, Uri, check_group_names, merge, split_at_commas
 from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
 from model.presets import PRESETS, settle_attention
 
@@ -49,6 +49,8 @@ class ComparisonConfig(JobConfig):
         description="share of the flawless training photos that train nothing and calibrate: then the report sets the "
         "false alarms on flawless test photos against the rate promised; 0: all photos train",
     )
+    group_by: Annotated[list[str], BeforeValidator(split_at_commas)] = GROUP_BY
+    key_pattern: str | None = KEY_PATTERN
     false_alarm_rate: float = Field(0.05, gt=0, lt=1, description="with calibration_fraction, the rate promised")
     tasks: int | None = Field(None, ge=1, description="units at a time, one CPU each; default: one per core")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
@@ -70,6 +72,13 @@ class ComparisonConfig(JobConfig):
         if given := [name for name in _DECIDED if name in detector.model_fields_set]:
             raise ValueError(f"{', '.join(given)} cannot be set: --variants and --seeds decide it")
         return detector
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> ComparisonConfig:
+        check_group_names(self.group_by, self.key_pattern)
+        if self.group_by and not self.calibration_fraction:
+            raise ValueError("group_by is there for calibration_fraction: without it all photos train")
+        return self
 
     @model_validator(mode="after")
     def _check_variants(self) -> ComparisonConfig:

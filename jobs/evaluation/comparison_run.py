@@ -174,8 +174,9 @@ def decode_photos(
         for unit in units
         for category in (manifests if unit.sees_all else [unit.category])
     }
-    remote = ray.remote(num_cpus=1)(decode_category)
+    remote: Any = ray.remote(num_cpus=1)(decode_category)
+    held_out = (config.calibration_fraction, config.group_by, config.key_pattern)
     return {
-        key: remote.remote(manifests[key[0]], key[1], config.max_pixels, key[2], config.calibration_fraction)
+        key: remote.remote(manifests[key[0]], key[1], config.max_pixels, key[2], *held_out)
         for key in sorted(needed, key=str)
     }

@@ -13,19 +13,26 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from jobs.archive.mvtec import select_split
+from jobs.archive.mvtec import FLAWLESS, select_split
 from jobs.decoding.fetch import stack_images
-from jobs.decoding.photos import decode_rows
+from jobs.decoding.photos import decode_rows, fingerprint_photos
 from jobs.errors import JobError, one_line
 from jobs.evaluation.comparison_units import ComparisonUnit
+from jobs.tables.schema import MANIFEST
+from jobs.training.groups import GroupRequest, group_as_asked
 from model.baselines import score_baseline
 from model.config import DetectorConfig, Levels
 from model.detector import build_detector
 from model.inference.detector import build_scorer
+from model.network.seeding import Stream, create_stream
 from model.process import prepare_process
+from model.statistics.groups import draw_one_of_each
 from model.training.attention_pretext import pretrain_attention
 from model.training.loop import train
 from model.training.photos import InMemory, split_calibration
+
+COMPARED_PX = 256
+"""Side at which photos are decoded to be compared with each other."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,8 @@ def decode_category(
     max_pixels: int,
     levels: Levels = (None, None),
     calibration_fraction: float = 0.0,
+    group_by: Sequence[str] = (),
+    key_pattern: str | None = None,
 ) -> ComparisonPhotos:
     """Fetches and decodes the photos of one category by the stage that scoring has: a Ray task.
 
@@ -62,13 +71,25 @@ def decode_category(
         max_pixels: largest photo decoded.
         levels: sample values of black and white.
         calibration_fraction: share of the flawless photos that trains nothing, the same for every seed; in [0, 1).
+        group_by: what flawless photos of one group have in common, see `jobs.training.groups.GroupRequest`.
+        key_pattern: of their keys, for group_by.
+
+    Raises:
+        JobError: the flawless photos are of one group, or group_by names groups, and no photo has one.
     """
     readable, lost = decode_rows(manifest, size=size, max_pixels=max_pixels, levels=levels)
     train_rows, test_rows = select_split(readable, "train"), select_split(readable, "test")
     flawless = stack_images(train_rows["pixels"], size=size)
     kept, held_out = np.arange(len(flawless)), np.arange(0)
     if calibration_fraction:
-        kept, held_out = split_calibration(len(flawless), fraction=calibration_fraction, seed=0)
+        groups = group_flawless(
+            train_rows, max_pixels=max_pixels, levels=levels, group_by=group_by, key_pattern=key_pattern
+        )
+        try:
+            kept, held_out = split_calibration(len(flawless), fraction=calibration_fraction, seed=0, groups=groups)
+        except ValueError as error:
+            raise JobError(f"{error}; --group-by photo takes each photo by itself") from None
+        held_out = held_out[draw_one_of_each(groups[held_out], rng=create_stream(0, Stream.CALIBRATION, 1))]
     return ComparisonPhotos(
         train=flawless[kept],
         calibration=flawless[held_out],
@@ -76,6 +97,17 @@ def decode_category(
         test_uris=test_rows["image_uri"].to_pylist(),
         lost=lost,
     )
+
+
+def group_flawless(
+    rows: pa.Table, *, max_pixels: int, levels: Levels, group_by: Sequence[str], key_pattern: str | None
+) -> npt.NDArray[np.int64]:
+    """Groups readable flawless photos, (N,); at one size, so that detectors of every size have the same groups."""
+    mark = f"/train/{FLAWLESS}/"
+    first = rows["image_uri"][0].as_py()
+    asked = GroupRequest(rows["category"][0].as_py(), first[: first.index(mark)] + mark[:-1], group_by, key_pattern)
+    manifest = rows.select(MANIFEST.names)
+    return group_as_asked(asked, fingerprint_photos(manifest, size=COMPARED_PX, max_pixels=max_pixels, levels=levels))
 
 
 def learn_attention(

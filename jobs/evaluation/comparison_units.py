@@ -86,7 +86,10 @@ def plan_units(config: ComparisonConfig, manifests: Mapping[str, pa.Table]) -> l
     """
     if shared := BASELINES.keys() & set(config.variants):
         raise RequestError(f"custom: {', '.join(shared)} is the name of a baseline, take another")
-    held_out = f"+calibration {config.calibration_fraction:g}" if config.calibration_fraction else ""
+    held_out = ""
+    if config.calibration_fraction:
+        groups = f"groups {','.join(config.group_by)} {config.key_pattern or ''}"
+        held_out = f"+calibration {config.calibration_fraction:g} of {groups}"
     hashes = {category: hash_manifest(manifest) + held_out for category, manifest in manifests.items()}
     baselines = plan_baselines(config, hashes) if config.baselines else []
     units = baselines + [

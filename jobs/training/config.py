@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Self
 
@@ -16,7 +15,20 @@ from pydantic import (
     model_validator,
 )
 
-from jobs.config import Confidence, JobConfig, Name, Trackers, Uri, as_name, merge, split_at_commas
+from jobs.config import (
+    GROUP_BY_DEFAULT,
+    GROUP_BY_HELP,
+    KEY_PATTERN,
+    Confidence,
+    JobConfig,
+    Name,
+    Trackers,
+    Uri,
+    as_name,
+    check_group_names,
+    merge,
+    split_at_commas,
+)
 from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
 from model.presets import DEFAULT_VARIANT, PRESET_OPTIMIZERS, TRAINING_PRESETS, get_preset, settle_attention
 
@@ -69,15 +81,9 @@ class TrainConfig(JobConfig):
     )
     group_by: Annotated[list[str], BeforeValidator(split_at_commas)] = Field(
         default_factory=list,
-        description="what photos of one group have in common, so that they stay on one side of every split: named "
-        "groups of key_pattern, such as site,date; group for the column of that name of a list given as good; photo "
-        "for no groups but equal pixels; default: photos of equal pixels and near-duplicates, found by themselves",
+        description=f"{GROUP_BY_HELP}; group for the column of that name of a list given as good; {GROUP_BY_DEFAULT}",
     )
-    key_pattern: str | None = Field(
-        None,
-        description="for group_by: regular expression matched at the start of each key below <category>/train/good/, "
-        "with named groups, such as (?P<site>[^/]+)/(?P<date>[^/]+)/",
-    )
+    key_pattern: str | None = KEY_PATTERN
     false_alarm_rate: float = Field(
         0.05, gt=0, lt=1, description="rate that the calibration set must be able to support"
     )
@@ -123,21 +129,8 @@ class TrainConfig(JobConfig):
 
     @model_validator(mode="after")
     def _check_groups(self) -> Self:
-        try:
-            known = set(re.compile(self.key_pattern or "").groupindex)
-        except re.error as error:
-            raise ValueError(
-                f"expected a regular expression as key_pattern, got {self.key_pattern!r}: {error}"
-            ) from error
-        unknown = [name for name in self.group_by if name not in known]
-        is_column = self.group_by == ["group"] and self.good is not None
-        if unknown and self.group_by != ["photo"] and not is_column:
-            raise ValueError(
-                f"group_by {','.join(unknown)} is no named group of key_pattern, which has "
-                f"{', '.join(sorted(known)) or 'none'}: give --key-pattern with such groups, or --group-by photo"
-            )
-        if self.key_pattern is not None and not self.group_by:
-            raise ValueError("key_pattern is there for group_by: say which of its groups belong together")
+        if self.group_by != ["group"] or self.good is None:
+            check_group_names(self.group_by, self.key_pattern)
         return self
 
     @field_validator("category")

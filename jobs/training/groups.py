@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +33,34 @@ def looks_for_near_duplicates(config: TrainConfig, *, photos: int) -> bool:
     return not config.group_by and photos <= MAX_COMPARED_PHOTOS
 
 
+@dataclass(frozen=True)
+class GroupRequest:
+    """What somebody says of which photos of a category belong together.
+
+    Attributes:
+        category: for messages.
+        folder: URI of the folder that the photos are in, or of the list that names them.
+        group_by: named groups of the key pattern; `EACH_PHOTO` or `GROUP` alone; empty looks for near-duplicates.
+        key_pattern: matched at the beginning of each key below the folder.
+    """
+
+    category: str
+    folder: str
+    group_by: Sequence[str] = ()
+    key_pattern: str | None = None
+
+
 def group_photos(config: TrainConfig, fingerprints: pa.Table) -> npt.NDArray[np.int64]:
+    """Groups the readable photos of a training's category; see `group_as_asked`."""
+    folder = config.good or locate_flawless(str(config.data), config.category)
+    return group_as_asked(GroupRequest(config.category, folder, config.group_by, config.key_pattern), fingerprints)
+
+
+def group_as_asked(asked: GroupRequest, fingerprints: pa.Table) -> npt.NDArray[np.int64]:
     """Groups the readable photos of a category, as ``group_by`` asks for.
 
     Args:
-        config: of one category.
+        asked: what belongs together.
         fingerprints: N FINGERPRINT rows.
 
     Returns:
@@ -46,39 +70,37 @@ def group_photos(config: TrainConfig, fingerprints: pa.Table) -> npt.NDArray[np.
         JobError: group_by names groups, and no photo has one.
     """
     uris = fingerprints["image_uri"].to_pylist()
-    if not config.group_by:
+    if not asked.group_by:
         return group_fingerprints(fingerprints)
-    if config.group_by == [EACH_PHOTO]:
+    if list(asked.group_by) == [EACH_PHOTO]:
         return group_fingerprints(fingerprints, named=np.arange(len(uris)))
-    names = name_groups(config, uris, folder=config.good or locate_flawless(str(config.data), config.category))
-    return group_fingerprints(fingerprints, named=number_groups(names))
+    return group_fingerprints(fingerprints, named=number_groups(name_groups(asked, uris)))
 
 
-def name_groups(config: TrainConfig, uris: Sequence[str], *, folder: str) -> list[str]:
+def name_groups(asked: GroupRequest, uris: Sequence[str]) -> list[str]:
     """Returns the name of each photo's group by its key; its URI, which no other has, where the key says nothing.
 
     Args:
-        config: of one category.
-        uris: of its photos.
-        folder: URI of the folder that they are in, or of the list that names them.
+        asked: what belongs together.
+        uris: of the photos.
 
     Raises:
         JobError: no photo has a group.
     """
-    if config.group_by == [GROUP] and config.key_pattern is None:
-        names = read_groups(folder)
+    if list(asked.group_by) == [GROUP] and asked.key_pattern is None:
+        names = read_groups(asked.folder)
     else:
-        names = match_groups(uris, config.group_by, pattern=re.compile(config.key_pattern or ""), below=folder)
+        names = match_groups(uris, asked.group_by, pattern=re.compile(asked.key_pattern or ""), below=asked.folder)
     without = [uri for uri in uris if uri not in names]
     if not names:
         raise JobError(
-            f"no photo of {config.category} has a group {','.join(config.group_by)}: --key-pattern is matched at the "
-            f"start of each key below {folder}, the first photo is {make_printable(uris[0])}"
+            f"no photo of {asked.category} has a group {','.join(asked.group_by)}: --key-pattern is matched at the "
+            f"start of each key below {asked.folder}, the first photo is {make_printable(uris[0])}"
         )
     if without:
         print(
-            f"warning: {len(without)} of {len(uris)} photos of {config.category} have no group "
-            f"{','.join(config.group_by)} and are groups by themselves, the first {make_printable(without[0])}",
+            f"warning: {len(without)} of {len(uris)} photos of {asked.category} have no group "
+            f"{','.join(asked.group_by)} and are groups by themselves, the first {make_printable(without[0])}",
             flush=True,
         )
     return [names.get(uri, uri) for uri in uris]

@@ -11,6 +11,7 @@ import pytest
 
 from jobs.archive.mvtec import list_as_category, list_labelled, select_split
 from jobs.detectors.lineage import is_training_photo
+from jobs.errors import JobError
 from jobs.evaluation.metrics import measure_detectors
 from jobs.evaluation.report import format_false_alarms
 from jobs.tables.schema import EVALUATED, Status
@@ -48,6 +49,30 @@ def test_train_judge_and_calibrate_are_disjoint_and_all(count: int) -> None:
     parts = split_flawless(count, fraction=0.2)
     assert min(map(len, (parts.train, parts.judge, parts.calibrate))) >= 1
     assert sorted(np.concatenate([parts.train, parts.judge, parts.calibrate])) == list(range(count))
+
+
+def test_groups_of_a_search_stay_on_one_side_and_give_one_calibration_photo_each() -> None:
+    groups = np.arange(60) // 5
+    parts = split_flawless(60, fraction=0.2, groups=groups)
+    sides = [set(groups[part]) for part in (parts.train, parts.judge, parts.calibrate)]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 12
+    assert len(parts.calibrate) == len(sides[2])
+    single = split_flawless(60, fraction=0.2, groups=np.arange(60))
+    for part in ("train", "judge", "calibrate"):  # photos that all differ are split as they always were
+        assert np.array_equal(getattr(single, part), getattr(split_flawless(60, fraction=0.2), part))
+
+
+def test_a_search_decodes_with_its_black_and_white_and_refuses_photos_of_one_group(drawn: Path) -> None:
+    data = f"file://{drawn}/data"
+    train = list_as_category(f"{data}/insulator/train/good", "insulator").slice(0, 20)
+    labelled = select_split(list_labelled(data), "test").slice(0, 2)
+    plain, bright = (
+        decode_search_photos(train, labelled, 64, 10**8, 0.2, levels) for levels in ((None, None), (None, 128.0))
+    )
+    assert bright.train.mean() > 1.3 * plain.train.mean()
+    assert bright.labelled.mean() > 1.3 * plain.labelled.mean()
+    with pytest.raises(JobError, match="--group-by photo takes each photo by itself"):
+        decode_search_photos(train, labelled, 64, 10**8, 0.2, (None, None), np.zeros(20, np.int64))
 
 
 def test_photos_that_judged_are_recorded_and_those_that_calibrate_are_new_to_the_detector(drawn: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from jobs import storage
 from jobs.errors import JobError, RequestError
@@ -61,6 +62,44 @@ def test_copies_of_a_test_photo_are_on_its_side(drawn: Path, tmp_path: Path) -> 
     assert validation.isdisjoint(test)
     assert len(validation) + len(test) == 20
     assert min(len(validation), len(test)) > 3
+
+
+def copy_training_photos(drawn: Path, data: Path) -> None:
+    """Makes a data set whose flawless training photos are there twice, the copies below a folder of their own."""
+    shutil.copytree(drawn / "data", data)
+    good = data / "insulator" / "train" / "good"
+    (good / "again").mkdir()
+    for path in sorted(good.glob("*.jpg")):
+        shutil.copy(path, good / "again" / path.name)
+
+
+def test_copies_among_the_training_photos_are_one_group(drawn: Path, tmp_path: Path) -> None:
+    copy_training_photos(drawn, tmp_path / "data")
+    split = _split(tmp_path / "data")
+    names = [uri.rsplit("/", 1)[1] for uri in split.train["image_uri"].to_pylist()]
+    assert len(names) == 120
+    by_group = {
+        group: {name for name, one in zip(names, split.groups, strict=True) if one == group} for group in split.groups
+    }
+    assert {len(found) for found in by_group.values()} == {1}
+    assert len(by_group) == 60
+    assert "120 flawless training photos in 60 groups" in describe_split(split, "auroc")[0]
+
+
+def test_named_groups_of_a_search_are_those_of_the_key_pattern(drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn / "data", tmp_path / "data")
+    good = tmp_path / "data" / "insulator" / "train" / "good"
+    for number, path in enumerate(sorted(good.glob("*.jpg"))):
+        (good / f"site{number % 4}").mkdir(exist_ok=True)
+        path.rename(good / f"site{number % 4}" / path.name)
+    split = split_data(
+        f"file://{tmp_path}/data", "insulator", validation_share=0.4, group_by=["site"], key_pattern="(?P<site>[^/]+)/"
+    )
+    assert len(set(split.groups.tolist())) == 4
+    with pytest.raises(ValidationError, match="group_by date is no named group of key_pattern, which has site"):
+        SearchConfig.model_validate(
+            {"data": "/d", "category": "c", "results": "/r", "group_by": "date", "key_pattern": "(?P<site>x)"}
+        )
 
 
 def test_a_folder_of_validation_photos_is_taken_as_it_is(drawn: Path, tmp_path: Path) -> None:

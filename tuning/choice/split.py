@@ -15,9 +15,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,16 +28,18 @@ import pyarrow.compute as pc
 
 from jobs import storage
 from jobs.archive.exclusion import exclude_photos, read_names
-from jobs.archive.mvtec import FLAWLESS, SPLITS, list_labelled, select_split
+from jobs.archive.mvtec import FLAWLESS, SPLITS, list_labelled, locate_flawless, select_split
 from jobs.decoding.fingerprints import group_fingerprints
 from jobs.decoding.photos import fingerprint_photos
 from jobs.detectors.lineage import hash_manifest
 from jobs.errors import ConflictError, JobError, MissingObjectError, RequestError
 from jobs.storage import uris
-from model.config import MAX_PIXELS
+from jobs.training.groups import GroupRequest, group_as_asked
+from model.config import MAX_PIXELS, Levels
 
 MIN_TRAINING_PHOTOS = 8
-_COMPARED_PX = 256  # side at which test photos are decoded to be compared, whatever the trials' sizes are
+COMPARED_PX = 256
+"""Side at which photos are decoded to be compared, whatever the trials' sizes are."""
 _MARK = "test-opened.json"
 
 
@@ -88,13 +91,15 @@ class Split:
         train: MANIFEST rows of flawless photos.
         validation: LABELLED rows of the split validation; maybe none.
         test: sealed.
-        is_carved: whether validation was a part of ``test/``.
+        is_share_of_test: whether validation was a part of ``test/``.
+        groups: (N,) the group of each flawless photo, by which they are split.
     """
 
     train: pa.Table
     validation: pa.Table
     test: SealedTest
     is_share_of_test: bool
+    groups: npt.NDArray[np.int64]
 
     @property
     def validation_counts(self) -> Counter[str]:
@@ -112,17 +117,30 @@ class Split:
         return hash_manifest(pa.concat_tables([self.train, self.validation]))
 
 
-def split_data(data: str, category: str, *, validation_share: float, exclude: str | None = None) -> Split:
-    """Lists a category and splits its photos.
+def split_data(
+    data: str,
+    category: str,
+    *,
+    validation_share: float,
+    exclude: str | None = None,
+    group_by: Sequence[str] = (),
+    key_pattern: str | None = None,
+    levels: Levels = (None, None),
+) -> Split:
+    """Lists a category, splits its photos, and groups the flawless ones.
 
     Args:
         data: folder of the categories.
         category: one of them.
         validation_share: of ``test/``, in (0, 1), where there is no ``validation/``.
         exclude: list of photos to leave out, see `jobs.archive.exclusion.read_names`.
+        group_by: what flawless photos of one group have in common, see `jobs.training.groups.GroupRequest`.
+        key_pattern: of their keys, for group_by.
+        levels: sample values of black and white.
 
     Raises:
         RequestError: too few flawless training photos.
+        JobError: group_by names groups, and no photo has one.
     """
     folder = uris.join(data, category)
     rows = list_labelled(data, category=category)
@@ -136,22 +154,40 @@ def split_data(data: str, category: str, *, validation_share: float, exclude: st
     is_carved = "validation" not in splits
     if is_carved:
         keys = [uri.removeprefix(folder + "/") for uri in rows["image_uri"].to_pylist()]
-        keys = name_by_first(keys, group_test_photos(rows))
+        is_test = pc.equal(rows["split"], "test").to_numpy(zero_copy_only=False)
+        keys = name_by_first(keys, group_some(rows, np.flatnonzero(is_test), group_fingerprints, levels=levels))
         assigned = [assign_split(one, key, share=validation_share) for one, key in zip(splits, keys, strict=True)]
         rows = rows.set_column(rows.schema.get_field_index("split"), "split", pa.array(assigned, pa.string()))
     train, validation, test = (select_split(rows, name) for name in SPLITS)
-    return Split(train, validation, SealedTest(test), is_carved)
+    asked = GroupRequest(category, locate_flawless(data, category), group_by, key_pattern)
+    groups = group_some(train, np.arange(len(train)), partial(group_as_asked, asked), levels=levels)
+    return Split(train, validation, SealedTest(test), is_carved, groups)
 
 
-def group_test_photos(rows: pa.Table) -> npt.NDArray[np.int64]:
-    """Groups the photos of ``test/``, LABELLED rows (N,), that show the same scene; all others are by themselves."""
+def group_some(
+    rows: pa.Table,
+    chosen: npt.NDArray[np.int64],
+    group: Callable[[pa.Table], npt.NDArray[np.int64]],
+    *,
+    levels: Levels,
+) -> npt.NDArray[np.int64]:
+    """Groups those photos of MANIFEST rows (N,) that are chosen and can be read; all others are by themselves.
+
+    Args:
+        rows: photos.
+        chosen: ascending indices.
+        group: FINGERPRINT rows to the group of each.
+        levels: sample values of black and white.
+
+    Returns:
+        (N,) the index of the first photo of each photo's group.
+    """
     groups = np.arange(len(rows))
-    tested = np.flatnonzero(pc.equal(rows["split"], "test").to_numpy(zero_copy_only=False))
-    photos = fingerprint_photos(rows.take(pa.array(tested)), size=_COMPARED_PX, max_pixels=MAX_PIXELS)
+    photos = fingerprint_photos(rows.take(pa.array(chosen)), size=COMPARED_PX, max_pixels=MAX_PIXELS, levels=levels)
     readable = np.flatnonzero(pc.is_null(photos["error"]).to_numpy(zero_copy_only=False))
-    found = group_fingerprints(photos.take(pa.array(readable)))
-    _, first = np.unique(found, return_index=True)
-    groups[tested[readable]] = tested[readable][first[found]]
+    if len(readable):
+        _, first, found = np.unique(group(photos.take(pa.array(readable))), return_index=True, return_inverse=True)
+        groups[chosen[readable]] = chosen[readable][first[found]]
     return groups
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jobs.archive.mvtec import FLAWLESS
+from model.statistics.groups import count_groups
 from model.statistics.sample_size import estimate_auroc_half_width, estimate_auroc_standard_error
 from tuning.choice.split import Split
 
@@ -33,9 +34,9 @@ def describe_photos(split: Split) -> Iterator[str]:
     counts = split.validation_counts
     where = "a share of test/, by the hash of the key" if split.is_share_of_test else "validation/"
     yield (
-        f"{len(split.train)} flawless training photos; {sum(counts.values())} validation photos ({where}), "
-        f"{split.defects} of them defective; {sum(split.test.counts.values())} test photos, sealed "
-        "until the winner stands"
+        f"{len(split.train)} flawless training photos in {count_groups(split.groups)} groups; "
+        f"{sum(counts.values())} validation photos ({where}), {split.defects} of them defective; "
+        f"{sum(split.test.counts.values())} test photos, sealed until the winner stands"
     )
     flawless = count_flawless(split)
     if split.defects:

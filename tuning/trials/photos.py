@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -17,7 +18,10 @@ from jobs.decoding.fetch import stack_images
 from jobs.decoding.photos import decode_rows
 from jobs.detectors.lineage import hash_training_photos
 from jobs.errors import JobError
+from model.config import Levels
+from model.network.seeding import Stream, create_stream
 from model.process import prepare_process
+from model.statistics.groups import draw_one_of_each
 from model.training.photos import split_calibration
 from model.training.synthetic_defects import draw_defects
 
@@ -52,7 +56,9 @@ class SearchPhotos:
 
 @dataclass(frozen=True)
 class FlawlessSplit:
-    """Ascending indices of flawless photos, disjoint, that together are all.
+    """Ascending indices of flawless photos, disjoint; no group has photos in two of them.
+
+    Together they are all but for those of calibration groups that were not drawn: each gives one photo.
 
     Who is chosen by photos looks better on them than on others. So those that judge trials cannot calibrate what is
     chosen: the scores of the best of 64 are too low on them, and its false alarms too many.
@@ -63,23 +69,32 @@ class FlawlessSplit:
     calibrate: npt.NDArray[np.int64]
 
 
-def split_flawless(count: int, *, fraction: float) -> FlawlessSplit:
+def split_flawless(count: int, *, fraction: float, groups: npt.NDArray[np.int64] | None = None) -> FlawlessSplit:
     """Splits flawless photos into those that train, those that judge trials, and those that no judgement sees.
 
     Args:
         count: at least 3.
         fraction: share that calibrates, and share of the others that judges; in (0, 1).
+        groups: (count,) the group of each photo; None: each by itself.
 
     Raises:
-        ValueError: too few photos.
+        ValueError: too few groups.
     """
-    rest, calibrate = split_calibration(count, fraction=fraction, seed=0)
-    train, judge = split_calibration(len(rest), fraction=fraction, seed=0)
+    groups = np.arange(count) if groups is None else groups
+    rest, held_out = split_calibration(count, fraction=fraction, seed=0, groups=groups)
+    calibrate = held_out[draw_one_of_each(groups[held_out], rng=create_stream(0, Stream.CALIBRATION, 1))]
+    train, judge = split_calibration(len(rest), fraction=fraction, seed=0, groups=groups[rest])
     return FlawlessSplit(rest[train], rest[judge], calibrate)
 
 
 def decode_search_photos(
-    train: pa.Table, labelled: pa.Table, size: int, max_pixels: int, fraction: float
+    train: pa.Table,
+    labelled: pa.Table,
+    size: int,
+    max_pixels: int,
+    fraction: float,
+    levels: Levels = (None, None),
+    groups: npt.NDArray[np.int64] | None = None,
 ) -> SearchPhotos:
     """Fetches and decodes photos in a Ray task, by the same stage as training and scoring.
 
@@ -89,17 +104,24 @@ def decode_search_photos(
         size: side S in pixels.
         max_pixels: largest photo decoded.
         fraction: see `split_flawless`, of the readable flawless photos.
+        levels: sample values of black and white.
+        groups: the group of each flawless photo; None: each by itself.
 
     Raises:
-        JobError: fewer than 4 flawless photos can be read.
+        JobError: fewer than 4 flawless photos can be read, or they are of fewer than 3 groups.
     """
     prepare_process()
-    flawless, lost = decode_rows(train, size=size, max_pixels=max_pixels)
-    judged, lost_too = decode_rows(labelled, size=size, max_pixels=max_pixels)
+    flawless, lost = decode_rows(train, size=size, max_pixels=max_pixels, levels=levels)
+    judged, lost_too = decode_rows(labelled, size=size, max_pixels=max_pixels, levels=levels)
     images = stack_images(flawless["pixels"], size=size)
     if len(images) < 4:
         raise JobError(f"needed at least 4 readable flawless photos, got {len(images)} of {len(train)}")
-    parts = split_flawless(len(images), fraction=fraction)
+    is_readable = pc.is_in(train["image_uri"], flawless["image_uri"].combine_chunks()).to_numpy(zero_copy_only=False)
+    groups = np.arange(len(train)) if groups is None else groups
+    try:
+        parts = split_flawless(len(images), fraction=fraction, groups=groups[is_readable])
+    except ValueError as error:
+        raise JobError(f"{error}; --group-by photo takes each photo by itself") from error
     return SearchPhotos(
         train=images[parts.train],
         held_out=images[parts.judge],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pydantic import ValidationError
 
 from jobs import comparison, storage
 from jobs.archive.mvtec import list_labelled
 from jobs.cli import parse_config
-from jobs.errors import RequestError
+from jobs.errors import JobError, RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.comparison_tasks import ComparisonPhotos, decode_category, learn_attention, train_and_test
 from jobs.evaluation.comparison_units import ComparisonUnit, plan_units
@@ -275,6 +277,24 @@ def test_calibration_photos_train_nothing_and_promise_a_rate_that_is_checked(dat
         (promise,) = make_outcome_promises([outcome], false_alarm_rate=0.2).values()
         assert promise.photos == 4
         assert promise.threshold == max(outcome["calibration"])
+
+
+def test_copies_stay_on_one_side_of_a_comparison_and_calibrate_once(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "first", tmp_path / "first")
+    good = tmp_path / "first" / "insulator" / "train" / "good"
+    for path in sorted(good.glob("*.jpg")):
+        shutil.copy(path, path.with_name(f"copy-{path.name}"))
+    photos = decode_category(list_labelled(f"file://{tmp_path}/first"), 64, 10**8, calibration_fraction=0.25)
+    assert (len(photos.train), len(photos.calibration)) == (24, 4)
+    trained = {photo.tobytes() for photo in photos.train}
+    assert trained.isdisjoint(photo.tobytes() for photo in photos.calibration)
+    asked = {"calibration_fraction": 0.25, "group_by": ["number"], "key_pattern": r"(copy-)?(?P<number>\d)"}
+    ComparisonConfig.model_validate(_request(tmp_path, tmp_path / "out", **asked))
+    with pytest.raises(ValidationError, match="group_by is there for calibration_fraction"):
+        ComparisonConfig.model_validate(_request(tmp_path, tmp_path / "out", **(asked | {"calibration_fraction": 0.0})))
+    rows = list_labelled(f"file://{tmp_path}/first")
+    with pytest.raises(JobError, match="no photo of insulator has a group site"):
+        decode_category(rows, 64, 10**8, (None, None), 0.25, ["site"], "(?P<site>north|south)/")
 
 
 @pytest.mark.parametrize(
