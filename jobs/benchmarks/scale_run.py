@@ -74,7 +74,7 @@ def measure_peak_gib() -> float:
 
 
 def measure_run(folder: Path, rows: int, *, settled: int) -> dict[str, Any]:
-    """Returns seconds of each part, CPU seconds of all processes, files staged and published of one run."""
+    """Returns seconds of each part, CPU seconds of all processes, rows and slices of one run."""
     from jobs.benchmarks.null_pipeline import score_with_null
     from jobs.benchmarks.process_tree import measure_cpu_s
     from jobs.benchmarks.synthetic_fleet import publish_earlier_run, write_list
@@ -104,8 +104,8 @@ def measure_run(folder: Path, rows: int, *, settled: int) -> dict[str, Any]:
         "cpu_s": measure_cpu_s(os.getpid()) - cpu_s,
         "to_score": sum(record["counts"].values()),
         "scored": record["counts"]["scored"],
-        "files": len(record["files"]),
-        "largest_file_mb": max(Path(f"{folder}/results/{name}").stat().st_size / 1e6 for name in record["files"]),
+        "slices": record["slices"],
+        "largest_file_mb": max(file.stat().st_size / 1e6 for file in (folder / "results/scores").rglob("*.parquet")),
     }
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from jobs import storage
 from jobs.detectors import registry
-from jobs.scoring.run_folder import RunFolder
+from jobs.results.commit import commit_slice
 from jobs.storage import uris
 from jobs.tables.schema import LISTED, SCHEMA_VERSION, SCORES, Status
 from model.artifact.files import CALIBRATION, CONFIG, FORMAT_VERSION
@@ -46,15 +46,11 @@ def write_list(path: Path, rows: int) -> None:
 
 
 def publish_earlier_run(results: str, rows: int, *, settled: int) -> None:
-    """Publishes a run that has scored ``settled`` of the ``rows`` objects with the same detectors."""
-    name = "scores/run_date=2026-11-01/earlier-00000.parquet"
-    path = Path(uris.split(uris.join(results, name))[2].join(["/", ""]))
-    path.parent.mkdir(parents=True)
-    with pq.ParquetWriter(path, SCORES, compression="zstd") as writer:
-        for numbers in split_numbers(rows, settled):
-            writer.write_table(make_scores(numbers))
-    record = {"run_id": "earlier", "files": [name] if settled else []}
-    storage.write(RunFolder(results, "earlier").record, json.dumps(record).encode())
+    """Commits a run that has scored ``settled`` of the ``rows`` objects with the same detectors."""
+    tables = (make_scores(numbers) for numbers in split_numbers(rows, settled))
+    batches = (batch for table in tables for batch in table.to_batches())
+    if settled:
+        commit_slice(results, batches, run_id="earlier", slice_number=0, run_date=_WHEN.date(), known_since=-1)
 
 
 def split_numbers(rows: int, some: int) -> Iterator[np.ndarray]:

@@ -68,6 +68,12 @@ class ScoreConfig(JobConfig):
     local: bool = Field(
         False, description="score in this process, without Ray: for up to some thousand photos, which need no cluster"
     )
+    slice_photos: int | None = Field(
+        None,
+        ge=1,
+        description="photos that come into the table at once, the most that a killed run loses; default: 32,768, or "
+        "4,096 with --local",
+    )
     rescore: bool = Field(False, description="score everything again, also what earlier runs have scored")
     top: int = Field(10, ge=0, description="how many of the most anomalous photos the summary lists")
     log_format: Literal["text", "json"] = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
@@ -13,53 +13,60 @@ from jobs.cluster.telemetry import LocalTelemetry, Workload
 from jobs.config import ScoringResources
 from jobs.scoring.pipeline import make_fetch_decode
 from jobs.scoring.plan import ScoringPlan
+from jobs.scoring.publication.committer import SliceCommitter
+from jobs.scoring.publication.slices import select_rows
 from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.stage import ScoreImages
-from jobs.storage import uris
 from jobs.tables.files import regroup_batches
-from jobs.tables.parquet import scan_parquet, write_parquet
+from jobs.tables.parquet import scan_parquet
 from jobs.tables.schema import MANIFEST, STAGED
 
-STAGED_ROWS = 4096
-"""Rows of a staged file: what stopping a local run costs."""
 
-
-def score_locally(
-    parts: Sequence[str], *, rows: int, plan: ScoringPlan, resources: ScoringResources, folder: RunFolder
-) -> Reported:
-    """Scores the photos of a manifest into staging, batch after batch; returns what was done.
+class LocalScorer:
+    """Scores photos batch after batch; the stages are those of the cluster.
 
     Args:
-        parts: Parquet files of MANIFEST rows.
-        rows: their number.
+        rows: how many photos it will get.
         plan: detectors by category.
         resources: limits of decoding, memory for detectors, and whether a GPU scores.
-        folder: of the run.
     """
-    telemetry = LocalTelemetry()
-    scored = follow_rows(
-        score_batches(parts, rows=rows, plan=plan, resources=resources, telemetry=telemetry),
-        activity="scoring",
-        total=rows,
-    )
-    for number, table in enumerate(regroup_batches(scored, size_rows=STAGED_ROWS)):
-        write_parquet(table, uris.join(folder.rows, f"local-{number:05d}.parquet"))
-    return Reported(counts=dict(telemetry.counts), measures=dict(telemetry.measures))
+
+    def __init__(self, rows: int, *, plan: ScoringPlan, resources: ScoringResources) -> None:
+        """Loads the first category's detector."""
+        self._telemetry = LocalTelemetry()
+        self._decode = make_fetch_decode(plan, resources, measure=self._telemetry.add_measures)
+        device = "cuda" if resources.use_gpu else "cpu"
+        self._score = ScoreImages(
+            plan=plan,
+            cache_bytes=resources.detector_cache_bytes,
+            telemetry=self._telemetry,
+            device=device,
+            workload=Workload(rows, 1, DECODE_BATCH_PHOTOS),
+        )
+
+    @property
+    def reported(self) -> Reported:
+        """What was done so far."""
+        return Reported(counts=dict(self._telemetry.counts), measures=dict(self._telemetry.measures))
+
+    def score_rows(self, manifest: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yields STAGED rows of MANIFEST rows."""
+        for batch in regroup_batches(manifest, size_rows=DECODE_BATCH_PHOTOS):
+            yield from self._score(self._decode(batch)).cast(STAGED).to_batches()
 
 
-def score_batches(
-    parts: Sequence[str], *, rows: int, plan: ScoringPlan, resources: ScoringResources, telemetry: LocalTelemetry
-) -> Iterator[pa.RecordBatch]:
-    """Yields STAGED rows of the manifest's photos; the stages are those of the cluster."""
-    decode = make_fetch_decode(plan, resources, measure=telemetry.add_measures)
-    device = "cuda" if resources.use_gpu else "cpu"
-    score = ScoreImages(
-        plan=plan,
-        cache_bytes=resources.detector_cache_bytes,
-        telemetry=telemetry,
-        device=device,
-        workload=Workload(rows, 1, DECODE_BATCH_PHOTOS),
-    )
-    manifest = scan_parquet(parts, columns=MANIFEST.names, schema=MANIFEST)
-    for batch in regroup_batches(manifest, size_rows=DECODE_BATCH_PHOTOS):
-        yield from score(decode(batch)).cast(STAGED).to_batches()
+def score_slices(committer: SliceCommitter, folder: RunFolder, *, scorer: LocalScorer) -> None:
+    """Scores and commits what is left of a run, slice after slice.
+
+    Args:
+        committer: has the slices.
+        folder: of the run.
+        scorer: scores their photos.
+    """
+    for part in committer.left:
+        files = folder.list_manifest_parts(part.first, part.end)
+        manifest = select_rows(scan_parquet(files, columns=MANIFEST.names, schema=MANIFEST), part)
+        name = f"scoring slice {part.number + 1} of {len(committer.slices)}" if len(committer.slices) > 1 else "scoring"
+        scored = follow_rows(scorer.score_rows(manifest), activity=name, total=part.rows)
+        # A list, so that Ctrl-C comes here and not into the database that takes the rows.
+        committer.commit_next(list(scored))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -16,16 +16,18 @@ from jobs.archive.manifest import fill_ordering
 from jobs.archive.ordering import EARLIER, Ordering
 from jobs.archive.selection import Selection
 from jobs.errors import MissingObjectError, RequestError
+from jobs.results.known import stream_known
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors, use_precisions
-from jobs.scoring.record import stream_published
-from jobs.scoring.run_folder import RunFolder
+from jobs.scoring.run_folder import MANIFEST_PART_ROWS, RunFolder
 from jobs.tables.files import regroup_batches
 from jobs.tables.parquet import write_parquet
 from jobs.tables.scratch import Scratch
 
-PART_ROWS = 65_536
-"""Rows of one manifest part: what one read task of Ray holds."""
+SLICE_PHOTOS = 32_768
+"""Photos of a slice: 20 to 30 minutes of a cluster that scores 20 to 30 a second."""
+LOCAL_SLICE_PHOTOS = 4096
+"""The same without a cluster."""
 _MAY_CHANGE = (
     "scoring",
     "local",
@@ -51,8 +53,10 @@ class StagedRun(BaseModel):
     listed: int
     to_score: int
     started_at: datetime
-    image_columns: Literal["image_uri, image_etag, image_bytes"]
-    """Required, so that a run staged by a version that named these columns otherwise is refused, not continued."""
+    known_since: int
+    """Version of the table that the manifest was made with; -1 where there was no table. Required, so that a run
+    staged by a version without such tables is refused, not continued."""
+    slice_photos: int
     listing_s: float
     """Listing an archive, or reading its inventory or list."""
     ordering_s: float
@@ -123,9 +127,10 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
         )
         listing_s = time.monotonic() - began
         plan = plan_run(config, ordering.list_categories())
+        known_since, known = stream_known(config.results, EARLIER)
         if not config.rescore:
             ids = {category: detector.detector_id for category, detector in plan.by_category.items()}
-            ordering.drop_settled(stream_published(config.results, EARLIER), ids)
+            ordering.drop_settled(known, ids)
         to_score = write_manifest(ordering.stream_rows(), folder)
     if to_score:
         plan = use_precisions(plan, asked=config.scoring.precision, resources=config.scoring, local=config.local)
@@ -135,7 +140,8 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
         listed=count,
         to_score=to_score,
         started_at=started_at,
-        image_columns="image_uri, image_etag, image_bytes",
+        known_since=known_since,
+        slice_photos=config.slice_photos or (LOCAL_SLICE_PHOTOS if config.local else SLICE_PHOTOS),
         listing_s=listing_s,
         ordering_s=time.monotonic() - began - listing_s,
     )
@@ -163,9 +169,9 @@ def plan_run(config: ScoreConfig, categories: set[str]) -> ScoringPlan:
 
 
 def write_manifest(rows: Iterable[pa.RecordBatch], folder: RunFolder) -> int:
-    """Writes MANIFEST rows in parts of ``PART_ROWS``; returns how many there are."""
+    """Writes MANIFEST rows in parts of ``MANIFEST_PART_ROWS``; returns how many there are."""
     written = 0
-    for number, table in enumerate(regroup_batches(rows, size_rows=PART_ROWS)):
+    for number, table in enumerate(regroup_batches(rows, size_rows=MANIFEST_PART_ROWS)):
         write_parquet(table, folder.manifest_part(number))
         written += len(table)
     return written

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,11 +15,11 @@ import pyarrow.compute as pc
 from jobs import storage
 from jobs.cluster.tally import Reported
 from jobs.errors import MissingObjectError, StorageError
+from jobs.results.known import read_rows, stream_rows
 from jobs.scoring.plan import PlannedDetector, ScoringPlan
-from jobs.scoring.run_folder import RECORDS, RunFolder
-from jobs.storage import uris
+from jobs.scoring.run_folder import RunFolder
 from jobs.tables.parquet import scan_parquet
-from jobs.tables.schema import SCHEMA_VERSION, SCORES, Status
+from jobs.tables.schema import SCHEMA_VERSION, Status
 from model.statistics.calibration import count_ranks, describe_guarantee, find_min_rate, find_min_sample_size
 from model.statistics.false_discovery import AlarmEstimates, add_estimates, estimate_alarms, list_trusted
 from model.statistics.tail_rank import Tail
@@ -29,7 +28,6 @@ from model.versions import read_versions
 _AFTER_CODE = r":.*"
 TALLIED = ["category", "status", "error", "is_anomaly", "p_value"]
 """SCORES columns that a tally looks at."""
-_RECORDS_AT_ONCE = 16
 
 
 class RunTally:
@@ -73,7 +71,7 @@ class RunTally:
 
 
 def read_record(folder: RunFolder) -> dict[str, Any] | None:
-    """Reads the run record; None while the run is not published.
+    """Reads the run record; None while the run is not done.
 
     Raises:
         StorageError: the record is damaged, or storage refused.
@@ -86,22 +84,9 @@ def read_record(folder: RunFolder) -> dict[str, Any] | None:
         raise StorageError(f"{folder.record} is damaged: expected JSON; restore it or delete it") from error
 
 
-def stream_published(results: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Streams some columns of the rows of all published runs; files of unpublished runs do not count."""
-    return scan_parquet(list_published_files(results), columns=columns, schema=SCORES)
-
-
-def list_published_files(results: str) -> list[str]:
-    """Lists the table's files that a run record names."""
-    records = [info.uri for info in storage.list_objects(uris.join(results, RECORDS)) if info.uri.endswith(".json")]
-    with ThreadPoolExecutor(_RECORDS_AT_ONCE) as pool:
-        runs = [json.loads(content) for content in pool.map(storage.read, records)]
-    return [uris.join(results, name) for run in runs for name in run["files"]]
-
-
 def read_published(results: str, columns: Sequence[str]) -> pa.Table:
-    """Reads some columns of all published rows into one table, for those that fit into memory."""
-    return read_tables(list_published_files(results), columns=columns, schema=SCORES)
+    """Reads some columns of all rows of the result table into one table, for those that fit into memory."""
+    return read_rows(results, columns)
 
 
 def read_tables(files: Sequence[str], *, columns: Sequence[str], schema: pa.Schema) -> pa.Table:
@@ -110,12 +95,27 @@ def read_tables(files: Sequence[str], *, columns: Sequence[str], schema: pa.Sche
     return pa.Table.from_batches(scan_parquet(files, columns=columns, schema=schema), schema=wanted)
 
 
+def tally_run(results: str, run_id: str) -> RunTally:
+    """Counts the rows that one run has in the result table, of all its tries."""
+    tally = RunTally()
+    for _ in tally.watch(stream_rows(results, TALLIED, run_id=run_id)):
+        pass
+    return tally
+
+
 @dataclass(frozen=True)
 class Published:
-    """What went into the table: file names below the results, and the rows counted."""
+    """What went into the table.
 
-    files: tuple[str, ...]
+    Attributes:
+        tally: the run's rows, counted.
+        slices: commits that they came in.
+        dropped: rows of this try that another run had committed in the meantime, so that they were left out.
+    """
+
     tally: RunTally
+    slices: int
+    dropped: int
 
 
 def make_record(
@@ -153,7 +153,8 @@ def make_record(
         "tails": {name: describe_tail(detector.tail) for name, detector in sorted(plan.by_category.items())},
         "config": dict(config),
         "versions": read_versions(),
-        "files": list(published.files),
+        "slices": published.slices,
+        "dropped": published.dropped,
     }
 
 
@@ -237,5 +238,5 @@ def compute_error_rate(counts: Mapping[str, int]) -> float:
 
 
 def write_record(record: Mapping[str, Any], folder: RunFolder) -> None:
-    """Publishes: from here on the run counts."""
+    """Writes the record, which says that the run is done."""
     storage.write(folder.record, json.dumps(record, indent=2).encode())

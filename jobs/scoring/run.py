@@ -1,35 +1,36 @@
-"""The main job: list, leave out what is known, score with Ray Data into staging, publish."""
+"""The main job: list, leave out what is known, score with Ray Data into staging, commit slice after slice."""
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.fs
 import ray
 
 from jobs import storage
-from jobs.cluster.progress import Progress, follow_rows
+from jobs.cluster.progress import Progress
 from jobs.cluster.run_log import RunLog, log_as_json
 from jobs.cluster.session import explain_error, start_ray
 from jobs.cluster.tally import Report, Reported
 from jobs.config import ScoringResources
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, JobError
+from jobs.results.known import stream_rows
 from jobs.scoring.config import ScoreConfig
-from jobs.scoring.local import score_locally
+from jobs.scoring.local import LocalScorer, score_slices
 from jobs.scoring.pipeline import choose_file_rows, read_manifest, score_photos
 from jobs.scoring.plan import ScoringPlan
-from jobs.scoring.preparation import PART_ROWS, StagedRun, check_same_run, prepare_run
-from jobs.scoring.publish import list_staged_files, publish_rows
-from jobs.scoring.record import Published, make_record, read_record, write_record
+from jobs.scoring.preparation import StagedRun, check_same_run, prepare_run
+from jobs.scoring.publication.committer import SliceCommitter
+from jobs.scoring.record import Published, make_record, read_record, tally_run, write_record
 from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.summary import COLUMNS, list_alarms, summarize_run
-from jobs.storage import uris
 from jobs.storage.lease import Lease, hold_lease
-from jobs.tables.parquet import scan_parquet
-from jobs.tables.schema import MANIFEST, SCORES, STAGED
+
+MIN_SLICE_FILES = 8
+"""Staged files of a slice, at least: a slice waits for the last of them, which has rows of the next slice too."""
 
 
 class Pipeline(Protocol):
@@ -57,7 +58,7 @@ def score_archive(config: ScoreConfig, *, pipeline: Pipeline = score_photos) -> 
     except BaseException as error:
         log.event("run_stopped", {"error": f"{type(error).__name__}: {error}"})
         raise
-    rows = scan_parquet([uris.join(config.results, name) for name in record["files"]], columns=COLUMNS, schema=SCORES)
+    rows = stream_rows(config.results, COLUMNS, run_id=config.run_id)
     print(summarize_run(record, rows, folder=folder, top=config.top))
     alarms = list_alarms(record["counts"], config)
     for alarm in alarms:
@@ -84,73 +85,58 @@ def ensure_published(config: ScoreConfig, folder: RunFolder, *, log: RunLog, pip
 def run_all_steps(
     config: ScoreConfig, folder: RunFolder, *, lease: Lease, log: RunLog, pipeline: Pipeline
 ) -> dict[str, Any]:
-    """Prepares, scores and publishes one run; returns its record, whose writing is what publishes."""
+    """Prepares, scores and commits one run, slice after slice; returns its record, whose writing says it is done."""
     staged = prepare_run(config, folder)
     log.event("prepared", {"listed": staged.listed, "to_score": staged.to_score, "started_at": staged.started_at})
     timings_s, reported = {"listing": staged.listing_s, "ordering": staged.ordering_s}, Reported()
-    if staged.to_score:
+    lease.confirm()  # listing a large archive takes minutes
+    committer = SliceCommitter(folder, staged, lease=lease, log=log)
+    if committer.left:
         print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score", flush=True)
-        lease.confirm()  # listing a large archive takes minutes
         if config.local:
-            pipeline_s, reported = score_in_process(config, folder, staged=staged)
+            pipeline_s, reported = score_in_process(config, folder, staged=staged, committer=committer)
         else:
-            pipeline_s, reported = score_into_staging(config, folder, staged=staged, lease=lease, pipeline=pipeline)
+            pipeline_s, reported = score_into_staging(
+                config, folder, staged=staged, lease=lease, pipeline=pipeline, committer=committer
+            )
         timings_s |= pipeline_s
         log.event("scored", {"rows": reported.units, "images_per_s": reported.steady_per_s, "seconds": pipeline_s})
-    lease.confirm()
-    began = time.monotonic()
-    published = publish_staged(folder, staged)
+    committer.commit_rest()
     record = make_record(
-        published,
+        Published(tally_run(config.results, config.run_id), slices=len(committer.slices), dropped=committer.dropped),
         plan=staged.plan,
         config=staged.config,
         listed=staged.listed,
         started_at=staged.started_at,
-        timings_s=timings_s | {"publishing": time.monotonic() - began},
+        timings_s=timings_s | {"publishing": committer.seconds},
         reported=reported,
     )
     lease.confirm()
     write_record(record, folder)
-    log.event("published", {name: record[name] for name in ("files", "counts", "errors", "anomalies", "measures")})
+    log.event("published", {name: record[name] for name in ("slices", "counts", "errors", "anomalies", "measures")})
     return record
 
 
-def publish_staged(folder: RunFolder, staged: StagedRun) -> Published:
-    """Writes the staged rows into the table; see `publish_rows`."""
-    rows = scan_parquet(list_staged_files(folder), columns=STAGED.names, schema=STAGED, small=True)
-    parts = list_manifest_parts(folder, staged)
-    return publish_rows(
-        follow_rows(rows, activity="publishing", total=staged.to_score),
-        manifest=lambda: scan_parquet(parts, columns=MANIFEST.names, schema=MANIFEST),
-        rows=staged.to_score,
-        plan=staged.plan,
-        folder=folder,
-        run_date=staged.started_at.date(),
-    )
-
-
-def list_manifest_parts(folder: RunFolder, staged: StagedRun) -> list[str]:
-    """Lists the files of the photos to score."""
-    return [folder.manifest_part(number) for number in range(math.ceil(staged.to_score / PART_ROWS))]
-
-
-def score_in_process(config: ScoreConfig, folder: RunFolder, *, staged: StagedRun) -> tuple[dict[str, float], Reported]:
-    """Scores into staging without Ray; returns timings in seconds, and what was done."""
+def score_in_process(
+    config: ScoreConfig, folder: RunFolder, *, staged: StagedRun, committer: SliceCommitter
+) -> tuple[dict[str, float], Reported]:
+    """Scores and commits without Ray; returns timings in seconds, and what was done."""
     began = time.monotonic()
-    reported = score_locally(
-        list_manifest_parts(folder, staged),
-        rows=staged.to_score,
-        plan=staged.plan,
-        resources=config.scoring,
-        folder=folder,
-    )
-    return {"scoring": time.monotonic() - began}, reported
+    scorer = LocalScorer(sum(part.rows for part in committer.left), plan=staged.plan, resources=config.scoring)
+    score_slices(committer, folder, scorer=scorer)
+    return {"scoring": time.monotonic() - began}, scorer.reported
 
 
 def score_into_staging(
-    config: ScoreConfig, folder: RunFolder, *, staged: StagedRun, lease: Lease, pipeline: Pipeline
+    config: ScoreConfig,
+    folder: RunFolder,
+    *,
+    staged: StagedRun,
+    lease: Lease,
+    pipeline: Pipeline,
+    committer: SliceCommitter,
 ) -> tuple[dict[str, float], Reported]:
-    """Runs the pipeline into staging, with Ray Data's checkpoint.
+    """Runs the pipeline into staging, with Ray Data's checkpoint; slices that are complete are committed meanwhile.
 
     Returns:
         Timings in seconds, and what the stages have reported.
@@ -172,16 +158,13 @@ def score_into_staging(
     rows, plan, resources = staged.to_score, staged.plan, config.scoring
     manifest_path = storage.resolve_filesystem(folder.manifest)[1]
     try:
-        with Progress(rows, activity="scoring") as progress:
+        with Progress(rows, activity="scoring") as progress, committer.follow_pipeline(progress.stop):
             lease.on_loss(lambda: progress.stop(f"the lease {folder.lease} is lost"))
             manifest = read_manifest(manifest_path, filesystem=filesystem, rows=rows, plan=plan, resources=resources)
             dataset = pipeline(manifest, rows=rows, plan=plan, resources=resources, report=progress.report)
             progress.report.describe("starting processes, loading detectors, fetching the first photos")
             started_wall = time.time()
-            dataset.write_parquet(rows_path, filesystem=filesystem, min_rows_per_file=choose_file_rows(rows))
-    except (ray.exceptions.RayError, pa.ArrowException, OSError) as error:  # reading and writing raise theirs
-        reason = explain_error(error)
-        raise JobError(f"scoring stopped: {reason}; the same command continues where it stopped") from error
+            write_staged(dataset, rows_path, filesystem=filesystem, staged=staged)
     finally:
         context.checkpoint_config = None
     reported = progress.reported
@@ -189,3 +172,18 @@ def score_into_staging(
     if reported.first_at:
         timings_s["to_first_batch"] = reported.first_at - started_wall
     return timings_s, reported
+
+
+def write_staged(dataset: ray.data.Dataset, path: str, *, filesystem: pyarrow.fs.FileSystem, staged: StagedRun) -> None:
+    """Runs a dataset and writes its rows to staging.
+
+    Raises:
+        JobError: it stopped.
+    """
+    # Files of a large run are large, but never so that a slice waits for rows of the next.
+    file_rows = min(choose_file_rows(staged.to_score), max(1, staged.slice_photos // MIN_SLICE_FILES))
+    try:
+        dataset.write_parquet(path, filesystem=filesystem, min_rows_per_file=file_rows)
+    except (ray.exceptions.RayError, pa.ArrowException, OSError) as error:  # reading and writing raise theirs
+        reason = explain_error(error)
+        raise JobError(f"scoring stopped: {reason}; the same command continues where it stopped") from error

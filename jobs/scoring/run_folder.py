@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from datetime import date
 
 from jobs.storage import uris
 
@@ -11,11 +11,15 @@ RECORDS = "runs"
 """Folder of the run records, below the results."""
 TABLE = "scores"
 """Folder of the result table, below the results."""
+STAGING = "staging"
+"""Folder of the runs that are not done, below the results."""
+MANIFEST_PART_ROWS = 65_536
+"""Rows of one manifest part: what one read task of Ray holds."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """URIs of what one run writes: staging while it works, then files of the table, and last its record.
+    """URIs of what one run writes: staging while it works, slices of the table, and last its record.
 
     Attributes:
         results: base URI of the results.
@@ -28,7 +32,7 @@ class RunFolder:
     @property
     def staging(self) -> str:
         """Folder of everything that goes once the run is published."""
-        return uris.join(self.results, "staging", self.run_id)
+        return uris.join(self.results, STAGING, self.run_id)
 
     @property
     def lease(self) -> str:
@@ -57,7 +61,7 @@ class RunFolder:
 
     @property
     def record(self) -> str:
-        """The run record: a run without it is not published."""
+        """The run record: a run without it is not done."""
         return uris.join(self.results, RECORDS, f"{self.run_id}.json")
 
     @property
@@ -69,10 +73,6 @@ class RunFolder:
         """Returns the file of one part of the manifest."""
         return uris.join(self.manifest, f"part-{number:05d}.parquet")
 
-    def partition(self, run_date: date) -> str:
-        """Returns the folder of the table that holds the runs of one day."""
-        return uris.join(self.table, f"run_date={run_date.isoformat()}")
-
-    def table_file(self, run_date: date, number: int) -> str:
-        """Returns one of the run's files in the table; the name is the same at every try, so a retry overwrites."""
-        return uris.join(self.partition(run_date), f"{self.run_id}-{number:05d}.parquet")
+    def list_manifest_parts(self, first: int, end: int) -> list[str]:
+        """Lists the files that hold the manifest rows of image_id ``first`` to ``end`` - 1."""
+        return [self.manifest_part(n) for n in range(first // MANIFEST_PART_ROWS, math.ceil(end / MANIFEST_PART_ROWS))]

@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -247,7 +247,7 @@ def list_level(uri: str, *, max_pages: int = 20) -> tuple[list[ObjectInfo], list
             return [], [root + item["Prefix"][:-1] for page in seen for item in page.get("CommonPrefixes", [])]
         if scheme == "file":
             files, keys = local_files.list_level(local_files.locate(prefix))
-            return [_file_info(entry) for entry in files], [f"file:///{key}" for key in keys]
+            return _describe_files(files), [f"file:///{key}" for key in keys]
         level = obstore.list_with_delimiter(open_store(scheme, bucket), prefix=prefix or None)
         folders = [root + name.rstrip("/") for name in level["common_prefixes"]]
         return [_info(root, item) for item in level["objects"]], folders
@@ -279,7 +279,7 @@ def _list_s3(bucket: str, prefix: str, *, after: str = "") -> Iterator[list[Obje
 def _list_other(scheme: str, bucket: str, prefix: str) -> Iterator[list[ObjectInfo]]:
     if scheme == "file":
         for entries in local_files.list_pages(local_files.locate(prefix)):
-            yield [_file_info(entry) for entry in entries]
+            yield _describe_files(entries)
         return
     root = f"{scheme}://{bucket}/"
     for batch in obstore.list(open_store(scheme, bucket), prefix=prefix or None, chunk_size=1000):
@@ -290,6 +290,11 @@ def _info(root: str, item: Any) -> ObjectInfo:
     return ObjectInfo(root + item["path"], (item["e_tag"] or "").strip('"'), item["size"], item["last_modified"])
 
 
-def _file_info(entry: os.DirEntry[bytes]) -> ObjectInfo:
-    key, etag, size_bytes, last_modified = local_files.describe(entry)
-    return ObjectInfo(f"file:///{key}", etag, size_bytes, last_modified)
+def _describe_files(entries: Iterable[os.DirEntry[bytes]]) -> list[ObjectInfo]:
+    """Describes files; one that was deleted or renamed since its folder was read is left out."""
+    found = []
+    for entry in entries:
+        with suppress(FileNotFoundError):
+            key, etag, size_bytes, last_modified = local_files.describe(entry)
+            found.append(ObjectInfo(f"file:///{key}", etag, size_bytes, last_modified))
+    return found

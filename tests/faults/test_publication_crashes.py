@@ -1,4 +1,4 @@
-"""A process that dies while it publishes, and a disk that is full: the table shows a run whole or not at all."""
+"""A process that dies while it publishes, and a disk that is full: the table shows a slice whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,16 +15,17 @@ from jobs import storage
 from jobs.cluster.tally import Reported
 from jobs.detectors import registry
 from jobs.errors import EXIT_FAILED, JobError
+from jobs.results import commit as commits
 from jobs.scoring import run as scoring
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.record import read_published, read_record
 from jobs.scoring.run_folder import RunFolder
-from jobs.tables import files as table_files
 from jobs.training.config import TrainConfig
 from tests.support.training import request_tiny_training, train_plainly
 
 PHOTOS = 96
 """In the drawn archive's data."""
+SLICE = 40
 
 
 class Crash(BaseException):
@@ -56,54 +58,64 @@ def config(drawn: Path, detectors: str, results: str) -> ScoreConfig:
             "results": results,
             "run_id": "night",
             "max_error_rate": 1.0,
+            "slice_photos": SLICE,
         }
     )
 
 
 def crash(monkeypatch: pytest.MonkeyPatch, function: str, *, part: str, when: str) -> None:
-    """Lets the process die before or after a call of jobs.storage on a URI with ``part`` in it."""
-    real: Callable[..., object] = getattr(storage, function)
+    """Lets the process die before or after a call of a function of jobs.storage, or of a commit, that is about ``part``."""
+    module: Any = commits if function == "try_commit" else storage
+    real: Callable[..., object] = getattr(module, function)
 
-    def dying(uri: str, *arguments: object, **options: object) -> object:
-        if part in uri and when == "before":
+    def dying(*arguments: object, **options: object) -> object:
+        is_it = part in str(arguments)
+        if is_it and when == "before":
             raise Crash("crashed here")
-        result = real(uri, *arguments, **options)
-        if part in uri:
+        result = real(*arguments, **options)
+        if is_it:
             raise Crash("crashed here")
         return result
 
-    monkeypatch.setattr(storage, function, dying)
+    monkeypatch.setattr(module, function, dying)
 
 
 CRASHES = [
-    ("upload", "night-00000.parquet", "before"),
-    ("upload", "night-00000.parquet", "after"),
-    ("upload", "night-00001.parquet", "after"),
-    ("write", "runs/night.json", "before"),
-    ("write", "runs/night.json", "after"),
-    ("delete_tree", "staging/night", "before"),
+    ("upload", "night-00000", "before", 0),
+    ("upload", "night-00000", "after", 0),
+    ("try_commit", "number=0", "before", 0),
+    ("try_commit", "number=0", "after", SLICE),
+    ("upload", "night-00001", "after", SLICE),
+    ("try_commit", "number=1", "after", 2 * SLICE),
+    ("try_commit", "number=2", "before", 2 * SLICE),
+    ("write", "runs/night.json", "before", PHOTOS),
+    ("write", "runs/night.json", "after", PHOTOS),
+    ("delete_tree", "staging/night", "before", PHOTOS),
 ]
 
 
-def test_a_crash_at_any_point_of_publication_shows_no_part_of_the_run(
-    drawn: Path, registered: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+def test_a_crash_at_any_point_of_publication_shows_whole_slices_and_each_photo_once(
+    drawn: Path, registered: str, bucket: str
 ) -> None:
     """One run that dies at one point after the other: each try goes on from what the last one left."""
     request = config(drawn, registered, f"{bucket}/results")
-    monkeypatch.setattr(table_files, "ROW_GROUP_ROWS", 20)
-    monkeypatch.setattr(table_files, "FILE_BYTES", 1)
-    for function, part, when in CRASHES:
+    for function, part, when, rows in CRASHES:
         with pytest.MonkeyPatch.context() as patch:
             crash(patch, function, part=part, when=when)
             with pytest.raises(Crash, match="crashed here"):
                 scoring.score_archive(request)
-        is_published = (function, when) in [("write", "after"), ("delete_tree", "before")]
-        assert (read_record(RunFolder(request.results, "night")) is not None) == is_published
-        assert len(read_published(request.results, ["image_uri"])) == (PHOTOS if is_published else 0)
+        is_done = (function, when) in [("write", "after"), ("delete_tree", "before")]
+        assert (read_record(RunFolder(request.results, "night")) is not None) == is_done
+        assert_each_photo_once(request.results, rows)
     assert scoring.score_archive(request) == 0
-    rows = read_published(request.results, ["image_uri"])["image_uri"].to_pylist()
-    assert Counter(Counter(rows).values()) == {1: PHOTOS}
+    assert_each_photo_once(request.results, PHOTOS)
     assert list(storage.list_objects(RunFolder(request.results, "night").staging)) == []
+
+
+def assert_each_photo_once(results: str, photos: int) -> None:
+    """Asserts how many photos have a row, and that none has two."""
+    found = Counter(read_published(results, ["image_uri"])["image_uri"].to_pylist())
+    assert (len(found), set(found.values()) - {1}) == (photos, set())
 
 
 @pytest.fixture
@@ -126,7 +138,7 @@ def test_a_disk_that_is_full_at_any_point_ends_the_run_with_one_line_and_it_can_
     request = config(drawn, registered, results)
     room = os.statvfs(small_disk)
     filler.write_bytes(bytes(room.f_bavail * room.f_frsize - free_bytes))
-    with pytest.raises(JobError, match="No space left on device") as caught:
+    with pytest.raises(JobError, match=r"No space left on device|no room is left") as caught:
         scoring.score_archive(request)
     assert caught.value.exit_code == EXIT_FAILED
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Publication: one row per manifest row whatever came back, under names that a second try overwrites."""
+"""Publication: one row per manifest row whatever came back, each slice in one commit, once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,20 @@ from hypothesis import strategies as st
 
 from jobs import storage
 from jobs.cluster.tally import Reported
-from jobs.scoring import publish
+from jobs.results.commit import Committed
 from jobs.scoring.plan import PlannedDetector, ScoringPlan
-from jobs.scoring.reconciliation import reconcile, stream_in_order
-from jobs.scoring.record import Published, compute_error_rate, make_record, read_published, read_record, write_record
+from jobs.scoring.publication.publish import publish_slice
+from jobs.scoring.publication.reconciliation import reconcile, stream_in_order
+from jobs.scoring.publication.slices import Slice, divide_run
+from jobs.scoring.record import (
+    Published,
+    compute_error_rate,
+    make_record,
+    read_published,
+    read_record,
+    tally_run,
+    write_record,
+)
 from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.staged_rows import assemble_staged, make_key
 from jobs.storage import uris
@@ -66,21 +76,31 @@ def _scored(manifest: pa.Table, scores: list[float]) -> pa.Table:
     )
 
 
-def _publish(staged: pa.Table, manifest: pa.Table, results: str) -> Published:
-    return publish.publish_rows(
+def _publish(staged: pa.Table, manifest: pa.Table, results: str, part: Slice | None = None) -> Committed:
+    return publish_slice(
+        part or Slice(0, 0, len(manifest)),
         staged.to_batches(),
         manifest=manifest.to_batches,
-        rows=len(manifest),
         plan=PLAN,
         folder=RunFolder(results, "night-1"),
         run_date=date(2026, 11, 21),
+        known_since=-1,
     )
 
 
-def _reconciled(staged: pa.Table, manifest: pa.Table) -> pa.Table:
+def _reconciled(staged: pa.Table, manifest: pa.Table, part: Slice | None = None) -> pa.Table:
+    part = part or Slice(0, 0, len(manifest))
     with Scratch() as scratch:
-        reconcile(scratch, staged.to_batches(), manifest=manifest.to_batches, rows=len(manifest), plan=PLAN)
+        reconcile(scratch, staged.to_batches(), manifest=manifest.to_batches, part=part, plan=PLAN)
         return pa.Table.from_batches(stream_in_order(scratch), schema=SCORES)
+
+
+@given(rows=st.integers(0, 60), slice_photos=st.integers(1, 70))
+def test_slices_follow_each_other_and_hold_every_row_once(rows: int, slice_photos: int) -> None:
+    slices = divide_run(rows, slice_photos)
+    assert [part.number for part in slices] == list(range(len(slices)))
+    assert [image_id for part in slices for image_id in range(part.first, part.end)] == list(range(rows))
+    assert all(part.rows == slice_photos for part in slices[:-1])
 
 
 @settings(max_examples=40, deadline=None)
@@ -93,6 +113,28 @@ def test_whatever_came_back_every_manifest_row_is_one_row(came_back: list[int]) 
     by_size = dict(zip(rows["image_bytes"].to_pylist(), rows["status"].to_pylist(), strict=True))
     assert len(rows) == 10
     assert by_size == {n: Status.SCORED if n in came_back else Status.FAILED for n in range(10)}
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_of_two_copies_of_a_row_the_scored_one_is_kept(order: list[int]) -> None:
+    manifest = _manifest(1)
+    failed = assemble_staged(
+        manifest,
+        run_id="night-1",
+        planned=[DETECTOR],
+        statuses=[Status.FAILED],
+        errors=["process_died: x"],
+        scores=np.array([np.nan]),
+    )
+    staged = pa.concat_tables([failed, _scored(manifest, [1.0])]).take(pa.array(order))
+    assert _reconciled(staged, manifest)["status"].to_pylist() == [Status.SCORED]
+
+
+def test_a_slice_takes_its_own_rows_alone_also_where_some_were_lost() -> None:
+    manifest, part = _manifest(9), Slice(1, 3, 3)
+    rows = _reconciled(_scored(manifest, [1.0] * 9).take(pa.array([1, 3, 5, 6])), manifest, part)
+    found = dict(zip(rows["image_bytes"].to_pylist(), rows["status"].to_pylist(), strict=True))
+    assert found == {3: Status.SCORED, 4: Status.FAILED, 5: Status.SCORED}
 
 
 def test_a_lost_row_says_so_and_keeps_what_is_known() -> None:
@@ -151,45 +193,37 @@ def test_without_enough_calibration_photos_nobody_is_called_an_anomaly_or_flawle
     assert row["p_value"] is not None
 
 
-def test_the_table_has_the_contract_and_publishing_again_overwrites(tmp_path: object) -> None:
+def test_a_slice_is_committed_once_however_often_it_is_published(tmp_path: object) -> None:
     results, manifest = f"file://{tmp_path}", _manifest(5)
-    for _ in range(2):
-        published = _publish(_scored(manifest, [3.0, 1.0, 5.0, 2.0, 4.0]), manifest, results)
-    files = published.files
-    assert files == ("scores/run_date=2026-11-21/night-1-00000.parquet",)
-    listed = [info.uri for info in storage.list_objects(RunFolder(results, "night-1").table)]
-    assert listed == [uris.join(results, files[0])]
-    written = pq.read_table(uris.split(listed[0])[2].join(["/", ""]), partitioning=None)
+    staged = _scored(manifest, [3.0, 1.0, 5.0, 2.0, 4.0])
+    done = [_publish(staged, manifest, results) for _ in range(2)]
+    assert [(one.rows, one.already) for one in done] == [(5, False), (0, True)]
+    (file,) = [info.uri for info in storage.list_objects(RunFolder(results, "night-1").table) if "parquet" in info.uri]
+    assert "/run_date=2026-11-21/" in file
+    written = pq.read_table(uris.split(file)[2].join(["/", ""]), partitioning=None)
     assert written.schema.equals(SCORES, check_metadata=False)
     assert written.schema.metadata[b"schema_version"] == str(SCHEMA_VERSION).encode()
-    assert written["score"].to_pylist() == [5.0, 4.0, 3.0, 2.0, 1.0]
-    assert published.tally.counts == {Status.SCORED: 5}
+    assert written["image_uri"].to_pylist() == sorted(manifest["image_uri"].to_pylist())
+    assert tally_run(results, "night-1").counts == {Status.SCORED: 5}
 
 
-def test_publishing_again_leaves_no_file_of_the_earlier_try_behind(tmp_path: object) -> None:
-    results, manifest = f"file://{tmp_path}", _manifest(2)
-    folder = RunFolder(results, "night-1").partition(date(2026, 11, 21))
-    for name in ("night-1-00001.parquet", "night-10-00000.parquet", "other-00001.parquet"):
-        storage.write(uris.join(folder, name), b"")
-    _publish(_scored(manifest, [1.0, 2.0]), manifest, results)
-    assert sorted(info.uri.rsplit("/", 1)[1] for info in storage.list_objects(folder)) == [
-        "night-1-00000.parquet",
-        "night-10-00000.parquet",
-        "other-00001.parquet",
-    ]
+def test_the_slices_of_a_run_make_every_row_of_it_once(tmp_path: object) -> None:
+    results, manifest = f"file://{tmp_path}", _manifest(5)
+    staged = _scored(manifest, [1.0] * 5)
+    for part in divide_run(5, 2):
+        _publish(staged, manifest, results, part)
+    assert sorted(read_published(results, ["image_bytes"])["image_bytes"].to_pylist()) == list(range(5))
 
 
 def test_a_row_number_that_is_not_in_the_manifest_is_no_row(tmp_path: object) -> None:
-    published = _publish(_scored(_manifest(4), [1.0] * 4), _manifest(2), f"file://{tmp_path}")
-    assert published.tally.counts == {Status.SCORED: 2}
+    assert _publish(_scored(_manifest(4), [1.0] * 4), _manifest(2), f"file://{tmp_path}").rows == 2
 
 
-def test_rows_of_a_run_without_record_do_not_count(tmp_path: object) -> None:
+def test_the_record_counts_what_the_table_has_of_the_run(tmp_path: object) -> None:
     results, manifest = f"file://{tmp_path}", _manifest(2)
-    published = _publish(_scored(manifest, [1.0, 2.0]), manifest, results)
-    assert len(read_published(results, ["image_uri"])) == 0
+    _publish(_scored(manifest, [1.0, 2.0]), manifest, results)
     record = make_record(
-        published,
+        Published(tally_run(results, "night-1"), slices=1, dropped=3),
         plan=PLAN,
         config={"false_alarm_rate": 0.05},
         listed=7,
@@ -198,10 +232,10 @@ def test_rows_of_a_run_without_record_do_not_count(tmp_path: object) -> None:
         reported=Reported(),
     )
     write_record(record, RunFolder(results, "night-1"))
-    assert read_published(results, ["image_uri"])["image_uri"].to_pylist() == ["s3://a/cap/1", "s3://a/cap/0"]
     found = read_record(RunFolder(results, "night-1"))
     assert found is not None
     assert (found["counts"]["scored"], found["already_scored"], found["listed"]) == (2, 5, 7)
+    assert (found["slices"], found["dropped"]) == (1, 3)
 
 
 @pytest.mark.parametrize(

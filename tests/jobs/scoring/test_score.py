@@ -24,7 +24,7 @@ from jobs.cluster.telemetry import LocalTelemetry
 from jobs.decoding.fetch import FetchDecode
 from jobs.detectors import node_cache, registry
 from jobs.errors import MissingBucketError, RequestError
-from jobs.scoring import preparation, publish
+from jobs.scoring import preparation
 from jobs.scoring import run as scoring
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors
@@ -160,7 +160,7 @@ def test_a_later_run_scores_only_what_is_new_or_changed(published: Published, dr
     scoring.score_archive(config.model_copy(update={"run_id": "night-2"}))
     record = read_record(RunFolder(results, "night-2"))
     assert record is not None
-    assert (sum(record["counts"].values()), record["already_scored"], record["files"]) == (0, 41, [])
+    assert (sum(record["counts"].values()), record["already_scored"], record["slices"]) == (0, 41, 0)
     first, second, *_ = sorted((drawn / "data" / "insulator" / "test" / "rust").glob("*.jpg"))
     new = f"{config.archive}/insulator/line-99/2026-11-21/NEW.jpg"
     changed = str(next(row["image_uri"] for row in _rows(results) if row["status"] == "scored"))
@@ -199,11 +199,9 @@ def test_thousands_of_objects_come_through_the_null_pipeline_in_few_files(
     synthetic_fleet.register_null_detectors(f"file://{tmp_path}/detectors")
     synthetic_fleet.write_list(tmp_path / "archive.parquet", 5000)
     synthetic_fleet.publish_earlier_run(results, 5000, settled=1000)
+    staged: list[list[storage.ObjectInfo]] = []
     monkeypatch.setattr(scoring, "choose_file_rows", lambda rows: rows // 4)
-    staged: list[list[str]] = []
-    monkeypatch.setattr(
-        storage, "delete_tree", lambda uri: staged.append(publish.list_staged_files(RunFolder(results, "night-1")))
-    )
+    monkeypatch.setattr(storage, "delete_tree", lambda uri: staged.append(list(storage.list_objects(f"{uri}/rows"))))
     config = _config(f"file://{tmp_path}/archive.parquet", f"file://{tmp_path}/detectors", results, "night-1")
     assert scoring.score_archive(config, pipeline=score_with_null) == 0
     rows = [row for row in _rows(results) if row["run_id"] == "night-1"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.scoring.record import stream_published
+from jobs.results.known import stream_rows
 from model.config import BF16_VARIABLE
 from tests.support.detectors import TINY
 from tests.support.training import request_tiny_training
@@ -46,7 +46,7 @@ def test_a_bf16_detector_is_trained_and_scores_where_nothing_computes_bf16(
         wanted = ["--run-id", asked, "--scoring.precision", asked, "--max-error-rate", "1", "--rescore"]
         said = _run(["jobs.score", *flags, *wanted], environment)
         assert ("has no fast bf16: this run scores in fp32" in said) == (asked == "auto")
-        batches = stream_published(str(tmp_path / "results"), ["run_id", "status", "precision"])
+        batches = stream_rows(str(tmp_path / "results"), ["run_id", "status", "precision"])
         rows = [row for batch in batches for row in batch.to_pylist() if row["run_id"] == asked]
         precisions[asked] = {row["precision"] for row in rows if row["status"] == "scored"}
     assert precisions == {"auto": {"fp32"}, "bf16": {"bf16"}}

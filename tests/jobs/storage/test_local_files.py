@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from jobs import storage
 from jobs.archive.listing import list_pages
 from jobs.archive.manifest import list_archive
 from jobs.errors import MissingObjectError, RefusedError, StorageError, TooLargeError
-from jobs.storage import uris
+from jobs.storage import local_files, uris
 
 ODD_NAMES = (
     b"photo.jpg#1",
@@ -95,6 +96,22 @@ def test_a_time_that_no_calendar_has_ends_no_listing(tmp_path: Path) -> None:
     os.utime(tmp_path / "x.jpg", (2**36, 2**36))
     (info,) = storage.list_objects(f"file://{tmp_path}")
     assert info.size_bytes == 1
+
+
+def test_a_file_that_goes_while_its_folder_is_listed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("goes.jpg", "stays.jpg"):
+        (tmp_path / name).write_bytes(b"1")
+    real = local_files.describe
+
+    def describe(entry: os.DirEntry[bytes]) -> tuple[str, str, int, datetime]:
+        (tmp_path / "goes.jpg").unlink(missing_ok=True)
+        return real(entry)
+
+    monkeypatch.setattr(local_files, "describe", describe)
+    assert [info.uri for info in storage.list_objects(f"file://{tmp_path}")] == [f"file://{tmp_path}/stays.jpg"]
+    assert [info.uri for info in storage.list_level(f"file://{tmp_path}")[0]] == [f"file://{tmp_path}/stays.jpg"]
 
 
 def test_a_folder_of_very_many_files_is_taken_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
+from jobs.results.files import ROW_ORDER
 from jobs.scoring.plan import ScoringPlan
+from jobs.scoring.publication.slices import Slice, select_rows
 from jobs.scoring.staged_rows import assemble_staged
 from jobs.tables.schema import MANIFEST, SCORES, STAGED, Status, format_reason
 from jobs.tables.scratch import Scratch
@@ -20,38 +22,39 @@ def reconcile(
     staged: Iterable[pa.RecordBatch],
     *,
     manifest: Callable[[], Iterable[pa.RecordBatch]],
-    rows: int,
+    part: Slice,
     plan: ScoringPlan,
 ) -> None:
-    """Makes the tables ``staged`` and ``kept``: a second copy of a row is not kept, an absent one becomes ``failed``.
+    """Makes the tables ``staged`` and ``kept``: one copy of a row is kept, an absent one becomes ``failed``.
+
+    Of several copies a scored one is kept, else the first.
 
     Args:
         scratch: the database.
         staged: STAGED rows, in any order and number.
         manifest: opens a stream of MANIFEST rows.
-        rows: how many the manifest has; their image_id are 0 to rows - 1.
+        part: the rows of the manifest that are wanted.
         plan: the run's detectors.
     """
-    scratch.insert("staged", staged, schema=STAGED)
+    scratch.insert("staged", select_rows(staged, part), schema=STAGED)
     scratch.execute("CREATE TABLE kept (image_id BIGINT, row BIGINT)")
-    first = "INSERT INTO kept SELECT image_id, min(rowid) FROM staged"
-    scratch.execute(f"{first} WHERE image_id BETWEEN 0 AND {rows - 1} GROUP BY image_id")
+    first = f"arg_min(rowid, (status <> '{Status.SCORED}', rowid))"
+    keep = f"INSERT INTO kept SELECT image_id, {first} FROM staged"
+    scratch.execute(f"{keep} GROUP BY image_id")
     ((found,),) = scratch.query("SELECT count(*) FROM kept")
-    if found < rows:
+    if found < part.rows:
         ((before,),) = scratch.query("SELECT coalesce(max(rowid), -1) FROM staged")
-        scratch.insert("manifest", manifest(), schema=MANIFEST)
+        scratch.insert("manifest", select_rows(manifest(), part), schema=MANIFEST)
         absent = scratch.stream("SELECT manifest.* FROM manifest ANTI JOIN kept USING (image_id)", schema=MANIFEST)
         scratch.insert("staged", (assemble_lost(batch, plan) for batch in absent), schema=STAGED)
-        scratch.execute(f"{first} WHERE rowid > {before} GROUP BY image_id")
+        scratch.execute(f"{keep} WHERE rowid > {before} GROUP BY image_id")
 
 
 def stream_in_order(scratch: Scratch) -> Iterator[pa.RecordBatch]:
-    """Yields the reconciled rows as SCORES by category, falling score and uri, so that their order is unique."""
+    """Yields the reconciled rows as SCORES, in the order of the table's files."""
     columns = ", ".join(f"staged.{name}" for name in SCORES.names)
     return scratch.stream(
-        f"SELECT {columns} FROM staged SEMI JOIN kept ON staged.rowid = kept.row "
-        "ORDER BY category NULLS LAST, score DESC NULLS LAST, image_uri",
-        schema=SCORES,
+        f"SELECT {columns} FROM staged SEMI JOIN kept ON staged.rowid = kept.row ORDER BY {ROW_ORDER}", schema=SCORES
     )
 
 
