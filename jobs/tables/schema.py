@@ -41,10 +41,11 @@ MANIFEST = pa.schema(
         define_column("category", pa.string(), "asset category by --key-pattern; null where the key does not match"),
         define_column("site", pa.string(), "site by --key-pattern, or null"),
         define_column("captured_at", _TIME, "capture time by --key-pattern, or null"),
+        define_column("attempt", pa.int32(), "which try of this object this is, 1 for the first"),
     ]
 )
 
-LISTED = pa.schema([field for field in MANIFEST if field.name != "image_id"])
+LISTED = pa.schema([field for field in MANIFEST if field.name not in ("image_id", "attempt")])
 """What is known of an object before it is given its row number. A list of URIs may leave all but ``image_uri`` null."""
 
 SCORES = pa.schema(

@@ -63,13 +63,14 @@ class Scratch:
         self._lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def insert(self, table: str, batches: Iterable[pa.RecordBatch], *, schema: pa.Schema) -> None:
+    def insert(self, table: str, batches: Iterable[pa.RecordBatch], *, schema: pa.Schema, only: str = "") -> None:
         """Adds a stream of rows to a table, which is made if it is not there.
 
         Args:
             table: its name.
             batches: rows with the columns of ``schema``.
             schema: the table's columns.
+            only: SQL after ``FROM incoming`` that says which rows are kept; the others never reach the disk.
 
         Raises:
             JobError: the local disk is full.
@@ -79,7 +80,7 @@ class Scratch:
         self._connection.register("incoming", reader)
         try:
             self.execute(f"CREATE TABLE IF NOT EXISTS {table} AS SELECT * FROM incoming LIMIT 0")
-            self.execute(f"INSERT INTO {table} SELECT * FROM incoming")
+            self.execute(f"INSERT INTO {table} SELECT incoming.* FROM incoming {only}")
         except Exception:
             # The stream's own error, which DuckDB wraps in one of its own, is the one to show.
             if failures:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import manifest as manifest_command
-from jobs.archive import manifest, ordering
+from jobs.archive import manifest
 from jobs.archive.ordering import Ordering
+from jobs.archive.settled import KNOWN, DetectorIds, RetryPolicy
 from jobs.errors import RequestError
-from jobs.tables.schema import MANIFEST, SCORES, Status
+from jobs.tables.schema import MANIFEST, Status
 from jobs.tables.scratch import Scratch
 
-EARLIER = pa.schema([SCORES.field(name) for name in ordering.EARLIER])
+RETRIES = RetryPolicy(max_attempts=4, retry_hours=20)
+NOW = datetime(2026, 11, 30, tzinfo=UTC)
 _TOLD = ("image_uri", "image_etag", "detector_id", "status", "error")
 
 
@@ -30,17 +32,23 @@ def _listing(*rows: tuple[str, str, str | None]) -> pa.Table:
     return pa.Table.from_pylist(found, schema=MANIFEST)
 
 
-def _unscored(listing: pa.Table, *, earlier: pa.Table, detector_ids: dict[str, str]) -> pa.Table:
+def _unscored(
+    listing: pa.Table, *, earlier: pa.Table, detector_ids: dict[str, str], is_live: bool = True, now: datetime = NOW
+) -> pa.Table:
+    wanted = {
+        category: DetectorIds(detector_id, f"weights of {detector_id}")
+        for category, detector_id in detector_ids.items()
+    }
     with Scratch() as scratch:
         known = Ordering(scratch)
-        known.add_batches(listing.drop_columns("image_id").to_batches())
+        known.add_batches(listing.drop_columns(["image_id", "attempt"]).to_batches())
         known.drop_duplicates()
-        known.drop_settled(earlier.to_batches(), detector_ids)
+        known.drop_settled(earlier.to_batches(), wanted, retries=RETRIES, is_live=is_live, now=now)
         return pa.Table.from_batches(known.stream_rows(), schema=MANIFEST)
 
 
 def _earlier(*rows: tuple[str, str, str | None, str, str | None]) -> pa.Table:
-    return pa.Table.from_pylist([dict(zip(_TOLD, row, strict=True)) for row in rows], schema=EARLIER)
+    return pa.Table.from_pylist([dict(zip(_TOLD, row, strict=True)) for row in rows], schema=KNOWN)
 
 
 def test_every_object_below_the_prefix_is_a_row(tmp_path: Path) -> None:
@@ -95,7 +103,6 @@ def test_what_was_scored_with_the_same_detector_is_left_out() -> None:
     [
         (Status.MISSING, "deleted: gone"),
         (Status.FAILED, "lost: no result"),
-        (Status.NO_DETECTOR, "no_detector: none"),
         (Status.UNREADABLE, "access_denied: no: permission"),
         (Status.UNREADABLE, "storage: timeout"),
     ],
@@ -106,9 +113,86 @@ def test_what_says_nothing_about_the_bytes_is_tried_again(status: Status, error:
     assert left["image_uri"].to_pylist() == ["u1"]
 
 
-def test_a_category_without_a_detector_is_never_settled() -> None:
-    earlier = _earlier(("u1", "e1", None, Status.SCORED, None))
-    assert len(_unscored(_listing(("u1", "e1", None)), earlier=earlier, detector_ids={})) == 1
+def test_a_photo_without_a_detector_is_settled_until_its_category_has_one() -> None:
+    listing, earlier = (
+        _listing(("u1", "e1", "c")),
+        _earlier(("u1", "e1", None, Status.NO_DETECTOR, "no_detector: none")),
+    )
+    assert len(_unscored(listing, earlier=earlier, detector_ids={"other": "d1"})) == 0
+    assert len(_unscored(listing, earlier=earlier, detector_ids={"c": "d1"})) == 1
+
+
+def test_a_missing_photo_is_marked_once_where_the_listing_may_be_old() -> None:
+    listing = _listing(("u1", "e1", "c"), ("u2", "e2", "c"))
+    earlier = _earlier(
+        ("u1", "e1", "d1", Status.MISSING, "deleted: gone"), ("u2", "e2", "d1", Status.MISSING, "changed: replaced")
+    )
+    left = _unscored(listing, earlier=earlier, detector_ids={"c": "d1"}, is_live=False)
+    assert left["image_uri"].to_pylist() == ["u2"]
+    assert len(_unscored(listing, earlier=earlier, detector_ids={"c": "d1"}, is_live=True)) == 2
+
+
+def test_a_photo_that_came_back_after_its_deletion_is_scored_again() -> None:
+    rows = [
+        {"image_uri": "u1", "image_etag": "e1", "detector_id": detector, "status": status, "scored_at": at}
+        for detector, status, at in (
+            ("d1", Status.SCORED, datetime(2026, 11, 1, tzinfo=UTC)),
+            (None, Status.DELETED, datetime(2026, 11, 2, tzinfo=UTC)),
+            ("d1", Status.SCORED, datetime(2026, 11, 3, tzinfo=UTC)),
+        )
+    ]
+    lengths = [
+        len(_unscored(_listing(("u1", "e1", "c")), earlier=pa.Table.from_pylist(some, KNOWN), detector_ids={"c": "d1"}))
+        for some in (rows[:1], rows[:2], rows)
+    ]
+    assert lengths == [0, 1, 0]
+
+
+def test_bytes_that_these_weights_could_not_read_stay_settled_after_a_recalibration() -> None:
+    row = {
+        "image_uri": "u1",
+        "image_etag": "e1",
+        "detector_id": "d0",
+        "status": Status.UNREADABLE,
+        "error": "corrupt: x",
+    }
+    lengths = [
+        len(
+            _unscored(
+                _listing(("u1", "e1", "c")),
+                earlier=pa.Table.from_pylist([row | {"weights_id": weights_id}], KNOWN),
+                detector_ids={"c": "d1"},
+            )
+        )
+        for weights_id in ("weights of d1", "weights of d0")
+    ]
+    assert lengths == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("attempts", "hours_ago", "attempt"),
+    [
+        (1, 0, 2),
+        (2, 19, None),
+        (2, 21, 3),
+        (3, 39, None),
+        (3, 41, 4),
+        (4, 10_000, None),
+    ],
+)
+def test_what_failed_is_tried_again_after_growing_pauses_and_not_for_ever(
+    attempts: int, hours_ago: float, attempt: int | None
+) -> None:
+    failed = {"image_uri": "u1", "image_etag": "e1", "detector_id": "d1", "status": Status.FAILED, "error": "lost: x"}
+    rows = [
+        failed | {"attempt": number, "scored_at": NOW - timedelta(hours=hours_ago, days=attempts - number)}
+        for number in range(1, attempts + 1)
+    ]
+    earlier = pa.Table.from_pylist(rows, KNOWN)
+    left = _unscored(_listing(("u1", "e1", "c")), earlier=earlier, detector_ids={"c": "d1"})
+    assert left["attempt"].to_pylist() == ([] if attempt is None else [attempt])
+    another = _unscored(_listing(("u1", "e1", "c")), earlier=earlier, detector_ids={"c": "d2"})
+    assert another["attempt"].to_pylist() == [1]
 
 
 _NAMES = st.sampled_from(["u1", "u2", "u3", "u10", "é", "Z"])
@@ -165,10 +249,11 @@ def test_without_etag_an_object_counts_as_unchanged_unless_size_or_time_says_oth
     row = {"image_id": 0, "image_uri": "u1", "image_bytes": size_bytes, "last_modified": modified, "category": "c"}
     listing = pa.Table.from_pylist([row], schema=MANIFEST)
     scored = {"image_uri": "u1", "image_etag": "e1", "image_bytes": 7, "detector_id": "d1", "status": Status.SCORED}
-    scored_at = datetime(2026, 11, 2, tzinfo=UTC)
-    earlier = pa.Table.from_pylist([scored | {"scored_at": scored_at}], schema=EARLIER)
-    assert len(_unscored(listing, earlier=earlier, detector_ids={"c": "d1"})) == is_left
-    assert len(_unscored(listing, earlier=earlier, detector_ids={"c": "d2"})) == 1
+    times = {"fetched_at": datetime(2026, 11, 2, tzinfo=UTC), "scored_at": datetime(2026, 11, 5, tzinfo=UTC)}
+    for earlier in (scored | times, scored | {"scored_at": times["fetched_at"]}):  # older rows have no fetched_at
+        known = pa.Table.from_pylist([earlier], schema=KNOWN)
+        assert len(_unscored(listing, earlier=known, detector_ids={"c": "d1"})) == is_left
+        assert len(_unscored(listing, earlier=known, detector_ids={"c": "d2"})) == 1
 
 
 def test_the_command_writes_the_manifest_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,123 @@
+"""What a run may leave out: what the result table knows of each listed object, and when to try one again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from jobs.tables.schema import RETRIED_CODES, SCORES, Status
+from jobs.tables.scratch import Scratch
+
+KNOWN = pa.schema(
+    [
+        SCORES.field(name)
+        for name in (
+            "image_uri",
+            "image_etag",
+            "image_bytes",
+            "detector_id",
+            "weights_id",
+            "status",
+            "error",
+            "attempt",
+            "scored_at",
+            "fetched_at",
+        )
+    ]
+)
+"""Columns of the table's rows that decide whether an object is settled."""
+_WANTED = pa.schema([SCORES.field(name) for name in ("category", "detector_id", "weights_id")])
+
+_SAME_BYTES = """(
+    listed.image_etag = known.image_etag
+    OR listed.image_etag IS NULL
+    AND coalesce(listed.image_bytes = known.image_bytes, true)
+    AND coalesce(listed.last_modified <= coalesce(known.fetched_at, known.scored_at), true)
+)"""
+"""A list may not know the entity tag; then the object counts as unchanged unless its size, or a modification after its
+bytes were fetched, says otherwise."""
+
+
+@dataclass(frozen=True)
+class DetectorIds:
+    """What tells one detector from another: ``detector_id`` with its calibration, ``weights_id`` without."""
+
+    detector_id: str
+    weights_id: str | None = None
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often an object that failed is tried, and when.
+
+    The second try comes with the next run, the third ``retry_hours`` after it, each later one after twice as long.
+    """
+
+    max_attempts: int
+    retry_hours: float
+
+
+def find_settled(
+    scratch: Scratch,
+    known: Iterable[pa.RecordBatch],
+    wanted: Mapping[str, DetectorIds],
+    *,
+    retries: RetryPolicy,
+    is_live: bool,
+    now: datetime | None = None,
+) -> None:
+    """Fills the tables ``left_out`` (row) and ``retried`` (row, attempts) of the rows of the table ``listed``.
+
+    An object is settled when its bytes were scored by the wanted detector, or found unreadable by one of these weights;
+    when its category has no detector and a row says so; when a row says that it is missing, unless the listing is live
+    and shows it. Reasons that lie outside the bytes (RETRIED_CODES, failed) are tried again, see `RetryPolicy`. Of an
+    object that was deleted and is there again, only what came after the deletion counts.
+
+    Args:
+        scratch: the database; only the rows of listed objects are kept in it.
+        known: KNOWN columns of the result table.
+        wanted: category -> the detector that would score it now.
+        retries: when to try again.
+        is_live: whether the listing shows what is there now; an inventory or a list may be old.
+        now: the time; the present by default.
+    """
+    scratch.insert("known", known, schema=KNOWN, only="SEMI JOIN listed ON incoming.image_uri = listed.image_uri")
+    rows = [
+        {"category": name, "detector_id": ids.detector_id, "weights_id": ids.weights_id} for name, ids in wanted.items()
+    ]
+    scratch.insert("wanted", [pa.RecordBatch.from_pylist(rows, schema=_WANTED)], schema=_WANTED)
+    scratch.execute(_JOIN)
+    missing = "false" if is_live else f"status = '{Status.MISSING}' AND code <> 'changed'"
+    scratch.execute(f"INSERT INTO left_out SELECT row FROM same WHERE {_SETTLED} OR {missing}")
+    again = f"status = '{Status.FAILED}' OR code IN {RETRIED_CODES} OR status = '{Status.MISSING}' AND {str(is_live).lower()}"
+    scratch.execute(
+        "INSERT INTO retried SELECT row, greatest(max(attempt), count(*)), max(scored_at) "
+        f"FROM same WHERE ({again}) AND ({_SAME_WEIGHTS} OR detector_id IS NULL AND wanted_id IS NULL) GROUP BY row"
+    )
+    pause = f"to_seconds(CASE WHEN attempts < 2 THEN 0 ELSE {retries.retry_hours * 3600} * pow(2, attempts - 2) END)"
+    at = (now or datetime.now(UTC)).isoformat()
+    scratch.execute(
+        "INSERT INTO left_out SELECT row FROM retried "
+        f"WHERE attempts >= {retries.max_attempts} OR last_at + {pause} > TIMESTAMPTZ '{at}'"
+    )
+
+
+_JOIN = f"""CREATE TABLE same AS
+SELECT listed.rowid AS row, known.status, known.detector_id, known.weights_id, coalesce(known.attempt, 1) AS attempt,
+    known.scored_at, coalesce(regexp_replace(known.error, ':.*', '', 's'), '') AS code,
+    wanted.detector_id AS wanted_id, wanted.weights_id AS wanted_weights
+FROM listed JOIN known ON listed.image_uri = known.image_uri AND {_SAME_BYTES}
+LEFT JOIN wanted ON listed.category = wanted.category
+LEFT JOIN (
+    SELECT image_uri, max(scored_at) AS deleted_at FROM known WHERE status = '{Status.DELETED}' GROUP BY image_uri
+) AS gone ON listed.image_uri = gone.image_uri
+WHERE coalesce(known.scored_at > gone.deleted_at, true)"""
+_SAME_WEIGHTS = "coalesce(detector_id = wanted_id, false) OR coalesce(weights_id = wanted_weights, false)"
+_SETTLED = f"""(
+    status = '{Status.SCORED}' AND detector_id = wanted_id
+    OR status IN ('{Status.UNREADABLE}', '{Status.NOT_A_PHOTO}') AND code NOT IN {RETRIED_CODES} AND ({_SAME_WEIGHTS})
+    OR status = '{Status.NO_DETECTOR}' AND wanted_id IS NULL
+)"""
