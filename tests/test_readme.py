@@ -5,7 +5,6 @@ tests/test_docs.py checks the rest: commands that take hours, flags in the text,
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from contextlib import suppress
@@ -15,12 +14,12 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from jobs import evaluate, manifest, recalibrate, registry, score, storage, train
 from jobs.detectors.aliases import read_aliases
+from jobs.results.commit import commit_slice
 from jobs.tables.schema import SCORES
 from tests.support.detectors import TINY
 from tests.support.pages import PAGES, blocks, find_command, names
@@ -146,15 +145,14 @@ QUERYING = [page for page in PAGES if page.name in ("README.md", "analysts.md")]
 
 @pytest.mark.parametrize("page", QUERYING, ids=names)
 @pytest.mark.parametrize("number", [0, 1], ids=["duckdb", "pandas"])
-def test_a_query_gives_each_photo_of_published_runs_once(
+def test_a_query_gives_each_photo_once(
     page: Path, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "results"
     publish(results, "first", day=1, rows={"a": 0.011, "b": 0.012})
     publish(results, "second", day=2, rows={"a": 0.013, "c": 0.014})
-    publish(results, "dead", day=3, rows={"a": 0.015, "d": 0.016})
-    (results / "runs" / "dead.json").unlink()
-    publish(results, "second", day=3, rows={"a": 0.017}, listed=False)  # left by a publication that was done again
+    (file, *_) = (results / "scores").rglob("*.parquet")
+    file.with_name("leftover.parquet").write_bytes(file.read_bytes())  # of a run that was killed before its commit
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
     exec(compile(blocks(page, "python")[number], page.name, "exec"), found)
@@ -165,20 +163,13 @@ def test_a_query_gives_each_photo_of_published_runs_once(
     assert sorted(map(tuple, rows)) == [("a", 0.013), ("b", 0.012), ("c", 0.014)]
 
 
-def publish(results: Path, run_id: str, *, day: int, rows: dict[str, float], listed: bool = True) -> None:
-    """Writes a run's file of scored photos and its record; without the latter's mention if it is not ``listed``."""
+def publish(results: Path, run_id: str, *, day: int, rows: dict[str, float]) -> None:
+    """Commits a run's rows of scored photos."""
     at = datetime(2026, 3, day, tzinfo=UTC)
-    name = f"scores/run_date=2026-03-0{day}/{run_id}-00000.parquet"
-    table = [
-        {"image_uri": uri, "category": "insulator", "status": "scored", "p_value": p, "score": 1 / p, "scored_at": at}
-        for uri, p in rows.items()
-    ]
-    (results / name).parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(table, schema=SCORES), results / name)
-    (results / "runs").mkdir(exist_ok=True)
-    if listed:
-        record = {"run_id": run_id, "published_at": at.isoformat(), "files": [name], "config": {run_id: 1}}
-        (results / "runs" / f"{run_id}.json").write_text(json.dumps(record))
+    scored = {"category": "insulator", "status": "scored", "image_etag": run_id, "run_id": run_id, "scored_at": at}
+    table = [scored | {"image_uri": uri, "p_value": p, "score": 1 / p} for uri, p in rows.items()]
+    batches = pa.Table.from_pylist(table, schema=SCORES).to_batches()
+    commit_slice(f"file://{results}", batches, run_id=run_id, slice_number=0, run_date=at.date(), known_since=-1)
 
 
 @pytest.mark.docs

@@ -3,22 +3,20 @@
 --   duckdb -cmd "SET VARIABLE results = 's3://inspection-results/fleet'" < infra/analyst/questions.sql
 -- For s3:// first: CREATE SECRET (TYPE s3, PROVIDER credential_chain), which reads the standard AWS_* variables.
 
--- A run counts once its record is written, and only with the files that the record names: rows of a run that is still
--- going, or has died, are left out.
-CREATE OR REPLACE TEMP TABLE files AS
-SELECT run_id, published_at, getvariable('results') || '/' || unnest(files) AS filename
+-- When each run ended; runs that have not, or were killed, have rows here once their next try has ended.
+CREATE OR REPLACE TEMP TABLE runs AS
+SELECT run_id, published_at
 FROM read_json(
-    getvariable('results') || '/runs/*.json',
-    columns = {run_id: 'VARCHAR', published_at: 'TIMESTAMPTZ', files: 'VARCHAR[]'}
+    getvariable('results') || '/runs/*.json', columns = {run_id: 'VARCHAR', published_at: 'TIMESTAMPTZ'}
 );
 
 -- A photo counts once in a night, with its newest row: a second run of that night may have scored it again.
 CREATE OR REPLACE TEMP VIEW published AS
-SELECT scores.*, files.published_at, regexp_extract(filename, '/run_date=([^/]+)/', 1)::DATE AS run_date
+SELECT scores.*, runs.published_at, regexp_extract(filename, '/run_date=([^/]+)/', 1)::DATE AS run_date
 -- No hive partitioning: a folder category=... above the results would replace the column.
 FROM read_parquet(getvariable('results') || '/scores/**/*.parquet', hive_partitioning = false, filename = true) AS scores
-JOIN files USING (filename)
-QUALIFY row_number() OVER (PARTITION BY run_date, image_uri ORDER BY scored_at DESC, files.published_at DESC) = 1;
+JOIN runs USING (run_id)
+QUALIFY row_number() OVER (PARTITION BY run_date, image_uri ORDER BY scored_at DESC, runs.published_at DESC) = 1;
 
 -- Question 1: what are the most anomalous photos of tonight, per site?
 -- The p-value compares photos of different categories; ties go to the score that lies further over its threshold.

@@ -92,7 +92,7 @@ def find_settled(
     scratch.execute(_JOIN)
     missing = "false" if is_live else f"status = '{Status.MISSING}' AND code <> 'changed'"
     scratch.execute(f"INSERT INTO left_out SELECT row FROM same WHERE {_SETTLED} OR {missing}")
-    again = f"status = '{Status.FAILED}' OR code IN {RETRIED_CODES} OR status = '{Status.MISSING}' AND {str(is_live).lower()}"
+    again = f"status = '{Status.FAILED}' OR code IN {RETRIED_CODES} OR {is_live} AND status = '{Status.MISSING}'"
     scratch.execute(
         "INSERT INTO retried SELECT row, greatest(max(attempt), count(*)), max(scored_at) "
         f"FROM same WHERE ({again}) AND ({_SAME_WEIGHTS} OR detector_id IS NULL AND wanted_id IS NULL) GROUP BY row"

@@ -75,6 +75,15 @@ class ScoreConfig(JobConfig):
         "4,096 with --local",
     )
     rescore: bool = Field(False, description="score everything again, also what earlier runs have scored")
+    max_attempts: int = Field(
+        6, ge=1, description="tries of a photo that fails for reasons outside its bytes; then it is left alone"
+    )
+    retry_hours: float = Field(
+        20, ge=0, description="hours from the second try to the third; each later pause is twice as long"
+    )
+    mark_deleted: bool = Field(
+        False, description="add a row for each photo below the archive that the table has and the listing has not"
+    )
     top: int = Field(10, ge=0, description="how many of the most anomalous photos the summary lists")
     log_format: Literal["text", "json"] = Field(
         "text", description="json also writes a JSON line per event to stderr, each with the run id"

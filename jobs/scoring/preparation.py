@@ -13,12 +13,14 @@ from pydantic import BaseModel, ConfigDict
 from jobs import storage
 from jobs.archive.kinds import ArchiveKind, detect_kind
 from jobs.archive.manifest import fill_ordering
-from jobs.archive.ordering import EARLIER, Ordering
+from jobs.archive.ordering import Ordering
 from jobs.archive.selection import Selection
+from jobs.archive.settled import KNOWN, DetectorIds, RetryPolicy
 from jobs.errors import MissingObjectError, RequestError
 from jobs.results.known import stream_known
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors, use_precisions
+from jobs.scoring.publication.deletions import check_whole_listing, mark_deleted
 from jobs.scoring.run_folder import MANIFEST_PART_ROWS, RunFolder
 from jobs.tables.files import regroup_batches
 from jobs.tables.parquet import write_parquet
@@ -115,6 +117,7 @@ def resume_run(config: ScoreConfig, folder: RunFolder) -> StagedRun | None:
 def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
     """Lists the archive, leaves out what the table has, writes the manifest in parts and then the plan."""
     began, started_at = time.monotonic(), datetime.now(UTC)
+    check_whole_listing(config)
     storage.delete_tree(folder.manifest)  # parts of a try that did not come to its plan
     with Scratch() as scratch:
         ordering = Ordering(scratch)
@@ -127,10 +130,17 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
         )
         listing_s = time.monotonic() - began
         plan = plan_run(config, ordering.list_categories())
-        known_since, known = stream_known(config.results, EARLIER)
+        known_since, known = stream_known(config.results, KNOWN.names)
         if not config.rescore:
-            ids = {category: detector.detector_id for category, detector in plan.by_category.items()}
-            ordering.drop_settled(known, ids)
+            ordering.drop_settled(
+                known,
+                {name: DetectorIds(one.detector_id, one.weights_id) for name, one in plan.by_category.items()},
+                retries=RetryPolicy(config.max_attempts, config.retry_hours),
+                is_live=detect_kind(config.archive) is ArchiveKind.PREFIX,
+            )
+        if config.mark_deleted:
+            deleted = mark_deleted(scratch, config, version=known_since, listed_at=started_at)
+            print(f"run {config.run_id}: {deleted} photos are marked as deleted", flush=True)
         to_score = write_manifest(ordering.stream_rows(), folder)
     if to_score:
         plan = use_precisions(plan, asked=config.scoring.precision, resources=config.scoring, local=config.local)

@@ -136,7 +136,7 @@ def make_record(
         "started_at": started_at.isoformat(),
         "published_at": datetime.now(UTC).isoformat(),
         "listed": listed,
-        "already_scored": listed - sum(counts.values()),
+        "already_scored": listed - count_listed(counts),
         "counts": {status.value: counts.get(status, 0) for status in Status},
         "errors": dict(tally.errors.most_common()),
         "anomalies": tally.anomalies,
@@ -231,9 +231,14 @@ def describe_tail(tail: Tail) -> dict[str, Any]:
     return tail.model_dump(mode="json")
 
 
+def count_listed(counts: Mapping[str, int]) -> int:
+    """Counts the rows of objects that the run has listed; those marked as deleted were not."""
+    return sum(counts.values()) - counts.get(Status.DELETED, 0)
+
+
 def compute_error_rate(counts: Mapping[str, int]) -> float:
     """Returns the share, 0 to 1, of rows that could not be read or scored: unreadable and failed."""
-    total = sum(counts.values())
+    total = count_listed(counts)
     return (counts.get(Status.UNREADABLE, 0) + counts.get(Status.FAILED, 0)) / total if total else 0.0
 
 

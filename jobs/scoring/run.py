@@ -23,6 +23,7 @@ from jobs.scoring.local import LocalScorer, score_slices
 from jobs.scoring.pipeline import choose_file_rows, read_manifest, score_photos
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.preparation import StagedRun, check_same_run, prepare_run
+from jobs.scoring.publication.abandoned import remove_abandoned_staging
 from jobs.scoring.publication.committer import SliceCommitter
 from jobs.scoring.record import Published, make_record, read_record, tally_run, write_record
 from jobs.scoring.run_folder import RunFolder
@@ -86,8 +87,17 @@ def run_all_steps(
     config: ScoreConfig, folder: RunFolder, *, lease: Lease, log: RunLog, pipeline: Pipeline
 ) -> dict[str, Any]:
     """Prepares, scores and commits one run, slice after slice; returns its record, whose writing says it is done."""
+    removed = remove_abandoned_staging(config.results, but=config.run_id)
     staged = prepare_run(config, folder)
-    log.event("prepared", {"listed": staged.listed, "to_score": staged.to_score, "started_at": staged.started_at})
+    log.event(
+        "prepared",
+        {
+            "removed_staging": removed,
+            "listed": staged.listed,
+            "to_score": staged.to_score,
+            "started_at": staged.started_at,
+        },
+    )
     timings_s, reported = {"listing": staged.listing_s, "ordering": staged.ordering_s}, Reported()
     lease.confirm()  # listing a large archive takes minutes
     committer = SliceCommitter(folder, staged, lease=lease, log=log)

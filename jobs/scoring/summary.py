@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.scoring.config import ScoreConfig
+from jobs.scoring.record import count_listed
 from jobs.scoring.run_folder import RunFolder
 from jobs.tables.schema import Status
 from jobs.tables.text import make_printable
@@ -194,7 +195,7 @@ def list_alarms(counts: Mapping[str, int], config: ScoreConfig) -> list[str]:
         ("missing", (Status.MISSING,), "--max-missing-rate", config.max_missing_rate),
         ("no_detector", (Status.NO_DETECTOR,), "--max-no-detector-rate", config.max_no_detector_rate),
     )
-    total = sum(counts.values())
+    total = count_listed(counts)
     found = [(what, sum(counts.get(status, 0) for status in kind), flag, limit) for what, kind, flag, limit in kinds]
     return [
         f"{count} of {total} rows are {what}: {count / total:.2%}, and {flag} allows {limit:.2%}"

@@ -64,7 +64,7 @@ def config(drawn: Path, detectors: str, results: str) -> ScoreConfig:
 
 
 def crash(monkeypatch: pytest.MonkeyPatch, function: str, *, part: str, when: str) -> None:
-    """Lets the process die before or after a call of a function of jobs.storage, or of a commit, that is about ``part``."""
+    """Lets the process die before or after a call of jobs.storage, or a commit, that has ``part`` in its arguments."""
     module: Any = commits if function == "try_commit" else storage
     real: Callable[..., object] = getattr(module, function)
 

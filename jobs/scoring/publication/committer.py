@@ -14,7 +14,7 @@ from jobs.errors import JobError, one_line
 from jobs.results.delta import open_table
 from jobs.scoring.preparation import StagedRun
 from jobs.scoring.publication.publish import publish_slice
-from jobs.scoring.publication.slices import Slice, divide_run
+from jobs.scoring.publication.slices import RunSlice, divide_run
 from jobs.scoring.publication.staged_files import StagedFiles
 from jobs.scoring.run_folder import RunFolder
 from jobs.storage.lease import Lease
@@ -48,7 +48,7 @@ class SliceCommitter:
         self.seconds, self.dropped = 0.0, 0
 
     @property
-    def left(self) -> list[Slice]:
+    def left(self) -> list[RunSlice]:
         """The slices that are not committed yet, in order."""
         return self.slices[self._next :]
 
@@ -123,7 +123,7 @@ class SliceCommitter:
         while self.left and self._files.has_all(self.left[0]) and not stop.is_set():
             self.commit_next(self._read_staged(self.left[0]))
 
-    def _read_staged(self, part: Slice) -> Iterator[pa.RecordBatch]:
+    def _read_staged(self, part: RunSlice) -> Iterator[pa.RecordBatch]:
         return scan_parquet(self._files.list_files(part), columns=STAGED.names, schema=STAGED, small=True)
 
 

@@ -10,13 +10,13 @@ import pyarrow as pa
 from jobs.results.commit import Committed, commit_slice
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.publication.reconciliation import reconcile, stream_in_order
-from jobs.scoring.publication.slices import Slice
+from jobs.scoring.publication.slices import RunSlice
 from jobs.scoring.run_folder import RunFolder
 from jobs.tables.scratch import Scratch
 
 
 def publish_slice(
-    part: Slice,
+    part: RunSlice,
     staged: Iterable[pa.RecordBatch],
     *,
     manifest: Callable[[], Iterable[pa.RecordBatch]],

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from jobs.results.files import ROW_ORDER
 from jobs.scoring.plan import ScoringPlan
-from jobs.scoring.publication.slices import Slice, select_rows
+from jobs.scoring.publication.slices import RunSlice, select_rows
 from jobs.scoring.staged_rows import assemble_staged
 from jobs.tables.schema import MANIFEST, SCORES, STAGED, Status, format_reason
 from jobs.tables.scratch import Scratch
@@ -22,7 +22,7 @@ def reconcile(
     staged: Iterable[pa.RecordBatch],
     *,
     manifest: Callable[[], Iterable[pa.RecordBatch]],
-    part: Slice,
+    part: RunSlice,
     plan: ScoringPlan,
 ) -> None:
     """Makes the tables ``staged`` and ``kept``: one copy of a row is kept, an absent one becomes ``failed``.

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 
 @dataclass(frozen=True)
-class Slice:
+class RunSlice:
     """A range of a run's manifest.
 
     Attributes:
@@ -29,13 +29,13 @@ class Slice:
         return self.first + self.rows
 
 
-def divide_run(rows: int, slice_photos: int) -> list[Slice]:
+def divide_run(rows: int, slice_photos: int) -> list[RunSlice]:
     """Divides ``rows`` of a manifest, whose image_id begin at 0, into slices of ``slice_photos``."""
     starts = range(0, rows, slice_photos)
-    return [Slice(number, first, min(slice_photos, rows - first)) for number, first in enumerate(starts)]
+    return [RunSlice(number, first, min(slice_photos, rows - first)) for number, first in enumerate(starts)]
 
 
-def select_rows(batches: Iterable[pa.RecordBatch], part: Slice) -> Iterator[pa.RecordBatch]:
+def select_rows(batches: Iterable[pa.RecordBatch], part: RunSlice) -> Iterator[pa.RecordBatch]:
     """Yields the rows of a stream, with a column ``image_id``, that belong to a slice."""
     for batch in batches:
         ids = batch.column("image_id")

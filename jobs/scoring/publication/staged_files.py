@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs import storage
-from jobs.scoring.publication.slices import Slice
+from jobs.scoring.publication.slices import RunSlice
 from jobs.scoring.run_folder import RunFolder
 from jobs.tables.parquet import scan_parquet
 from jobs.tables.schema import STAGED
@@ -42,11 +42,11 @@ class StagedFiles:
                 self._is_staged[ids] = True
                 self._ranges[name] = (int(ids.min()), int(ids.max())) if len(ids) else (0, -1)
 
-    def has_all(self, part: Slice) -> bool:
+    def has_all(self, part: RunSlice) -> bool:
         """Says whether every row of a slice is staged."""
         return bool(self._is_staged[part.first : part.end].all())
 
-    def list_files(self, part: Slice) -> list[str]:
+    def list_files(self, part: RunSlice) -> list[str]:
         """Lists the staged files that have rows of a slice, sorted; they may have rows of its neighbours too."""
         wanted = {name for name, (low, high) in self._ranges.items() if low < part.end and high >= part.first}
         found = [info.uri for info in storage.list_objects(self._folder.rows) if info.uri.endswith(".parquet")]

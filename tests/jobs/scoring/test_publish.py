@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from jobs import storage
 from jobs.cluster.tally import Reported
 from jobs.results.commit import Committed
-from jobs.scoring.plan import PlannedDetector, ScoringPlan
 from jobs.scoring.publication.publish import publish_slice
 from jobs.scoring.publication.reconciliation import reconcile, stream_in_order
-from jobs.scoring.publication.slices import Slice, divide_run
+from jobs.scoring.publication.slices import RunSlice, divide_run
 from jobs.scoring.record import (
     Published,
     compute_error_rate,
@@ -30,55 +29,15 @@ from jobs.scoring.record import (
 from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.staged_rows import assemble_staged, make_key
 from jobs.storage import uris
-from jobs.tables.schema import MANIFEST, SCHEMA_VERSION, SCORES, STAGED, Status
+from jobs.tables.schema import SCHEMA_VERSION, SCORES, STAGED, Status
 from jobs.tables.scratch import Scratch
 from model.statistics.calibration import Calibration
-from model.statistics.tail_rank import fit_tail
-
-CALIBRATION = Calibration(scores=tuple(float(score) for score in range(1, 20)))
-DETECTOR = PlannedDetector(
-    detector_id="0123456789abcdef",
-    weights_id="fedcba9876543210",
-    variant="tiny",
-    image_size=64,
-    views=4,
-    precision="fp32",
-    false_alarm_rate=0.05,
-    confidence=None,
-    threshold=CALIBRATION.find_threshold(0.05),
-    calibration=CALIBRATION,
-    tail=fit_tail(CALIBRATION),
-)
-PLAN = ScoringPlan(
-    run_id="night-1",
-    detectors="file:///d",
-    by_category={"cap": DETECTOR},
-    max_pixels=1,
-)
+from tests.jobs.scoring.scored_rows import DETECTOR, PLAN, make_manifest, make_scored
 
 
-def _manifest(count: int) -> pa.Table:
-    rows = [
-        {"image_id": n, "image_uri": f"s3://a/cap/{n}", "image_etag": "e", "image_bytes": n, "category": "cap"}
-        for n in range(count)
-    ]
-    return pa.Table.from_pylist(rows, schema=MANIFEST)
-
-
-def _scored(manifest: pa.Table, scores: list[float]) -> pa.Table:
-    count = len(manifest)
-    return assemble_staged(
-        manifest,
-        plan=PLAN,
-        statuses=[Status.SCORED] * count,
-        errors=[None] * count,
-        scores=np.array(scores, float),
-    )
-
-
-def _publish(staged: pa.Table, manifest: pa.Table, results: str, part: Slice | None = None) -> Committed:
+def _publish(staged: pa.Table, manifest: pa.Table, results: str, part: RunSlice | None = None) -> Committed:
     return publish_slice(
-        part or Slice(0, 0, len(manifest)),
+        part or RunSlice(0, 0, len(manifest)),
         staged.to_batches(),
         manifest=manifest.to_batches,
         plan=PLAN,
@@ -88,8 +47,8 @@ def _publish(staged: pa.Table, manifest: pa.Table, results: str, part: Slice | N
     )
 
 
-def _reconciled(staged: pa.Table, manifest: pa.Table, part: Slice | None = None) -> pa.Table:
-    part = part or Slice(0, 0, len(manifest))
+def _reconciled(staged: pa.Table, manifest: pa.Table, part: RunSlice | None = None) -> pa.Table:
+    part = part or RunSlice(0, 0, len(manifest))
     with Scratch() as scratch:
         reconcile(scratch, staged.to_batches(), manifest=manifest.to_batches, part=part, plan=PLAN)
         return pa.Table.from_batches(stream_in_order(scratch), schema=SCORES)
@@ -107,8 +66,8 @@ def test_slices_follow_each_other_and_hold_every_row_once(rows: int, slice_photo
 @given(came_back=st.lists(st.integers(0, 9), max_size=30))
 @pytest.mark.slow
 def test_whatever_came_back_every_manifest_row_is_one_row(came_back: list[int]) -> None:
-    manifest = _manifest(10)
-    staged = _scored(manifest, [1.0] * 10).take(pa.array(came_back, pa.int64()))
+    manifest = make_manifest(10)
+    staged = make_scored(manifest, [1.0] * 10).take(pa.array(came_back, pa.int64()))
     rows = _reconciled(staged, manifest)
     by_size = dict(zip(rows["image_bytes"].to_pylist(), rows["status"].to_pylist(), strict=True))
     assert len(rows) == 10
@@ -117,35 +76,34 @@ def test_whatever_came_back_every_manifest_row_is_one_row(came_back: list[int]) 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
 def test_of_two_copies_of_a_row_the_scored_one_is_kept(order: list[int]) -> None:
-    manifest = _manifest(1)
+    manifest = make_manifest(1)
     failed = assemble_staged(
         manifest,
-        run_id="night-1",
-        planned=[DETECTOR],
+        plan=PLAN,
         statuses=[Status.FAILED],
         errors=["process_died: x"],
         scores=np.array([np.nan]),
     )
-    staged = pa.concat_tables([failed, _scored(manifest, [1.0])]).take(pa.array(order))
+    staged = pa.concat_tables([failed, make_scored(manifest, [1.0])]).take(pa.array(order))
     assert _reconciled(staged, manifest)["status"].to_pylist() == [Status.SCORED]
 
 
 def test_a_slice_takes_its_own_rows_alone_also_where_some_were_lost() -> None:
-    manifest, part = _manifest(9), Slice(1, 3, 3)
-    rows = _reconciled(_scored(manifest, [1.0] * 9).take(pa.array([1, 3, 5, 6])), manifest, part)
+    manifest, part = make_manifest(9), RunSlice(1, 3, 3)
+    rows = _reconciled(make_scored(manifest, [1.0] * 9).take(pa.array([1, 3, 5, 6])), manifest, part)
     found = dict(zip(rows["image_bytes"].to_pylist(), rows["status"].to_pylist(), strict=True))
     assert found == {3: Status.SCORED, 4: Status.FAILED, 5: Status.SCORED}
 
 
 def test_a_lost_row_says_so_and_keeps_what_is_known() -> None:
-    (row,) = _reconciled(STAGED.empty_table(), _manifest(1)).to_pylist()
+    (row,) = _reconciled(STAGED.empty_table(), make_manifest(1)).to_pylist()
     assert row["error"].startswith("lost: ")
     assert (row["image_uri"], row["image_bytes"], row["detector_id"]) == ("s3://a/cap/0", 0, DETECTOR.detector_id)
     assert (row["score"], row["p_value"], row["is_anomaly"]) == (None, None, None)
 
 
 def test_p_value_threshold_and_anomaly_agree() -> None:
-    rows = _scored(_manifest(3), [0.5, 19.0, 19.5]).to_pylist()
+    rows = make_scored(make_manifest(3), [0.5, 19.0, 19.5]).to_pylist()
     assert [row["p_value"] for row in rows] == [1.0, 2 / 20, 1 / 20]
     assert [row["is_anomaly"] for row in rows] == [False, False, True]
     assert {row["threshold"] for row in rows} == {19.0}
@@ -154,7 +112,7 @@ def test_p_value_threshold_and_anomaly_agree() -> None:
 def test_a_row_can_be_read_alone() -> None:
     plan = PLAN.model_copy(update={"root": "s3://a"})
     rows = assemble_staged(
-        _manifest(3),
+        make_manifest(3),
         plan=plan,
         statuses=[Status.SCORED, Status.SCORED, Status.UNREADABLE],
         errors=[None, None, "corrupt: cut"],
@@ -187,15 +145,15 @@ def test_without_enough_calibration_photos_nobody_is_called_an_anomaly_or_flawle
     small = DETECTOR.model_copy(update={"threshold": Calibration(scores=(1.0,)).find_threshold(0.05)})
     mute = PLAN.model_copy(update={"by_category": {"cap": small}})
     (row,) = assemble_staged(
-        _manifest(1), plan=mute, statuses=[Status.SCORED], errors=[None], scores=np.array([9.0])
+        make_manifest(1), plan=mute, statuses=[Status.SCORED], errors=[None], scores=np.array([9.0])
     ).to_pylist()
     assert (row["threshold"], row["is_anomaly"]) == (None, None)
     assert row["p_value"] is not None
 
 
 def test_a_slice_is_committed_once_however_often_it_is_published(tmp_path: object) -> None:
-    results, manifest = f"file://{tmp_path}", _manifest(5)
-    staged = _scored(manifest, [3.0, 1.0, 5.0, 2.0, 4.0])
+    results, manifest = f"file://{tmp_path}", make_manifest(5)
+    staged = make_scored(manifest, [3.0, 1.0, 5.0, 2.0, 4.0])
     done = [_publish(staged, manifest, results) for _ in range(2)]
     assert [(one.rows, one.already) for one in done] == [(5, False), (0, True)]
     (file,) = [info.uri for info in storage.list_objects(RunFolder(results, "night-1").table) if "parquet" in info.uri]
@@ -208,20 +166,20 @@ def test_a_slice_is_committed_once_however_often_it_is_published(tmp_path: objec
 
 
 def test_the_slices_of_a_run_make_every_row_of_it_once(tmp_path: object) -> None:
-    results, manifest = f"file://{tmp_path}", _manifest(5)
-    staged = _scored(manifest, [1.0] * 5)
+    results, manifest = f"file://{tmp_path}", make_manifest(5)
+    staged = make_scored(manifest, [1.0] * 5)
     for part in divide_run(5, 2):
         _publish(staged, manifest, results, part)
     assert sorted(read_published(results, ["image_bytes"])["image_bytes"].to_pylist()) == list(range(5))
 
 
 def test_a_row_number_that_is_not_in_the_manifest_is_no_row(tmp_path: object) -> None:
-    assert _publish(_scored(_manifest(4), [1.0] * 4), _manifest(2), f"file://{tmp_path}").rows == 2
+    assert _publish(make_scored(make_manifest(4), [1.0] * 4), make_manifest(2), f"file://{tmp_path}").rows == 2
 
 
 def test_the_record_counts_what_the_table_has_of_the_run(tmp_path: object) -> None:
-    results, manifest = f"file://{tmp_path}", _manifest(2)
-    _publish(_scored(manifest, [1.0, 2.0]), manifest, results)
+    results, manifest = f"file://{tmp_path}", make_manifest(2)
+    _publish(make_scored(manifest, [1.0, 2.0]), manifest, results)
     record = make_record(
         Published(tally_run(results, "night-1"), slices=1, dropped=3),
         plan=PLAN,
@@ -241,5 +199,5 @@ def test_the_record_counts_what_the_table_has_of_the_run(tmp_path: object) -> No
 @pytest.mark.parametrize(
     ("counts", "rate"), [({"scored": 8, "unreadable": 1, "failed": 1, "missing": 0}, 0.2), ({}, 0.0)]
 )
-def test_the_error_rate_counts_what_could_not_be_read_or_scored(counts: dict[str, int], rate: float) -> None:
+def test_the_error_rate_counts_what_could_not_be_read_ormake_scored(counts: dict[str, int], rate: float) -> None:
     assert compute_error_rate(counts) == rate

@@ -8,52 +8,30 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from jobs.cluster.run_log import RunLog
 from jobs.errors import JobError, StorageError
-from jobs.scoring.plan import PlannedDetector, ScoringPlan
 from jobs.scoring.preparation import StagedRun
 from jobs.scoring.publication import committer as committing
 from jobs.scoring.publication.committer import SliceCommitter
-from jobs.scoring.publication.slices import Slice
+from jobs.scoring.publication.slices import RunSlice
 from jobs.scoring.publication.staged_files import StagedFiles
 from jobs.scoring.record import read_published
 from jobs.scoring.run_folder import RunFolder
-from jobs.scoring.staged_rows import assemble_staged
 from jobs.storage import uris
 from jobs.storage.lease import Lease, hold_lease
 from jobs.tables.parquet import write_parquet
-from jobs.tables.schema import MANIFEST, Status
-from model.statistics.calibration import Calibration
+from tests.jobs.scoring.scored_rows import PLAN, make_manifest, make_scored
 
-CALIBRATION = Calibration(scores=tuple(float(score) for score in range(1, 20)))
-DETECTOR = PlannedDetector(
-    detector_id="0123456789abcdef",
-    variant="tiny",
-    image_size=64,
-    views=4,
-    precision="fp32",
-    threshold=CALIBRATION.find_threshold(0.05),
-    calibration=CALIBRATION,
-)
 PHOTOS, SLICE = 10, 4
-
-
-def make_manifest(count: int = PHOTOS) -> pa.Table:
-    rows = [
-        {"image_id": n, "image_uri": f"s3://a/cap/{n:02d}", "image_etag": "e", "image_bytes": n, "category": "cap"}
-        for n in range(count)
-    ]
-    return pa.Table.from_pylist(rows, schema=MANIFEST)
 
 
 def make_run(folder: RunFolder, known_since: int = -1) -> StagedRun:
     """Stages what a run over PHOTOS photos begins with."""
-    plan = ScoringPlan(run_id=folder.run_id, detectors="file:///d", by_category={"cap": DETECTOR}, max_pixels=1)
-    write_parquet(make_manifest(), folder.manifest_part(0))
+    plan = PLAN.model_copy(update={"run_id": folder.run_id})
+    write_parquet(make_manifest(PHOTOS), folder.manifest_part(0))
     return StagedRun(
         config={},
         plan=plan,
@@ -69,15 +47,8 @@ def make_run(folder: RunFolder, known_since: int = -1) -> StagedRun:
 
 def stage(folder: RunFolder, name: str, image_ids: list[int], *, pending: bool = False) -> None:
     """Writes a staged file and its file of the checkpoint, as Ray Data does."""
-    rows = make_manifest().take(pa.array(image_ids))
-    staged = assemble_staged(
-        rows,
-        run_id=folder.run_id,
-        planned=[DETECTOR] * len(rows),
-        statuses=[Status.SCORED] * len(rows),
-        errors=[None] * len(rows),
-        scores=np.ones(len(rows)),
-    )
+    rows = make_manifest(PHOTOS).take(pa.array(image_ids))
+    staged = make_scored(rows, [1.0] * len(rows), plan=PLAN.model_copy(update={"run_id": folder.run_id}))
     write_parquet(staged, uris.join(folder.rows, f"{name}.parquet"))
     write_parquet(rows.select(["image_id"]), uris.join(folder.checkpoint, f"{name}{'.pending' * pending}.parquet"))
 
@@ -118,14 +89,14 @@ def test_a_slice_is_whole_when_each_of_its_rows_is_in_a_file_that_is_whole(folde
     stage(folder, "w_000000_000002-0", [2])
     stage(folder, "w_000000_000003", [3], pending=True)
     files.look()
-    assert not files.has_all(Slice(0, 0, 4))
+    assert not files.has_all(RunSlice(0, 0, 4))
     stage(folder, "w_000000_000003", [3])
     files.look()
-    assert files.has_all(Slice(0, 0, 4))
-    assert not files.has_all(Slice(1, 4, 4))
-    names = [uri.rsplit("/", 1)[1] for uri in files.list_files(Slice(0, 0, 4))]
+    assert files.has_all(RunSlice(0, 0, 4))
+    assert not files.has_all(RunSlice(1, 4, 4))
+    names = [uri.rsplit("/", 1)[1] for uri in files.list_files(RunSlice(0, 0, 4))]
     assert names == ["w_000000_000001.parquet", "w_000000_000002-0.parquet", "w_000000_000003.parquet"]
-    assert files.list_files(Slice(2, 8, 2)) == []
+    assert files.list_files(RunSlice(2, 8, 2)) == []
 
 
 def test_slices_come_into_the_table_in_order_while_the_pipeline_runs(
@@ -141,7 +112,7 @@ def test_slices_come_into_the_table_in_order_while_the_pipeline_runs(
     committer.commit_rest()
     assert count_rows(folder) == {"scored": 9, "failed": 1}
     uris_found = read_published(folder.results, ["image_uri"])["image_uri"].to_pylist()
-    assert sorted(uris_found) == make_manifest()["image_uri"].to_pylist()
+    assert sorted(uris_found) == make_manifest(PHOTOS)["image_uri"].to_pylist()
 
 
 def test_a_later_try_begins_after_the_last_slice_in_the_table(

@@ -1,0 +1,112 @@
+"""Night after night over one archive, without Ray: what is settled, tried again, deleted, and left by dead runs."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from jobs import storage
+from jobs.errors import JobError, RequestError
+from jobs.results.known import read_latest
+from jobs.scoring import preparation
+from jobs.scoring import run as scoring
+from jobs.scoring.config import ScoreConfig
+from jobs.scoring.publication import committer
+from jobs.scoring.record import read_published, read_record
+from jobs.scoring.run_folder import RunFolder
+from jobs.scoring.summary import list_alarms
+
+
+def score(config: ScoreConfig, night: str, **more: object) -> list[tuple[str, str, int]]:
+    """Runs a night; returns file name, status and attempt of each of its rows."""
+    scoring.score_archive(config.model_copy(update={"run_id": night, "max_error_rate": 1.0, **more}))
+    rows = read_published(config.results, ["image_uri", "status", "attempt", "run_id"]).to_pylist()
+    found = [row for row in rows if row["run_id"] == night]
+    return sorted((row["image_uri"].rsplit("/", 1)[1], row["status"], row["attempt"]) for row in found)
+
+
+def test_each_photo_has_one_row_however_many_slices_and_nights(local_config: ScoreConfig) -> None:
+    found = score(local_config, "night-1", slice_photos=3)
+    assert [status for _, status, _ in found] == ["scored", "scored", "scored", "unreadable"]
+    record = read_record(RunFolder(local_config.results, "night-1"))
+    assert record is not None
+    assert (record["slices"], record["dropped"], record["already_scored"]) == (2, 0, 0)
+    assert score(local_config, "night-2") == []
+
+
+def test_a_photo_that_was_deleted_is_marked_once_and_scored_when_it_is_back(
+    local_config: ScoreConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score(local_config, "night-1")
+    photo = Path(local_config.archive.removeprefix("file://")) / "0.jpg"
+    data = photo.read_bytes()
+    photo.unlink()
+    assert score(local_config, "night-2") == []
+    assert score(local_config, "night-3", mark_deleted=True) == [("0.jpg", "deleted", None)]
+    assert "run night-3: 1 photos are marked as deleted" in capsys.readouterr().out
+    assert score(local_config, "night-4", mark_deleted=True) == []
+    latest = read_latest(local_config.results, ["image_uri", "status"]).to_pylist()
+    assert Counter(row["status"] for row in latest) == {"deleted": 1, "scored": 2, "unreadable": 1}
+    record = read_record(RunFolder(local_config.results, "night-3"))
+    assert record is not None
+    assert (record["counts"]["deleted"], record["already_scored"], record["listed"]) == (1, 3, 3)
+    assert list_alarms(record["counts"], local_config) == []
+    photo.write_bytes(data)
+    assert [row[:2] for row in score(local_config, "night-5", mark_deleted=True)] == [("0.jpg", "scored")]
+
+
+def test_what_came_into_the_table_while_the_archive_was_listed_is_not_deleted(
+    local_config: ScoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score(local_config, "night-1")
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+            return datetime(2020, 1, 1, tzinfo=UTC)
+
+    (Path(local_config.archive.removeprefix("file://")) / "0.jpg").unlink()
+    monkeypatch.setattr(preparation, "datetime", Clock)
+    assert score(local_config, "night-2", mark_deleted=True) == []
+
+
+def test_deletions_are_not_guessed_from_a_part_of_the_archive(local_config: ScoreConfig, tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{local_config.archive}/0.jpg\n")
+    for more, said in (
+        ({"include": ["*.jpg"]}, "leave out --include"),
+        ({"archive": f"file://{listed}"}, "is a list or an inventory: give the archive"),
+    ):
+        with pytest.raises(RequestError, match=said):
+            score(local_config, "night-1", mark_deleted=True, **more)
+
+
+def test_a_killed_run_leaves_its_slices_to_the_next_run_of_any_id_and_its_staging_goes(
+    local_config: ScoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = committer.publish_slice, []
+
+    def die_at_the_second(*arguments: object, **options: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise JobError("killed")
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(committer, "publish_slice", die_at_the_second)
+    with pytest.raises(JobError, match="killed"):
+        score(local_config, "night-1", slice_photos=2)
+    assert [status for _, status, _ in score(local_config, "night-2")] == ["scored", "unreadable"]
+    uris = read_published(local_config.results, ["image_uri"])["image_uri"].to_pylist()
+    assert len(uris) == len(set(uris)) == 4
+
+    staging = RunFolder(local_config.results, "night-1").staging
+    score(local_config, "night-3")
+    assert list(storage.list_objects(staging)) != []
+    for info in storage.list_objects(staging):
+        os.utime(info.uri.removeprefix("file://"), (0, 0))
+    score(local_config, "night-4")
+    assert list(storage.list_objects(staging)) == []
