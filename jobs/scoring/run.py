@@ -18,6 +18,7 @@ from jobs.cluster.tally import Report, Reported
 from jobs.config import ScoringResources
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, JobError
 from jobs.results.known import stream_rows
+from jobs.results.orphans import remove_orphans
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.local import LocalScorer, score_slices
 from jobs.scoring.pipeline import choose_file_rows, read_manifest, score_photos
@@ -122,6 +123,7 @@ def run_all_steps(
         reported=reported,
     )
     lease.confirm()
+    remove_orphans(config.results, run_id=config.run_id)
     write_record(record, folder)
     log.event("published", {name: record[name] for name in ("slices", "counts", "errors", "anomalies", "measures")})
     return record
