@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -20,6 +20,8 @@ KNOWN = pa.schema(
             "image_bytes",
             "detector_id",
             "weights_id",
+            "false_alarm_rate",
+            "confidence",
             "status",
             "error",
             "attempt",
@@ -29,7 +31,9 @@ KNOWN = pa.schema(
     ]
 )
 """Columns of the table's rows that decide whether an object is settled."""
-_WANTED = pa.schema([SCORES.field(name) for name in ("category", "detector_id", "weights_id")])
+_WANTED = pa.schema(
+    [SCORES.field(name) for name in ("category", "detector_id", "weights_id", "false_alarm_rate", "confidence")]
+)
 
 _SAME_BYTES = """(
     listed.image_etag = known.image_etag
@@ -43,10 +47,15 @@ bytes were fetched, says otherwise."""
 
 @dataclass(frozen=True)
 class DetectorIds:
-    """What tells one detector from another: ``detector_id`` with its calibration, ``weights_id`` without."""
+    """What tells one detector from another: ``detector_id`` with its calibration, ``weights_id`` without.
+
+    Rows made with another ``false_alarm_rate`` or ``confidence`` have another threshold.
+    """
 
     detector_id: str
     weights_id: str | None = None
+    false_alarm_rate: float | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +80,10 @@ def find_settled(
 ) -> None:
     """Fills the tables ``left_out`` (row) and ``retried`` (row, attempts) of the rows of the table ``listed``.
 
-    An object is settled when its bytes were scored by the wanted detector, or found unreadable by one of these weights;
-    when its category has no detector and a row says so; when a row says that it is missing, unless the listing is live
-    and shows it. Reasons that lie outside the bytes (RETRIED_CODES, failed) are tried again, see `RetryPolicy`. Of an
-    object that was deleted and is there again, only what came after the deletion counts.
+    An object is settled when its bytes were scored by the wanted detector at its false-alarm rate, or found unreadable
+    by one of these weights; when its category has no detector and a row says so; when a row says that it is missing,
+    unless the listing is live and shows it. Reasons that lie outside the bytes (RETRIED_CODES, failed) are tried again,
+    see `RetryPolicy`. Of an object that was deleted and is there again, only what came after the deletion counts.
 
     Args:
         scratch: the database; only the rows of listed objects are kept in it.
@@ -85,9 +94,7 @@ def find_settled(
         now: the time; the present by default.
     """
     scratch.insert("known", known, schema=KNOWN, only="SEMI JOIN listed ON incoming.image_uri = listed.image_uri")
-    rows = [
-        {"category": name, "detector_id": ids.detector_id, "weights_id": ids.weights_id} for name, ids in wanted.items()
-    ]
+    rows = [{"category": name, **asdict(ids)} for name, ids in wanted.items()]
     scratch.insert("wanted", [pa.RecordBatch.from_pylist(rows, schema=_WANTED)], schema=_WANTED)
     scratch.execute(_JOIN)
     missing = "false" if is_live else f"status = '{Status.MISSING}' AND code <> 'changed'"
@@ -95,7 +102,7 @@ def find_settled(
     again = f"status = '{Status.FAILED}' OR code IN {RETRIED_CODES} OR {is_live} AND status = '{Status.MISSING}'"
     scratch.execute(
         "INSERT INTO retried SELECT row, greatest(max(attempt), count(*)), max(scored_at) "
-        f"FROM same WHERE ({again}) AND ({_SAME_WEIGHTS} OR detector_id IS NULL AND wanted_id IS NULL) GROUP BY row"
+        f"FROM same WHERE ({again}) AND ({SAME_WEIGHTS} OR detector_id IS NULL AND wanted_id IS NULL) GROUP BY row"
     )
     pause = f"to_seconds(CASE WHEN attempts < 2 THEN 0 ELSE {retries.retry_hours * 3600} * pow(2, attempts - 2) END)"
     at = (now or datetime.now(UTC)).isoformat()
@@ -108,16 +115,18 @@ def find_settled(
 _JOIN = f"""CREATE TABLE same AS
 SELECT listed.rowid AS row, known.status, known.detector_id, known.weights_id, coalesce(known.attempt, 1) AS attempt,
     known.scored_at, coalesce(regexp_replace(known.error, ':.*', '', 's'), '') AS code,
-    wanted.detector_id AS wanted_id, wanted.weights_id AS wanted_weights
+    wanted.detector_id AS wanted_id, wanted.weights_id AS wanted_weights,
+    known.false_alarm_rate IS NOT DISTINCT FROM wanted.false_alarm_rate
+    AND known.confidence IS NOT DISTINCT FROM wanted.confidence AS has_same_rate
 FROM listed JOIN known ON listed.image_uri = known.image_uri AND {_SAME_BYTES}
 LEFT JOIN wanted ON listed.category = wanted.category
 LEFT JOIN (
     SELECT image_uri, max(scored_at) AS deleted_at FROM known WHERE status = '{Status.DELETED}' GROUP BY image_uri
 ) AS gone ON listed.image_uri = gone.image_uri
 WHERE coalesce(known.scored_at > gone.deleted_at, true)"""
-_SAME_WEIGHTS = "coalesce(detector_id = wanted_id, false) OR coalesce(weights_id = wanted_weights, false)"
+SAME_WEIGHTS = "coalesce(detector_id = wanted_id, false) OR coalesce(weights_id = wanted_weights, false)"
 _SETTLED = f"""(
-    status = '{Status.SCORED}' AND detector_id = wanted_id
-    OR status IN ('{Status.UNREADABLE}', '{Status.NOT_A_PHOTO}') AND code NOT IN {RETRIED_CODES} AND ({_SAME_WEIGHTS})
+    status = '{Status.SCORED}' AND detector_id = wanted_id AND has_same_rate
+    OR status IN ('{Status.UNREADABLE}', '{Status.NOT_A_PHOTO}') AND code NOT IN {RETRIED_CODES} AND ({SAME_WEIGHTS})
     OR status = '{Status.NO_DETECTOR}' AND wanted_id IS NULL
 )"""

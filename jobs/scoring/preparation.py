@@ -21,6 +21,7 @@ from jobs.results.known import stream_known
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors, use_precisions
 from jobs.scoring.publication.deletions import check_whole_listing, mark_deleted
+from jobs.scoring.rescoring import rescore_stored
 from jobs.scoring.run_folder import MANIFEST_PART_ROWS, RunFolder
 from jobs.tables.files import regroup_batches
 from jobs.tables.parquet import write_parquet
@@ -54,6 +55,8 @@ class StagedRun(BaseModel):
     plan: ScoringPlan
     listed: int
     to_score: int
+    rescored: int
+    """Photos that got a new row from their stored score."""
     started_at: datetime
     known_since: int
     """Version of the table that the manifest was made with; -1 where there was no table. Required, so that a run
@@ -129,15 +132,23 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
             category=config.category,
         )
         listing_s = time.monotonic() - began
-        plan = plan_run(config, ordering.list_categories())
+        plan, rescored = plan_run(config, ordering.list_categories()), 0
         known_since, known = stream_known(config.results, KNOWN.names)
         if not config.rescore:
             ordering.drop_settled(
                 known,
-                {name: DetectorIds(one.detector_id, one.weights_id) for name, one in plan.by_category.items()},
+                {
+                    name: DetectorIds(one.detector_id, one.weights_id, one.false_alarm_rate, one.confidence)
+                    for name, one in plan.by_category.items()
+                },
                 retries=RetryPolicy(config.max_attempts, config.retry_hours),
                 is_live=detect_kind(config.archive) is ArchiveKind.PREFIX,
             )
+            rescored = rescore_stored(
+                scratch, plan, results=config.results, version=known_since, run_date=started_at.date()
+            )
+            if rescored:
+                print(f"run {config.run_id}: {rescored} photos get new p-values from their stored scores", flush=True)
         if config.mark_deleted:
             deleted = mark_deleted(scratch, config, version=known_since, listed_at=started_at)
             print(f"run {config.run_id}: {deleted} photos are marked as deleted", flush=True)
@@ -149,6 +160,7 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
         plan=plan,
         listed=count,
         to_score=to_score,
+        rescored=rescored,
         started_at=started_at,
         known_since=known_since,
         slice_photos=config.slice_photos or (LOCAL_SLICE_PHOTOS if config.local else SLICE_PHOTOS),

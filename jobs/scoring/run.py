@@ -26,7 +26,8 @@ from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.preparation import StagedRun, check_same_run, prepare_run
 from jobs.scoring.publication.abandoned import remove_abandoned_staging
 from jobs.scoring.publication.committer import SliceCommitter
-from jobs.scoring.record import Published, make_record, read_record, tally_run, write_record
+from jobs.scoring.publication.tally import tally_run
+from jobs.scoring.record import Published, count_fetched, make_record, read_record, write_record
 from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.summary import COLUMNS, list_alarms, summarize_run
 from jobs.storage.lease import Lease, hold_lease
@@ -62,7 +63,7 @@ def score_archive(config: ScoreConfig, *, pipeline: Pipeline = score_photos) -> 
         raise
     rows = stream_rows(config.results, COLUMNS, run_id=config.run_id)
     print(summarize_run(record, rows, folder=folder, top=config.top))
-    alarms = list_alarms(record["counts"], config)
+    alarms = list_alarms(count_fetched(record["counts"], record.get("rescored", 0)), config)
     for alarm in alarms:
         log.event("alarm", {"reason": alarm})
         print(f"alarm: {alarm}; exit code {EXIT_TOO_MANY_UNREADABLE}", file=sys.stderr, flush=True)
@@ -114,7 +115,12 @@ def run_all_steps(
         log.event("scored", {"rows": reported.units, "images_per_s": reported.steady_per_s, "seconds": pipeline_s})
     committer.commit_rest()
     record = make_record(
-        Published(tally_run(config.results, config.run_id), slices=len(committer.slices), dropped=committer.dropped),
+        Published(
+            tally_run(config.results, config.run_id),
+            slices=len(committer.slices),
+            dropped=committer.dropped,
+            rescored=staged.rescored,
+        ),
         plan=staged.plan,
         config=staged.config,
         listed=staged.listed,

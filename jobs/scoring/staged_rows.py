@@ -50,7 +50,8 @@ def assemble_staged(
         scores: (N,) raw scores, only read where the status is scored.
     """
     planned = [plan.by_category.get(category or "") for category in rows["category"].to_pylist()]
-    facts = {id(detector): describe_detector(detector) for detector in planned if detector}
+    known = {id(detector): detector for detector in planned if detector}
+    facts = {key: describe_detector(detector) for key, detector in known.items()}
     is_scored = np.array([status == Status.SCORED for status in statuses], bool)
     values: dict[str, Iterable[Any]] = {
         **{name: [facts[id(one)][name] if one else None for one in planned] for name in DETECTOR_COLUMNS},

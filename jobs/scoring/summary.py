@@ -38,7 +38,8 @@ def summarize_run(record: Mapping[str, Any], rows: Iterable[pa.RecordBatch], *, 
     reasons, most_anomalous = digest_rows(rows, top)
     lines = [
         f"run {record['run_id']}: {counts}{speed}; {format_anomalies(record)}",
-        f"{record['listed']} objects listed, {record['already_scored']} scored by earlier runs",
+        f"{record['listed']} objects listed, {record['already_scored']} scored by earlier runs"
+        + format_rescored(record.get("rescored", 0)),
         *format_rates(record),
         *format_promises(record),
         *format_alarms(record),
@@ -48,6 +49,11 @@ def summarize_run(record: Mapping[str, Any], rows: Iterable[pa.RecordBatch], *, 
         f"record: {folder.record}",
     ]
     return "\n".join(lines)
+
+
+def format_rescored(count: int) -> str:
+    """Formats how many rows come from stored scores; nothing where there are none."""
+    return f", {count} rated anew from their stored scores, without a fetch" if count else ""
 
 
 def format_anomalies(record: Mapping[str, Any]) -> str:

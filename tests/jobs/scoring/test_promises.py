@@ -11,7 +11,8 @@ import pytest
 
 from jobs.detectors.registry import RegisteredDetector
 from jobs.scoring.plan import PlannedDetector, ScoringPlan, plan_registered_detector
-from jobs.scoring.record import RunTally, describe_false_discoveries, describe_promises
+from jobs.scoring.promises import describe_false_discoveries, describe_promises
+from jobs.scoring.publication.tally import RunTally
 from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.summary import COLUMNS, format_promises, format_rates, rank_rows, summarize_run
 from jobs.tables.schema import SCORES

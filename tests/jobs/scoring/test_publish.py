@@ -17,13 +17,13 @@ from jobs.results.commit import Committed
 from jobs.scoring.publication.publish import publish_slice
 from jobs.scoring.publication.reconciliation import reconcile, stream_in_order
 from jobs.scoring.publication.slices import RunSlice, divide_run
+from jobs.scoring.publication.tally import tally_run
 from jobs.scoring.record import (
     Published,
     compute_error_rate,
     make_record,
     read_published,
     read_record,
-    tally_run,
     write_record,
 )
 from jobs.scoring.run_folder import RunFolder

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from jobs.cluster.run_log import JsonLines, RunLog
 from jobs.cluster.tally import Tally
 from jobs.cluster.telemetry import MEASURES, LocalTelemetry
-from jobs.scoring.record import RunTally, read_record
+from jobs.scoring.publication.tally import RunTally
+from jobs.scoring.record import read_record
 from jobs.scoring.run_folder import RunFolder
 from jobs.tables.schema import SCORES, Status
 

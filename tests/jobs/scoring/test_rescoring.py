@@ -1,0 +1,243 @@
+"""New rows from stored raw scores: the same as a full rescoring gives, and nothing is fetched."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs.archive.settled import KNOWN, DetectorIds, RetryPolicy, find_settled
+from jobs.decoding.fetch import FetchDecode
+from jobs.detectors import registry
+from jobs.detectors.registry import RegisteredDetector
+from jobs.results.commit import commit_slice
+from jobs.results.known import read_latest, read_rows, stream_known
+from jobs.scoring import run as scoring
+from jobs.scoring.config import ScoreConfig
+from jobs.scoring.plan import PlannedDetector, ScoringPlan, plan_registered_detector
+from jobs.scoring.record import compute_error_rate, count_fetched, read_record
+from jobs.scoring.rescoring import rescore_stored
+from jobs.scoring.run_folder import RunFolder
+from jobs.scoring.staged_rows import assemble_staged
+from jobs.tables.schema import LISTED, MANIFEST, SCORES, Status
+from jobs.tables.scratch import Scratch
+from model.artifact import recalibrate_artifact
+from model.config import DetectorConfig
+from model.statistics.calibration import Calibration
+
+DAY = date(2026, 11, 29)
+LISTED_AT = datetime(2026, 11, 1, tzinfo=UTC)
+COUNT = 400
+
+
+def plan_night(
+    run_id: str, *, seed: int = 0, rate: float | None = None, weights: str = "w" * 16, category: str = "cap"
+) -> ScoringPlan:
+    """Plans a detector whose calibration is drawn from ``seed``, and so is its id."""
+    scores = np.random.default_rng(seed).normal(size=150)
+    registered = RegisteredDetector(
+        category, f"{seed:016x}", DetectorConfig(), Calibration(scores=tuple(scores)), weights
+    )
+    return ScoringPlan(
+        run_id=run_id,
+        detectors="d",
+        by_category={category: plan_registered_detector(registered, rate)},
+        max_pixels=1,
+        root="s3://a",
+    )
+
+
+def list_photos(count: int = COUNT, *, etag: str = "e") -> pa.Table:
+    """Lists photos of two categories; one has no detector."""
+    rows = [
+        {
+            "image_id": n,
+            "image_uri": f"s3://a/cap/{n:06d}",
+            "image_etag": etag,
+            "image_bytes": n,
+            "last_modified": LISTED_AT,
+            "category": "cap" if n % 10 else "none",
+            "site": "line-1",
+        }
+        for n in range(count)
+    ]
+    return pa.Table.from_pylist(rows, schema=MANIFEST)
+
+
+def score(manifest: pa.Table, plan: ScoringPlan) -> pa.Table:
+    """Makes rows as a run would; every seventh photo is broken."""
+    scores = np.random.default_rng(1).normal(0.3, 2, size=len(manifest))
+    statuses = [
+        Status.NO_DETECTOR if not n % 10 else Status.UNREADABLE if not n % 7 else Status.SCORED
+        for n in range(len(manifest))
+    ]
+    errors = [None if status == Status.SCORED else f"{status}: x" for status in statuses]
+    return assemble_staged(manifest, plan=plan, statuses=statuses, errors=errors, scores=scores)
+
+
+def commit_night(results: str, plan: ScoringPlan, manifest: pa.Table) -> None:
+    """Commits the rows of a run that scored all photos."""
+    rows = score(manifest, plan).select(SCORES.names)
+    commit_slice(results, rows.to_batches(), run_id=plan.run_id, slice_number=0, run_date=DAY, known_since=-1)
+
+
+def rescore(results: str, plan: ScoringPlan, manifest: pa.Table) -> tuple[int, int]:
+    """Returns how many photos a run rescored from the table, and how many it would still fetch."""
+    with Scratch() as scratch:
+        scratch.insert("listed", manifest.select(LISTED.names).to_batches(), schema=LISTED)
+        scratch.execute("CREATE TABLE left_out (row BIGINT)")
+        scratch.execute("CREATE TABLE retried (row BIGINT, attempts INTEGER, last_at TIMESTAMPTZ)")
+        version, known = stream_known(results, KNOWN.names)
+        wanted = {name: identify(one) for name, one in plan.by_category.items()}
+        find_settled(scratch, known, wanted, retries=RetryPolicy(3, 1.0), is_live=True)
+        count = rescore_stored(scratch, plan, results=results, version=version, run_date=DAY)
+        ((left,),) = scratch.query("SELECT count(*) FROM listed ANTI JOIN left_out ON listed.rowid = left_out.row")
+    return count, int(left)
+
+
+def identify(one: PlannedDetector) -> DetectorIds:
+    """Returns what tells a planned detector's rows."""
+    return DetectorIds(one.detector_id, one.weights_id, one.false_alarm_rate, one.confidence)
+
+
+def sort_rows(rows: pa.Table, run_id: str) -> list[dict[str, Any]]:
+    """Returns the scored rows of a run but for when they were made, by photo."""
+    mine = [row for row in rows.to_pylist() if row["run_id"] == run_id and row["status"] == "scored"]
+    for row in mine:
+        del row["scored_at"], row["fetched_at"]
+    return sorted(mine, key=lambda row: str(row["image_uri"]))
+
+
+@pytest.mark.parametrize(
+    "later",
+    [{"seed": 5}, {"seed": 0, "rate": 0.2}, {"seed": 5, "rate": 0.01}],
+    ids=["recalibrated", "another rate", "both"],
+)
+def test_stored_scores_give_the_rows_of_a_full_rescoring(tmp_path: Any, later: dict[str, Any]) -> None:
+    results, manifest = f"file://{tmp_path}", list_photos()
+    commit_night(results, plan_night("night-1"), manifest)
+    plan = plan_night("night-2", **later)
+    expected = sort_rows(score(manifest, plan).select(SCORES.names), "night-2")
+    count, left = rescore(results, plan, manifest)
+    assert (count, left) == (len(expected), 0)
+    assert sort_rows(read_rows(results, SCORES.names), "night-2") == expected
+    assert len(expected) == 308
+
+
+def test_the_latest_row_of_each_photo_is_the_new_one_and_remembers_when_its_bytes_came(tmp_path: Any) -> None:
+    results, manifest = f"file://{tmp_path}", list_photos(50)
+    commit_night(results, plan_night("night-1"), manifest)
+    before = {row["image_uri"]: row for row in read_rows(results, SCORES.names).to_pylist()}
+    rescore(results, plan_night("night-2", seed=5), manifest)
+    rows = read_latest(results, SCORES.names).to_pylist()
+    assert len(rows) == 50
+    for row in rows:
+        assert row["run_id"] == ("night-2" if row["status"] == "scored" else "night-1")
+        if row["status"] == "scored":
+            assert row["fetched_at"] == before[row["image_uri"]]["scored_at"] < row["scored_at"]
+
+
+def test_rescoring_again_adds_nothing(tmp_path: Any) -> None:
+    results, manifest = f"file://{tmp_path}", list_photos(50)
+    commit_night(results, plan_night("night-1"), manifest)
+    plan = plan_night("night-2", seed=5)
+    first = rescore(results, plan, manifest)
+    assert rescore(results, plan, manifest) == (0, 0)
+    assert len(read_rows(results, ["image_uri"])) == 50 + first[0]
+
+
+def test_a_try_after_a_kill_rescores_what_has_come_since(tmp_path: Any) -> None:
+    results, plan = f"file://{tmp_path}", plan_night("night-2", seed=5)
+    commit_night(results, plan_night("night-1"), list_photos(50))
+    first = rescore(results, plan, list_photos(20))
+    second = rescore(results, plan, list_photos(50))
+    assert first[0] + second[0] == sum(n % 10 > 0 and n % 7 > 0 for n in range(50))
+
+
+@pytest.mark.parametrize(
+    ("plan", "etag", "left"),
+    [
+        (plan_night("night-2", seed=5, weights="x" * 16), "e", 45),
+        (plan_night("night-2", seed=5), "changed", 50),
+    ],
+    ids=["other weights", "other bytes"],
+)
+def test_what_the_stored_score_does_not_speak_of_is_fetched(
+    tmp_path: Any, plan: ScoringPlan, etag: str, left: int
+) -> None:
+    results, manifest = f"file://{tmp_path}", list_photos(50)
+    commit_night(results, plan_night("night-1"), manifest)
+    assert rescore(results, plan, list_photos(50, etag=etag)) == (0, left)
+
+
+@pytest.fixture
+def recalibrated(local_config: ScoreConfig, tmp_path: Path) -> ScoreConfig:
+    """A request after a night, whose champion has another calibration since."""
+    assert scoring.score_archive(local_config) == 0
+    other = Calibration(scores=tuple(np.linspace(0.5, 3, 90)))
+    detector_id = recalibrate_artifact(tmp_path / "new", tmp_path / "artifact", calibration=other, metrics={})
+    registry.put(local_config.detectors, "pole", folder=tmp_path / "new")
+    registry.set_alias(local_config.detectors, "pole", alias="champion", detector_id=detector_id)
+    return local_config.model_copy(update={"run_id": "later"})
+
+
+def test_a_run_after_a_recalibration_fetches_nothing_and_gives_what_a_full_rescoring_gives(
+    recalibrated: ScoreConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = recalibrated.model_copy(update={"results": f"file://{tmp_path}/full", "run_id": "later"})
+    assert scoring.score_archive(full) == 0
+    monkeypatch.setattr(FetchDecode, "__call__", lambda *_: pytest.fail("it fetches"))
+    capsys.readouterr()
+    assert scoring.score_archive(recalibrated) == 0
+    assert ", 3 rated anew from their stored scores, without a fetch" in capsys.readouterr().out
+    found = sort_rows(read_rows(recalibrated.results, SCORES.names), "later")
+    assert found == sort_rows(read_rows(full.results, SCORES.names), "later")
+    assert len(found) == 3
+    record = read_record(RunFolder(recalibrated.results, "later"))
+    assert record is not None
+    assert (record["rescored"], record["counts"]["scored"], record["already_scored"]) == (3, 3, 1)
+    assert scoring.score_archive(recalibrated.model_copy(update={"run_id": "after"})) == 0
+    assert len(read_rows(recalibrated.results, ["image_uri"])) == 4 + 3
+
+
+def test_a_run_with_another_false_alarm_rate_fetches_nothing(
+    local_config: ScoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert scoring.score_archive(local_config) == 0
+    monkeypatch.setattr(FetchDecode, "__call__", lambda *_: pytest.fail("it fetches"))
+    assert scoring.score_archive(local_config.model_copy(update={"run_id": "later", "false_alarm_rate": 0.5})) == 0
+    rates = {row["false_alarm_rate"] for row in sort_rows(read_rows(local_config.results, SCORES.names), "later")}
+    assert rates == {0.5}
+
+
+def test_rescore_fetches_all_the_same(recalibrated: ScoreConfig) -> None:
+    assert scoring.score_archive(recalibrated.model_copy(update={"rescore": True})) == 0
+    record = read_record(RunFolder(recalibrated.results, "later"))
+    assert record is not None
+    assert (record["rescored"], record["counts"]["scored"], record["counts"]["unreadable"]) == (0, 3, 1)
+
+
+def test_rows_from_stored_scores_do_not_thin_out_what_could_not_be_read() -> None:
+    counts = {"scored": 1000, "unreadable": 1}
+    assert compute_error_rate(count_fetched(counts, 999)) == 0.5
+
+
+def test_only_photos_of_this_archive_are_rescored(tmp_path: Any) -> None:
+    results = f"file://{tmp_path}"
+    commit_night(results, plan_night("night-1"), list_photos(50))
+    assert rescore(results, plan_night("night-2", seed=5), list_photos(2)) == (1, 0)
+
+
+def test_a_photo_whose_category_has_another_name_now_gets_it(tmp_path: Any) -> None:
+    results, manifest = f"file://{tmp_path}", list_photos(20)
+    commit_night(results, plan_night("night-1"), manifest)
+    names = pa.array(["lid" if name == "cap" else name for name in manifest["category"].to_pylist()])
+    renamed = manifest.set_column(manifest.schema.get_field_index("category"), MANIFEST.field("category"), names)
+    count, _ = rescore(results, plan_night("night-2", seed=5, category="lid"), renamed)
+    new = [row for row in read_rows(results, ["category", "run_id"]).to_pylist() if row["run_id"] == "night-2"]
+    assert {row["category"] for row in new} == {"lid"}
+    assert len(new) == count > 0
