@@ -114,3 +114,16 @@ def test_too_few_calibration_photos_are_said_with_the_number_needed() -> None:
 
 def test_no_number_is_given_where_no_photo_lies_beyond_the_calibration() -> None:
     assert {one.photos_needed for one in list_trusted([{0.5: 10, 1.0: 10}], calibration_photos=[99])} == {None}
+
+
+@given(st.integers(1, 300), st.data())
+def test_estimates_lie_within_their_intervals_whatever_the_p_values(n: int, data: st.DataObject) -> None:
+    ranks = data.draw(st.lists(st.integers(1, n + 1), min_size=1, max_size=50))
+    reported = data.draw(st.integers(0, n))
+    counts = Counter(rank / (n + 1) for rank in ranks)
+    alarms = sum(rank <= reported for rank in ranks)
+    found = estimate_alarms(counts, calibration_photos=n, ranks=reported, alarms=alarms)
+    both = add_estimates([found, found])
+    for one in (found.defective_share, found.true_alarm_share, both.defective_share, both.true_alarm_share):
+        assert 0 <= one.low <= one.value + 1e-9 <= one.high + 2e-9 <= 1 + 3e-9
+    assert all(0 < trusted.q < 1 for trusted in list_trusted([counts], calibration_photos=[n]))
