@@ -103,6 +103,29 @@ EXCLUDE: list[str] = Field(
     description="leave out what these patterns name, such as rejects/*; hidden files, thumbnails (@eaDir, Thumbs.db) "
     "and folder markers are left out anyway",
 )
+_PLACE = re.compile(r"\.(csv|txt|parquet)(\.gz)?$|^(/|~|\.{1,2}/|\w+://)", re.IGNORECASE)
+
+
+def as_exclusion(value: str) -> str:
+    """Returns the URI of a list of photos, or patterns of their keys as they are given.
+
+    Raises:
+        ValueError: a list that is no URI.
+    """
+    return _as_uri(value) if is_place(value) else value
+
+
+def is_place(value: str) -> bool:
+    """Tells whether an exclusion names a list of photos, rather than patterns of their keys."""
+    return _PLACE.search(value) is not None
+
+
+Exclusion = Annotated[str, AfterValidator(as_exclusion)]
+EXCLUSION: str | None = Field(
+    None,
+    description="list of photos to leave out, .csv, .txt or .parquet with their URIs or keys below the data, such as "
+    "least_likely.csv of a training after a person has looked; or patterns of keys, such as rejects/*,*.png",
+)
 Confidence = Annotated[
     float | None,
     Field(

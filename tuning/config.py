@@ -6,7 +6,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from jobs.config import GROUP_BY, KEY_PATTERN, JobConfig, Name, Trackers, Uri, check_group_names, split_at_commas
+from jobs.config import (
+    EXCLUSION,
+    GROUP_BY,
+    INCLUDE,
+    KEY_PATTERN,
+    Exclusion,
+    JobConfig,
+    Name,
+    Trackers,
+    Uri,
+    check_group_names,
+    split_at_commas,
+)
 from jobs.storage import uris
 from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
 from model.presets import PRESETS
@@ -31,11 +43,8 @@ class SearchConfig(JobConfig):
     category: Name = Field(description="asset category")
     results: Uri = Field(description="folder for trials, tables, pictures, the page and the winner's YAML")
     detectors: Uri | None = Field(None, description="registry for the compared detectors; default: <results>/detectors")
-    exclude: Uri | None = Field(
-        None,
-        description="list of flawless photos to leave out, .csv, .txt or .parquet with their URIs or keys below the "
-        "data, such as least_likely.csv of a training after a person has looked",
-    )
+    include: Names = INCLUDE
+    exclude: Exclusion | None = EXCLUSION
     group_by: Names = GROUP_BY
     key_pattern: str | None = KEY_PATTERN
     trials: int = Field(64, ge=1, description="trials in all, presets included")

@@ -51,6 +51,7 @@ def run(config: SearchConfig) -> int:
         config.data,
         config.category,
         validation_share=config.validation_share,
+        include=config.include,
         exclude=config.exclude,
         group_by=config.group_by,
         key_pattern=config.key_pattern,

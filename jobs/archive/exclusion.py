@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs import storage
+from jobs.archive.selection import Selection
+from jobs.config import is_place, split_at_commas
 from jobs.errors import MissingObjectError, RequestError
 from jobs.storage import uris
 
@@ -30,6 +32,15 @@ def exclude_photos(manifest: pa.Table, names: Sequence[str], *, data: str) -> pa
     known = set(names) | {folder + name.lstrip("/") for name in names}
     known |= {uris.normalize(name) for name in names if name.startswith(("/", "~", "file:"))}
     return manifest.filter(pc.invert(pc.is_in(manifest["image_uri"], pa.array(sorted(known), pa.string()))))
+
+
+def make_selection(include: Sequence[str], exclude: str | None) -> Selection:
+    """Makes the selection of a request that includes patterns, and excludes patterns or the photos of a list.
+
+    The photos of a list are left out by `exclude_photos`, once they are listed.
+    """
+    patterns = [] if exclude is None or is_place(exclude) else split_at_commas(exclude)
+    return Selection(include, patterns)
 
 
 def read_names(place: str) -> list[str]:

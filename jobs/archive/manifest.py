@@ -17,12 +17,15 @@ from jobs.tables.schema import MANIFEST
 from jobs.tables.scratch import Scratch
 
 
-def list_archive(archive: str, *, key_pattern: str = DEFAULT_KEY_PATTERN) -> pa.Table:
+def list_archive(
+    archive: str, *, key_pattern: str = DEFAULT_KEY_PATTERN, selection: Selection | None = None
+) -> pa.Table:
     """Lists an archive as one table of MANIFEST rows, ordered by category and key: for those that fit into memory.
 
     Args:
         archive: a prefix, an S3 Inventory, or a list of URIs.
         key_pattern: regular expression of category, site and captured_at.
+        selection: which objects count.
 
     Raises:
         EmptyArchiveError: the archive holds nothing.
@@ -30,7 +33,7 @@ def list_archive(archive: str, *, key_pattern: str = DEFAULT_KEY_PATTERN) -> pa.
     """
     with Scratch() as scratch:
         ordering = Ordering(scratch)
-        fill_ordering(ordering, archive, key_pattern=key_pattern)
+        fill_ordering(ordering, archive, key_pattern=key_pattern, selection=selection)
         return pa.Table.from_batches(ordering.stream_rows(), schema=MANIFEST).combine_chunks()
 
 

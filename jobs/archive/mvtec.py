@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.archive.manifest import list_archive
+from jobs.archive.selection import Selection
 from jobs.errors import EmptyArchiveError, RequestError
 from jobs.storage import uris
 from jobs.tables.schema import MANIFEST
@@ -25,19 +26,20 @@ LABELLED = MANIFEST.append(pa.field("split", pa.string())).append(pa.field("labe
 _SPLIT_AND_LABEL = r"(?P<site>(?i:train/good)|(?i:validation|test)/[^/]+)/"
 
 
-def list_labelled(data: str, *, category: str | None = None) -> pa.Table:
+def list_labelled(data: str, *, category: str | None = None, selection: Selection | None = None) -> pa.Table:
     """Lists a data set as LABELLED rows, ordered by category and key; what lies elsewhere in it is left out.
 
     Args:
         data: folder of the categories.
         category: the one to list; None for all.
+        selection: which objects count; its patterns are matched below the folder that is listed.
 
     Raises:
         RequestError: a folder is called Good or TEST: on most systems those are other folders than good and test.
     """
     folder, name = (data, "(?P<category>[^/]+)/") if category is None else (uris.join(data, category), "(?P<category>)")
     try:
-        rows = list_archive(folder, key_pattern=name + _SPLIT_AND_LABEL)
+        rows = list_archive(folder, key_pattern=name + _SPLIT_AND_LABEL, selection=selection)
     except EmptyArchiveError:
         return LABELLED.empty_table()
     rows = rows if category is None else _set_column(rows, "category", category)
@@ -68,13 +70,18 @@ def select_split(rows: pa.Table, split: str) -> pa.Table:
     return rows.filter(pc.equal(rows["split"], split))
 
 
-def list_as_category(photos: str, category: str) -> pa.Table:
+def list_as_category(photos: str, category: str, *, selection: Selection | None = None) -> pa.Table:
     """Lists an archive in any layout as MANIFEST rows of one category.
+
+    Args:
+        photos: the archive.
+        category: of all its photos.
+        selection: which objects count.
 
     Raises:
         EmptyArchiveError: it holds nothing.
     """
-    return _set_column(list_archive(photos, key_pattern="(?P<category>)"), "category", category)
+    return _set_column(list_archive(photos, key_pattern="(?P<category>)", selection=selection), "category", category)
 
 
 def locate_flawless(data: str, category: str, *, folder: str | None = None) -> str:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from jobs.config import Confidence, JobConfig, Name, ScoringResources, Uri
+from jobs.config import EXCLUDE, INCLUDE, Confidence, JobConfig, Name, Patterns, ScoringResources, Uri
 from jobs.detectors.aliases import DETECTOR_ID, NO_DETECTOR
 
 
@@ -83,6 +83,8 @@ class RecalibrateConfig(_RegistryConfig):
     folder: str | None = Field(
         None, description="folder of flawless photos below the data; default: <category>/train/good"
     )
+    include: Patterns = INCLUDE
+    exclude: Patterns = EXCLUDE
     alias: Name = Field("champion", description="which registered detector to recalibrate")
     promote: bool = Field(False, description="move the alias to the recalibrated detector")
     alias_to: Name | None = Field(None, description="another alias to set to the recalibrated detector")

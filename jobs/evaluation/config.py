@@ -8,7 +8,7 @@ from pydantic import (
     Field,
 )
 
-from jobs.config import Confidence, JobConfig, Name, ScoringResources, Uri
+from jobs.config import EXCLUDE, INCLUDE, Confidence, JobConfig, Name, Patterns, ScoringResources, Uri
 
 
 class EvaluateConfig(JobConfig):
@@ -23,6 +23,8 @@ class EvaluateConfig(JobConfig):
     data: Uri = Field(description="data in MVTec layout: <category>/test/good and <category>/test/<defect>")
     detectors: Uri = Field(description="registry of trained detectors")
     categories: list[Name] = Field(default_factory=list, description="categories to evaluate; default: all in the data")
+    include: Patterns = INCLUDE
+    exclude: Patterns = EXCLUDE
     alias: Name = Field("champion", description="which detector of each category to evaluate, without --variants")
     variants: list[Name] = Field(
         default_factory=list,

@@ -9,6 +9,7 @@ import pyarrow as pa
 import ray
 
 from jobs.archive.mvtec import list_labelled, select_split
+from jobs.archive.selection import Selection
 from jobs.cluster.arithmetic import choose_precisions
 from jobs.cluster.datasets import (
     DECODE_BATCH_PHOTOS,
@@ -103,7 +104,7 @@ def list_labelled_photos(config: EvaluateConfig) -> pa.Table:
     Raises:
         RequestError: a category has no test photos, or no flawless ones, or there is no category.
     """
-    listing = select_split(list_labelled(config.data), "test")
+    listing = select_split(list_labelled(config.data, selection=Selection(config.include, config.exclude)), "test")
     wanted = set(config.categories or listing["category"].to_pylist())
     absent = wanted - set(listing["category"].to_pylist())
     if absent or not wanted:

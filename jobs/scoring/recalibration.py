@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import ray
 
 from jobs.archive.mvtec import list_as_category, locate_flawless
+from jobs.archive.selection import Selection
 from jobs.cluster.datasets import collect_table
 from jobs.cluster.progress import Progress
 from jobs.cluster.session import explain_error, start_ray
@@ -48,7 +49,7 @@ def recalibrate_detector(config: RecalibrateConfig) -> int:
         raise RequestError(f"{config.category} has no alias {config.alias!r} in {config.detectors}: train a detector")
     metrics = registry.read_metrics(config.detectors, config.category, detector_id=parent.detector_id)
     folder = config.good or locate_flawless(str(config.data), config.category, folder=config.folder)
-    photos = list_as_category(folder, config.category)
+    photos = list_as_category(folder, config.category, selection=Selection(config.include, config.exclude))
     named = select_unseen_photos(photos, config, parent=parent, metrics=metrics)
     manifest = select_one_of_each_group(named, config, parent=parent, metrics=metrics)
     rows = score_readable_photos(manifest, config, parent=parent)

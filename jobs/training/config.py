@@ -16,12 +16,16 @@ from pydantic import (
 )
 
 from jobs.config import (
+    EXCLUSION,
     GROUP_BY_DEFAULT,
     GROUP_BY_HELP,
+    INCLUDE,
     KEY_PATTERN,
     Confidence,
+    Exclusion,
     JobConfig,
     Name,
+    Patterns,
     Trackers,
     Uri,
     as_name,
@@ -88,11 +92,8 @@ class TrainConfig(JobConfig):
         0.05, gt=0, lt=1, description="rate that the calibration set must be able to support"
     )
     confidence: Confidence = None
-    exclude: Uri | None = Field(
-        None,
-        description="list of photos to leave out, .csv, .txt or .parquet with their URIs or keys below the data, "
-        "such as least_likely.csv of an earlier training after a person has looked",
-    )
+    include: Patterns = INCLUDE
+    exclude: Exclusion | None = EXCLUSION
     checkpoint_every_s: float = Field(
         120,
         ge=0,

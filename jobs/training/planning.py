@@ -8,8 +8,9 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from jobs.archive.absence import describe_level, explain_absence, look_into, suggest_folder
-from jobs.archive.exclusion import exclude_photos, read_names
+from jobs.archive.exclusion import exclude_photos, make_selection, read_names
 from jobs.archive.mvtec import list_as_category, list_labelled, locate_flawless, select_split
+from jobs.config import is_place
 from jobs.detectors.backbone_weights import hash_backbone_weights
 from jobs.errors import EmptyArchiveError, RequestError
 from jobs.training.config import TrainConfig
@@ -105,11 +106,11 @@ def list_flawless_photos(config: TrainConfig, category: str) -> pa.Table:
     """
     folder = config.good or locate_flawless(str(config.data), category)
     try:
-        manifest = list_as_category(folder, category)
+        manifest = list_as_category(folder, category, selection=make_selection(config.include, config.exclude))
     except EmptyArchiveError as error:
         suggested = "" if config.data is None else suggest_folder(config.data, category)
         raise EmptyArchiveError(f"no flawless photos of {category}: {error}{suggested}") from error
-    if config.exclude is not None:
+    if config.exclude is not None and is_place(config.exclude):
         manifest = leave_out_photos(manifest, config, category=category)
     if len(manifest) < MIN_PHOTOS:
         raise RequestError(f"expected at least {MIN_PHOTOS} flawless photos in {folder}, got {len(manifest)}")

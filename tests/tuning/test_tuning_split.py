@@ -102,6 +102,15 @@ def test_named_groups_of_a_search_are_those_of_the_key_pattern(drawn: Path, tmp_
         )
 
 
+def test_patterns_choose_the_photos_of_a_search(drawn: Path) -> None:
+    data, first = f"file://{drawn}/data", "train/good/000*"
+    split = split_data(data, "insulator", validation_share=0.4, exclude="rust/*")
+    assert "rust" not in split.validation_counts + split.test.counts
+    chosen = split_data(data, "insulator", validation_share=0.4, include=[first, "test/*"])
+    assert 8 <= len(chosen.train) < len(split.train)
+    assert len(chosen.groups) == len(chosen.train)
+
+
 def test_a_folder_of_validation_photos_is_taken_as_it_is(drawn: Path, tmp_path: Path) -> None:
     shutil.copytree(drawn / "data", tmp_path / "data")
     folder = tmp_path / "data" / "insulator"

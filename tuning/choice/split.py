@@ -27,8 +27,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs import storage
-from jobs.archive.exclusion import exclude_photos, read_names
+from jobs.archive.exclusion import exclude_photos, make_selection, read_names
 from jobs.archive.mvtec import FLAWLESS, SPLITS, list_labelled, locate_flawless, select_split
+from jobs.config import is_place
 from jobs.decoding.fingerprints import group_fingerprints
 from jobs.decoding.photos import fingerprint_photos
 from jobs.detectors.lineage import hash_manifest
@@ -122,6 +123,7 @@ def split_data(
     category: str,
     *,
     validation_share: float,
+    include: Sequence[str] = (),
     exclude: str | None = None,
     group_by: Sequence[str] = (),
     key_pattern: str | None = None,
@@ -133,7 +135,8 @@ def split_data(
         data: folder of the categories.
         category: one of them.
         validation_share: of ``test/``, in (0, 1), where there is no ``validation/``.
-        exclude: list of photos to leave out, see `jobs.archive.exclusion.read_names`.
+        include: patterns of the photos to take, see `jobs.archive.selection`; empty takes all.
+        exclude: patterns or a list of photos to leave out, see `jobs.archive.exclusion`.
         group_by: what flawless photos of one group have in common, see `jobs.training.groups.GroupRequest`.
         key_pattern: of their keys, for group_by.
         levels: sample values of black and white.
@@ -143,8 +146,8 @@ def split_data(
         JobError: group_by names groups, and no photo has one.
     """
     folder = uris.join(data, category)
-    rows = list_labelled(data, category=category)
-    if exclude is not None:
+    rows = list_labelled(data, category=category, selection=make_selection(include, exclude))
+    if exclude is not None and is_place(exclude):
         rows = exclude_photos(rows, read_names(exclude), data=data)
     splits = rows["split"].to_pylist()
     if splits.count("train") < MIN_TRAINING_PHOTOS:

@@ -48,7 +48,10 @@ def format_winner(config: SearchConfig, winner: Finalist) -> str:
         "detectors": config.registry,
         "variant": "differnet",  # all fields stand below, so the preset changes nothing
         "alias": None,
+        "include": config.include,
         "exclude": config.exclude,
+        "group_by": config.group_by,
+        "key_pattern": config.key_pattern,
         "seeds": config.seeds,
         "calibration_fraction": config.calibration_fraction,
         "optimizer": winner.record.optimizer,

@@ -14,7 +14,8 @@ import torch
 from jobs import evaluate, storage
 from jobs.detectors import registry
 from jobs.errors import RequestError
-from jobs.evaluation.run import split_into_passes
+from jobs.evaluation.config import EvaluateConfig
+from jobs.evaluation.run import list_labelled_photos, split_into_passes
 from jobs.evaluation.stage import NamedDetector
 from jobs.tables.schema import EVALUATED, METRICS
 from model.artifact import save_artifact
@@ -201,6 +202,15 @@ def test_without_variants_the_champion_is_evaluated(
     assert 50 < float(row[5]) <= 100
     mean = said[-1].split()
     assert (mean[:5], mean[5].rstrip(",")) == (["mean", "of", "1", "attentdiffernet_se", "AUROC"], row[5])
+
+
+def test_patterns_choose_the_photos_of_an_evaluation(labelled: Path, untrained: str) -> None:
+    asked = {"data": str(labelled), "detectors": untrained}
+    every, some = (
+        set(list_labelled_photos(EvaluateConfig.model_validate(asked | more))["label"].to_pylist())
+        for more in ({}, {"exclude": "test/rust/*"})
+    )
+    assert every - some == {"rust"}
 
 
 def test_a_category_without_test_photos_is_refused(drawn: Path, untrained: str) -> None:

@@ -173,13 +173,18 @@ def test_a_detector_without_calibration_gets_one_and_no_alias_moves_unasked(
     new_photos.mkdir(parents=True)
     for photo in sorted(place.photos.iterdir())[:4]:
         shutil.copy(photo, new_photos)
-    assert recalibrate.main(place.argv("--folder", "new/2026-11", "--assume-unseen")) == 0
+    (new_photos / "notes.txt").write_text("seen at noon")
+    asked = ["--folder", "new/2026-11", "--assume-unseen", "--exclude", "*.txt"]
+    assert recalibrate.main(place.argv(*asked)) == 0
     said = capsys.readouterr().out
     assert "warning: 4 held-out photos cannot support a false-alarm rate of 0.05: 19 are needed" in said
     (new,) = set(registry.list_detector_ids(place.detectors)["insulator"]) - {place.champion}
     found = registry.read_detector(place.detectors, "insulator", detector_id=new)
     assert found.calibration is not None
     assert len(found.calibration.scores) == 4
+    assert registry.read_metrics(place.detectors, "insulator", detector_id=new)["lineage"]["config"]["exclude"] == [
+        "*.txt"
+    ]
     assert registry.read_aliases(place.detectors, "insulator") == {"champion": place.champion}
 
 

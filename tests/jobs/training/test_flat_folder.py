@@ -32,6 +32,28 @@ def test_a_folder_of_flawless_photos_is_a_category(photos: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (["--include", "*.jpg"], ["1.jpg", "2.jpg", "3.jpg"]),
+        (["--exclude", "*.txt,line-7/*"], ["1.jpg", "2.jpg"]),
+        (["--include", "[1.jpg,3.jpg,notes.txt]", "--exclude", "notes*"], ["1.jpg", "3.jpg"]),
+    ],
+)
+def test_patterns_choose_the_photos_of_a_training(photos: str, flags: list[str], names: list[str]) -> None:
+    storage.write(f"file://{photos}/notes.txt", b"x")
+    flags = [flag.strip("[]") for flag in flags]
+    (unit,) = plan_units(_config("--good", photos, "--category", "pole", *flags))
+    assert sorted(Path(uri).name for uri in unit.manifest["image_uri"].to_pylist()) == names
+    assert unit.manifest["image_id"].to_pylist() == list(range(len(names)))
+
+
+def test_a_list_of_photos_to_leave_out_is_known_by_its_name(photos: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_text("2.jpg\n")
+    (unit,) = plan_units(_config("--good", photos, "--category", "pole", "--exclude", str(tmp_path / "bad.txt")))
+    assert sorted(Path(uri).name for uri in unit.manifest["image_uri"].to_pylist()) == ["1.jpg", "3.jpg"]
+
+
+@pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["--category", "pole"], "needed --data FOLDER in MVTec layout, or --good FOLDER"),
