@@ -16,26 +16,32 @@ from jobs.detectors import registry
 from jobs.results.commit import commit_slice
 from jobs.storage import uris
 from jobs.tables.schema import LISTED, SCHEMA_VERSION, SCORES, Status
-from model.artifact.files import CALIBRATION, CONFIG, FORMAT_VERSION
+from model.artifact.files import CALIBRATION, CONFIG, FORMAT_VERSION, WEIGHTS_HASH, compute_weights_id
 from model.config import DetectorConfig
-from model.statistics.calibration import Calibration
+from model.statistics.calibration import Calibration, choose_false_alarm_rate
 
 DETECTOR_ID = "0" * 15 + "1"
 CATEGORIES = 200
+CALIBRATION_PHOTOS = 200
 _CHUNK_ROWS = 100_000
 _WHEN = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def register_null_detectors(detectors: str) -> None:
     """Registers a detector without weights for each category: enough to plan with, nothing to load."""
-    detector = DetectorConfig(variant="differnet", weights="random", views=1).model_dump(mode="json")
-    config = json.dumps({"format_version": FORMAT_VERSION, "detector": detector}).encode()
-    calibration = Calibration(scores=tuple(float(score) for score in range(200))).model_dump_json().encode()
+    config = json.dumps(make_config()).encode()
+    calibration = Calibration(scores=tuple(map(float, range(CALIBRATION_PHOTOS)))).model_dump_json().encode()
     for number in range(CATEGORIES):
         folder = uris.join(detectors, name_category(number), DETECTOR_ID)
         storage.write(uris.join(folder, CONFIG), config)
         storage.write(uris.join(folder, CALIBRATION), calibration)
         registry.set_alias(detectors, name_category(number), alias="champion", detector_id=DETECTOR_ID)
+
+
+def make_config() -> dict[str, object]:
+    """Makes the content of config.json of a detector whose weights nobody reads."""
+    detector = DetectorConfig(variant="differnet", weights="random", views=1).model_dump(mode="json")
+    return {"format_version": FORMAT_VERSION, "detector": detector, WEIGHTS_HASH: "0" * 64}
 
 
 def write_list(path: Path, rows: int) -> None:
@@ -88,6 +94,8 @@ def make_scores(numbers: np.ndarray) -> pa.Table:
     constant: dict[str, object] = {
         "status": Status.SCORED,
         "detector_id": DETECTOR_ID,
+        "weights_id": compute_weights_id(make_config()),
+        "false_alarm_rate": choose_false_alarm_rate(CALIBRATION_PHOTOS),
         "detector_variant": "differnet",
         "views": 1,
         "precision": "fp32",

@@ -54,7 +54,7 @@ def rescore_stored(scratch: Scratch, plan: ScoringPlan, *, results: str, version
     scratch.insert("stored", stream_rows(results, SCORES.names, version=version), schema=SCORES, only=only)
     scratch.execute("INSERT INTO left_out SELECT row FROM candidates")
     name = f"{plan.run_id}/rescored"
-    commit_slice(
+    done = commit_slice(
         results,
         stream_rescored(scratch, plan),
         run_id=name,
@@ -62,7 +62,7 @@ def rescore_stored(scratch: Scratch, plan: ScoringPlan, *, results: str, version
         run_date=run_date,
         known_since=version,
     )
-    return int(count)
+    return done.rows
 
 
 def stream_rescored(scratch: Scratch, plan: ScoringPlan) -> Iterator[pa.RecordBatch]:

@@ -141,6 +141,19 @@ def test_the_latest_row_of_each_photo_is_the_new_one_and_remembers_when_its_byte
             assert row["fetched_at"] == before[row["image_uri"]]["scored_at"] < row["scored_at"]
 
 
+def test_rows_of_an_earlier_version_get_the_new_columns_without_a_fetch(tmp_path: Path) -> None:
+    results, manifest, plan = f"file://{tmp_path}", list_photos(50), plan_night("night-2")
+    rows = score(manifest, plan_night("night-1")).select(SCORES.names)
+    for name in SCORES.names[SCORES.get_field_index("schema_version") + 1 :]:
+        place = SCORES.get_field_index(name)
+        rows = rows.set_column(place, SCORES.field(name), pa.nulls(len(rows), SCORES.field(name).type))
+    commit_slice(results, rows.to_batches(), run_id="night-1", slice_number=0, run_date=DAY, known_since=-1)
+    count, left = rescore(results, plan, manifest)
+    new = sort_rows(read_rows(results, SCORES.names), "night-2")
+    assert (count, left) == (len(new), 0)
+    assert new == sort_rows(score(manifest, plan).select(SCORES.names), "night-2")
+
+
 def test_rescoring_again_adds_nothing(tmp_path: Any) -> None:
     results, manifest = f"file://{tmp_path}", list_photos(50)
     commit_night(results, plan_night("night-1"), manifest)
