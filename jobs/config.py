@@ -208,8 +208,8 @@ class ScoringResources(JobConfig):
     batch_photos: int | None = Field(
         None,
         ge=1,
-        description="photos per scoring batch; default: as many as have 64 views, in runs of over 64,000 photos and on "
-        "GPUs up to 256",
+        description="photos per scoring batch; default: as many as have 64 views, in runs of over 64,000 photos up to "
+        "256, on GPUs 1024 and at most 512 photos",
     )
     fetch_concurrency: int = Field(32, ge=1, le=512, description="concurrent GETs per decode task")
     detector_cache_bytes: int = Field(

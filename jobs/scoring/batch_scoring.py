@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -11,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from jobs.cluster.progress import format_duration
 from jobs.cluster.run_log import RunLog
@@ -18,12 +21,14 @@ from jobs.cluster.telemetry import Telemetry, Workload
 from jobs.decoding.fetch import stack_images
 from jobs.detectors.cache import DetectorCache, LoadedDetector
 from jobs.errors import StorageError
-from jobs.scoring.plan import ScoringPlan
+from jobs.scoring.plan import PlannedDetector, ScoringPlan
 from jobs.scoring.staged_rows import assemble_staged
 from jobs.tables.schema import Status, format_reason
 from model.artifact.files import ArtifactError
 from model.process import keep_freed_memory, prepare_process
 
+PART_VECTORS = 256
+"""Views of a part of a batch on a GPU: a whole number of passes of the backbone, and one of the flow."""
 MIN_ESTIMATED_BATCHES = 4
 """Batches of a process below which no time is taken for an estimate."""
 
@@ -75,7 +80,7 @@ class BatchScorer:
         with suppress(ArtifactError, StorageError):  # its rows will say so
             detector = self._load_detector(category)
             began = time.perf_counter()
-            self._score_images(detector, images)
+            self._score_parts(detector, [images])
             photo_s = (time.perf_counter() - began) / workload.batch_photos
             self._telemetry.announce(
                 f"scoring {workload.photos} photos takes about {format_duration(photo_s * photos)}: {photo_s:.2g} s a "
@@ -116,8 +121,9 @@ class BatchScorer:
         except (ArtifactError, StorageError) as problem:  # costs this category's rows, which the next run tries again
             error = format_reason("detector", str(problem))
         else:
-            outcomes.scores[mine] = self._score_images(
-                detector, stack_images(pixels, size=planned.image_size, rows=mine.tolist())
+            parts = np.split(mine, range(self._part_photos(planned), len(mine), self._part_photos(planned)))
+            outcomes.scores[mine] = self._score_parts(
+                detector, (stack_images(pixels, size=planned.image_size, rows=part.tolist()) for part in parts)
             )
             error = format_reason("not_finite", "the detector gave no finite score")
         for number in mine:
@@ -129,9 +135,19 @@ class BatchScorer:
         planned = self._plan.by_category[category]
         return self._detectors.get(category, detector_id=planned.detector_id, precision=planned.precision)
 
-    def _score_images(self, detector: LoadedDetector, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-        pixels = torch.from_numpy(images)
-        if self._device != "cpu":  # pinned memory, so that the copy need not wait for the networks
-            pixels = pixels.pin_memory().to(self._device, non_blocking=True)
-        scores: npt.NDArray[np.float64] = detector.scorer.score(pixels).cpu().numpy()
+    def _part_photos(self, planned: PlannedDetector) -> int:
+        """Returns the photos that are moved and scored together: on a CPU all, on a GPU those of a pass."""
+        return sys.maxsize if self._device == "cpu" else max(1, PART_VECTORS // planned.views)
+
+    def _score_parts(self, detector: LoadedDetector, parts: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float64]:
+        """Scores photos part by part. On a GPU a part is computed while the host stacks and copies the next one.
+
+        That holds as long as nobody reads a result, for a GPU's work is only started here.
+        """
+        started = [detector.scorer.score(self._move(torch.from_numpy(part))) for part in parts]
+        scores: npt.NDArray[np.float64] = torch.cat(started).cpu().numpy()
         return scores
+
+    def _move(self, pixels: Tensor) -> Tensor:
+        """Moves photos to the device, from pinned memory, so that the copy need not wait for the networks."""
+        return pixels if self._device == "cpu" else pixels.pin_memory().to(self._device, non_blocking=True)

@@ -29,16 +29,21 @@ BATCH_VECTORS = 64
 """Latent vectors of a scoring batch. Each batch reads the flow's weights anew, 20 ms for 344 MB, which is 0.3 ms a
 vector where a view takes 7 to 40; and a run's first rows are there when a batch is."""
 MAX_BATCH_VECTORS = 256
-"""In the largest runs, and on a GPU: beyond it a flow is bound by arithmetic, not by memory."""
+"""In the largest runs: beyond it a flow is bound by arithmetic, not by memory."""
+GPU_BATCH_VECTORS = 1024
+"""On a GPU: four parts, so that three of them are copied while others are computed, see jobs.scoring.batch_scoring."""
+MAX_GPU_BATCH_PHOTOS = 512
+"""308 MB at 448 px, which lie in pinned memory."""
 STAGED_FILE_ROWS = 8192
 """Rows of a staged file of the largest runs: ten million photos are 1,200 files, not 78,000."""
 
 
 def choose_batch_photos(rows: int, *, plan: ScoringPlan, resources: ScoringResources) -> int:
     """Returns photos per scoring batch for ``rows``: as asked, else enough latent vectors for the flow."""
-    vectors = MAX_BATCH_VECTORS if resources.use_gpu else min(MAX_BATCH_VECTORS, max(BATCH_VECTORS, rows // 1000))
+    vectors = GPU_BATCH_VECTORS if resources.use_gpu else min(MAX_BATCH_VECTORS, max(BATCH_VECTORS, rows // 1000))
     fewest_views = min(detector.views for detector in plan.by_category.values())
-    return resources.batch_photos or max(4, math.ceil(vectors / fewest_views))
+    wanted = max(4, math.ceil(vectors / fewest_views))
+    return resources.batch_photos or (min(wanted, MAX_GPU_BATCH_PHOTOS) if resources.use_gpu else wanted)
 
 
 def read_manifest(
