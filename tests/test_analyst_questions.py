@@ -1,149 +1,302 @@
-"""The analyst's SQL on a small result table: exact answers, and unpublished runs do not count."""
+"""The analyst's SQL on a table of three nights: exact answers, each photo once, and no dialect of one engine alone."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from datetime import UTC, date, datetime, timedelta
+import math
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+import sqlglot
+from deltalake import DeltaTable, write_deltalake
+from sqlglot import exp
 
-from jobs.tables.schema import SCORES
+from jobs.results.known import ROWS
+from jobs.tables.schema import VERDICTS, document_columns
+from tests.jobs.results.score_rows import DAY, commit_rows, night, score_row
 from tests.support.pages import blocks
 from tests.support.places import ROOT
 
-QUESTIONS = ROOT / "infra" / "analyst" / "questions.sql"
-TONIGHT = date(2026, 3, 9)
-LAST_WEEK = TONIGHT - timedelta(days=9)
-"""Runs are late at times: the night to compare with is not seven days back to the day."""
+FOLDER = ROOT / "infra" / "analyst"
+PAGE = ROOT / "infra" / "docs" / "analysts.md"
+QUESTIONS = sorted((FOLDER / "questions").glob("*.sql"))
+PHOTO = "s3://inspection/archive/insulator/north/2026-03-01_0001.jpg"
+NAMES = {path.stem for path in QUESTIONS}
 
 
-def scored(uri: str, *, p_value: float, run_id: str = "tonight", **changes: object) -> dict[str, object]:
-    """A scored row, one hour after midnight of its run."""
-    midnight = datetime(TONIGHT.year, TONIGHT.month, TONIGHT.day, tzinfo=UTC)
-    row = {
-        "image_uri": uri,
-        "category": "insulator",
-        "site": "north",
-        "status": "scored",
-        "p_value": p_value,
-        "score": 1 / p_value,
-        "threshold": 20.0,
-        "is_anomaly": p_value <= 0.05,
-        "detector_id": "d0" if run_id == "lastweek" else "d1",
-        "run_id": run_id,
-        "scored_at": midnight - timedelta(days={"tonight": 0, "again": 0, "dead": 0, "lastweek": 9}[run_id], hours=-1),
-        "schema_version": 1,
-    }
+def scored(uri: str, p_value: float, *, detector: str = "d1", **changes: object) -> dict[str, object]:
+    """A scored row; the detector is calibrated on 99 photos and calls an anomaly at 5 %."""
+    row = score_row(
+        uri,
+        p_value=p_value,
+        score=1 / p_value,
+        tail_rank=p_value - 0.001,
+        is_anomaly=p_value <= 0.05,
+        detector_id=detector,
+        weights_id=f"w{detector}",
+        calibration_photos=99,
+        smallest_p_value=0.01,
+    )
     return row | changes
 
 
-def unscored(uri: str, error: str, *, status: str = "unreadable") -> dict[str, object]:
-    """A row of tonight without a score."""
-    empty = dict.fromkeys(("p_value", "score", "threshold", "is_anomaly"))
-    return scored(uri, p_value=1.0, status=status, error=error) | empty
+def unscored(uri: str, status: str, error: str | None, **changes: object) -> dict[str, object]:
+    """A row without a score."""
+    empty = dict.fromkeys(("p_value", "score", "threshold", "is_anomaly", "tail_rank"))
+    return score_row(uri, status=status, error=error) | empty | changes
+
+
+def write_nights(results: str) -> None:
+    """Three nights: new photos, then a changed, a deleted and unreadable ones, then another detector."""
+    first = [
+        scored(PHOTO, 0.02),
+        scored("changed", 0.9, image_etag="before"),
+        scored("deleted", 0.01),
+        scored("fine", 0.8),
+        scored("south", 0.6, site="south"),
+        unscored("cut", "unreadable", "truncated: ends after 40 of 90 kB"),
+        unscored("later", "failed", "storage: timed out"),
+    ]
+    second = [
+        scored("changed", 0.03, image_etag="after"),
+        scored("later", 0.7, attempt=2),
+        unscored("deleted", "deleted", None),
+        unscored("odd", "no_detector", "no_detector: none for tower", category="tower", detector_id=None),
+    ]
+    third = [
+        scored(PHOTO, 0.4, detector="d2"),
+        scored("changed", 0.01, detector="d2", image_etag="after", tail_rank=0.0001),
+        scored("fine", 0.04, detector="d2"),
+        scored("south", 0.5, detector="d2", site="south"),
+    ]
+    for number, rows in enumerate((first, second, third)):
+        day, run = night(7 * number), f"night-{number + 1}"
+        at = datetime(day.year, day.month, day.day, 1, tzinfo=UTC)
+        dated = [row | {"run_id": run, "scored_at": at} for row in rows]
+        commit_rows(results, dated, run_id=run, day=day, known_since=number)
+
+
+def write_verdicts(results: str) -> None:
+    """Two people on four photos; one looks twice, and one has seen bytes that are gone."""
+    rows = [
+        ("changed", "after", "good", 1),
+        ("changed", "after", "defect", 2),
+        ("fine", "etag of fine", "good", 1),
+        ("south", "etag of south", "unsure", 1),
+        (PHOTO, "other bytes", "defect", 1),
+    ]
+    table = [
+        {
+            "image_uri": uri,
+            "image_etag": etag,
+            "verdict": verdict,
+            "by": "ann",
+            "at": datetime(2026, 4, day, tzinfo=UTC),
+        }
+        for uri, etag, verdict, day in rows
+    ]
+    write_deltalake(f"{results}/verdicts", pa.Table.from_pylist(table, schema=VERDICTS))
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> list[list[tuple[Any, ...]]]:
-    """The rows that each question gives on two published runs and one that died before its record was written."""
+def database(tmp_path_factory: pytest.TempPathFactory) -> duckdb.DuckDBPyConnection:
+    """DuckDB with the views over the tables of three nights and of verdicts."""
     results = tmp_path_factory.mktemp("results")
-    publish(results, "lastweek", [scored(f"a{i}", p_value=p, run_id="lastweek") for i, p in enumerate((0.5, 0.6, 0.7))])
-    publish(
-        results,
-        "tonight",
-        [
-            scored("a0", p_value=0.02),  # scored last week at 0.5: question 3 counts only this
-            scored("b1", p_value=0.3),
-            scored("b2", p_value=0.01, score=30.0),
-            scored("b3", p_value=0.01, score=50.0),
-            scored("b4", p_value=0.9, site=None),
-            unscored("x1", "truncated: ends after 40 of 90 kB"),
-            unscored("x2", "truncated: ends after 1 of 2 kB"),
-            unscored("x3", "empty: 0 bytes"),
-            unscored("x4", "no_detector: none for tower", status="no_detector"),
-        ],
-    )
-    publish(results, "again", [scored("b1", p_value=0.3, run_id="again")])  # the same night, scored again
-    publish(results, "dead", [scored("b1", p_value=0.001, run_id="dead")])
-    leftover = results / "scores" / f"run_date={TONIGHT}" / "tonight-00001.parquet"  # of a publication done again
-    leftover.write_bytes((results / "scores" / f"run_date={TONIGHT}" / "dead-00000.parquet").read_bytes())
-    (results / "runs" / "dead.json").unlink()
-    connection = duckdb.connect()
-    connection.execute(f"SET VARIABLE results = '{results}'")
-    found = []
-    for statement in connection.extract_statements(QUESTIONS.read_text()):
-        relation = connection.execute(statement)
-        if statement.type == duckdb.StatementType.SELECT:
-            found.append(relation.fetchall())
+    write_nights(f"file://{results}")
+    write_verdicts(str(results))
+    found = duckdb.connect()
+    for name in ("scores", "verdicts"):
+        found.register(f"{name}_table", DeltaTable(str(results / name)).to_pyarrow_dataset())
+    found.execute((FOLDER / "views.sql").read_text())
     return found
 
 
-def publish(results: Path, run_id: str, rows: list[dict[str, object]]) -> None:
-    """Writes rows and record as jobs.scoring.publish does."""
-    run_date = LAST_WEEK if run_id == "lastweek" else TONIGHT
-    folder = results / "scores" / f"run_date={run_date.isoformat()}"
-    folder.mkdir(parents=True, exist_ok=True)
-    complete = [{name: row.get(name) for name in SCORES.names} for row in rows]
-    file = folder / f"{run_id}-00000.parquet"
-    pq.write_table(pa.Table.from_pylist(complete, schema=SCORES), file)
-    record = {"run_id": run_id, "published_at": f"{run_date}T02:00:00+00:00", "files": [str(file.relative_to(results))]}
-    (results / "runs").mkdir(exist_ok=True)
-    (results / "runs" / f"{run_id}.json").write_text(json.dumps(record, indent=2))
+def ask(database: duckdb.DuckDBPyConnection, question: str) -> list[dict[str, Any]]:
+    """The answer to a question, a mapping for each row."""
+    answer = database.sql((FOLDER / "questions" / f"{question}.sql").read_text()).to_arrow_table()
+    return list(answer.to_pylist())
 
 
-def test_each_question_has_one_answer_table(answers: list[list[tuple[Any, ...]]]) -> None:
-    assert len(answers) == 4
+def photos_of(rows: list[dict[str, Any]]) -> list[str]:
+    """The photos of an answer that lists some."""
+    return [row["image_uri"] for row in rows]
 
 
-def test_tonights_photos_are_ranked_per_site_by_p_value_then_by_score(answers: list[list[tuple[Any, ...]]]) -> None:
-    ranked = [(site, place, p_value, uri) for site, place, p_value, *_, uri in answers[0]]
-    assert ranked == [
-        ("(no site)", 1, 0.9, "b4"),
-        ("north", 1, 0.01, "b3"),
-        ("north", 2, 0.01, "b2"),
-        ("north", 3, 0.02, "a0"),
-        ("north", 4, 0.3, "b1"),
+@pytest.mark.parametrize("question", sorted(NAMES - {"photo_history"}))
+def test_an_answer_has_each_photo_once(database: duckdb.DuckDBPyConnection, question: str) -> None:
+    rows = ask(database, question)
+    listed = [(row["image_uri"], row.get("box")) for row in rows if "image_uri" in row]
+    assert len(set(listed)) == len(listed)
+    counted = sum(row["photos"] for row in rows if {"category", "status"} & row.keys() and "photos" in row)
+    assert counted <= 4 * 8
+
+
+def test_the_latest_row_of_each_photo_is_what_holds(database: duckdb.DuckDBPyConnection) -> None:
+    rows = database.execute("SELECT image_uri, status, detector_id FROM latest ORDER BY image_uri").fetchall()
+    assert len(rows) == 8
+    assert {uri: (status, detector) for uri, status, detector in rows} == {
+        PHOTO: ("scored", "d2"),
+        "changed": ("scored", "d2"),
+        "deleted": ("deleted", "d1"),
+        "fine": ("scored", "d2"),
+        "south": ("scored", "d2"),
+        "cut": ("unreadable", "d1"),
+        "later": ("scored", "d1"),
+        "odd": ("no_detector", None),
+    }
+
+
+def test_the_latest_state_counts_every_photo_of_the_archive(database: duckdb.DuckDBPyConnection) -> None:
+    found = {
+        (row["category"], row["status"]): (row["photos"], row["anomalies"]) for row in ask(database, "latest_state")
+    }
+    assert found == {
+        ("cap", "deleted"): (1, 0),
+        ("cap", "scored"): (5, 2),
+        ("cap", "unreadable"): (1, 0),
+        ("tower", "no_detector"): (1, 0),
+    }
+
+
+def test_the_worst_of_each_site_are_ordered_by_tail_rank(database: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(database, "worst_per_site")
+    assert [(row["site"], row["place"], row["image_uri"]) for row in rows] == [
+        ("north", 1, "changed"),
+        ("north", 2, "fine"),
+        ("north", 3, PHOTO),
+        ("north", 4, "later"),
+        ("south", 1, "south"),
     ]
 
 
-def test_drift_compares_each_night_with_one_a_week_before_and_names_a_change_of_the_detector(
-    answers: list[list[tuple[Any, ...]]],
+def test_the_trend_counts_a_photo_once_a_week(database: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(database, "weekly_trend")
+    assert [(row["photos"], row["anomaly_share"]) for row in rows] == [(5, 0.4), (2, 0.5), (4, 0.5)]
+    assert [row["mean_p_value"] for row in rows] == pytest.approx([0.466, 0.365, 0.2375])
+    assert rows[0]["week"].date() == DAY if isinstance(rows[0]["week"], datetime) else rows[0]["week"] == DAY
+
+
+def test_another_budget_counts_each_photo_once(database: duckdb.DuckDBPyConnection) -> None:
+    rows = [
+        (float(row["rate"]), row["photos"], row["alarms"], row["is_supported"])
+        for row in ask(database, "other_budgets")
+    ]
+    assert rows == [(0.001, 5, 0, False), (0.01, 5, 1, True), (0.05, 5, 2, True), (0.1, 5, 2, True)]
+
+
+def test_two_detectors_disagree_on_what_they_both_have_seen(database: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(database, "disagreement")
+    assert [(row["image_uri"], row["is_anomaly_of_newest"], row["newest_detector"]) for row in rows] == [
+        (PHOTO, False, "d2"),
+        ("fine", True, "d2"),
+    ]
+
+
+def test_what_could_not_be_scored_is_counted_by_reason(database: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(database, "not_scored")
+    assert sorted((row["status"], row["reason"] or "", row["photos"], row["example"]) for row in rows) == [
+        ("deleted", "", 1, "deleted"),
+        ("no_detector", "no_detector", 1, "odd"),
+        ("unreadable", "truncated", 1, "cut"),
+    ]
+
+
+def test_the_history_of_a_photo_has_all_its_rows(database: duckdb.DuckDBPyConnection) -> None:
+    assert [(row["run_id"], row["p_value"]) for row in ask(database, "photo_history")] == [
+        ("night-1", 0.02),
+        ("night-3", 0.4),
+    ]
+
+
+def test_a_retraining_is_compared_on_the_same_bytes(database: duckdb.DuckDBPyConnection) -> None:
+    (row,) = ask(database, "drift_after_retrain")
+    assert (row["detector_before"], row["detector_now"], row["photos"]) == ("d1", "d2", 4)
+    assert (row["anomaly_share_before"], row["anomaly_share_now"]) == (0.5, 0.5)
+    assert (row["new_alarms"], row["alarms_gone"]) == (1, 1)
+
+
+def test_precision_takes_the_newest_verdict_on_the_bytes_of_today(database: duckdb.DuckDBPyConnection) -> None:
+    (row,) = ask(database, "alarm_precision")
+    assert (row["alarms"], row["judged"], row["defects"], float(row["alarm_precision"])) == (2, 2, 1, 0.5)
+    assert math.isclose(row["precision_low"], 0.0945, abs_tol=1e-3)  # Wilson's interval of 1 in 2
+    assert math.isclose(row["precision_high"], 0.9055, abs_tol=1e-3)
+
+
+def test_judged_photos_are_not_on_the_list_of_what_to_look_at(database: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(database, "inspection_priority")
+    assert [(row["place"], row["image_uri"], row["of_site"]) for row in rows] == [(1, PHOTO, 2), (2, "later", 2)]
+
+
+def test_the_list_of_few_false_discoveries_is_benjamini_and_hochberg_s(database: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(database, "false_discovery_list")
+    assert [(row["image_uri"], round(row["q_value"], 6)) for row in rows] == [("changed", 0.05), ("fine", 0.1)]
+
+
+def test_the_share_of_flawless_photos_follows_from_large_p_values(database: duckdb.DuckDBPyConnection) -> None:
+    (row,) = ask(database, "false_alarms")
+    assert (row["photos"], row["alarms"], float(row["expected_if_all_were_flawless"])) == (5, 2, 0.25)
+    assert (float(row["flawless_share"]), float(row["true_alarms"])) == (0.4, 1.9)
+    assert row["flawless_low"] <= 0.4 <= row["flawless_high"]
+
+
+def test_a_run_is_one_row(database: duckdb.DuckDBPyConnection) -> None:
+    rows = database.execute("SELECT run_id, photos, scored, unreadable, failed, anomalies FROM runs ORDER BY run_id")
+    assert rows.fetchall() == [("night-1", 7, 5, 1, 1, 2), ("night-2", 4, 2, 0, 0, 1), ("night-3", 4, 4, 0, 0, 2)]
+
+
+def test_the_views_have_every_column(database: duckdb.DuckDBPyConnection) -> None:
+    for view in ("scores", "latest"):
+        assert [row[0] for row in database.execute(f"DESCRIBE {view}").fetchall()] == ROWS.names
+
+
+@pytest.mark.parametrize("dialect", ["duckdb", "athena", "trino", "spark"])
+@pytest.mark.parametrize("path", [FOLDER / "views.sql", *QUESTIONS], ids=lambda path: path.stem)
+def test_a_statement_is_of_every_engine_s_dialect(path: Path, dialect: str) -> None:
+    for statement in sqlglot.parse(path.read_text(), read=dialect):
+        assert statement is not None
+        assert not list(statement.find_all(exp.Command))
+        assert [function.name for function in statement.find_all(exp.Anonymous)] == []
+        assert not list(statement.find_all(exp.Qualify))
+
+
+@pytest.mark.parametrize("dialect", ["duckdb", "athena", "spark"])
+def test_an_engine_s_tables_are_named_in_its_dialect(dialect: str) -> None:
+    statements = sqlglot.parse((FOLDER / f"tables_{dialect}.sql").read_text(), read=dialect)
+    created = {statement.find(exp.Table).name for statement in statements if isinstance(statement, exp.Create)}
+    assert created == {"scores_table", "verdicts_table"}
+
+
+def test_the_page_names_every_question() -> None:
+    said = PAGE.read_text()
+    assert [name for name in sorted(NAMES) if f"`{name}.sql`" not in said] == []
+
+
+@pytest.mark.parametrize("schema", [ROWS, VERDICTS], ids=["scores", "verdicts"])
+def test_the_page_s_columns_are_those_of_the_schema(schema: pa.Schema) -> None:
+    assert document_columns(schema) in PAGE.read_text()
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_every_example_of_the_page_returns_each_photo_once(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert answers[1] == [
-        ("insulator", LAST_WEEK, 3, "d0", None, None, 0.0, None, 0.6, None),
-        ("insulator", TONIGHT, 5, "d1", True, LAST_WEEK, 0.6, 0.6, 0.02, -0.58),
-    ]
-
-
-def test_what_could_not_be_scored_is_counted_by_reason(answers: list[list[tuple[Any, ...]]]) -> None:
-    assert answers[2] == [
-        (TONIGHT, "unreadable", "truncated", 2, "x1"),
-        (TONIGHT, "unreadable", "empty", 1, "x3"),
-        (TONIGHT, "no_detector", "no_detector", 1, "x4"),
-    ]
-
-
-def test_another_budget_counts_each_photo_once_by_its_newest_p_value(answers: list[list[tuple[Any, ...]]]) -> None:
-    assert answers[3] == [
-        ("insulator", 0.01, 7, 2, 0.1, 0.01),
-        ("insulator", 0.05, 7, 3, 0.4, 0.01),
-        ("insulator", 0.1, 7, 3, 0.7, 0.01),
-    ]
-
-
-def test_the_page_s_python_prints_every_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    publish(tmp_path / "results", "tonight", [scored("a1", p_value=0.1)])
-    shutil.copytree(QUESTIONS.parent, tmp_path / "infra" / "analyst")
+    write_nights(f"file://{tmp_path}/results")
+    write_verdicts(str(tmp_path / "results"))
+    (tmp_path / "infra").symlink_to(ROOT / "infra")
     monkeypatch.chdir(tmp_path)
-    (code,) = [block for block in blocks(ROOT / "infra" / "docs" / "analysts.md", "python") if "questions.sql" in block]
-    exec(compile(code, "analysts.md", "exec"), {})
-    said = capsys.readouterr().out
-    assert [name for name in ("place", "detector_changed", "example", "false_alarm_rate") if name not in said] == []
+    found: dict[str, Any] = {}
+    exec(compile(blocks(PAGE, "python")[number], "analysts.md", "exec"), found)
+    assert capsys.readouterr().out
+    assert count_photos(found["photos"] if "photos" in found else duckdb.sql("FROM latest")) == (8, 8)
+
+
+def count_photos(photos: Any) -> tuple[int, int]:
+    """Rows, and photos in them, of what an example has made: of DuckDB, pandas, polars or Arrow."""
+    if isinstance(photos, duckdb.DuckDBPyRelation):
+        rows = [row[0] for row in photos.select("image_uri").fetchall()]
+    else:
+        rows = list(photos.collect()["image_uri"] if hasattr(photos, "collect") else photos["image_uri"])
+    return len(rows), len({str(row) for row in rows})

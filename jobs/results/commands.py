@@ -1,4 +1,4 @@
-"""The table's commands: optimize, vacuum, repair, history, export, adopt.
+"""The table's commands: optimize, vacuum, repair, history, export, adopt, columns.
 
 ``python -m jobs.table vacuum --results URI``
 """
@@ -17,6 +17,7 @@ from jobs.errors import EXIT_DONE, RequestError
 from jobs.results.adoption import adopt_table
 from jobs.results.config import (
     AdoptConfig,
+    ColumnsConfig,
     ExportConfig,
     OptimizeConfig,
     RepairConfig,
@@ -25,7 +26,9 @@ from jobs.results.config import (
 )
 from jobs.results.delta import locate_table
 from jobs.results.export import export_latest
+from jobs.results.known import ROWS
 from jobs.results.maintenance import optimize_table, read_history, repair_table, vacuum_table
+from jobs.tables.schema import VERDICTS, document_columns
 from jobs.tables.text import format_table
 
 _PROG = "python -m jobs.table"
@@ -97,6 +100,11 @@ def export(config: ExportConfig) -> None:
     print(f"{export_latest(config.results, config.output)} photos in {config.output}")
 
 
+def show_columns(config: ColumnsConfig) -> None:
+    """Prints the columns of a table."""
+    print(document_columns(ROWS if config.table == "scores" else VERDICTS))
+
+
 def adopt(config: AdoptConfig) -> None:
     """Adopts a table of before, and says what it found."""
     done = adopt_table(config.results)
@@ -119,4 +127,5 @@ _COMMANDS: Mapping[str, _Command] = {
     "history": (TableHistoryConfig, show_history),
     "export": (ExportConfig, export),
     "adopt": (AdoptConfig, adopt),
+    "columns": (ColumnsConfig, show_columns),
 }

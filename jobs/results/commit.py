@@ -34,8 +34,6 @@ KEY = (
 )
 """Columns that make two rows the same result: the photo's bytes, the part of it, weights, and false-alarm settings."""
 _MAX_TRIES = 200
-_LOG_COMPACTION = 100
-"""Commits that are summed up in one file of the log, so that opening the table stays cheap after years."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,6 @@ def commit_files(results: str, table: DeltaTable, files: list[LocalFile], mine: 
                 actions = put_files(kept, uri, name=mine.file_name, run_date=mine.run_date)
         files, known_since = kept, table.version()
         if try_commit(table, uri, actions, mine):
-            compact_log(table, uri)
             return Committed(table.version(), rows=count_rows(files), dropped=dropped, already=False)
         time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))  # noqa: S311  # so that losers do not meet again
         table = open_or_create_table(results)
@@ -184,14 +181,6 @@ def count_added(actions: Iterable[AddAction]) -> int:
 def count_rows(files: Iterable[LocalFile]) -> int:
     """Counts the rows of files."""
     return sum(file.rows for file in files)
-
-
-def compact_log(table: DeltaTable, uri: str) -> None:
-    """Sums up the last commits of the log in one file of it, after each hundred of them; readers take either."""
-    version = table.version()
-    if version % _LOG_COMPACTION == 0 and version:
-        with explain_errors(uri):
-            table.compact_logs(version - _LOG_COMPACTION + 1, version)
 
 
 @contextmanager

@@ -53,3 +53,9 @@ class ExportConfig(_TableConfig):
 
 class AdoptConfig(_TableConfig):
     """Make a Delta table of results of an earlier version; its files stay where they are and count as before."""
+
+
+class ColumnsConfig(JobConfig):
+    """Show the columns of the result table, or of the verdicts, with their types and meaning, as Markdown."""
+
+    table: Literal["scores", "verdicts"] = Field("scores", description="which table")

@@ -15,7 +15,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from jobs import storage
-from jobs.errors import StorageError
+from jobs.errors import MissingObjectError, StorageError
 from jobs.results.delta import LOG
 from jobs.results.files import LocalFile, scan_local_files, write_local_files
 from jobs.storage import uris
@@ -68,8 +68,11 @@ def read_commit(uri: str, identity: str, version: int) -> tuple[frozenset[str], 
     place = uris.join(uri, LOG, f"{version:020d}.json")
     try:
         actions = [json.loads(line) for line in storage.read(place).splitlines() if line.strip()]
-    except ValueError as error:
-        raise StorageError(f"{place} is damaged: expected a commit of Delta Lake; restore it from a backup") from error
+    except (ValueError, MissingObjectError) as error:
+        raise StorageError(
+            f"the log of {uri} is damaged, restore _delta_log from a backup, the Parquet files are intact: "
+            f"{place} is missing or no commit"
+        ) from error
     apps = frozenset(action["txn"]["appId"] for action in actions if "txn" in action)
     added = [action["add"] for action in actions if "add" in action and action["add"]["dataChange"]]
     return apps, tuple(describe_added(uri, add) for add in added)

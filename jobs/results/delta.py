@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -10,7 +12,7 @@ from deltalake import DeltaTable, PostCommitHookProperties, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from jobs import storage
-from jobs.errors import RequestError, StorageError
+from jobs.errors import MissingObjectError, RequestError, StorageError
 from jobs.results.access import check_conditional_put, make_location, make_storage_options
 from jobs.results.errors import explain_delta_error, is_full
 from jobs.storage import uris
@@ -22,6 +24,10 @@ PARTITION = define_column("run_date", pa.date32(), "day the run began, in UTC; t
 LOG = "_delta_log"
 HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 """No checkpoints: they are Parquet files below the table, and `scores/**/*.parquet` would read them as rows."""
+FIRST_COMMIT = f"{0:020d}.json"
+_MAX_AGE_S = 300.0
+"""A table is opened anew so often, with the credentials of then."""
+_OPEN = threading.local()
 _VERSION_KEY = "attentdiffernet.version"
 
 
@@ -33,7 +39,7 @@ def locate_table(results: str) -> str:
 def open_table(results: str) -> DeltaTable | None:
     """Opens the newest version of the result table; None where nothing was ever published.
 
-    Credentials are looked up anew at every call, so that none grows old in a run of many hours.
+    Credentials are looked up anew at every call.
 
     Raises:
         RequestError: what lies there is no table, or one of a newer version.
@@ -57,8 +63,40 @@ def open_or_create_table(results: str) -> DeltaTable:
         RequestError: as for `open_table`, or the storage has no conditional writes.
         StorageError: as for `open_table`.
     """
-    table = open_table(results)
-    return create_table(results) if table is None else add_columns(table, results)
+    table = refresh_table(results)
+    if table is None:
+        table = open_table(results)
+        table = create_table(results) if table is None else add_columns(table, results)
+        remember_table(table, results)
+    return table
+
+
+def remember_table(table: DeltaTable, results: str) -> None:
+    """Keeps an open table for this thread's next commits: reading a log takes 0.7 ms for each commit in it."""
+    first = storage.read_with_etag(uris.join(locate_table(results), LOG, FIRST_COMMIT))[1]
+    _OPEN.tables = {locate_table(results): (table, first, time.monotonic())}
+
+
+def refresh_table(results: str) -> DeltaTable | None:
+    """Brings up to date the table that this thread has kept; None where it has none, an old one, or another's.
+
+    Raises:
+        RequestError: the table is of a newer version now.
+        StorageError: the log is damaged, or the storage refused.
+    """
+    uri = locate_table(results)
+    table, first, since = getattr(_OPEN, "tables", {}).get(uri, (None, "", 0.0))
+    if table is None or time.monotonic() - since > _MAX_AGE_S:
+        return None
+    try:
+        if storage.read_with_etag(uris.join(uri, LOG, FIRST_COMMIT))[1] != first:
+            return None
+    except MissingObjectError:
+        return None
+    with explain_errors(uri):
+        table.update_incremental()
+    check_version(table, uri)
+    return add_columns(table, results)
 
 
 def create_table(results: str) -> DeltaTable:

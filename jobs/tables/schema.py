@@ -120,6 +120,18 @@ SCORES = pa.schema(
 STAGED = SCORES.insert(0, MANIFEST.field("image_id"))
 """SCORES before publication: keyed by image_id for checkpoint and reconciliation."""
 
+VERDICTS = pa.schema(
+    [
+        define_column("image_uri", pa.string(), "scheme://bucket/key of the photo, as in the result table"),
+        define_column("image_etag", pa.string(), "entity tag of the bytes that were looked at, or null"),
+        define_column("box", pa.string(), "part of the photo, as in the result table; null is all of it"),
+        define_column("verdict", pa.string(), "good, defect or unsure"),
+        define_column("by", pa.string(), "who looked, or null"),
+        define_column("at", _TIME, "when; the newest verdict holds"),
+    ]
+)
+"""What people have found on photos: the Delta table <results>/verdicts."""
+
 FLEET = pa.schema(
     [
         pa.field("category", pa.string(), nullable=False),
@@ -198,6 +210,14 @@ METRICS = pa.schema(
     ]
 )
 """Labelled photos: one row per category and detector."""
+
+
+def document_columns(schema: pa.Schema) -> str:
+    """Returns a Markdown table of a schema's columns: name, type and description, as the pages for analysts show it."""
+    lines = [
+        f"| `{field.name}` | {field.type} | {(field.metadata or {})[b'description'].decode()} |" for field in schema
+    ]
+    return "\n".join(["| column | type | meaning |", "| --- | --- | --- |", *lines])
 
 
 def format_reason(code: str, detail: str) -> str:

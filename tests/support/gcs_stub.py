@@ -110,7 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
     def list_objects(self, query: dict[str, list[str]]) -> None:
         """Answers a listing, of one level where a delimiter is asked for."""
         prefix, folders, contents = query.get("prefix", [""])[0], [], ""
-        for key in sorted(key for key in self.objects if key.startswith(prefix)):
+        after = query.get("start-after", [""])[0]
+        for key in sorted(key for key in self.objects if key.startswith(prefix) and key > after):
             if "delimiter" in query and "/" in key[len(prefix) :]:
                 folder = prefix + key[len(prefix) :].split("/")[0] + "/"
                 folders += [] if folder in folders else [folder]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 from jobs.errors import JobError, StorageError
-from jobs.results import commit, files
+from jobs.results import commit, delta, files
 from jobs.results.access import make_location, make_storage_options
 from jobs.results.commit import commit_slice
 from jobs.results.delta import locate_table, open_table
@@ -163,13 +164,24 @@ def test_plain_parquet_readers_see_the_same_rows_after_many_commits(results: str
 
 
 @pytest.mark.parametrize("results", ["file"], indirect=True)
-def test_the_log_is_summed_up_and_still_read(results: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit, "_LOG_COMPACTION", 5)
-    for number in range(7):
-        commit_rows(results, [score_row(f"photo-{number}")], slice_number=number, known_since=number)
-    log = Path(results.removeprefix("file://")) / "scores" / "_delta_log"
-    assert [path.name.split(".")[1].lstrip("0") for path in log.glob("*.compacted.json")] == ["5"]
-    assert (len(list_photos(results)), commit_rows(results, [], slice_number=6).already) == (7, True)
+def test_the_next_commit_does_not_read_the_whole_log_again(results: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit_rows(results, [score_row("a")])
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the table was opened anew")
+
+    with monkeypatch.context() as watched:
+        watched.setattr(delta, "open_table", refuse)
+        commit_rows(results, [score_row("b")], slice_number=1)
+    assert list_photos(results) == ["a", "b"]
+
+
+@pytest.mark.parametrize("results", ["file"], indirect=True)
+def test_another_table_at_the_same_place_is_noticed(results: str) -> None:
+    commit_rows(results, [score_row("a")])
+    shutil.rmtree(results.removeprefix("file://"))
+    assert commit_rows(results, [score_row("b")]).rows == 1
+    assert list_photos(results) == ["b"]
 
 
 @pytest.mark.parametrize("results", ["file"], indirect=True)

@@ -228,5 +228,5 @@ def test_commands_on_a_folder_without_table_say_so(command: str, tmp_path: Path)
 
 
 def test_an_unknown_command_names_those_there_are() -> None:
-    with pytest.raises(RequestError, match=r"expected a command \(optimize, vacuum, repair, history, export, adopt\)"):
+    with pytest.raises(RequestError, match=r"expected a command \(optimize, .*, adopt, columns\)"):
         run_table_command(["compact"])

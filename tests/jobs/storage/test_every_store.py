@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from jobs.errors import ConflictError, MissingBucketError, MissingObjectError, S
 from jobs.storage import arrow, clients, uris
 from jobs.storage.lease import hold_lease
 from jobs.tables.parquet import read_schema, scan_parquet, write_parquet
+from tests.jobs.results.score_rows import commit_rows, list_photos, score_row
 from tests.support.azurite import create_container, find_azurite, open_account, serve_azurite
 from tests.support.gcs_stub import serve_gcs
 
@@ -175,3 +177,14 @@ def test_a_key_that_the_client_cannot_name_is_named_and_what_to_do_is_said(azure
     for call in (lambda: list(storage.list_objects(azure)), lambda: storage.read(f"{azure}/in/./dot.jpg")):
         with pytest.raises(StorageError, match=r"in/\./dot\.jpg.*rename or delete it"):
             call()
+
+
+def test_slices_are_committed_to_one_table(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if place.startswith("az://"):  # the emulator does not know where to begin a listing, and Azure does
+        monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
+        monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", os.environ["AZURE_STORAGE_ENDPOINT"].rsplit("/", 1)[0])
+    first = commit_rows(place, [score_row("a"), score_row("b")])
+    assert commit_rows(place, [score_row("a"), score_row("b")]).already
+    other = commit_rows(place, [score_row("b", run_id="other"), score_row("c", run_id="other")], run_id="other")
+    assert (first.rows, other.rows, other.dropped) == (2, 1, 1)
+    assert list_photos(place) == ["a", "b", "c"]

@@ -1,0 +1,3 @@
+-- The two tables by name, in Spark SQL with Delta Lake. Put the address of your results in place of this one.
+CREATE TABLE IF NOT EXISTS scores_table USING DELTA LOCATION 's3a://inspection/results/scores';
+CREATE TABLE IF NOT EXISTS verdicts_table USING DELTA LOCATION 's3a://inspection/results/verdicts';

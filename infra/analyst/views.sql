@@ -1,0 +1,104 @@
+-- The views that the questions ask, for DuckDB, Athena and Spark alike. First run tables_<engine>.sql, which names the tables.
+
+-- All rows: a photo has one for each time that something new was found out about it.
+CREATE OR REPLACE VIEW scores AS
+SELECT
+    image_uri,
+    image_etag,
+    image_bytes,
+    category,
+    site,
+    captured_at,
+    status,
+    error,
+    score,
+    p_value,
+    threshold,
+    is_anomaly,
+    detector_id,
+    detector_variant,
+    views,
+    precision,
+    run_id,
+    scored_at,
+    schema_version,
+    box,
+    false_alarm_rate,
+    confidence,
+    calibration_photos,
+    smallest_p_value,
+    tail_rank,
+    weights_id,
+    attempt,
+    image_key,
+    width,
+    height,
+    fetched_at,
+    run_date
+FROM scores_table;
+
+-- The newest row of each photo, or of each box where parts of photos are scored: what holds now.
+CREATE OR REPLACE VIEW latest AS
+SELECT
+    image_uri,
+    image_etag,
+    image_bytes,
+    category,
+    site,
+    captured_at,
+    status,
+    error,
+    score,
+    p_value,
+    threshold,
+    is_anomaly,
+    detector_id,
+    detector_variant,
+    views,
+    precision,
+    run_id,
+    scored_at,
+    schema_version,
+    box,
+    false_alarm_rate,
+    confidence,
+    calibration_photos,
+    smallest_p_value,
+    tail_rank,
+    weights_id,
+    attempt,
+    image_key,
+    width,
+    height,
+    fetched_at,
+    run_date
+FROM (
+    SELECT *, row_number() OVER (PARTITION BY image_uri, box ORDER BY scored_at DESC, run_id DESC) AS newest
+    FROM scores_table
+) AS numbered
+WHERE newest = 1;
+
+-- A row for each run. The record of a run, <results>/runs/<run_id>.json, says more: configuration, promises, versions.
+CREATE OR REPLACE VIEW runs AS
+SELECT
+    run_id,
+    min(run_date) AS run_date,
+    min(scored_at) AS first_scored_at,
+    max(scored_at) AS last_scored_at,
+    count(*) AS photos,
+    sum(CASE WHEN status = 'scored' THEN 1 ELSE 0 END) AS scored,
+    sum(CASE WHEN status = 'unreadable' THEN 1 ELSE 0 END) AS unreadable,
+    sum(CASE WHEN status = 'failed' THEN 1 ELSE 0 END) AS failed,
+    sum(CASE WHEN is_anomaly THEN 1 ELSE 0 END) AS anomalies,
+    sum(CASE WHEN is_anomaly IS NOT NULL THEN false_alarm_rate END) AS expected_false_alarms
+FROM scores_table
+GROUP BY run_id;
+
+-- The newest verdict on each photo, or box of it, with the bytes it had then: new bytes need a new verdict.
+CREATE OR REPLACE VIEW verdicts AS
+SELECT *
+FROM (
+    SELECT *, row_number() OVER (PARTITION BY image_uri, image_etag, box ORDER BY judged.at DESC, verdict) AS newest
+    FROM verdicts_table AS judged
+) AS numbered
+WHERE newest = 1;
