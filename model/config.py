@@ -79,7 +79,12 @@ class AttentionConfig(_Frozen):
 class FlowConfig(_Frozen):
     """DifferNet's normalizing flow: permutation + GLOW coupling blocks (arXiv 2008.12577, section 3.2)."""
 
-    blocks: int = Field(8, ge=1, description="number of coupling blocks")
+    blocks: int = Field(
+        8,
+        ge=0,
+        description="number of coupling blocks; 0 with feature_scaling whiten is a Gaussian: nothing is trained, a "
+        "photo's score is its mean squared Mahalanobis distance over views",
+    )
     hidden_width: int = Field(2048, ge=1, description="units of each hidden layer of a coupling subnet")
     hidden_layers: int = Field(3, ge=1, description="hidden layers of a coupling subnet")
     clamp: float = Field(3.0, gt=0, description="soft clamp alpha of the log scale, in nats")
@@ -260,6 +265,14 @@ class DetectorConfig(_Frozen):
             raise ValueError(
                 f"attention_training pretext starts from gates that are the identity, got sigmoid: {published}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_fitted(self) -> Self:
+        if self.flow.blocks == 0 and self.feature_scaling == "none":
+            raise ValueError("flow.blocks 0 fits nothing without feature_scaling: whiten makes it a Gaussian")
+        if self.flow.blocks == 0 and self.attention_training == "joint" and self.attention:
+            raise ValueError("attention_training joint needs a flow, whose likelihood it follows: got flow.blocks 0")
         return self
 
     @model_validator(mode="after")

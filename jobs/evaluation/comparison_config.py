@@ -52,6 +52,16 @@ class ComparisonConfig(JobConfig):
     group_by: Annotated[list[str], BeforeValidator(split_at_commas)] = GROUP_BY
     key_pattern: str | None = KEY_PATTERN
     false_alarm_rate: float = Field(0.05, gt=0, lt=1, description="with calibration_fraction, the rate promised")
+    leave_one_set_out: bool = Field(
+        False,
+        description="choose a variant on all data sets but one and judge it on that one, for every set: the figure "
+        "that counts. Features without attention are computed once, kept in <output>/features and scored from there",
+    )
+    confirm: list[str] = Field(
+        default_factory=list,
+        description="with leave_one_set_out: data sets, by the last part of their path, that choose nothing and are "
+        "only reported, separated by commas",
+    )
     tasks: int | None = Field(None, ge=1, description="units at a time, one CPU each; default: one per core")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
     optimizer: OptimizerConfig = Field(
@@ -92,11 +102,21 @@ class ComparisonConfig(JobConfig):
                 first = error.errors()[0]
                 where = ".".join(str(part) for part in first["loc"])
                 raise ValueError(f"variant {variant}: {where} {first['msg']}".replace(" Value error,", "")) from error
+        self._check_sets()
         if self.optimizer.patience is not None:
             raise ValueError(
                 "optimizer.patience needs held-out photos, which a comparison has not: the last epoch counts"
             )
         return self
+
+    def _check_sets(self) -> None:
+        sets = [root.rstrip("/").rsplit("/", 1)[-1] for root in self.data]
+        if self.confirm and not self.leave_one_set_out:
+            raise ValueError("confirm needs leave_one_set_out, which it is a part of")
+        if unknown := [name for name in self.confirm if name not in sets]:
+            raise ValueError(f"confirm: {unknown[0]} is none of the data sets {', '.join(sets)}")
+        if self.leave_one_set_out and (left := len(set(sets) - set(self.confirm))) < 2:
+            raise ValueError(f"leave_one_set_out needs at least 2 data sets beside those that confirm, got {left}")
 
     def make_detector_config(self, variant: str, *, seed: int) -> DetectorConfig:
         """Returns the detector of a unit: the defaults, changed by the common settings, then by the variant.

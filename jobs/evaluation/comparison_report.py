@@ -13,6 +13,7 @@ from jobs import storage
 from jobs.archive.mvtec import FLAWLESS, select_split
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.flawless import make_outcome_promises
+from jobs.evaluation.leave_one_out import LeftOut, average_sets, compare_choice, format_choices, leave_each_out
 from jobs.evaluation.metrics import (
     Comparison,
     Seed,
@@ -63,13 +64,16 @@ def write_comparison(
     if best := find_best_baseline(summaries, categories=len(manifests)):
         against.append(compare_with_reference(rows, variants=config.variants, reference=best))
     kept = list(format_false_alarms(metrics, promises))
-    markdown = "\n".join([*format_markdown(config, summaries, against, failures, manifests), *list_items(kept)]) + "\n"
+    protocol = list(report_protocol(config, rows, summaries)) if config.leave_one_set_out else []
+    lines = [*format_markdown(config, summaries, against, failures, manifests), *list_items(kept), *protocol]
+    markdown = "\n".join(lines) + "\n"
     found = {
         "config": config.model_dump(mode="json"),
         "categories": {name: count_photos(manifest) for name, manifest in manifests.items()},
         "variants": [asdict(summary) for summary in summaries],
         "comparisons": [asdict(comparison) for some in against for comparison in some],
         "false_alarms": kept,
+        "leave_one_set_out": [asdict(choice) for choice in choose_by_protocol(config, summaries)],
         "failures": [asdict(failure) for failure in failures],
         "units": [{key: value for key, value in one.items() if key != "scores"} for one in outcomes],
         "versions": read_versions(),
@@ -80,6 +84,27 @@ def write_comparison(
     write_histograms(rows, config.output)
     print(markdown)
     print(f"written to {config.output}")
+
+
+def choose_by_protocol(config: ComparisonConfig, summaries: Sequence[VariantSummary]) -> list[LeftOut]:
+    """Chooses a variant for each set that is left out; none where the comparison does not ask for it."""
+    if not config.leave_one_set_out:
+        return []
+    return leave_each_out(average_sets(summaries, variants=config.variants), confirm=config.confirm)
+
+
+def report_protocol(config: ComparisonConfig, rows: pa.Table, summaries: Sequence[VariantSummary]) -> Iterator[str]:
+    """Yields the lines of the leave-one-set-out protocol, see `jobs.evaluation.leave_one_out`."""
+    choices, reference = choose_by_protocol(config, summaries), config.variants[0]
+    yield ""
+    if not choices:
+        yield "Leaving one set out: no variant was scored on every set."
+        return
+    yield from format_choices(choices, average_sets(summaries, variants=config.variants), reference=reference)
+    yield ""
+    yield f"What was chosen, against `{reference}` on the sets left out; a second row has the sets that confirm:"
+    yield ""
+    yield format_comparisons(compare_choice(rows, choices, reference=reference))
 
 
 def build_evaluated_rows(outcomes: Iterable[Mapping[str, Any]], manifests: Mapping[str, pa.Table]) -> pa.Table:

@@ -20,6 +20,7 @@ from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.detectors.lineage import read_git_commit
 from jobs.errors import EXIT_DONE, EXIT_FAILED, JobError, RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
+from jobs.evaluation.comparison_features import can_share_features, locate_features
 from jobs.evaluation.comparison_report import Failure, count_photos, write_comparison
 from jobs.evaluation.comparison_tasks import decode_category, learn_attention, train_and_test
 from jobs.evaluation.comparison_units import ComparisonUnit, plan_units
@@ -128,7 +129,9 @@ def run_missing(units: Units, config: ComparisonConfig, manifests: Mapping[str, 
 
     def work(unit: ComparisonUnit) -> Stored:
         learnt = attention.get(unit.detector.model_dump_json())
-        task = remote.remote(unit, photos[unit.photos_key], weights[unit.weights_key], learnt)
+        shares = config.leave_one_set_out and can_share_features(unit)
+        features = locate_features(unit, config.output) if shares else None
+        task = remote.remote(unit, photos[unit.photos_key], weights[unit.weights_key], learnt, features)
         return {**ray.get(task), "git_commit": commit}
 
     return run_and_keep(units, work, at_a_time=tasks, activity="comparing", noun="unit")

@@ -17,6 +17,7 @@ from jobs.archive.mvtec import FLAWLESS, select_split
 from jobs.decoding.fetch import stack_images
 from jobs.decoding.photos import decode_rows, fingerprint_photos
 from jobs.errors import JobError, one_line
+from jobs.evaluation.comparison_features import read_or_compute_features
 from jobs.evaluation.comparison_units import ComparisonUnit
 from jobs.tables.schema import MANIFEST
 from jobs.training.groups import GroupRequest, group_as_asked
@@ -136,6 +137,7 @@ def train_and_test(
     photos: ComparisonPhotos,
     weights: Mapping[str, Tensor] | None,
     attention: Mapping[str, Tensor] | None,
+    features_uri: str | None = None,
 ) -> dict[str, Any]:
     """Trains and tests one unit: a Ray task.
 
@@ -144,6 +146,8 @@ def train_and_test(
         photos: of the unit's category.
         weights: the backbone's, by name; None for random ones.
         attention: what `learn_attention` gave; None learns a pretext, if any, from ``photos``.
+        features_uri: where features are kept; None computes them for this unit alone, and scores in the arithmetic of
+            scoring.
 
     Returns:
         The outcome as JSON: what the unit is, ``scores`` and ``lost`` by test URI, scores of the photos that
@@ -155,7 +159,7 @@ def train_and_test(
     prepare_process()
     started_s = time.monotonic()
     try:
-        history, every_score = _train_and_score(unit, photos, weights, attention)
+        history, every_score = _train_and_score(unit, photos, weights, attention, features_uri)
     except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
         raise JobError(one_line(error)) from None
     if not np.isfinite(every_score).all():
@@ -178,20 +182,28 @@ def _train_and_score(
     photos: ComparisonPhotos,
     weights: Mapping[str, Tensor] | None,
     attention: Mapping[str, Tensor] | None,
+    features_uri: str | None,
 ) -> tuple[list[dict[str, Any]], npt.NDArray[np.float64]]:
     """Returns the epochs as JSON, none for a baseline, and the scores of the test photos, then of the calibration's."""
     scored = np.concatenate([photos.test, photos.calibration]) if len(photos.calibration) else photos.test
     train_images, test_images = torch.tensor(photos.train), torch.tensor(scored)
     if unit.optimizer is not None:
         detector = build_detector(unit.detector, weights)
+        features = None
+        if features_uri is not None:
+            features = read_or_compute_features(features_uri, detector, {"train": train_images, "test": test_images})
         epochs = train(
             detector,
             InMemory(train_images),
             optimizer=unit.optimizer,
             on_epoch=lambda metrics, snapshot: None,
             attention=attention,
+            features=None if features is None else features["train"],
         )
-        return [epoch.to_json() for epoch in epochs], build_scorer(detector).score(test_images).numpy()
+        history = [epoch.to_json() for epoch in epochs]
+        if features is not None:
+            return history, detector.score_pooled(features["test"]).numpy()
+        return history, build_scorer(detector).score(test_images).numpy()
     scores = score_baseline(
         unit.variant, unit.detector, weights=weights, train=train_images, test=test_images, seed=unit.seed or 0
     )

@@ -93,12 +93,20 @@ def describe_config(config: DetectorConfig) -> list[str]:
     return [
         f"- backbone: {config.backbone}, weights {config.weights}, frozen; pooling {config.pooling}",
         f"- attention: {attention or 'none'}{trained}",
-        f"- flow: {config.flow.blocks} blocks, {config.flow.hidden_layers} hidden layers of {config.flow.hidden_width}",
+        f"- flow: {describe_flow(config)}",
         f"- input: {config.image_size} x {config.image_size} px at {config.scales} scales, feature scaling "
         f"{config.feature_scaling}, {config.precision}",
         f"- views: {config.views} rotations in scoring; {config.train_views} per photo and epoch in training, angles "
         f"{config.train_angles}, padding {config.rotation_padding}",
     ]
+
+
+def describe_flow(config: DetectorConfig) -> str:
+    """Returns the flow's size; a Gaussian where it has no blocks."""
+    flow = config.flow
+    if flow.blocks == 0:
+        return "none: a Gaussian, fitted to the features of flawless photos"
+    return f"{flow.blocks} blocks, {flow.hidden_layers} hidden layers of {flow.hidden_width}"
 
 
 def describe_calibration(calibration: Calibration | None) -> list[str]:

@@ -49,7 +49,7 @@ class _Subnet(nn.Sequential):
 
 
 class Flow(nn.Module):
-    """Blocks of a fixed random permutation (seeded by the block's number) and a GLOW affine coupling.
+    """Blocks of a fixed random permutation (seeded by the block's number) and a GLOW affine coupling; maybe none.
 
     Attributes:
         dim: D, length of a feature vector.
@@ -103,12 +103,14 @@ class Flow(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Maps features (N, D) to latents (N, D) and log|det dz/dx| (N,), in nats."""
+        if self._config.blocks == 0:
+            return x, x.new_zeros(len(x))
         z, log_det = self.inn(x)
         return z, log_det
 
     def inverse(self, z: Tensor) -> Tensor:
         """Maps latents (N, D) back to features (N, D)."""
-        x: Tensor = self.inn(z, rev=True, jac=False)[0]
+        x: Tensor = self.inn(z, rev=True, jac=False)[0] if self._config.blocks else z
         return x
 
     def blocks(self) -> list[tuple[PermuteRandom, GLOWCouplingBlock]]:
@@ -119,7 +121,7 @@ class Flow(nn.Module):
 
     def latents(self, x: Tensor) -> Tensor:
         """Maps features (N, D) to latents (N, D), without the Jacobian."""
-        z: Tensor = self.inn(x, jac=False)[0]
+        z: Tensor = self.inn(x, jac=False)[0] if self._config.blocks else x
         return z
 
     @torch.no_grad()
@@ -140,7 +142,7 @@ class Flow(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        return float(torch.stack(shares).mean())
+        return float(torch.stack(shares).mean()) if shares else 0.0  # without blocks nothing is clamped
 
 
 def compute_mean_squared_latents(

@@ -47,6 +47,8 @@ def time_work(detector: AttentDifferNet, optimizer: OptimizerConfig, *, world_si
     with use_evaluation_mode(detector):
         with torch.no_grad():
             view_s = measure_seconds(lambda: detector.pool_features(images).sum()) / _TIMED_VIEWS
+        if detector.config.flow.blocks == 0:
+            return WorkSeconds(view_s, 0.0)  # nothing takes steps
         step_s = measure_seconds(lambda: _differentiate(detector, features))
     return WorkSeconds(view_s, step_s + _time_adam(detector))
 

@@ -35,7 +35,8 @@ class FlowLikelihood:
     def __init__(self, detector: AttentDifferNet, views: TrainingViews, *, wrap: Wrap) -> None:
         """Wraps the flow."""
         self._detector, self._views = detector, views
-        self.module = wrap(detector.flow)
+        has_weights = any(True for _ in detector.flow.parameters())
+        self.module = wrap(detector.flow) if has_weights else detector.flow
 
     def compute_loss(self, photos: Tensor, drawn: Tensor) -> Tensor:
         """Computes the loss of features that only the flow learns from, see `Likelihood.compute_loss`."""

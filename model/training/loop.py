@@ -171,7 +171,9 @@ class _Training:
             detector.fit_feature_scaling(self._views.draw_scaling_sample(create_stream(seed, Stream.SCALING)))
         self._monitor = EpochMonitor(detector, photos, validation=validation, rng=create_stream(seed, Stream.WATCH))
         objective = build_likelihood(detector, self._views, wrap=wrap)
-        self._steps = WorkerOptimizer(objective, optimizer, rank=rank, world_size=world_size)
+        self._steps = WorkerOptimizer(
+            objective, optimizer, device=detector.image_mean.device, rank=rank, world_size=world_size
+        )
         self._best: dict[str, Tensor] = {}
         self.history: list[EpochMetrics] = []
         if resume is not None:
@@ -192,7 +194,7 @@ class _Training:
 
     def _train_epoch(self, epoch: int) -> None:
         started_s = time.perf_counter()
-        seed, device = self._detector.config.seed, self._steps.weights[0].device
+        seed, device = self._detector.config.seed, self._detector.image_mean.device
         rng, dropout = create_stream(seed, Stream.EPOCHS, epoch), create_stream(seed, Stream.DROPOUT, epoch, self._rank)
         self._detector.flow.train()
         try:

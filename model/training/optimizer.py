@@ -21,17 +21,29 @@ class WorkerOptimizer:
         weights: what is trained.
     """
 
-    def __init__(self, likelihood: Likelihood, settings: OptimizerConfig, *, rank: int, world_size: int) -> None:
-        """Creates Adam for the trainable weights of ``likelihood.module``."""
+    def __init__(
+        self,
+        likelihood: Likelihood,
+        settings: OptimizerConfig,
+        *,
+        device: torch.device,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        """Creates Adam for the trainable weights of ``likelihood.module``, if it has any, on their device."""
+        self._device = device
         self._likelihood, self._settings = likelihood, settings
         self._rank, self._world_size = rank, world_size
         self.weights = [weight for weight in likelihood.module.parameters() if weight.requires_grad]
-        self._adam = torch.optim.Adam(
+        self._adam = self._build_adam() if self.weights else None
+
+    def _build_adam(self) -> torch.optim.Adam:
+        return torch.optim.Adam(
             self.weights,
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
+            lr=self._settings.learning_rate,
+            betas=self._settings.betas,
+            eps=self._settings.eps,
+            weight_decay=self._settings.weight_decay,
             fused=True,  # one pass over 172 million weights and their two moments, instead of a dozen
         )
 
@@ -44,7 +56,7 @@ class WorkerOptimizer:
         Returns:
             The mean loss of all workers, in nats per dimension.
         """
-        sums = torch.zeros(2, dtype=torch.float64, device=self.weights[0].device)
+        sums = torch.zeros(2, dtype=torch.float64, device=self._device)
         for batch in torch.split(order, self._settings.count_batch(self._world_size)):
             photos, weight = take_share(batch, rank=self._rank, world_size=self._world_size)
             loss = self._take_step(photos, drawn[photos], weight=weight)
@@ -55,9 +67,11 @@ class WorkerOptimizer:
 
     def _take_step(self, photos: Tensor, drawn: Tensor, *, weight: float) -> Tensor:
         """Takes one step; returns the mean loss of this worker's share, float64."""
+        if self._adam is None:  # a Gaussian, fitted before: only its loss is asked for
+            return self._likelihood.compute_loss(photos, drawn).detach().double()
         self._adam.zero_grad()
         parts = min(self._settings.accumulate, len(photos))
-        total = torch.zeros((), dtype=torch.float64, device=self.weights[0].device)
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
         for number, some in enumerate(torch.arange(len(photos)).tensor_split(parts), start=1):
             is_last = number == parts
             with nullcontext() if is_last else skip_exchange(self._likelihood.module):
@@ -76,7 +90,7 @@ class WorkerOptimizer:
 
     def copy_state(self) -> dict[str, Tensor]:
         """Copies Adam's moments and step counts to the CPU, by name."""
-        kept = self._adam.state_dict()["state"]
+        kept = {} if self._adam is None else self._adam.state_dict()["state"]
         return {
             f"{_PREFIX}{number}.{name}": value.detach().cpu().clone()
             for number, values in kept.items()
@@ -89,4 +103,5 @@ class WorkerOptimizer:
         for key in (key for key in tensors if key.startswith(_PREFIX)):
             number, name = key.removeprefix(_PREFIX).split(".")
             kept.setdefault(int(number), {})[name] = tensors[key]
-        self._adam.load_state_dict({**self._adam.state_dict(), "state": kept})
+        if self._adam is not None:
+            self._adam.load_state_dict({**self._adam.state_dict(), "state": kept})

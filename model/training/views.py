@@ -57,7 +57,7 @@ class ComputedViews:
 
     def rotate_photos(self, photos: Tensor, drawn: Tensor) -> Tensor:
         """Makes the views themselves, uint8 (B * T, 3, S, S) on the detector's device, photo by photo."""
-        device = next(self.detector.flow.parameters()).device
+        device = self.detector.image_mean.device
         images = self.photos.take(photos).to(device)
         repeated = images.repeat_interleave(drawn.shape[1], dim=0)
         return rotate(repeated, drawn.flatten(), padding=self.detector.config.rotation_padding)
@@ -111,7 +111,7 @@ def compute_view_features(detector: AttentDifferNet, photos: Photos, *, angles: 
 
     def features(some: Tensor) -> Tensor:
         if len(some) == 0:
-            return torch.empty(0, len(turns), detector.feature_dim, device=next(detector.flow.parameters()).device)
+            return torch.empty(0, len(turns), detector.feature_dim, device=detector.image_mean.device)
         return views.pool(some, turns.expand(len(some), -1)).view(len(some), len(turns), -1)
 
     return compute_together(features, len(photos))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from model.config import BACKBONE_STAGES, DetectorConfig
+from model.detector import AttentDifferNet
 from model.presets import DEFAULT_VARIANT, PRESET_OPTIMIZERS, TRAINING_PRESETS, get_preset, settle_attention
 
 
@@ -26,6 +27,14 @@ def test_the_default_preset_looks_at_a_photo_from_few_sides_and_trains_for_few_e
     slow = get_preset("differnet")
     assert fast.views * fast.image_size**2 * 50 < slow.views * slow.image_size**2
     assert PRESET_OPTIMIZERS[DEFAULT_VARIANT]["epochs"] < 20
+
+
+def test_the_gaussian_preset_looks_once_and_trains_nothing() -> None:
+    gaussian = get_preset("gaussian_resnet18")
+    assert gaussian.views == gaussian.train_views == PRESET_OPTIMIZERS["gaussian_resnet18"]["epochs"] == 1
+    detector = AttentDifferNet(gaussian.model_copy(update={"weights": "random"}))
+    assert detector.backbone.pooled_stages == ("stride8", "stride16")  # layer2 and layer3
+    assert not [name for name, weight in detector.named_parameters() if weight.requires_grad]
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:

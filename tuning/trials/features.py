@@ -133,7 +133,7 @@ class Extractor:
             return None
         key = hash_extractor(detector.config, photos_hash=self.photos_hash)
         kept = self._find(key)
-        device = next(detector.flow.parameters()).device
+        device = detector.image_mean.device
         # Workers compute together or not at all, and between two questions somebody else may have put the answer.
         found = sum_over_workers(torch.tensor([kept is not None, 1], dtype=torch.float32, device=device))
         if kept is not None and found[0] == found[1]:

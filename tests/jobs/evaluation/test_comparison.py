@@ -342,3 +342,45 @@ def test_a_data_set_without_defective_photos_is_refused(data: Path, tmp_path: Pa
             storage.write(f"file://{tmp_path}/set/tower/{part}/{number}.jpg", b"")
     with pytest.raises(RequestError, match=r"set/tower needs .* got 5, 5 and 0"):
         comparison.main(["--data", f"{tmp_path}/set", "--output", str(tmp_path)])
+
+
+def test_leaving_one_set_out_reports_a_choice_for_every_set_and_computes_features_once(
+    cluster: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, request = tmp_path / "out", tmp_path / "request.json"
+    changes: dict[str, Any] = {
+        "variants": ["differnet", "gaussian"],
+        "custom": {"gaussian": {"flow": {"blocks": 0}}},
+        "seeds": 1,
+        "baselines": False,
+        "leave_one_set_out": True,
+        "detector": {**_TINY, "feature_scaling": "whiten"},
+    }
+    request.write_text(json.dumps(_request(data, output, **changes)))
+    assert comparison.main(["--config", str(request)]) == 0
+    choices = _found(output)["leave_one_set_out"]
+    assert [one["data_set"] for one in choices] == ["first", "second"]
+    summaries = {one["variant"]: one["by_category"] for one in _found(output)["variants"]}
+    for one, other in zip(choices, ("second", "first"), strict=True):
+        means = {name: found[f"{other}/insulator"]["auroc"]["mean"] for name, found in summaries.items()}
+        assert one["variant"] == max(means, key=lambda name: means[name])
+        assert one["auroc"] == summaries[one["variant"]][f"{one['data_set']}/insulator"]["auroc"]["mean"]
+    assert "mean of the sets that choose" in (output / "comparison.md").read_text()
+    assert len(list((output / "features").iterdir())) == 2  # one a set, for both variants
+
+    capsys.readouterr()
+    assert comparison.main(["--config", str(request)]) == 0
+    assert "4 units, 4 of them finished before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"confirm": ["second"]}, "confirm needs leave_one_set_out"),
+        ({"leave_one_set_out": True, "confirm": ["third"]}, "third is none of the data sets first, second"),
+        ({"leave_one_set_out": True, "confirm": ["second"]}, "at least 2 data sets beside those that confirm, got 1"),
+    ],
+)
+def test_sets_that_nothing_can_be_left_out_of_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ComparisonConfig.model_validate(_request(Path("sets"), Path("out"), **changes))
