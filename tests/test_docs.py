@@ -31,6 +31,7 @@ MINIMAL = {
     "jobs.evaluate": "--data /d --detectors /r",
     "jobs.report": "--results /o --run-id night",
     "jobs.recalibrate": f"{PHOTOS} --detectors /r",
+    "jobs.verdicts": "add marks.csv --results /o",
     "jobs.comparison": "--data /d --output /o",
     "jobs.benchmark": "peers",
     "tuning.search": f"{PHOTOS} --results /o",

@@ -20,3 +20,14 @@ class ReportConfig(JobConfig):
     history_days: int = Field(28, ge=1, description="days before the run whose p-values tonight's are compared with")
     thumbnail_px: int = Field(384, ge=32, le=2048, description="longer side in pixels of the photos inside the page")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels that is decoded for the page")
+
+
+class AddVerdictsConfig(JobConfig):
+    """Add what people found on photos to the verdicts beside the results; the newest verdict on a photo holds."""
+
+    results: Uri = Field(description="the results of jobs.score")
+    file: Uri = Field(
+        description="CSV or Parquet with image_uri and verdict (good, defect or unsure), and any of image_etag, box, "
+        "by, at: what the page of jobs.report downloads"
+    )
+    by: str | None = Field(None, description="who looked, where the file does not say it; default: this user")
