@@ -1,7 +1,7 @@
 """Command: the whole product on this machine with nothing to configure.
 
 ``python -m jobs.demo`` draws a small archive of power-line photos, trains a detector on its flawless part, scores the
-archive and queries the result table.
+archive, queries the result table and writes the page of what was found.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from jobs import score, train
+from jobs import report, score, train
 from jobs.cli import parse_config, run_command
 from jobs.config import JobConfig, LocalPath
 from jobs.errors import EXIT_DONE, RequestError
@@ -70,7 +70,8 @@ def main(argv: Sequence[str]) -> int:
     print(f"\nAUROC of the archive, defective against flawless: {100 * measure_auroc(folder):.1f} %")
     query = _QUERY.format(table=results / "scores")
     print(f"\nthe table is plain Parquet; a query in DuckDB:\n{query}\n{duckdb.sql(query)}")
-    print(f"done in {time.monotonic() - began:.0f} s; the table is in {results / 'scores'}")
+    call(report.main, ["--results", str(results), "--run-id", "demo"])
+    print(f"done in {time.monotonic() - began:.0f} s; open the page in a browser; the table is in {results / 'scores'}")
     return EXIT_DONE
 
 
