@@ -18,7 +18,7 @@ from jobs.archive.settled import SAME_WEIGHTS
 from jobs.results.commit import commit_slice
 from jobs.results.delta import open_table
 from jobs.results.files import ROW_ORDER
-from jobs.results.known import stream_rows
+from jobs.results.known import stream_known
 from jobs.scoring.plan import PlannedDetector, ScoringPlan
 from jobs.scoring.staged_rows import DETECTOR_COLUMNS, describe_detector, make_key, rate_scores
 from jobs.tables.schema import SCHEMA_VERSION, SCORES, Status
@@ -51,7 +51,8 @@ def rescore_stored(scratch: Scratch, plan: ScoringPlan, *, results: str, version
     if not count:
         return 0
     only = "SEMI JOIN candidates ON incoming.image_uri = candidates.image_uri"
-    scratch.insert("stored", stream_rows(results, SCORES.names, version=version), schema=SCORES, only=only)
+    stored = stream_known(results, SCORES.names, version=version)[1]
+    scratch.insert("stored", stored, schema=SCORES, only=only)
     scratch.execute("INSERT INTO left_out SELECT row FROM candidates")
     name = f"{plan.run_id}/rescored"
     done = commit_slice(

@@ -10,7 +10,7 @@ import pyarrow as pa
 from jobs.archive.kinds import ArchiveKind, detect_kind
 from jobs.errors import RequestError
 from jobs.results.commit import commit_slice
-from jobs.results.known import stream_rows
+from jobs.results.known import stream_known
 from jobs.scoring.config import ScoreConfig
 from jobs.tables.schema import SCHEMA_VERSION, SCORES, Status
 from jobs.tables.scratch import Scratch
@@ -48,7 +48,8 @@ def mark_deleted(scratch: Scratch, config: ScoreConfig, *, version: int, listed_
         return 0
     below = config.archive.rstrip("/").replace("'", "''") + "/"
     only = f"ANTI JOIN listed ON incoming.image_uri = listed.image_uri WHERE starts_with(incoming.image_uri, '{below}')"
-    scratch.insert("seen", stream_rows(config.results, _READ.names, version=version), schema=_READ, only=only)
+    seen = stream_known(config.results, _READ.names, version=version)[1]
+    scratch.insert("seen", seen, schema=_READ, only=only)
     scratch.execute(
         "CREATE TABLE gone AS SELECT * FROM (SELECT * FROM seen QUALIFY row_number() OVER "
         "(PARTITION BY image_uri ORDER BY scored_at DESC, run_id DESC) = 1) "
