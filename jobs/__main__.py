@@ -26,7 +26,7 @@ COMMANDS = {
     "manifest": ("jobs.manifest", "list what an archive holds, as a Parquet file"),
     "benchmark": ("jobs.benchmark", "measure how fast scoring is on this machine"),
     "demo": ("jobs.demo", "draw photos, train, score and query; needs no data"),
-    "completion": ("jobs.completion", "print a completion script for bash, zsh or fish"),
+    "completion": ("jobs.cli.completion", "print a completion script for bash, zsh or fish"),
     "pretext-sheet": ("jobs.pretext_sheet", "draw the synthetic defects that attention learns from"),
 }
 """Command -> module with its ``main``, and what it does."""

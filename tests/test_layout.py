@@ -35,7 +35,7 @@ BELOW["evaluation"] = BELOW["training"] | {"results", "scoring", "training"}
 BELOW["findings"] = BELOW["scoring"] | {"scoring"}
 BELOW["synthetic"] = {"storage", "tables"}
 BELOW["benchmarks"] = BELOW["evaluation"] | {"evaluation", "synthetic"}
-"""The wings of jobs/, and which of the others each may import; all may import jobs/config.py, cli and errors.py."""
+"""The wings of jobs/, and which of the others each may import; all may import jobs/config.py, cli and errors."""
 MAX_FILES = 16
 FOUNDATIONS = {"jobs.config", "jobs.cli", "jobs.errors"}
 

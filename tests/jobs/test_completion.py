@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from jobs import completion
 from jobs.__main__ import COMMANDS
+from jobs.cli import completion
 
 
 @pytest.fixture(scope="module")
