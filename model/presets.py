@@ -72,7 +72,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
 }
 """Preset name -> what differs from plain DifferNet, for trainings. The first and the last have smaller photos, too.
 
-``gaussian_resnet18`` is what leaving one set out chose (infra/decisions/0071-chosen-by-leaving-one-out.md).
+``gaussian_resnet18`` is what leaving one set out chose (infra/decisions/0076-chosen-by-leaving-one-out.md).
 """
 
 PRESET_OPTIMIZERS: dict[str, dict[str, Any]] = {DEFAULT_VARIANT: {"epochs": 12}, "gaussian_resnet18": {"epochs": 1}}
