@@ -15,6 +15,7 @@ from jobs.benchmarks.config import (
     FidelityBenchmarkConfig,
     JobBenchmarkConfig,
     NetworkBenchmarkConfig,
+    NightsBenchmarkConfig,
     ScaleBenchmarkConfig,
     TrainingBenchmarkConfig,
 )
@@ -44,6 +45,7 @@ BENCHMARKS = {
     "job": Benchmark(JobBenchmarkConfig, "jobs.benchmarks.job:measure_job"),
     "training": Benchmark(TrainingBenchmarkConfig, "jobs.benchmarks.training:measure_training"),
     "scale": Benchmark(ScaleBenchmarkConfig, "jobs.benchmarks.scale:measure_scale"),
+    "nights": Benchmark(NightsBenchmarkConfig, "jobs.benchmarks.nights:measure_nights"),
     "peers": Benchmark(PeersBenchmarkConfig, "jobs.benchmarks.peers.run:measure_peers"),
 }
 

@@ -70,3 +70,13 @@ class ScaleBenchmarkConfig(JobConfig):
     )
     settled_share: float = Field(0.2, ge=0, lt=1, description="share of the rows that an earlier run has scored")
     output: LocalPath = Field("build/bench-scale.json", description="file to write")
+
+
+class NightsBenchmarkConfig(JobConfig):
+    """Measure whether a night grows slower, and the table into more files, after a year of nights."""
+
+    nights: int = Field(365, ge=2, description="nights of history")
+    rows: int = Field(20_000, ge=1, description="new objects a night")
+    measured: int = Field(3, ge=1, description="nights that are run and timed, at the beginning and at the end each")
+    optimize_every: int = Field(7, ge=1, description="nights between two compactions of the table")
+    output: LocalPath = Field("build/bench-nights.json", description="file to write")

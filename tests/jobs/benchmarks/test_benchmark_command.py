@@ -94,3 +94,18 @@ def test_training_is_compared_with_differnets(tmp_path: Path, monkeypatch: pytes
     found = json.loads(output.read_text())
     assert {"uniform_fp32_ratio", "scoring_bf16_ratio_without_conv_gradients"} <= set(found["metrics"])
     assert min(found["metrics"].values()) > 0
+
+
+@pytest.mark.slow
+def test_nights_are_timed_at_both_ends_of_a_history(tmp_path: Path) -> None:
+    """In a process of its own, for it starts a Ray of its own."""
+    output = tmp_path / "nights.json"
+    flags = ["--nights=4", "--rows=300", "--measured=1", "--optimize-every=2", f"--output={output}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.benchmark", "nights", *flags], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(output.read_text())
+    assert len(found["nights"]) == 4
+    assert found["night_growth"] > 0
+    assert found["files"] <= 4
