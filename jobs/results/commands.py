@@ -29,7 +29,7 @@ from jobs.results.export import export_latest
 from jobs.results.known import ROWS
 from jobs.results.maintenance import optimize_table, read_history, repair_table, vacuum_table
 from jobs.tables.schema import VERDICTS, document_columns
-from jobs.tables.text import format_table
+from jobs.tables.text import format_table, make_printable
 
 _PROG = "python -m jobs.table"
 _HISTORY = ("version", "at", "operation", "run", "slice", "rows")
@@ -81,7 +81,8 @@ def repair(config: RepairConfig) -> None:
 
 def print_files(found: Sequence[str], what: str) -> None:
     """Prints how many files there were, and the first of them."""
-    print("\n".join([f"{len(found)} files {what}", *found[:_MAX_NAMED], *(["..."] if len(found) > _MAX_NAMED else [])]))
+    named = [make_printable(name) for name in found[:_MAX_NAMED]]
+    print("\n".join([f"{len(found)} files {what}", *named, *(["..."] if len(found) > _MAX_NAMED else [])]))
 
 
 def show_history(config: TableHistoryConfig) -> None:

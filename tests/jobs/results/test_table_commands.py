@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.errors import EXIT_DONE, RequestError
-from jobs.results.commands import run_table_command
+from jobs.results.commands import print_files, run_table_command
 from jobs.results.delta import open_table
 from jobs.results.known import read_latest, read_rows, stream_known, stream_rows
 from jobs.results.maintenance import optimize_table, vacuum_table
@@ -230,3 +230,8 @@ def test_commands_on_a_folder_without_table_say_so(command: str, tmp_path: Path)
 def test_an_unknown_command_names_those_there_are() -> None:
     with pytest.raises(RequestError, match=r"expected a command \(optimize, .*, adopt, columns\)"):
         run_table_command(["compact"])
+
+
+def test_names_of_files_reach_a_terminal_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    print_files(["run_date=2026-03-09/\x1b[2J.parquet"], "deleted")
+    assert capsys.readouterr().out == "1 files deleted\nrun_date=2026-03-09/\\x1b[2J.parquet\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +36,26 @@ def test_a_flat_folder_is_scored_without_ray_as_the_loaded_detector_scores_its_f
             assert row["category"] == "pole"
     assert "3 scored, 1 unreadable" in capsys.readouterr().out
     assert scoring.score_archive(local_config.model_copy(update={"local": False})) == 0  # published: nothing to do
+
+
+def test_folders_called_key_value_are_names_and_names_reach_a_terminal_escaped(
+    local_config: ScoreConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "year=2026" / "site=a b"
+    for name in ("flat", "registry"):
+        shutil.copytree(tmp_path / name, place / name)
+    (place / "flat" / "0.jpg").rename(place / "flat" / "\x1b[2Jred.jpg")
+    (place / "flat" / "broken.jpg").rename(place / "flat" / "\x1b]0;title\x07.jpg")
+    (place / "flat" / ".\x1b[31mhidden").write_bytes(b"x")
+    asked = {"archive": f"file://{place}/flat", "detectors": f"file://{place}/registry"}
+    config = local_config.model_copy(update=asked | {"results": f"file://{place}/results=1"})
+    assert scoring.score_archive(config) == 0
+    assert scoring.score_archive(config.model_copy(update={"run_id": "again"})) == 0
+    rows = read_published(config.results, SCORES.names).to_pylist()
+    names = sorted(row["image_uri"].rsplit("/", 1)[1] for row in rows if row["run_id"] == "n")
+    assert names == ["\x1b[2Jred.jpg", "\x1b]0;title\x07.jpg", "1.jpg", "2.jpg"]
+    assert {(row["category"], row["site"]) for row in rows} == {("pole", None)}
+    said = capsys.readouterr()
+    assert "\\x1b[2Jred.jpg" in said.out
+    assert "\x1b" not in said.out + said.err
+    assert "\x07" not in said.out + said.err
