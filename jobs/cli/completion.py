@@ -21,6 +21,8 @@ from jobs.errors import EXIT_DONE
 
 _FLAG = re.compile(r"^  --(\[no-\])?([\w.-]+)", re.MULTILINE)
 _SUB_COMMAND = re.compile(r"^  ([a-z-]+) +\S", re.MULTILINE)
+_USAGE = re.compile(r"^usage: python -m [\w.]+ ([a-z-]+) ")
+"""Of a command with a single sub-command, which stands in its first line."""
 Words = Mapping[str, Sequence[str]]
 """What may follow: command, or command and sub-command, to its flags or sub-commands."""
 
@@ -47,7 +49,7 @@ def list_words() -> dict[str, list[str]]:
         if not usage.startswith("usage:"):
             found[name] = list_flags(read_help(module, "--help-all"))
             continue
-        found[name] = _SUB_COMMAND.findall(usage)
+        found[name] = _SUB_COMMAND.findall(usage) or _USAGE.findall(usage)
         found |= {f"{name} {one}": list_flags(read_help(module, one, "--help-all")) for one in found[name]}
     return found
 
