@@ -34,7 +34,7 @@ MINIMAL = {
     "jobs.verdicts": "add marks.csv --results /o",
     "jobs.comparison": "--data /d --output /o",
     "jobs.benchmark": "peers",
-    "jobs.cli.completion": "",
+    "jobs.cli.completion": "--shell bash",
     "tuning.search": f"{PHOTOS} --results /o",
 }
 """The shortest complete request of each command whose flags the pages show apart from a command."""
