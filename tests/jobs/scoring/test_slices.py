@@ -40,6 +40,7 @@ def make_run(folder: RunFolder, known_since: int = -1) -> StagedRun:
         started_at=datetime(2026, 11, 21, tzinfo=UTC),
         known_since=known_since,
         slice_photos=SLICE,
+        rescored=0,
         listing_s=0.0,
         ordering_s=0.0,
     )
