@@ -166,6 +166,31 @@ def escape_controls(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
+def run_subcommand(
+    argv: Sequence[str], commands: Mapping[str, tuple[type[BaseModel], Callable[[Any], None]]], *, prog: str
+) -> int:
+    """Runs the command that ``argv`` begins with and returns the exit code; ``--help`` lists the commands.
+
+    Args:
+        argv: the command's name and its flags.
+        commands: name -> its configuration, and what executes it.
+        prog: how the command above them is called.
+
+    Raises:
+        RequestError: no such command, or wrong flags for it.
+    """
+    command = argv[0] if argv else ""
+    if command in ("-h", "--help"):
+        lines = [f"  {name:9} {config.__doc__}" for name, (config, _) in commands.items()]
+        print("\n".join([f"usage: {prog} COMMAND [--config FILE.yaml] [FLAGS], or COMMAND --help", "", *lines]))
+        return EXIT_DONE
+    if command not in commands:
+        raise RequestError(f"expected a command ({', '.join(commands)}), got {command!r}; see --help")
+    config_class, execute = commands[command]
+    execute(parse_config(config_class, argv[1:], prog=f"{prog} {command}"))
+    return EXIT_DONE
+
+
 def run_command(main: Callable[[Sequence[str]], int]) -> None:
     """Runs a command and exits with its code; an expected error becomes one line on stderr, without a traceback."""
     os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")

@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from jobs import storage
-from jobs.cli import parse_config
+from jobs.cli import run_subcommand
 from jobs.config import JobConfig
 from jobs.detectors import registry
 from jobs.detectors.aliases import DETECTOR_ID, find_previous, read_history, set_alias
 from jobs.detectors.config import CompareConfig, HistoryConfig, ListConfig, PromoteConfig, RollbackConfig, ShowConfig
 from jobs.detectors.report import describe_detector, find_differences, summarize_detectors
-from jobs.errors import EXIT_DONE, RequestError
+from jobs.errors import RequestError
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from jobs.tables.schema import DETECTORS
@@ -37,16 +37,7 @@ def run_registry_command(argv: Sequence[str]) -> int:
     Raises:
         RequestError: no such command, or wrong flags for it.
     """
-    command = argv[0] if argv else ""
-    if command in ("-h", "--help"):
-        lines = [f"  {name:9} {config.__doc__}" for name, (config, _) in _COMMANDS.items()]
-        print("\n".join([f"usage: {_PROG} COMMAND [--config FILE.yaml] [FLAGS], or COMMAND --help", "", *lines]))
-        return EXIT_DONE
-    if command not in _COMMANDS:
-        raise RequestError(f"expected a command ({', '.join(_COMMANDS)}), got {command!r}; see --help")
-    config_class, execute = _COMMANDS[command]
-    execute(parse_config(config_class, argv[1:], prog=f"{_PROG} {command}"))
-    return EXIT_DONE
+    return run_subcommand(argv, _COMMANDS, prog=_PROG)
 
 
 def list_detectors(config: ListConfig) -> None:

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.cli import parse_config
+from jobs.cli import run_subcommand
 from jobs.config import JobConfig
-from jobs.errors import EXIT_DONE, RequestError
 from jobs.results.adoption import adopt_table
 from jobs.results.config import (
     AdoptConfig,
@@ -42,16 +41,7 @@ def run_table_command(argv: Sequence[str]) -> int:
     Raises:
         RequestError: no such command, or wrong flags for it.
     """
-    command = argv[0] if argv else ""
-    if command in ("-h", "--help"):
-        lines = [f"  {name:9} {config.__doc__}" for name, (config, _) in _COMMANDS.items()]
-        print("\n".join([f"usage: {_PROG} COMMAND [--config FILE.yaml] [FLAGS], or COMMAND --help", "", *lines]))
-        return EXIT_DONE
-    if command not in _COMMANDS:
-        raise RequestError(f"expected a command ({', '.join(_COMMANDS)}), got {command!r}; see --help")
-    config_class, execute = _COMMANDS[command]
-    execute(parse_config(config_class, argv[1:], prog=f"{_PROG} {command}"))
-    return EXIT_DONE
+    return run_subcommand(argv, _COMMANDS, prog=_PROG)
 
 
 def optimize(config: OptimizeConfig) -> None:
