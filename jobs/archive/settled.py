@@ -32,7 +32,10 @@ KNOWN = pa.schema(
 )
 """Columns of the table's rows that decide whether an object is settled."""
 _WANTED = pa.schema(
-    [SCORES.field(name) for name in ("category", "detector_id", "weights_id", "false_alarm_rate", "confidence")]
+    [
+        *(SCORES.field(name) for name in ("category", "detector_id", "weights_id", "false_alarm_rate", "confidence")),
+        pa.field("promoted_at", SCORES.field("scored_at").type),
+    ]
 )
 
 _SAME_BYTES = """(
@@ -49,13 +52,15 @@ bytes were fetched, says otherwise."""
 class DetectorIds:
     """What tells one detector from another: ``detector_id`` with its calibration, ``weights_id`` without.
 
-    Rows made with another ``false_alarm_rate`` or ``confidence`` have another threshold.
+    Rows made with another ``false_alarm_rate`` or ``confidence`` have another threshold. ``promoted_at`` is when the
+    alias was last pointed at it.
     """
 
     detector_id: str
     weights_id: str | None = None
     false_alarm_rate: float | None = None
     confidence: float | None = None
+    promoted_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,10 @@ def find_settled(
     unless the listing is live and shows it. Reasons that lie outside the bytes (RETRIED_CODES, failed) are tried again,
     see `RetryPolicy`. Of an object that was deleted and is there again, only what came after the deletion counts.
 
+    A detector that came back, as by a rollback, finds its own rows below newer ones of the detector in between. Such
+    an object is not settled, once: its newest row shall be of the detector that the alias points at. Two aliases that
+    score one archive in turns do not take it from each other night after night, for neither was moved.
+
     Args:
         scratch: the database; only the rows of listed objects are kept in it.
         known: KNOWN columns of the result table.
@@ -97,8 +106,11 @@ def find_settled(
     rows = [{"category": name, **asdict(ids)} for name, ids in wanted.items()]
     scratch.insert("wanted", [pa.RecordBatch.from_pylist(rows, schema=_WANTED)], schema=_WANTED)
     scratch.execute(_JOIN)
+    scratch.execute(_SUPERSEDED)
     missing = "false" if is_live else f"status = '{Status.MISSING}' AND code <> 'changed'"
-    scratch.execute(f"INSERT INTO left_out SELECT row FROM same WHERE {_SETTLED} OR {missing}")
+    scratch.execute(
+        f"INSERT INTO left_out SELECT row FROM same ANTI JOIN superseded USING (row) WHERE {_SETTLED} OR {missing}"
+    )
     again = f"status = '{Status.FAILED}' OR code IN {RETRIED_CODES} OR {is_live} AND status = '{Status.MISSING}'"
     scratch.execute(
         "INSERT INTO retried SELECT row, greatest(max(attempt), count(*)), max(scored_at) "
@@ -115,7 +127,7 @@ def find_settled(
 _JOIN = f"""CREATE TABLE same AS
 SELECT listed.rowid AS row, known.status, known.detector_id, known.weights_id, coalesce(known.attempt, 1) AS attempt,
     known.scored_at, coalesce(regexp_replace(known.error, ':.*', '', 's'), '') AS code,
-    wanted.detector_id AS wanted_id, wanted.weights_id AS wanted_weights,
+    wanted.detector_id AS wanted_id, wanted.weights_id AS wanted_weights, wanted.promoted_at,
     known.false_alarm_rate IS NOT DISTINCT FROM wanted.false_alarm_rate
     AND known.confidence IS NOT DISTINCT FROM wanted.confidence AS has_same_rate
 FROM listed JOIN known ON listed.image_uri = known.image_uri AND {_SAME_BYTES}
@@ -130,3 +142,9 @@ _SETTLED = f"""(
     OR status IN ('{Status.UNREADABLE}', '{Status.NOT_A_PHOTO}') AND code NOT IN {RETRIED_CODES} AND ({SAME_WEIGHTS})
     OR status = '{Status.NO_DETECTOR}' AND wanted_id IS NULL
 )"""
+_OF_OTHERS = "detector_id <> wanted_id"
+_SUPERSEDED = f"""CREATE TABLE superseded AS
+SELECT row FROM same GROUP BY row
+HAVING max(scored_at) FILTER (WHERE {_OF_OTHERS}) > max(scored_at) FILTER (WHERE {_SETTLED})
+    AND max(scored_at) FILTER (WHERE {_SETTLED}) < max(promoted_at)
+    AND bool_or(status = '{Status.SCORED}')"""

@@ -55,6 +55,14 @@ _CHANGES = TypeAdapter(list[AliasChange])
 
 
 @dataclass(frozen=True)
+class AliasTarget:
+    """The detector that an alias points at, and since when; None where the history does not say."""
+
+    detector_id: str
+    since: datetime | None
+
+
+@dataclass(frozen=True)
 class _State:
     aliases: Mapping[str, str]
     changes: Sequence[AliasChange]
@@ -64,6 +72,16 @@ class _State:
 def read_aliases(detectors: str, category: str) -> dict[str, str]:
     """Reads the detector id of each alias of one category; empty where none was set."""
     return dict(_read(detectors, category).aliases)
+
+
+def read_alias(detectors: str, category: str, *, alias: str) -> AliasTarget | None:
+    """Reads what an alias of one category points at; None where it is not set."""
+    state = _read(detectors, category)
+    detector_id = state.aliases.get(alias)
+    if detector_id is None:
+        return None
+    last = next((change for change in reversed(state.changes) if change.alias == alias), None)
+    return AliasTarget(detector_id, last.at if last and last.after == detector_id else None)
 
 
 def read_history(detectors: str, category: str) -> list[AliasChange]:

@@ -6,12 +6,13 @@ Run as a command, ``python -m jobs.registry list|show|compare|promote|rollback|h
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from jobs import storage
-from jobs.detectors.aliases import DETECTOR_ID, check_category, read_aliases, set_alias
+from jobs.detectors.aliases import DETECTOR_ID, check_category, read_alias, read_aliases, set_alias
 from jobs.detectors.node_cache import hold_detector
 from jobs.errors import MissingObjectError, RequestError, StorageError, one_line
 from jobs.storage import uris
@@ -56,6 +57,7 @@ class RegisteredDetector:
         calibration: None gives no p-values.
         weights_id: hash of what its raw scores depend on; None where an artifact of an earlier version does not say it,
             see `find_weights_id`.
+        promoted_at: when the alias that it was found by was last pointed at it; None where that is not known.
     """
 
     category: str
@@ -63,6 +65,7 @@ class RegisteredDetector:
     config: DetectorConfig
     calibration: Calibration | None
     weights_id: str | None = None
+    promoted_at: datetime | None = None
 
 
 def put(detectors: str, category: str, *, folder: Path) -> str:
@@ -113,13 +116,14 @@ def resolve(detectors: str, category: str, *, alias: str) -> RegisteredDetector 
         check_category(category)
     except RequestError:
         return None  # a hostile archive key must not name a folder outside the registry
-    detector_id = read_aliases(detectors, category).get(alias)
-    if detector_id is None:
+    target = read_alias(detectors, category, alias=alias)
+    if target is None:
         return None
     try:
-        return read_detector(detectors, category, detector_id=detector_id)
+        found = read_detector(detectors, category, detector_id=target.detector_id)
     except RequestError as error:
-        raise RequestError(f"{alias} of {category} is {detector_id}: {error}") from error
+        raise RequestError(f"{alias} of {category} is {target.detector_id}: {error}") from error
+    return replace(found, promoted_at=target.since)
 
 
 def read_detector(detectors: str, category: str, *, detector_id: str) -> RegisteredDetector:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
@@ -33,6 +34,7 @@ class PlannedDetector(BaseModel):
         threshold: score above which a photo is an anomaly; None where the calibration cannot hold the rate.
         calibration: gives p-values.
         tail: gives tail ranks.
+        promoted_at: when the alias was last pointed at it; None where that is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +51,7 @@ class PlannedDetector(BaseModel):
     threshold: float | None
     calibration: Calibration
     tail: Tail
+    promoted_at: datetime | None = None
 
 
 class ScoringPlan(BaseModel):
@@ -177,6 +180,7 @@ def plan_detector(
         threshold=calibration.find_threshold(rate, confidence=confidence),
         calibration=calibration,
         tail=fit_tail(calibration),
+        promoted_at=detector.promoted_at,
     )
 
 

@@ -138,7 +138,9 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
             ordering.drop_settled(
                 known,
                 {
-                    name: DetectorIds(one.detector_id, one.weights_id, one.false_alarm_rate, one.confidence)
+                    name: DetectorIds(
+                        one.detector_id, one.weights_id, one.false_alarm_rate, one.confidence, one.promoted_at
+                    )
                     for name, one in plan.by_category.items()
                 },
                 retries=RetryPolicy(config.max_attempts, config.retry_hours),

@@ -263,3 +263,37 @@ def test_the_command_writes_the_manifest_and_counts(tmp_path: Path, capsys: pyte
     assert manifest_command.main(["--archive", str(tmp_path / "archive"), "--output", str(output)]) == 0
     assert pq.read_table(output).schema.names == MANIFEST.names
     assert "a: 1 objects" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("promoted_on", "statuses", "left"),
+    [
+        (3, ("scored", "scored"), ["a"]),
+        (1, ("scored", "scored"), []),
+        (None, ("scored", "scored"), []),
+        (3, ("scored", "unreadable"), ["a"]),
+        (3, ("scored", "failed"), ["a"]),
+        (3, ("unreadable", "scored"), ["a"]),
+        (3, ("unreadable", "unreadable"), []),
+    ],
+)
+def test_a_detector_that_came_back_takes_the_newest_row_again(
+    promoted_on: int | None, statuses: tuple[str, str], left: list[str]
+) -> None:
+    listing = _listing(("a", "e", "cap"), ("b", "e", "cap"), ("b", "e", "cap"))
+    told = [("a", "old", statuses[0]), ("a", "new", statuses[1]), ("b", "old", "scored")]
+    names = ("image_uri", "detector_id", "status")
+    earlier = [
+        {**dict(zip(names, row, strict=True)), "image_etag": "e", "scored_at": datetime(2026, 11, day, tzinfo=UTC)}
+        for day, row in enumerate(told, start=1)
+    ]
+    promoted_at = promoted_on and datetime(2026, 11, promoted_on, tzinfo=UTC)
+    wanted = {"cap": DetectorIds("old", "weights of old", promoted_at=promoted_at or None)}
+    with Scratch() as scratch:
+        known = Ordering(scratch)
+        known.add_batches(listing.drop_columns(["image_id", "attempt"]).to_batches())
+        known.drop_duplicates()
+        known.drop_settled(
+            pa.Table.from_pylist(earlier, schema=KNOWN).to_batches(), wanted, retries=RETRIES, is_live=True, now=NOW
+        )
+        assert [uri for batch in known.stream_rows() for uri in batch["image_uri"].to_pylist()] == left

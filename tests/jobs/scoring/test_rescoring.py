@@ -13,6 +13,7 @@ import pytest
 from jobs.archive.settled import KNOWN, DetectorIds, RetryPolicy, find_settled
 from jobs.decoding.fetch import FetchDecode
 from jobs.detectors import registry
+from jobs.detectors.aliases import find_previous
 from jobs.detectors.registry import RegisteredDetector
 from jobs.results.commit import commit_slice
 from jobs.results.known import read_latest, read_rows, stream_known
@@ -25,9 +26,11 @@ from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.staged_rows import assemble_staged
 from jobs.tables.schema import LISTED, MANIFEST, SCORES, Status
 from jobs.tables.scratch import Scratch
-from model.artifact import recalibrate_artifact
+from model.artifact import recalibrate_artifact, save_artifact
 from model.config import DetectorConfig
+from model.detector import AttentDifferNet
 from model.statistics.calibration import Calibration
+from tests.support.training import build_training_config
 
 DAY = date(2026, 11, 29)
 LISTED_AT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -254,3 +257,49 @@ def test_a_photo_whose_category_has_another_name_now_gets_it(tmp_path: Any) -> N
     new = [row for row in read_rows(results, ["category", "run_id"]).to_pylist() if row["run_id"] == "night-2"]
     assert {row["category"] for row in new} == {"lid"}
     assert len(new) == count > 0
+
+
+def find_latest_detectors(config: ScoreConfig) -> set[str]:
+    """Returns the detectors of the scored photos' newest rows."""
+    rows = read_latest(config.results, ["status", "detector_id"]).to_pylist()
+    return {row["detector_id"] for row in rows if row["status"] == "scored"}
+
+
+@pytest.fixture
+def rolled_back(local_config: ScoreConfig, tmp_path: Path) -> ScoreConfig:
+    """A request after two nights: another detector was promoted before the second, and is rolled back since."""
+    assert scoring.score_archive(local_config) == 0
+    other = AttentDifferNet(build_training_config(seed=7))
+    calibration = Calibration(scores=tuple(float(score) for score in range(30)))
+    detector_id = save_artifact(tmp_path / "other", other, calibration=calibration, metrics={})
+    for name in ("champion", "challenger"):
+        registry.put(local_config.detectors, "pole", folder=tmp_path / "other")
+        registry.set_alias(local_config.detectors, "pole", alias=name, detector_id=detector_id)
+    assert scoring.score_archive(local_config.model_copy(update={"run_id": "night-2"})) == 0
+    assert find_latest_detectors(local_config) == {detector_id}
+    now, before = find_previous(local_config.detectors, "pole", alias="champion")
+    registry.set_alias(
+        local_config.detectors, "pole", alias="champion", detector_id=before, expected=now, action="rollback"
+    )
+    return local_config.model_copy(update={"run_id": "night-3"})
+
+
+def test_after_a_rollback_the_latest_rows_are_of_the_champion_without_a_fetch(
+    rolled_back: ScoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = sort_rows(read_rows(rolled_back.results, SCORES.names), "n")
+    monkeypatch.setattr(FetchDecode, "__call__", lambda *_: pytest.fail("it fetches"))
+    assert scoring.score_archive(rolled_back) == 0
+    again = sort_rows(read_rows(rolled_back.results, SCORES.names), "night-3")
+    assert again == [row | {"run_id": "night-3"} for row in first]
+    assert find_latest_detectors(rolled_back) == {first[0]["detector_id"]}
+
+
+def test_two_aliases_over_one_archive_do_not_write_it_anew_in_turns(rolled_back: ScoreConfig) -> None:
+    assert scoring.score_archive(rolled_back) == 0
+    rows = len(read_rows(rolled_back.results, ["image_uri"]))
+    for night in ("night-4", "night-5"):
+        for alias in ("challenger", "champion"):
+            request = {"run_id": f"{night}-{alias}", "alias": alias}
+            assert scoring.score_archive(rolled_back.model_copy(update=request)) == 0
+    assert len(read_rows(rolled_back.results, ["image_uri"])) == rows
