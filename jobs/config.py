@@ -175,7 +175,8 @@ def check_group_names(group_by: list[str], key_pattern: str | None) -> None:
 ARCHIVE_HELP = (
     "the photos: a prefix; or the manifest.json of an S3 Inventory (Parquet, CSV); or a .csv, .parquet or .txt list, "
     "or a folder of its parts, with a column image_uri and any of image_etag, image_bytes, last_modified, category, "
-    "site, captured_at (uri, etag and size_bytes, their older names, are read too)"
+    "site, captured_at (uri, etag and size_bytes, their older names, are read too); with x, y, width, height (or box, all "
+    "four in one text) a row is that part of the photo, in pixels as stored"
 )
 DEFAULT_KEY_PATTERN = r"(?P<category>[^/]+)/"
 

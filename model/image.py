@@ -7,36 +7,45 @@ tensor on every machine with the same libraries.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import simplejpeg
 import torch
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from model.config import MAX_PIXELS
+from model.pictures.boxes import UPRIGHT, Box, cut_box
 from model.pictures.errors import ImageError, explain_damage
 from model.pictures.header import open_image
 from model.pictures.levels import Levels, Pixels, narrow_samples
 from model.pictures.metadata import strip_metadata
 from model.pictures.samples import convert_to_rgb, needs_low_bytes, select_low_bytes
 
-__all__ = ["ImageError", "decode_image"]
+__all__ = ["ImageError", "Part", "decode_image", "decode_parts"]
 
 AS_DECLARED = Levels()
 _DAMAGE = frozenset({"corrupt", "truncated"})
 _JPEG_DAMAGE = re.compile(r"premature end of data|bad Huffman|instead of RST|bad arithmetic|Inconsistent progression")
 _JPEG_STRAY_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd[0-79a]")
-# EXIF orientation -> (swap rows and columns first, then mirror these axes of (H, W)), to stand upright.
-_UPRIGHT: dict[int, tuple[bool, tuple[int, ...]]] = {
-    2: (False, (1,)),
-    3: (False, (0, 1)),
-    4: (False, (0,)),
-    5: (True, ()),
-    6: (True, (1,)),
-    7: (True, (0, 1)),
-    8: (True, (0,)),
-}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is wanted of a photo: all of it or a box, as the square that a detector sees.
+
+    Attributes:
+        size: side S of the result in pixels.
+        levels: sample values of black and white.
+        box: part of the photo, in pixels as stored; None is all of it.
+    """
+
+    size: int
+    levels: Levels = AS_DECLARED
+    box: Box | None = None
 
 
 def decode_image(
@@ -63,17 +72,62 @@ def decode_image(
         ImageError: the bytes are no single still photo that can be read whole.
         MemoryError: a photo within max_pixels does not fit into memory.
     """
-    levels = Levels(black, white)
+    (found,) = decode_parts(data, [Part(size, Levels(black, white))], max_pixels=max_pixels)
+    if isinstance(found, ImageError):
+        raise found
+    return found
+
+
+def decode_parts(data: bytes, parts: Sequence[Part], *, max_pixels: int = MAX_PIXELS) -> list[Tensor | ImageError]:
+    """Decodes parts of one photo; the photo itself is decoded once for all of its boxes.
+
+    Boxes are cut from the photo at its full resolution, so that what else is asked of it changes no pixel.
+
+    Args:
+        data: as for `decode_image`.
+        parts: which.
+        max_pixels: largest width x height decoded, of the photo.
+
+    Returns:
+        For each part what `decode_image` returns of a whole photo, or why this box cannot be cut out.
+
+    Raises:
+        ImageError, MemoryError: as `decode_image`, of the photo as a whole.
+    """
+    photos: dict[tuple[int | None, Levels], UprightPhoto] = {}
+    found: list[Tensor | ImageError] = []
+    for part in parts:
+        size = part.size if part.box is None else None
+        if (size, part.levels) not in photos:
+            photos[size, part.levels] = read_photo(data, size, max_pixels, part.levels)
+        photo = photos[size, part.levels]
+        try:
+            pixels = photo.pixels if part.box is None else cut_box(photo.pixels, part.box, orientation=photo.turned_by)
+            found.append(resize_to_square(pixels, part.size))
+        except ImageError as error:
+            found.append(error)
+    return found
+
+
+@dataclass(frozen=True)
+class UprightPhoto:
+    """A decoded photo: uint8 (H, W, 3), and the EXIF orientation, 1 to 8, that turned it upright."""
+
+    pixels: Tensor
+    turned_by: int
+
+
+def read_photo(data: bytes, size: int | None, max_pixels: int, levels: Levels) -> UprightPhoto:
+    """Decodes as `read_upright` does, without metadata where they are what is broken; see `decode_image` for errors."""
     try:
-        pixels = read_whole(data, size, max_pixels, levels)
+        return read_whole(data, size, max_pixels, levels)
     except ImageError as error:
         if error.code not in _DAMAGE:
             raise
-        pixels = read_bare(data, size, max_pixels, levels, found=error)
-    return resize_to_square(pixels, size)
+        return read_bare(data, size, max_pixels, levels, found=error)
 
 
-def read_whole(data: bytes, size: int, max_pixels: int, levels: Levels) -> Tensor:
+def read_whole(data: bytes, size: int | None, max_pixels: int, levels: Levels) -> UprightPhoto:
     """Decodes as `read_upright` does; raises ImageError and MemoryError alone."""
     try:
         return read_upright(data, size, max_pixels, levels)
@@ -83,12 +137,12 @@ def read_whole(data: bytes, size: int, max_pixels: int, levels: Levels) -> Tenso
         raise explain_damage(data, error) from error
 
 
-def read_bare(data: bytes, size: int, max_pixels: int, levels: Levels, *, found: ImageError) -> Tensor:
+def read_bare(data: bytes, size: int | None, max_pixels: int, levels: Levels, *, found: ImageError) -> UprightPhoto:
     """Decodes a photo without its metadata, which may be all that is broken.
 
     Args:
         data: the object's bytes.
-        size: side that is needed.
+        size: side that is needed; None for full resolution.
         max_pixels: largest photo decoded.
         levels: what is black and white.
         found: what it is refused for with its metadata.
@@ -104,17 +158,21 @@ def read_bare(data: bytes, size: int, max_pixels: int, levels: Levels, *, found:
     raise found
 
 
-def read_upright(data: bytes, size: int, max_pixels: int, levels: Levels = AS_DECLARED) -> Tensor:
-    """Decodes to uint8 (H, W, 3), upright by EXIF; a large JPEG may come scaled down, see `decode_jpeg`."""
+def read_upright(data: bytes, size: int | None, max_pixels: int, levels: Levels = AS_DECLARED) -> UprightPhoto:
+    """Decodes a photo upright by EXIF; a large JPEG may come scaled down if a ``size`` is given, see `decode_jpeg`."""
     image = open_image(data, max_pixels)
+    # Pillow turns a TIFF upright while loading and then drops its orientation.
+    turned_by_pillow = read_orientation(image) if isinstance(image, TiffImageFile) else 1
     pixels = decode_jpeg(data, image, size) if image.format == "JPEG" and image.mode in ("L", "RGB") else None
     if pixels is None:
         pixels = torch.from_numpy(load_rgb(data, image, max_pixels, levels))
     elif levels.are_given:
         pixels = torch.from_numpy(narrow_samples(pixels.numpy(), levels=levels))
-    # Asked after load(), because Pillow turns a TIFF upright while loading and then drops its orientation.
-    swap, mirrored = _UPRIGHT.get(read_orientation(image), (False, ()))
-    return (pixels.transpose(0, 1) if swap else pixels).flip(mirrored) if swap or mirrored else pixels
+    orientation = read_orientation(image)
+    if orientation not in UPRIGHT:
+        return UprightPhoto(pixels, turned_by_pillow)
+    swap, mirrored = UPRIGHT[orientation]
+    return UprightPhoto((pixels.transpose(0, 1) if swap else pixels).flip(mirrored), orientation)
 
 
 def load_rgb(data: bytes, image: ImageFile, max_pixels: int, levels: Levels) -> Pixels:
@@ -127,7 +185,7 @@ def load_rgb(data: bytes, image: ImageFile, max_pixels: int, levels: Levels) -> 
     return convert_to_rgb(image, low_bytes, levels=levels, data=data)
 
 
-def decode_jpeg(data: bytes, image: ImageFile, size: int) -> Tensor | None:
+def decode_jpeg(data: bytes, image: ImageFile, size: int | None) -> Tensor | None:
     """Decodes (H, W, 3) with libjpeg-turbo, or gives None where its complaint leaves the pixels to Pillow.
 
     Scaling inside the DCT stays at >= 3 sizes and is used only from 2:1, so that photos of any size score alike. Three
@@ -135,7 +193,7 @@ def decode_jpeg(data: bytes, image: ImageFile, size: int) -> Tensor | None:
     of 255): full decode 44 and 65 ms, 0.26 / 1; this rule 27 and 40 ms, 0.29 / 2.2; from 1 size 22 and 26 ms, 1.1 / 30.
     Scales 3:4 and 7:8 took longer than no scaling; 5:8 of 1152x864 gained 0.6 of 8 ms for 0.79 / 20.
     """
-    floor = 3 * size if min(image.size) >= 6 * size else 0
+    floor = 3 * size if size is not None and min(image.size) >= 6 * size else 0
     try:
         return torch.from_numpy(simplejpeg.decode_jpeg(data, min_height=floor, min_width=floor))
     except ValueError as error:

@@ -150,5 +150,6 @@ def to_listed(batch: pa.RecordBatch, pattern: re.Pattern[str], *, encoded: bool)
         "image_etag": have.get("e_tag", pa.nulls(len(batch), pa.string())),
         "image_bytes": have.get("size", pa.nulls(len(batch))).cast(pa.int64()),
         "last_modified": modified.cast(LISTED.field("last_modified").type),
+        "box": pa.nulls(len(batch), pa.string()),
     }
     return pa.record_batch(columns | parse_keys(keys, pattern), schema=LISTED)

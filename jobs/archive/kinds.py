@@ -103,6 +103,7 @@ def _to_batch(page: Sequence[ObjectInfo], *, below: int, pattern: re.Pattern[str
         "image_etag": [info.etag or None for info in page],
         "image_bytes": [info.size_bytes for info in page],
         "last_modified": [info.last_modified for info in page],
+        "box": pa.nulls(len(page), pa.string()),
     }
     named = parse_keys([info.uri[below:] for info in page], pattern)
     return pa.record_batch(columns | named, schema=LISTED)

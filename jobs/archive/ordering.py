@@ -32,11 +32,15 @@ class Ordering:
         self._scratch.insert("listed", batches, schema=LISTED)
 
     def drop_duplicates(self) -> None:
-        """Keeps the first of the rows that name the same object."""
+        """Keeps the first of the rows that name the same object, and the same box of it."""
         self._scratch.execute(
             "INSERT INTO left_out SELECT rowid FROM listed "
-            "WHERE rowid NOT IN (SELECT min(rowid) FROM listed GROUP BY image_uri)"
+            "WHERE rowid NOT IN (SELECT min(rowid) FROM listed GROUP BY image_uri, box)"
         )
+
+    def has_boxes(self) -> bool:
+        """Tells whether any row is of a box."""
+        return bool(self._scratch.query("SELECT count(box) > 0 FROM listed")[0][0])
 
     def list_categories(self) -> set[str]:
         """Returns the categories of what was listed."""
@@ -65,13 +69,16 @@ class Ordering:
         return [(category, objects, int(size_bytes)) for category, objects, size_bytes in rows]
 
     def stream_rows(self) -> Iterator[pa.RecordBatch]:
-        """Streams MANIFEST rows in order; image_id is the row number."""
+        """Streams MANIFEST rows in order; image_id is the row number.
+
+        Boxes of one photo follow each other, also those of different categories, so that it is fetched once.
+        """
         first = 0
         # Python orders strings by code point, DuckDB by UTF-8 bytes: that is the same.
         columns = ", ".join(f"listed.{name}" for name in LISTED.names)
         query = (
             f"SELECT {columns}, coalesce(attempts, 0) + 1 AS attempt FROM {_LEFT} "
-            "LEFT JOIN retried ON listed.rowid = retried.row ORDER BY coalesce(category, ''), image_uri"
+            f"LEFT JOIN retried ON listed.rowid = retried.row ORDER BY {_BOX_ORDER if self.has_boxes() else _ORDER}"
         )
         schema = LISTED.append(MANIFEST.field("attempt"))
         for batch in self._scratch.stream(query, schema=schema):
@@ -80,4 +87,8 @@ class Ordering:
             first += len(batch)
 
 
+_ORDER = "coalesce(category, ''), image_uri"
+_BOX_ORDER = (
+    "min(coalesce(category, '')) OVER (PARTITION BY image_uri), image_uri, coalesce(category, ''), box NULLS FIRST"
+)
 _LEFT = "listed ANTI JOIN left_out ON listed.rowid = left_out.row"

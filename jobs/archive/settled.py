@@ -1,4 +1,4 @@
-"""What a run may leave out: what the result table knows of each listed object, and when to try one again."""
+"""What a run may leave out: what the result table knows of each listed object or box, and when to try it again."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ KNOWN = pa.schema(
             "image_uri",
             "image_etag",
             "image_bytes",
+            "box",
             "detector_id",
             "weights_id",
             "false_alarm_rate",
@@ -88,7 +89,8 @@ def find_settled(
     An object is settled when its bytes were scored by the wanted detector at its false-alarm rate, or found unreadable
     by one of these weights; when its category has no detector and a row says so; when a row says that it is missing,
     unless the listing is live and shows it. Reasons that lie outside the bytes (RETRIED_CODES, failed) are tried again,
-    see `RetryPolicy`. Of an object that was deleted and is there again, only what came after the deletion counts.
+    see `RetryPolicy`. Each box of an object is settled by itself. Of an object that was deleted and is there again,
+    only what came after the deletion counts.
 
     A detector that came back, as by a rollback, finds its own rows below newer ones of the detector in between. Such
     an object is not settled, once: its newest row shall be of the detector that the alias points at. Two aliases that
@@ -130,7 +132,8 @@ SELECT listed.rowid AS row, known.status, known.detector_id, known.weights_id, c
     wanted.detector_id AS wanted_id, wanted.weights_id AS wanted_weights, wanted.promoted_at,
     known.false_alarm_rate IS NOT DISTINCT FROM wanted.false_alarm_rate
     AND known.confidence IS NOT DISTINCT FROM wanted.confidence AS has_same_rate
-FROM listed JOIN known ON listed.image_uri = known.image_uri AND {_SAME_BYTES}
+FROM listed JOIN known ON listed.image_uri = known.image_uri AND listed.box IS NOT DISTINCT FROM known.box
+    AND {_SAME_BYTES}
 LEFT JOIN wanted ON listed.category = wanted.category
 LEFT JOIN (
     SELECT image_uri, max(scored_at) AS deleted_at FROM known WHERE status = '{Status.DELETED}' GROUP BY image_uri

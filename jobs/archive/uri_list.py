@@ -1,9 +1,12 @@
-"""A CSV, Parquet or text list of URIs as an archive: ``image_uri``, and whatever else of LISTED it knows."""
+"""A CSV, Parquet or text list of URIs as an archive: ``image_uri``, and whatever else of LISTED it knows.
+
+The part of a photo that a row is about stands in the columns x, y, width and height, or in one column ``box``.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 import pyarrow as pa
@@ -14,12 +17,15 @@ from jobs.archive.keys import parse_keys, parse_time
 from jobs.errors import RequestError
 from jobs.storage import uris
 from jobs.tables import parquet as tables
+from jobs.tables.boxes import format_box, format_value
 from jobs.tables.schema import LISTED
 
 _URI = r"^((s3|gs|az)://[^/]+/.|file:///.)"
 OLDER_NAMES = {"image_uri": "uri", "image_etag": "etag", "image_bytes": "size_bytes"}
 """What lists may call the columns too, as they did before all tables had one name for each."""
 _TIMES = ("last_modified", "captured_at")
+BOX_COLUMNS = ("x", "y", "width", "height")
+"""Of a box, in pixels of the photo as stored; a list that lacks one of them speaks of whole photos."""
 _FIRST_BYTES = 4096
 """Enough for a list's line of names."""
 
@@ -38,7 +44,7 @@ def read_list(archive: str, *, pattern: re.Pattern[str]) -> Iterator[pa.RecordBa
     """
     rows = 0
     name = archive.lower().removesuffix(".gz")
-    for batch in _read_text(archive) if name.endswith(".txt") else read_columns(archive, select_known):
+    for batch in _read_text(archive) if name.endswith(".txt") else read_columns(archive, select_filled):
         if len(batch):
             yield to_listed(batch, pattern, place=f"{archive}, rows from {rows + 1}")
         rows += len(batch)
@@ -49,7 +55,20 @@ def select_known(names: list[str], archive: str) -> list[str]:
     known = [name if name in names else OLDER_NAMES.get(name, name) for name in LISTED.names]
     if known[0] not in names:
         raise RequestError(f"the list {archive} has no column image_uri: got {', '.join(names) or 'nothing'}")
-    return [name for name in known if name in names]
+    known = [name for name in known if name in names]
+    return known if "box" in known or not set(BOX_COLUMNS) <= set(names) else [*known, *BOX_COLUMNS]
+
+
+def select_filled(names: list[str], archive: str) -> list[str]:
+    """Returns what `select_known` does, without a column ``box`` that is empty in all of the list.
+
+    So says a table of whole photos that has the column; in others a row without a box is one that was forgotten.
+    """
+    known = select_known(names, archive)
+    if "box" not in known:
+        return known
+    is_filled = any(batch.column(0).null_count < len(batch) for batch in read_columns(archive, lambda *_: ["box"]))
+    return known if is_filled else [name for name in known if name != "box"]
 
 
 def read_columns(file: str, select: Callable[[list[str], str], list[str]]) -> Iterator[pa.RecordBatch]:
@@ -124,6 +143,8 @@ def to_listed(batch: pa.RecordBatch, pattern: re.Pattern[str], *, place: str) ->
         else pa.nulls(len(batch), field.type)
         for field in LISTED
     }
+    if set(BOX_COLUMNS) <= set(have):
+        columns["box"] = format_boxes([have[name] for name in BOX_COLUMNS])
     columns["image_uri"] = pa.array([normalize_listed(uri) for uri in columns["image_uri"].to_pylist()], pa.string())
     check_uris(columns["image_uri"], place=place)
     if columns["category"].null_count:
@@ -138,6 +159,8 @@ def to_column(column: pa.Array, field: pa.Field, *, place: str) -> pa.Array:
     try:
         if is_text(column.type):
             column = column.cast(pa.string())
+        if field.name == "box":
+            return pa.array([format_value(value) for value in column.to_pylist()], pa.string())
         if field.name in _TIMES:
             return to_times(column, field.type)
         found = to_sizes(column) if field.name == "image_bytes" else column.cast(field.type)
@@ -146,6 +169,12 @@ def to_column(column: pa.Array, field: pa.Field, *, place: str) -> pa.Array:
     # As in a listing: entity tags without quotes, and nothing said is nothing known.
     found = pc.utf8_trim(found, '"') if field.name == "image_etag" else found
     return pc.if_else(pc.equal(found, ""), None, found) if pa.types.is_string(field.type) else found
+
+
+def format_boxes(columns: Sequence[pa.Array]) -> pa.Array:
+    """Formats the columns of x, y, width and height, of whatever type, as the column ``box``."""
+    numbers = zip(*(column.to_pylist() for column in columns), strict=True)
+    return pa.array([format_box(box) for box in numbers], pa.string())
 
 
 def is_text(kind: pa.DataType) -> bool:

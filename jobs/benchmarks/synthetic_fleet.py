@@ -85,6 +85,7 @@ def make_objects(numbers: np.ndarray) -> dict[str, pa.Array]:
         "category": pa.array(names),
         "site": pa.array(sites),
         "captured_at": pa.nulls(len(numbers), LISTED.field("captured_at").type),
+        "box": pa.nulls(len(numbers), LISTED.field("box").type),
     }
 
 

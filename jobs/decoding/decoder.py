@@ -14,11 +14,13 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
 from jobs.errors import JobError
+from jobs.tables.boxes import Box
 from jobs.tables.schema import Status
 
 Levels = tuple[float | None, float | None]
@@ -27,6 +29,8 @@ StoredSize = tuple[int | None, int | None]
 """Width and height of a photo in its file, in pixels; None where its header does not tell."""
 CHILD_MODULE = "jobs.decoding.decoder_child"
 _MESSAGE_BYTES = 65_536
+MAX_PARTS = 128
+"""Parts of a photo in one message; a photo with more is decoded again for the rest."""
 MAX_TRIES = 2
 """A decoder can die of what is not the photo's fault, as when the machine runs out of memory."""
 ANSWER_GRACE_S = 120.0
@@ -51,6 +55,23 @@ class DecodeLimits:
 
 
 DEFAULT_LIMITS = DecodeLimits()
+
+
+@dataclass(frozen=True)
+class DecodedPart:
+    """What is asked of a photo, and where it goes: the photo or a box of it, as uint8 (3, S, S) in C order.
+
+    Attributes:
+        size: side S in pixels.
+        at: first byte to write in the file of pixels.
+        levels: sample values that are shown as black and white.
+        box: part of the photo, in pixels as stored; None is all of it.
+    """
+
+    size: int
+    at: int
+    levels: Levels = (None, None)
+    box: Box | None = None
 
 
 class UndecodedError(Exception):
@@ -118,37 +139,46 @@ class Decoder:
         return exit_code
 
     async def decode(
-        self, data: bytes | memoryview, *, size: int, max_pixels: int, into: int, at: int, levels: Levels = (None, None)
-    ) -> StoredSize:
-        """Decodes one photo into a file, as `model.image.decode_image` gives it: uint8 (3, S, S) in C order.
+        self, data: bytes | memoryview, parts: Sequence[DecodedPart], *, max_pixels: int, into: int
+    ) -> tuple[StoredSize, list[UndecodedError | None]]:
+        """Decodes parts of one photo into a file, as `model.image.decode_parts` gives them.
 
-        One at a time.
+        One photo at a time.
 
         Args:
             data: the object's bytes.
-            size: side S of the result in pixels.
+            parts: what is wanted of it.
             max_pixels: largest width x height decoded.
             into: descriptor of a memory file.
-            at: first byte to write in it.
-            levels: sample values that are shown as black and white.
 
         Returns:
-            Width and height as stored.
+            Width and height as stored, and for each part None, or why it alone could not be had.
 
         Raises:
             UndecodedError: the photo's own trouble.
             JobError: no decoder can be started here, whatever the photo.
         """
+        size: StoredSize = (None, None)
+        problems: list[UndecodedError | None] = []
+        for first in range(0, len(parts), MAX_PARTS):
+            answer = await self._ask_twice(data, parts[first : first + MAX_PARTS], max_pixels=max_pixels, into=into)
+            size = answer["width"], answer["height"]
+            problems += [None if found is None else self._make_error(found) for found in answer["parts"]]
+        return size, problems
+
+    async def _ask_twice(
+        self, data: bytes | memoryview, parts: Sequence[DecodedPart], *, max_pixels: int, into: int
+    ) -> dict[str, Any]:
         answer: dict[str, Any] = {}
         for _ in range(MAX_TRIES):
-            answer = await self._ask(data, into=into, size=size, max_pixels=max_pixels, at=at, levels=levels)
+            answer = await self._ask(data, parts, max_pixels=max_pixels, into=into)
             if answer["status"] == "decoded":
-                return answer["width"], answer["height"]
+                return answer
             if answer["status"] != "died" or answer["exit_code"] == -signal.SIGALRM:
                 break
         raise self._make_error(answer)
 
-    def _make_error(self, answer: dict[str, Any]) -> Exception:
+    def _make_error(self, answer: dict[str, Any]) -> UndecodedError:
         if answer["status"] == "refused":
             return UndecodedError(Status.UNREADABLE, answer["code"], answer["detail"])
         if answer["status"] == "failed":
@@ -158,11 +188,11 @@ class Decoder:
             detail = f"not decoded after {self._limits.timeout_s:g} s, the limit of --scoring.decode-timeout-s"
             return UndecodedError(Status.FAILED, "decode_timeout", detail)
         if answer.get("never_ready"):
-            return JobError(f"needed a process that decodes, it ended at its start with {ending}: see its log")
+            raise JobError(f"needed a process that decodes, it ended at its start with {ending}: see its log")
         return UndecodedError(Status.FAILED, "decoder_died", f"the decoder ended with {ending}, {MAX_TRIES} times")
 
     async def _ask(
-        self, data: bytes | memoryview, *, into: int, size: int, max_pixels: int, at: int, levels: Levels
+        self, data: bytes | memoryview, parts: Sequence[DecodedPart], *, max_pixels: int, into: int
     ) -> dict[str, Any]:
         """Sends one request and returns its answer; a child that has ended answers ``died``."""
         self.start()
@@ -172,11 +202,8 @@ class Decoder:
         request = {
             "number": self.requests_sent,
             "photo_bytes": len(data),
-            "size": size,
+            "parts": [asdict(part) for part in parts],
             "max_pixels": max_pixels,
-            "at": at,
-            "black": levels[0],
-            "white": levels[1],
             "timeout_s": self._limits.timeout_s,
             "memory_bytes": self._limits.memory_bytes,
         }

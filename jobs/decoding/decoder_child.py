@@ -24,11 +24,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from model.image import ImageError, decode_image
+from torch import Tensor
+
+from model.image import ImageError, Part, decode_parts
 from model.pictures.header import read_stored_size
+from model.pictures.levels import Levels
 from model.process import prepare_process
 
 MESSAGE_BYTES = 65_536
+MAX_DETAIL = 400
+"""Longest detail of an answer, in characters, so that one with a reason for each part is one message."""
 _PR_SET_PDEATHSIG = 1
 _NUMBER = struct.Struct("<q")
 
@@ -95,27 +100,43 @@ def confine_worker() -> None:
 
 
 def decode_one(request: dict[str, Any], *, photo: int, pixels: int) -> dict[str, Any]:
-    """Decodes one photo: its pixels go to the file, and what became of it is returned."""
+    """Decodes parts of one photo: their pixels go to the file, and what became of them is returned."""
     try:
         data = os.pread(photo, request["photo_bytes"], 0)
-        decoded = decode_image(
-            data,
-            size=request["size"],
-            max_pixels=request["max_pixels"],
-            black=request["black"],
-            white=request["white"],
-        )
-        written_bytes = os.pwrite(pixels, decoded.numpy().data, request["at"])
-        if written_bytes < decoded.numel():
-            raise MemoryError
+        wanted = [make_part(part) for part in request["parts"]]
+        found = decode_parts(data, wanted, max_pixels=request["max_pixels"])
+        outcomes = [give_part(one, pixels, at=part["at"]) for one, part in zip(found, request["parts"], strict=True)]
     except ImageError as error:
-        return {"status": "refused", "code": error.code, "detail": error.detail[:2000]}
+        return refuse(error)
     except MemoryError:
         return {"status": "failed", "code": "out_of_memory", "detail": "decoding takes more memory than a photo may"}
     except Exception as error:  # a fault of ours: that row fails, and says so
         return {"status": "failed", "code": "decoder_error", "detail": f"{type(error).__name__}: {error}"[:2000]}
     width, height = read_stored_size(data) or (None, None)
-    return {"status": "decoded", "width": width, "height": height}
+    return {"status": "decoded", "width": width, "height": height, "parts": outcomes}
+
+
+def make_part(asked: dict[str, Any]) -> Part:
+    """Makes what `decode_parts` takes of one part of a request."""
+    return Part(asked["size"], Levels(*asked["levels"]), None if asked["box"] is None else tuple(asked["box"]))
+
+
+def refuse(error: ImageError) -> dict[str, Any]:
+    """Returns the answer for a photo, or a part of one, that must not be decoded."""
+    return {"status": "refused", "code": error.code, "detail": error.detail[:MAX_DETAIL]}
+
+
+def give_part(found: Tensor | ImageError, pixels: int, *, at: int) -> dict[str, Any] | None:
+    """Writes a part, uint8 (3, S, S), into the file of pixels and returns None; or returns why there is none.
+
+    Raises:
+        MemoryError: there is no room.
+    """
+    if isinstance(found, ImageError):
+        return refuse(found)
+    if os.pwrite(pixels, found.numpy().data, at) < found.numel():
+        raise MemoryError
+    return None
 
 
 def send(channel: socket.socket, **message: object) -> None:

@@ -10,18 +10,25 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from jobs import storage
 from jobs.decoding.byte_budget import ByteBudget
-from jobs.decoding.decoder import DEFAULT_LIMITS, DecodeLimits, Levels, UndecodedError, share_decoder
+from jobs.decoding.decoder import (
+    DEFAULT_LIMITS,
+    DecodedPart,
+    DecodeLimits,
+    Levels,
+    UndecodedError,
+    share_decoder,
+)
 from jobs.decoding.outcomes import Outcome, explain_undecoded, explain_unread
 from jobs.decoding.pixels import PixelFile
-from jobs.errors import CredentialsError, DeniedError, RefusedError, StorageError, TooLargeError
+from jobs.decoding.reading import MAX_OBJECT_BYTES, FetchedPhoto, find_size, is_replaced, read_whole
+from jobs.errors import CredentialsError, StorageError, TooLargeError
+from jobs.tables.boxes import parse_box
 from jobs.tables.schema import MANIFEST, SCORES, Status, format_reason
 
 DECODED = MANIFEST.append(pa.field("status", pa.string())).append(pa.field("error", pa.string()))
@@ -38,27 +45,26 @@ Measure = Callable[[Mapping[str, float]], None]
 MIN_TELLING_BATCH = 16
 """Photos of one batch that, all unreached, say that storage is away rather than that these objects are odd."""
 
-MAX_OBJECT_BYTES = 2**30
-"""Largest object fetched. A photo of the 160 million pixels allowed has 0.5 GB uncompressed."""
 MAX_WAITING_BYTES = 2**28
 """Of all photos that are fetched and wait to be decoded, in one task; a larger photo waits alone."""
-MIN_EXPECTED_BYTES = 2**16
-"""Room taken for a photo at least, so that one slightly larger than listed is not asked for twice."""
-RETRY_PAUSES_S = (0.5, 2.0)
-"""Before an object that came short is read again."""
 
 
 @dataclass(frozen=True)
 class _Turns:
-    """Whose turn it is in one batch: GETs under way, bytes that wait, and one decoding at a time."""
+    """Whose turn it is in one batch: GETs under way, bytes, decoding; where pixels go; what is kept."""
 
     fetching: asyncio.Semaphore
     budget: ByteBudget
     decoding: asyncio.Lock
+    pixels: PixelFile
+    kept_uri: str | None
 
 
 class FetchDecode:
     """MANIFEST rows to DECODED rows: concurrent GETs, decoding while later GETs are under way.
+
+    Rows of one photo, which differ in their boxes, share a GET and a decoding. The bytes of a batch's last photo, if it
+    has boxes, are kept for the next batch, which may begin with more of them.
 
     Args:
         image_sizes: category -> side in pixels of its detector's input; photos of other categories are not fetched.
@@ -86,18 +92,18 @@ class FetchDecode:
         self._limits = limits
         self._measure = measure
         self._levels = dict(levels or {})
+        self._kept: FetchedPhoto | None = None
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Fetches and decodes one batch, in order."""
         share_decoder(self._limits).start()
         spent = defaultdict[str, float](float)
-        asked = rows.select(["image_uri", "image_etag", "image_bytes", "category"]).to_pylist()
-        outcomes: list[Outcome] = []
+        asked = rows.select(["image_uri", "image_etag", "image_bytes", "category", "box"]).to_pylist()
         with PixelFile([self._image_sizes.get(row["category"]) for row in asked]) as pixels:
-            asyncio.run(self._fetch_all(asked, pixels, outcomes, spent))
+            outcomes = asyncio.run(self._fetch_all(asked, pixels, spent))
             is_decoded = [status is None for status, _ in outcomes]
             decoded = pixels.to_arrow(is_decoded)
-        check_storage_answers(outcomes)
+        check_storage_answers([row["image_uri"] for row in asked], outcomes)
         if self._measure is not None:
             self._measure(spent)
         for name in ("image_etag", "image_bytes"):  # a list of URIs may have left them to be found out
@@ -114,110 +120,119 @@ class FetchDecode:
         return rows.cast(pa.schema(fields))
 
     async def _fetch_all(
-        self, rows: Sequence[dict[str, Any]], pixels: PixelFile, outcomes: list[Outcome], spent: dict[str, float]
-    ) -> None:
-        turns = _Turns(asyncio.Semaphore(self._concurrency), ByteBudget(MAX_WAITING_BYTES), asyncio.Lock())
+        self, rows: Sequence[dict[str, Any]], pixels: PixelFile, spent: dict[str, float]
+    ) -> list[Outcome]:
+        limits = asyncio.Semaphore(self._concurrency), ByteBudget(MAX_WAITING_BYTES), asyncio.Lock()
+        kept_uri = rows[-1]["image_uri"] if rows and rows[-1]["box"] else None
+        turns = _Turns(*limits, pixels, kept_uri)
+        outcomes: dict[int, Outcome] = {}
+        photos: dict[tuple[object, ...], dict[int, DecodedPart]] = {}
+        for number, row in enumerate(rows):
+            part = self._plan_part(row, int(pixels.starts[number]))
+            if isinstance(part, DecodedPart):
+                photo = row["image_uri"], row["image_etag"], row["image_bytes"]
+                photos.setdefault(photo, {})[number] = part
+            else:
+                outcomes[number] = part
 
-        async def one(row: dict[str, Any], at: int) -> Outcome:
-            return await self._fetch_one(row, turns, spent, into=pixels.descriptor, at=at)
+        async def one(parts: dict[int, DecodedPart]) -> None:
+            found = await self._fetch_one([rows[number] for number in parts], list(parts.values()), turns, spent)
+            outcomes.update(zip(parts, found, strict=True))
 
-        outcomes += await asyncio.gather(*(one(row, int(at)) for row, at in zip(rows, pixels.starts, strict=False)))
+        await asyncio.gather(*map(one, photos.values()))
+        if self._kept is not None and self._kept.uri != kept_uri:
+            self._kept = None
+        return [outcomes[number] for number in range(len(rows))]
 
-    async def _fetch_one(
-        self, row: dict[str, Any], turns: _Turns, spent: dict[str, float], *, into: int, at: int
-    ) -> Outcome:
-        if self._image_sizes.get(row["category"]) is None:
-            detail = (
-                "the key does not match --key-pattern" if row["category"] is None else "no detector for this category"
-            )
+    def _plan_part(self, row: Mapping[str, Any], at: int) -> DecodedPart | Outcome:
+        """Returns what a row wants of its photo; or its outcome, where it wants nothing that can be had."""
+        category, box = row["category"], row["box"]
+        size = self._image_sizes.get(category)
+        if size is None:
+            detail = "the key does not match --key-pattern" if category is None else "no detector for this category"
             return Status.NO_DETECTOR, format_reason("no_detector", detail)
         try:
-            max_bytes = await find_size(row, turns.fetching)
+            levels = self._levels.get(category, (None, None))
+            return DecodedPart(size, at, levels, None if box is None else parse_box(box))
+        except ValueError as error:
+            return Status.UNREADABLE, format_reason("bad_box", str(error))
+
+    async def _fetch_one(
+        self, rows: list[dict[str, Any]], parts: Sequence[DecodedPart], turns: _Turns, spent: dict[str, float]
+    ) -> list[Outcome]:
+        """Returns the outcomes of the rows of one photo."""
+        try:
+            if self._kept is not None and self._kept.uri == rows[0]["image_uri"]:
+                return await self._decode(self._kept, rows, parts, turns, spent)
+            max_bytes = await find_size(rows[0], turns.fetching)
             while True:
                 try:
                     async with turns.budget.hold(max_bytes):
-                        return await self._read_and_decode(row, turns, spent, max_bytes=max_bytes, into=into, at=at)
+                        return await self._read_and_decode(rows, parts, turns, spent, max_bytes=max_bytes)
                 except TooLargeError as error:  # larger than listed: once more, with room for what it has
                     if error.size_bytes > MAX_OBJECT_BYTES:
                         raise
                     max_bytes = error.size_bytes
         except UndecodedError as error:
-            return explain_undecoded(error, row["image_uri"])
+            return [explain_undecoded(error, rows[0]["image_uri"])] * len(rows)
         except CredentialsError:
             raise  # true of every photo: rows that say so would help nobody
         except StorageError as error:
-            return explain_unread(error)
+            return [explain_unread(error)] * len(rows)
 
     async def _read_and_decode(
-        self, row: dict[str, Any], turns: _Turns, spent: dict[str, float], *, max_bytes: int, into: int, at: int
-    ) -> Outcome:
+        self,
+        rows: list[dict[str, Any]],
+        parts: Sequence[DecodedPart],
+        turns: _Turns,
+        spent: dict[str, float],
+        *,
+        max_bytes: int,
+    ) -> list[Outcome]:
         async with turns.fetching:
-            began, begun_at = time.perf_counter(), datetime.now(UTC)
-            data, etag = await read_whole(row, max_bytes=max_bytes)
+            began = time.perf_counter()
+            fetched = await read_whole(rows[0], max_bytes=max_bytes)
             spent["fetch_s"] += time.perf_counter() - began
-            spent["fetched_bytes"] += len(data)
-        row["fetched_at"] = begun_at  # a photo that is replaced while it is read counts as replaced afterwards
-        if is_replaced(row, etag, len(data)):
-            return Status.MISSING, format_reason("changed", "replaced after it was listed; the next run scores it")
+            spent["fetched_bytes"] += len(fetched.data)
+        return await self._decode(fetched, rows, parts, turns, spent)
+
+    async def _decode(
+        self,
+        fetched: FetchedPhoto,
+        rows: list[dict[str, Any]],
+        parts: Sequence[DecodedPart],
+        turns: _Turns,
+        spent: dict[str, float],
+    ) -> list[Outcome]:
+        if fetched.uri == turns.kept_uri:
+            self._kept = fetched
+        for row in rows:
+            row["fetched_at"] = fetched.begun_at  # replaced while it is read counts as replaced afterwards
+            is_changed = is_replaced(row, fetched.etag, len(fetched.data))
+        if is_changed:
+            reason = format_reason("changed", "replaced after it was listed; the next run scores it")
+            return [(Status.MISSING, reason)] * len(rows)
         async with turns.decoding:
-            began, size = time.perf_counter(), self._image_sizes[row["category"]]
-            levels = self._levels.get(row["category"], (None, None))
-            row["width"], row["height"] = await share_decoder(self._limits).decode(
-                data, size=size, max_pixels=self._max_pixels, into=into, at=at, levels=levels
+            began = time.perf_counter()
+            (width, height), problems = await share_decoder(self._limits).decode(
+                fetched.data, parts, max_pixels=self._max_pixels, into=turns.pixels.descriptor
             )
             spent["decode_s"] += time.perf_counter() - began
-        return None, None
+        for row in rows:
+            row["width"], row["height"] = width, height
+        uri = fetched.uri
+        return [(None, None) if problem is None else explain_undecoded(problem, uri) for problem in problems]
 
 
-async def find_size(row: dict[str, Any], fetching: asyncio.Semaphore) -> int:
-    """Returns the size in bytes that a photo is expected to have; asks the storage where the list does not say.
-
-    Raises:
-        TooLargeError: it has more than MAX_OBJECT_BYTES.
-        StorageError: it cannot be asked.
-    """
-    size_bytes = row["image_bytes"]
-    if size_bytes is None:
-        async with fetching:
-            try:
-                size_bytes = await storage.read_size_async(row["image_uri"])
-            except (DeniedError, RefusedError):
-                return MIN_EXPECTED_BYTES  # a refused HEAD has no reason; that of the GET has, or the photo comes
-    if size_bytes > MAX_OBJECT_BYTES:
-        raise TooLargeError(row["image_uri"], size_bytes=size_bytes, max_bytes=MAX_OBJECT_BYTES)
-    return max(int(size_bytes), MIN_EXPECTED_BYTES)
-
-
-async def read_whole(row: Mapping[str, Any], *, max_bytes: int) -> tuple[bytes | memoryview, str]:
-    """Reads an object; again where the answer was short and, as a proxy on the way may do, did not say so."""
-    for pause_s in (*RETRY_PAUSES_S, None):
-        data, etag = await storage.read_async(row["image_uri"], max_bytes=max_bytes)
-        is_short = etag == row["image_etag"] and row["image_bytes"] is not None and len(data) < row["image_bytes"]
-        if not is_short:
-            break
-        if pause_s is None:
-            raise StorageError(f"{row['image_uri']} came short: {len(data)} of {row['image_bytes']} bytes, three times")
-        await asyncio.sleep(pause_s)
-    return data, etag
-
-
-def is_replaced(row: dict[str, Any], etag: str, size_bytes: int) -> bool:
-    """Tells whether these are other bytes than those listed; notes in ``row`` what the listing did not know."""
-    is_changed = bool(etag and row["image_etag"] and etag != row["image_etag"])
-    row["image_etag"] = row["image_etag"] or etag or None
-    row["image_bytes"] = size_bytes if row["image_bytes"] is None else row["image_bytes"]
-    return is_changed
-
-
-def check_storage_answers(outcomes: Sequence[Outcome]) -> None:
+def check_storage_answers(photos: Sequence[str], outcomes: Sequence[Outcome]) -> None:
     """Ends the run where storage answers nothing at all: each photo would wait for minutes, a million for months.
 
     Raises:
         StorageError: none of a batch's photos could be reached, for as long as clients try.
     """
     unreached = [error for _, error in outcomes if error is not None and error.startswith("storage:")]
-    if len(unreached) == len(outcomes) >= MIN_TELLING_BATCH:
-        raise StorageError(f"none of {len(outcomes)} photos in a row could be fetched, the first: {unreached[0]}")
+    if len(unreached) == len(outcomes) and len(set(photos)) >= MIN_TELLING_BATCH:
+        raise StorageError(f"none of {len(set(photos))} photos in a row could be fetched, the first: {unreached[0]}")
 
 
 def stack_images(pixels: pa.ChunkedArray, *, size: int, rows: Sequence[int] | None = None) -> np.ndarray:

@@ -60,9 +60,10 @@ def group_fingerprints(fingerprints: pa.Table, *, named: npt.NDArray[np.int64] |
         named: (N,) groups that somebody named; None looks for near-duplicates, if there are thumbnails.
 
     Returns:
-        (N,) a number for each photo's group. Photos of equal pixels are together either way.
+        (N,) a number for each photo's group. Photos of equal pixels, and boxes of one photo, are together either way.
     """
-    copies = number_groups(fingerprints["pixel_hash"].to_pylist())
+    hashes, uris = (number_groups(fingerprints[name].to_pylist()) for name in ("pixel_hash", "image_uri"))
+    copies = merge_groups(hashes, uris)
     if named is not None:
         return merge_groups(copies, named)
     if fingerprints["thumbnail"].null_count:

@@ -80,13 +80,15 @@ def hash_json(value: object) -> str:
 
 
 def hash_manifest(manifest: pa.Table) -> str:
-    """Names a set of photos, 64 hex digits: the same keys with the same bytes give the same hash.
+    """Names a set of photos, 64 hex digits: the same keys, bytes and boxes give the same hash.
 
     Args:
-        manifest: columns ``image_uri`` and ``image_etag``, in any order of rows.
+        manifest: columns ``image_uri``, ``image_etag`` and ``box``, in any order of rows.
     """
-    lines = zip(manifest["image_uri"].to_pylist(), manifest["image_etag"].to_pylist(), strict=True)
-    return hashlib.sha256("\n".join(f"{uri} {etag}" for uri, etag in sorted(lines)).encode()).hexdigest()
+    columns = [[str(value or "") for value in manifest[name].to_pylist()] for name in ("image_uri", "box")]
+    photos = sorted(zip(*columns, map(str, manifest["image_etag"].to_pylist()), strict=True))
+    lines = [f"{uri} {etag} {box}" if box else f"{uri} {etag}" for uri, box, etag in photos]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def hash_training_photos(manifest: pa.Table) -> list[str] | None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from PIL import Image
 
 from jobs.decoding.photos import decode_rows
+from jobs.tables.boxes import parse_box
 from jobs.tables.schema import MANIFEST
 
 _QUALITY = 82
@@ -21,7 +22,7 @@ def make_thumbnails(rows: Sequence[Mapping[str, Any]], *, side_px: int, max_pixe
     """Fetches photos and makes a JPEG of each, as a data URI.
 
     Args:
-        rows: image_uri, image_etag, width and height of each photo; width and height may be None.
+        rows: image_uri, image_etag, box, width and height of each photo; the last three may be None.
         side_px: longer side in pixels.
         max_pixels: largest photo that is decoded.
 
@@ -49,6 +50,7 @@ def make_manifest(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         "image_uri": [row["image_uri"] for row in rows],
         "image_etag": [row["image_etag"] for row in rows],
         "category": ["photo"] * count,
+        "box": [row.get("box") for row in rows],
     }
     return pa.table(
         [pa.array(known[field.name] if field.name in known else [None] * count, field.type) for field in MANIFEST],
@@ -57,9 +59,11 @@ def make_manifest(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def encode_jpeg(pixels: bytes, row: Mapping[str, Any], *, side_px: int) -> str:
-    """Returns square pixels, uint8 (3, S, S), as a JPEG of the photo's own proportions in a data URI."""
+    """Returns square pixels, uint8 (3, S, S), as a JPEG in a data URI, with the proportions of the photo or box."""
     image = Image.fromarray(np.frombuffer(pixels, np.uint8).reshape(3, side_px, side_px).transpose(1, 2, 0))
     width, height = row.get("width") or side_px, row.get("height") or side_px
+    if row.get("box"):
+        _, _, width, height = parse_box(row["box"])
     longer = max(width, height)
     size = (max(1, round(side_px * width / longer)), max(1, round(side_px * height / longer)))
     buffer = io.BytesIO()

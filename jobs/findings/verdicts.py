@@ -28,7 +28,7 @@ TABLE = "verdicts"
 """Folder of the verdicts, below the results."""
 WORDS = ("good", "defect", "unsure")
 KEY = ("image_uri", "image_etag", "box")
-_BOX = re.compile(r"\d+,\d+,[1-9]\d*,[1-9]\d*")
+_BOX = re.compile(r"-?\d+,-?\d+,[1-9]\d*,[1-9]\d*")
 _URI = re.compile(r"(s3|gs|az)://[^/]+/.|file:///.")
 _MAX_NAMED = 10
 

@@ -31,7 +31,7 @@ _FROM_DETECTOR = tuple(name for name in DETECTOR_COLUMNS if name != "precision")
 
 
 def rescore_stored(scratch: Scratch, plan: ScoringPlan, *, results: str, version: int, run_date: date) -> int:
-    """Commits a new row for each listed photo whose raw score by the wanted weights is stored; returns their number.
+    """Commits a new row for each listed photo or box whose raw score by the wanted weights is stored; counts them.
 
     They are left out of what is to score. A raw score counts if it is of the same bytes; the newest is taken.
 
@@ -72,7 +72,7 @@ def stream_rescored(scratch: Scratch, plan: ScoringPlan) -> Iterator[pa.RecordBa
     query = (
         f"SELECT * FROM (SELECT {', '.join(columns)} FROM candidates JOIN listed ON listed.rowid = candidates.row "
         "JOIN stored ON stored.image_uri = candidates.image_uri AND stored.scored_at = candidates.scored_at "
-        "AND stored.detector_id = candidates.detector_id "
+        "AND stored.detector_id = candidates.detector_id AND stored.box IS NOT DISTINCT FROM candidates.box "
         f"WHERE stored.status = '{Status.SCORED}') ORDER BY {ROW_ORDER}"
     )
     for batch in scratch.stream(query, schema=SCORES):
@@ -119,7 +119,7 @@ def find_next_slice(results: str, name: str) -> int:
 
 
 _CANDIDATES = f"""CREATE TABLE candidates AS
-SELECT same.row, listed.image_uri, same.scored_at, same.detector_id
+SELECT same.row, listed.image_uri, listed.box, same.scored_at, same.detector_id
 FROM same JOIN listed ON listed.rowid = same.row ANTI JOIN left_out ON same.row = left_out.row
 WHERE same.status = '{Status.SCORED}' AND ({SAME_WEIGHTS})
 QUALIFY row_number() OVER (PARTITION BY same.row ORDER BY same.scored_at DESC) = 1"""

@@ -41,6 +41,7 @@ MANIFEST = pa.schema(
         define_column("category", pa.string(), "asset category by --key-pattern; null where the key does not match"),
         define_column("site", pa.string(), "site by --key-pattern, or null"),
         define_column("captured_at", _TIME, "capture time by --key-pattern, or null"),
+        define_column("box", pa.string(), "part of the photo, x,y,width,height in pixels as stored; null is all of it"),
         define_column("attempt", pa.int32(), "which try of this object this is, 1 for the first"),
     ]
 )
@@ -85,7 +86,7 @@ SCORES = pa.schema(
         define_column("scored_at", _TIME, "when this row was computed"),
         define_column("schema_version", pa.int32(), "version of these columns"),
         # Version 2. Rows of version 1 have null from here on.
-        define_column("box", pa.string(), "part of the photo, x,y,width,height in pixels as stored; null is all of it"),
+        MANIFEST.field("box"),
         define_column("false_alarm_rate", pa.float64(), "share of flawless photos that threshold may report"),
         define_column(
             "confidence",

@@ -103,7 +103,7 @@ def test_no_answer_within_the_time_limit_is_asked_for_again(
 def test_a_fault_that_stays_is_a_row_that_the_next_run_tries_again(
     kind: str, key: str, bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.decoding.fetch.RETRY_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr("jobs.decoding.reading.RETRY_PAUSES_S", (0.0, 0.0))
     put(bucket, KEYS[key], jpeg())
     put(bucket, "in/insulator/neighbour.jpg", jpeg())
     proxy.rules.append(Rule(kind, method="GET", part="photo"))

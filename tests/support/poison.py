@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from jobs.decoding import decoder_child
-from model.image import decode_image
+from model.image import decode_parts
 
 MARKER = "poison of the tests:"
 
@@ -23,7 +23,7 @@ def poison(deed: str) -> bytes:
     return (MARKER + deed).encode()
 
 
-def obey_or_decode(data: bytes, **options: Any) -> Any:
+def obey_or_decode(data: bytes, *parts: Any, **options: Any) -> Any:
     """Does what a poisonous photo says; decodes any other."""
     if data == poison("segfault"):
         ctypes.string_at(0)
@@ -33,9 +33,9 @@ def obey_or_decode(data: bytes, **options: Any) -> Any:
         time.sleep(3600)
     elif data == poison("hoard"):
         bytearray(2**40)
-    return decode_image(data, **options)
+    return decode_parts(data, *parts, **options)
 
 
 if __name__ == "__main__":
-    decoder_child.decode_image = obey_or_decode
+    decoder_child.decode_parts = obey_or_decode
     decoder_child.main(sys.argv[1:])

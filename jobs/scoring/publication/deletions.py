@@ -10,12 +10,13 @@ import pyarrow as pa
 from jobs.archive.kinds import ArchiveKind, detect_kind
 from jobs.errors import RequestError
 from jobs.results.commit import commit_slice
+from jobs.results.files import ROW_ORDER
 from jobs.results.known import stream_known
 from jobs.scoring.config import ScoreConfig
 from jobs.tables.schema import SCHEMA_VERSION, SCORES, Status
 from jobs.tables.scratch import Scratch
 
-_KEPT = ("image_uri", "image_etag", "image_bytes", "category", "site", "captured_at", "image_key")
+_KEPT = ("image_uri", "image_etag", "image_bytes", "box", "category", "site", "captured_at", "image_key")
 _READ = pa.schema([SCORES.field(name) for name in (*_KEPT, "status", "scored_at", "run_id")])
 
 
@@ -33,7 +34,7 @@ def check_whole_listing(config: ScoreConfig) -> None:
 
 
 def mark_deleted(scratch: Scratch, config: ScoreConfig, *, version: int, listed_at: datetime) -> int:
-    """Commits a row for each photo below the archive that the table has and the listing has not; returns their number.
+    """Commits a row for each photo, or box of one, that the table has and the listing has not; returns their number.
 
     A photo that is marked, or was missing already, gets no second row. What came into the table after the listing
     began may have come into the archive after it, too, and is left alone.
@@ -52,7 +53,7 @@ def mark_deleted(scratch: Scratch, config: ScoreConfig, *, version: int, listed_
     scratch.insert("seen", seen, schema=_READ, only=only)
     scratch.execute(
         "CREATE TABLE gone AS SELECT * FROM (SELECT * FROM seen QUALIFY row_number() OVER "
-        "(PARTITION BY image_uri ORDER BY scored_at DESC, run_id DESC) = 1) "
+        "(PARTITION BY image_uri, box ORDER BY scored_at DESC, run_id DESC) = 1) "
         f"WHERE status NOT IN ('{Status.DELETED}', '{Status.MISSING}') AND scored_at < '{listed_at.isoformat()}'"
     )
     ((count,),) = scratch.query("SELECT count(*) FROM gone")
@@ -77,7 +78,7 @@ def stream_deleted(scratch: Scratch, run_id: str) -> Iterator[pa.RecordBatch]:
         "scored_at": datetime.now(UTC),
         "schema_version": SCHEMA_VERSION,
     }
-    query = f"SELECT {', '.join(_KEPT)} FROM gone ORDER BY category NULLS LAST, image_uri"
+    query = f"SELECT {', '.join(_KEPT)} FROM gone ORDER BY {ROW_ORDER}"
     for batch in scratch.stream(query, schema=kept):
         columns = [
             batch.column(field.name)

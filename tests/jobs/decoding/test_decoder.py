@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from jobs.archive.manifest import list_archive
-from jobs.decoding.decoder import DecodeLimits, Decoder, UndecodedError, share_decoder
+from jobs.decoding.decoder import DecodedPart, DecodeLimits, Decoder, UndecodedError, share_decoder
 from jobs.decoding.fetch import FetchDecode
 from jobs.errors import JobError
 from jobs.tables.schema import Status
@@ -48,7 +48,7 @@ def decoded(decoder: Decoder, *photos: bytes) -> list[bytes | tuple[Status, str]
         for data in photos:
             file = os.memfd_create("pixels")
             try:
-                await decoder.decode(data, size=SIZE, max_pixels=10**7, into=file, at=5)
+                await decoder.decode(data, [DecodedPart(SIZE, at=5)], max_pixels=10**7, into=file)
                 found.append(os.pread(file, 10**6, 0)[5:])
             except UndecodedError as error:
                 found.append((error.status, error.code))
@@ -100,7 +100,7 @@ def test_a_photo_that_kills_its_decoder_fails_and_the_next_is_decoded(decoder: D
 def test_a_killer_is_tried_twice_and_the_row_says_what_happened(decoder: Decoder) -> None:
     before = decoder.requests_sent
     with pytest.raises(UndecodedError, match=r"decoder_died.*the decoder ended with signal SIGSEGV, 2 times"):
-        asyncio.run(decoder.decode(poison("segfault"), size=SIZE, max_pixels=1, into=decoder.photo_file, at=0))
+        asyncio.run(decoder.decode(poison("segfault"), [DecodedPart(SIZE, 0)], max_pixels=1, into=decoder.photo_file))
     assert decoder.requests_sent == before + 2
 
 
@@ -152,7 +152,7 @@ def test_a_request_that_was_given_up_does_not_answer_the_next(decoder: Decoder) 
 
     async def give_up() -> None:
         file = os.memfd_create("pixels")
-        task = asyncio.create_task(decoder.decode(poison("hang"), size=SIZE, max_pixels=10**7, into=file, at=0))
+        task = asyncio.create_task(decoder.decode(poison("hang"), [DecodedPart(SIZE, 0)], max_pixels=10**7, into=file))
         await asyncio.sleep(0)  # until it waits for the answer
         task.cancel()
         os.close(file)
@@ -174,15 +174,15 @@ def test_a_decoder_that_cannot_start_ends_the_run_and_not_every_photo(monkeypatc
 def test_a_decoder_ends_with_its_process_even_in_the_middle_of_a_photo() -> None:
     script = (
         "import asyncio, os; from jobs.decoding import decoder; from pathlib import Path\n"
-        "from jobs.decoding.decoder import Decoder, DecodeLimits\n"
+        "from jobs.decoding.decoder import DecodedPart, Decoder, DecodeLimits\n"
         f"decoder.CHILD_MODULE = {POISONED!r}\n"
         "async def main():\n"
         "    decoder, file = Decoder(DecodeLimits()), os.memfd_create('x')\n"
-        "    try: await decoder.decode(b'', size=8, max_pixels=9, into=file, at=0)\n"
+        "    try: await decoder.decode(b'', [DecodedPart(8, 0)], max_pixels=9, into=file)\n"
         "    except Exception: pass\n"
         "    pid = decoder.child.pid\n"
         "    print(pid, Path(f'/proc/{pid}/task/{pid}/children').read_text(), flush=True)\n"
-        f"    await decoder.decode({poison('hang')!r}, size=8, max_pixels=9, into=file, at=0)\n"
+        f"    await decoder.decode({poison('hang')!r}, [DecodedPart(8, 0)], max_pixels=9, into=file)\n"
         "asyncio.run(main())"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT) as owner:

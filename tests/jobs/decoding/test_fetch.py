@@ -92,13 +92,13 @@ def test_a_photo_that_was_not_fetched_has_no_size_and_no_time(tmp_path: Path) ->
 
 
 def test_a_photo_larger_than_listed_is_read_with_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.decoding.fetch.MIN_EXPECTED_BYTES", 10)
+    monkeypatch.setattr("jobs.decoding.reading.MIN_EXPECTED_BYTES", 10)
     (tmp_path / "photo.jpg").write_bytes(jpeg())
     assert fetch(tmp_path, sizes=[20]) == {"photo.jpg": (None, "")}
 
 
 def test_bytes_that_wait_for_the_decoder_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.decoding.fetch.MIN_EXPECTED_BYTES", 10)
+    monkeypatch.setattr("jobs.decoding.reading.MIN_EXPECTED_BYTES", 10)
     monkeypatch.setattr("jobs.decoding.fetch.MAX_WAITING_BYTES", 3 * len(jpeg()))
     for number in range(12):
         (tmp_path / f"{number}.jpg").write_bytes(jpeg())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from jobs.detectors.lineage import (
 
 
 def _manifest(*photos: tuple[str, str]) -> pa.Table:
-    return pa.table({"image_uri": [uri for uri, _ in photos], "image_etag": [etag for _, etag in photos]})
+    columns = {"image_uri": [uri for uri, _ in photos], "image_etag": [etag for _, etag in photos]}
+    return pa.table({**columns, "box": pa.nulls(len(photos), pa.string())})
 
 
 KNOWN = _manifest(("s3://b/1.jpg", "one"), ("s3://b/2.jpg", "two"), ("s3://b/3.jpg", ""))
@@ -50,6 +52,13 @@ def test_more_training_photos_than_a_record_holds_are_not_recorded() -> None:
     many = many.append_column("image_etag", pa.array([""] * len(many)))
     assert hash_training_photos(many) is None
     assert len(hash_training_photos(many.slice(1)) or []) == pytest.approx(MAX_TRAINING_PHOTOS, rel=1e-3)
+
+
+def test_the_manifest_hash_depends_on_boxes_and_is_that_of_before_where_there_are_none() -> None:
+    whole = _manifest(("s3://b/1.jpg", "one"))
+    boxes = [whole.set_column(2, "box", pa.array([box])) for box in ("1,2,3,4", "1,2,3,5")]
+    assert len({hash_manifest(rows) for rows in (whole, *boxes)}) == 3
+    assert hash_manifest(whole) == hashlib.sha256(b"s3://b/1.jpg one").hexdigest()
 
 
 def test_the_manifest_hash_depends_on_keys_and_bytes_but_not_on_their_order() -> None:

@@ -115,6 +115,17 @@ def sort_rows(rows: pa.Table, run_id: str) -> list[dict[str, Any]]:
     return sorted(mine, key=lambda row: str(row["image_uri"]))
 
 
+def test_boxes_of_one_photo_are_rescored_and_settled_each_by_itself(tmp_path: Path) -> None:
+    results, photos = f"file://{tmp_path}", list_photos(20)
+    boxes = [photos.set_column(8, MANIFEST.field("box"), pa.array([box] * 20)) for box in ("1,2,3,4", "5,6,7,8")]
+    known, new = pa.concat_tables(boxes), photos.set_column(8, MANIFEST.field("box"), pa.array(["9,9,9,9"] * 20))
+    commit_night(results, plan_night("night-1"), known)
+    scored = len(sort_rows(read_rows(results, SCORES.names), "night-1"))
+    count, left = rescore(results, plan_night("night-2", seed=5), pa.concat_tables([known, new, photos]))
+    assert (count, left) == (scored, 40)
+    assert rescore(results, plan_night("night-3", seed=5), known) == (0, 0)
+
+
 @pytest.mark.parametrize(
     "later",
     [{"seed": 5}, {"seed": 0, "rate": 0.2}, {"seed": 5, "rate": 0.01}],

@@ -39,6 +39,12 @@ def test_photos_of_one_site_and_day_are_one_group_and_copies_join_groups(tmp_pat
     assert group_photos(config, _fingerprint(tmp_path, keys, "pqrsp")).tolist() == [0, 0, 1, 2, 0]
 
 
+def test_boxes_of_one_photo_are_one_group_however_groups_are_made(tmp_path: Path) -> None:
+    photos = _fingerprint(tmp_path, ["a/1/x.jpg", "a/1/x.jpg", "b/1/y.jpg"], "pqr")
+    for by in ({"group_by": "photo"}, BY_SITE, {}):
+        assert group_photos(_config(tmp_path, **by), photos).tolist() == [0, 0, 1]
+
+
 def test_a_key_that_names_no_group_is_told_and_is_one_by_itself(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,7 +54,7 @@ GOLDEN = {
 
 
 def read(data: bytes, levels: Levels = Levels()) -> np.ndarray:  # noqa: B008  # frozen
-    return read_upright(data, 16, 10**6, levels).numpy()
+    return read_upright(data, 16, 10**6, levels).pixels.numpy()
 
 
 def write_png(samples: np.ndarray, colour_type: int, *, significant_bits: int | None = None) -> bytes:

@@ -29,7 +29,7 @@ NEVER_READ = {("u", 64), ("i", 8), ("f", 16), ("f", 64)}
 def read(data: bytes) -> np.ndarray | str:
     """The pixels of a file, (H, W, 3), or the code of its refusal."""
     try:
-        return read_upright(data, 16, 10**6).numpy()
+        return read_upright(data, 16, 10**6).pixels.numpy()
     except ImageError as error:
         return error.code
     except Exception as error:
