@@ -175,8 +175,12 @@ def check_group_names(group_by: list[str], key_pattern: str | None) -> None:
 ARCHIVE_HELP = (
     "the photos: a prefix; or the manifest.json of an S3 Inventory (Parquet, CSV); or a .csv, .parquet or .txt list, "
     "or a folder of its parts, with a column image_uri and any of image_etag, image_bytes, last_modified, category, "
-    "site, captured_at (uri, etag and size_bytes, their older names, are read too); with x, y, width, height (or box, all "
-    "four in one text) a row is that part of the photo, in pixels as stored"
+    "site, captured_at (uri, etag and size_bytes, their older names, are read too); with x, y, width, height, or a box "
+    "of all four, a row is that part of the photo, in pixels as stored; or a COCO .json, whose file names are beside it"
+)
+BOXES: str | None = Field(
+    None,
+    description="COCO .json of boxes; its file names are below the folder of the photos, and only its boxes count",
 )
 DEFAULT_KEY_PATTERN = r"(?P<category>[^/]+)/"
 

@@ -13,7 +13,7 @@ from jobs.archive.manifest import fill_ordering
 from jobs.archive.ordering import Ordering
 from jobs.archive.selection import Selection
 from jobs.cli import parse_config, run_command
-from jobs.config import ARCHIVE_HELP, DEFAULT_KEY_PATTERN, EXCLUDE, INCLUDE, JobConfig, Patterns, Uri
+from jobs.config import ARCHIVE_HELP, BOXES, DEFAULT_KEY_PATTERN, EXCLUDE, INCLUDE, JobConfig, Patterns, Uri
 from jobs.errors import EXIT_DONE
 from jobs.tables.files import write_files
 from jobs.tables.scratch import Scratch
@@ -21,9 +21,10 @@ from jobs.tables.text import make_printable
 
 
 class ManifestConfig(JobConfig):
-    """List an archive into a manifest (Parquet): one row per object."""
+    """List an archive into a manifest (Parquet): one row per object, or per box."""
 
     archive: Uri = Field(description=ARCHIVE_HELP)
+    boxes: Uri | None = BOXES
     output: Uri = Field(description="Parquet file to write")
     key_pattern: str = Field(DEFAULT_KEY_PATTERN, description="regular expression of category, site and captured_at")
     include: Patterns = INCLUDE
@@ -36,7 +37,9 @@ def main(argv: Sequence[str]) -> int:
     with Scratch() as scratch:
         ordering = Ordering(scratch)
         selection = Selection(config.include, config.exclude)
-        count = fill_ordering(ordering, config.archive, key_pattern=config.key_pattern, selection=selection)
+        count = fill_ordering(
+            ordering, config.archive, key_pattern=config.key_pattern, selection=selection, boxes=config.boxes
+        )
         files = write_files(
             ordering.stream_rows(),
             rows=count,

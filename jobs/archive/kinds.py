@@ -10,17 +10,18 @@ from enum import StrEnum
 import pyarrow as pa
 
 from jobs import storage
+from jobs.archive.coco import SUFFIX, read_coco
 from jobs.archive.inventory import read_inventory
 from jobs.archive.keys import parse_keys
 from jobs.archive.listing import list_pages
 from jobs.archive.selection import Selection
 from jobs.archive.uri_list import read_list
 from jobs.config import DEFAULT_KEY_PATTERN
-from jobs.errors import MissingObjectError, RefusedError, StorageError
+from jobs.errors import MissingObjectError, RefusedError, RequestError, StorageError
 from jobs.storage import ObjectInfo, uris
 from jobs.tables.schema import LISTED
 
-_LIST = re.compile(r"\.(csv|txt)(\.gz)?$|\.parquet$", re.IGNORECASE)
+_LIST = re.compile(r"\.(csv|txt)(\.gz)?$|\.parquet$|\.json$", re.IGNORECASE)
 _PART = re.compile(r"part-[^/]*\.(csv|txt|parquet)(\.gz)?", re.IGNORECASE)
 _PART_MARK = re.compile(r"_SUCCESS|_committed_[^/]*|_started_[^/]*|\..*|_temporary/.*")
 """What Spark and Hadoop leave beside the parts of a table."""
@@ -66,8 +67,22 @@ def find_list_files(archive: str) -> list[str]:
     return [archive]
 
 
+def is_live_listing(archive: str, boxes: str | None = None) -> bool:
+    """Tells whether a listing shows what is there now: that of a prefix does; lists and files of boxes may be old."""
+    return boxes is None and detect_kind(archive) is ArchiveKind.PREFIX
+
+
+def names_categories(archive: str, boxes: str | None = None) -> bool:
+    """Tells whether the boxes of an archive come from a COCO file, which names their categories."""
+    return boxes is not None or archive.lower().endswith(SUFFIX)
+
+
 def stream_archive(
-    archive: str, *, key_pattern: str = DEFAULT_KEY_PATTERN, selection: Selection | None = None
+    archive: str,
+    *,
+    key_pattern: str = DEFAULT_KEY_PATTERN,
+    selection: Selection | None = None,
+    boxes: str | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Streams an archive as LISTED batches, in no particular order; a list or an inventory may name an object twice.
 
@@ -76,6 +91,7 @@ def stream_archive(
         key_pattern: matched at the beginning of each key below the prefix; of inventories and lists, which have none,
             below the bucket.
         selection: leaves out what is no photo; default: one without patterns.
+        boxes: COCO file of boxes of photos below the archive, which are all that is wanted then.
 
     Raises:
         RequestError: an inventory or a list is not what it should be.
@@ -84,17 +100,35 @@ def stream_archive(
     """
     pattern, selection = re.compile(key_pattern), selection or Selection()
     kind = detect_kind(archive)
-    if kind is ArchiveKind.INVENTORY:
+    if boxes is not None:
+        if kind is not ArchiveKind.PREFIX:
+            raise RequestError(
+                f"boxes need the folder that their photos are below, {archive} is a list or an inventory"
+            )
+        batches = read_coco(boxes, folder=archive, pattern=pattern)
+    elif kind is ArchiveKind.INVENTORY:
         batches = read_inventory(archive, pattern=pattern)
     elif kind is ArchiveKind.LIST:
-        batches = (batch for file in find_list_files(archive) for batch in read_list(file, pattern=pattern))
+        batches = (batch for file in find_list_files(archive) for batch in read_any_list(file, pattern=pattern))
     else:
         below = len(archive) + 1
         batches = (_to_batch(page, below=below, pattern=pattern) for page in list_pages(archive) if page)
     for batch in batches:
         found = batch.column("image_uri").to_pylist()
-        keys = [uri[len(archive) + 1 :] if kind is ArchiveKind.PREFIX else uris.split(uri)[2] for uri in found]
-        yield selection.select(batch, pa.array(keys, pa.string()), is_list=kind is ArchiveKind.LIST)
+        is_below = kind is ArchiveKind.PREFIX
+        keys = [
+            uri[len(archive) + 1 :] if is_below and uri.startswith(archive) else uris.split(uri)[2] for uri in found
+        ]
+        yield selection.select(
+            batch, pa.array(keys, pa.string()), is_list=boxes is not None or kind is ArchiveKind.LIST
+        )
+
+
+def read_any_list(file: str, *, pattern: re.Pattern[str]) -> Iterator[pa.RecordBatch]:
+    """Streams a list or a COCO file, whose names are relative to it, as LISTED batches."""
+    if file.lower().endswith(SUFFIX):
+        return read_coco(file, folder=file.rpartition("/")[0], pattern=pattern)
+    return read_list(file, pattern=pattern)
 
 
 def _to_batch(page: Sequence[ObjectInfo], *, below: int, pattern: re.Pattern[str]) -> pa.RecordBatch:

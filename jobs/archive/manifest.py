@@ -7,7 +7,7 @@ import sys
 import pyarrow as pa
 
 from jobs.archive.absence import explain_absence
-from jobs.archive.kinds import ArchiveKind, detect_kind, stream_archive
+from jobs.archive.kinds import is_live_listing, stream_archive
 from jobs.archive.ordering import Ordering
 from jobs.archive.selection import Selection
 from jobs.cluster.progress import follow_rows
@@ -18,7 +18,11 @@ from jobs.tables.scratch import Scratch
 
 
 def list_archive(
-    archive: str, *, key_pattern: str = DEFAULT_KEY_PATTERN, selection: Selection | None = None
+    archive: str,
+    *,
+    key_pattern: str = DEFAULT_KEY_PATTERN,
+    selection: Selection | None = None,
+    boxes: str | None = None,
 ) -> pa.Table:
     """Lists an archive as one table of MANIFEST rows, ordered by category and key: for those that fit into memory.
 
@@ -26,6 +30,7 @@ def list_archive(
         archive: a prefix, an S3 Inventory, or a list of URIs.
         key_pattern: regular expression of category, site and captured_at.
         selection: which objects count.
+        boxes: COCO file of boxes below the archive; None lists whole photos, and the boxes of a list.
 
     Raises:
         EmptyArchiveError: the archive holds nothing.
@@ -33,7 +38,7 @@ def list_archive(
     """
     with Scratch() as scratch:
         ordering = Ordering(scratch)
-        fill_ordering(ordering, archive, key_pattern=key_pattern, selection=selection)
+        fill_ordering(ordering, archive, key_pattern=key_pattern, selection=selection, boxes=boxes)
         return pa.Table.from_batches(ordering.stream_rows(), schema=MANIFEST).combine_chunks()
 
 
@@ -44,6 +49,7 @@ def fill_ordering(
     key_pattern: str,
     selection: Selection | None = None,
     category: str | None = None,
+    boxes: str | None = None,
 ) -> int:
     """Lists an archive into an ordering, each object once, saying how far it is; returns how many objects there are.
 
@@ -55,6 +61,7 @@ def fill_ordering(
         key_pattern: regular expression of category, site and captured_at.
         selection: which objects count.
         category: of every object; None for what the key or the list says.
+        boxes: see `list_archive`.
 
     Raises:
         EmptyArchiveError: the archive holds nothing.
@@ -62,24 +69,24 @@ def fill_ordering(
         MissingBucketError: its bucket does not exist.
     """
     selection = selection or Selection()
-    batches = stream_archive(archive, key_pattern=key_pattern, selection=selection)
+    batches = stream_archive(archive, key_pattern=key_pattern, selection=selection, boxes=boxes)
     listed = follow_rows(batches, activity="listing")
     ordering.add_batches(listed if category is None else (_set_category(batch, category) for batch in listed))
     if selection.left_out:
         print(selection.summarize(), file=sys.stderr, flush=True)
-    if detect_kind(archive) is not ArchiveKind.PREFIX:
+    if not is_live_listing(archive, boxes):
         ordering.drop_duplicates()
     count = ordering.count()
     if not count:
-        raise EmptyArchiveError(f"no photo in {archive}: {explain_emptiness(archive, selection)}")
+        raise EmptyArchiveError(f"no photo in {boxes or archive}: {explain_emptiness(archive, selection, boxes)}")
     return count
 
 
-def explain_emptiness(archive: str, selection: Selection) -> str:
+def explain_emptiness(archive: str, selection: Selection, boxes: str | None = None) -> str:
     """Says why an archive has no photo: what it has is left out, or it is empty or misspelt."""
     if selection.left_out:
         return f"it holds no photo ({selection.summarize()})"
-    if detect_kind(archive) is ArchiveKind.PREFIX:
+    if is_live_listing(archive, boxes):
         return explain_absence(archive)
     return "it is empty, expected a row for each photo"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.archive.kinds import names_categories
 from jobs.archive.manifest import list_archive
 from jobs.archive.selection import Selection
 from jobs.errors import EmptyArchiveError, RequestError
@@ -70,18 +71,33 @@ def select_split(rows: pa.Table, split: str) -> pa.Table:
     return rows.filter(pc.equal(rows["split"], split))
 
 
-def list_as_category(photos: str, category: str, *, selection: Selection | None = None) -> pa.Table:
-    """Lists an archive in any layout as MANIFEST rows of one category.
+def list_as_category(
+    photos: str, category: str, *, selection: Selection | None = None, boxes: str | None = None
+) -> pa.Table:
+    """Lists an archive in any layout as MANIFEST rows of one category; of a COCO file, its boxes of that category.
 
     Args:
         photos: the archive.
         category: of all its photos.
         selection: which objects count.
+        boxes: COCO file of boxes of photos below the archive.
 
     Raises:
-        EmptyArchiveError: it holds nothing.
+        EmptyArchiveError: it holds nothing, or nothing of that category.
     """
-    return _set_column(list_archive(photos, key_pattern="(?P<category>)", selection=selection), "category", category)
+    rows = list_archive(photos, key_pattern="(?P<category>)", selection=selection, boxes=boxes)
+    if names_categories(photos, boxes):
+        rows = select_category(rows, category, place=boxes or photos)
+    return _set_column(rows, "category", category)
+
+
+def select_category(rows: pa.Table, category: str, *, place: str) -> pa.Table:
+    """Returns the MANIFEST rows of a category, and those of none, numbered anew; see `list_as_category` for errors."""
+    kept = rows.filter(pc.fill_null(pc.equal(rows["category"], category), True))
+    if not len(kept):
+        known = ", ".join(pc.unique(rows["category"]).to_pylist())
+        raise EmptyArchiveError(f"{place} has no box of {category}: its categories are {make_printable(known)}")
+    return kept.set_column(0, kept.schema.field(0), pa.array(range(len(kept)), pa.int64()))
 
 
 def locate_flawless(data: str, category: str, *, folder: str | None = None) -> str:

@@ -12,6 +12,7 @@ from pydantic import (
 
 from jobs.config import (
     ARCHIVE_HELP,
+    BOXES,
     DEFAULT_KEY_PATTERN,
     EXCLUDE,
     INCLUDE,
@@ -28,6 +29,7 @@ class ScoreConfig(JobConfig):
     """Score an archive of inspection photos into a Parquet result table."""
 
     archive: Uri = Field(description=ARCHIVE_HELP)
+    boxes: Uri | None = BOXES
     detectors: Uri = Field(description="registry of trained detectors")
     results: Uri = Field(description="where scores/ and runs/ are kept")
     run_id: Name = Field(description="name of this run; the same id again resumes it, or does nothing once published")

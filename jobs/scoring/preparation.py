@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from jobs import storage
-from jobs.archive.kinds import ArchiveKind, detect_kind
+from jobs.archive.kinds import ArchiveKind, detect_kind, is_live_listing
 from jobs.archive.manifest import fill_ordering
 from jobs.archive.ordering import Ordering
 from jobs.archive.selection import Selection
@@ -130,6 +130,7 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
             key_pattern=config.key_pattern,
             selection=Selection(config.include, config.exclude),
             category=config.category,
+            boxes=config.boxes,
         )
         listing_s = time.monotonic() - began
         plan, rescored = plan_run(config, ordering.list_categories()), 0
@@ -144,7 +145,7 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
                     for name, one in plan.by_category.items()
                 },
                 retries=RetryPolicy(config.max_attempts, config.retry_hours),
-                is_live=detect_kind(config.archive) is ArchiveKind.PREFIX,
+                is_live=is_live_listing(config.archive, config.boxes),
             )
             rescored = rescore_stored(
                 scratch, plan, results=config.results, version=known_since, run_date=started_at.date()

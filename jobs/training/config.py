@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from jobs.config import (
+    BOXES,
     EXCLUSION,
     GROUP_BY_DEFAULT,
     GROUP_BY_HELP,
@@ -51,6 +52,7 @@ class TrainConfig(JobConfig):
         description="instead of data: the flawless photos of one category: a folder in any layout, an S3 Inventory, or "
         "a list",
     )
+    boxes: Uri | None = BOXES
     category: str = Field(description="asset category to train; several with commas between them; all: every one there")
     detectors: Uri = Field(description="registry to put the detectors into")
     variant: str = Field(
@@ -146,6 +148,8 @@ class TrainConfig(JobConfig):
     def _check_where_the_photos_are(self) -> Self:
         if (self.data is None) == (self.good is None):
             raise ValueError("needed --data FOLDER in MVTec layout, or --good FOLDER of one category: give one of them")
+        if self.boxes is not None and self.good is None:
+            raise ValueError("--boxes needs --good FOLDER, which its file names are below")
         if self.good is not None and (self.categories is None or len(self.categories) > 1):
             raise ValueError(f"--good has photos of one category: name it with --category, got {self.category!r}")
         return self

@@ -106,7 +106,8 @@ def list_flawless_photos(config: TrainConfig, category: str) -> pa.Table:
     """
     folder = config.good or locate_flawless(str(config.data), category)
     try:
-        manifest = list_as_category(folder, category, selection=make_selection(config.include, config.exclude))
+        selection = make_selection(config.include, config.exclude)
+        manifest = list_as_category(folder, category, selection=selection, boxes=config.boxes)
     except EmptyArchiveError as error:
         suggested = "" if config.data is None else suggest_folder(config.data, category)
         raise EmptyArchiveError(f"no flawless photos of {category}: {error}{suggested}") from error

@@ -29,6 +29,8 @@ def check_whole_listing(config: ScoreConfig) -> None:
             f"--mark-deleted needs a listing of what is there now, {config.archive} is a list or an inventory: give "
             "the archive's prefix"
         )
+    if config.boxes is not None:
+        raise RequestError("--mark-deleted needs a listing of all photos: leave out --boxes")
     if config.include or config.exclude:
         raise RequestError("--mark-deleted needs a listing of all photos: leave out --include and --exclude")
 
