@@ -207,14 +207,13 @@ def test_a_missing_package_is_no_pass(tmp_path: Path) -> None:
 
 
 def test_only_storage_opens_object_storage() -> None:
-    users = imports_of({"obstore", "boto3", "botocore"}, ROOT)
-    assert users == {
-        f"jobs.storage.{name}" for name in ("clients", "errors", "objects", "obstore_filesystem", "s3_settings")
-    }
+    users = imports_of({"obstore", "boto3", "botocore", "azure", "google"}, ROOT)
+    rooms = ("azure", "clients", "errors", "google", "listing", "objects", "obstore_filesystem", "odd_keys")
+    assert users == {f"jobs.storage.{name}" for name in (*rooms, "s3_settings")}
 
 
 def test_storage_is_known_by_its_face_alone() -> None:
-    rooms = {f"jobs.storage.{name}" for name in ("arrow", "clients", "errors", "objects")}
+    rooms = {f"jobs.storage.{name}" for name in ("arrow", "clients", "errors", "listing", "objects")}
     paths = [path for package in PACKAGES for path in python_files(ROOT / package)]
     outside = [path for path in paths if wing(module_name(path, ROOT)) != "storage"]
     assert {module_name(path, ROOT) for path in outside if list_imports(path, ROOT) & rooms} == set()

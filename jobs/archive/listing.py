@@ -1,8 +1,8 @@
 """Lists everything under a prefix with many requests at once, page by page: the listing is never held as a whole.
 
-On S3 the key space is cut into ranges, at folders that a look at the upper levels names. Every key lies in exactly one
-range, whatever it looks like, so the look decides only how evenly the work is shared. The other stores cannot begin a
-listing at a key; there each folder of the upper levels is listed by itself.
+On S3 and Google's storage the key space is cut into ranges, at folders that a look at the upper levels names. Every key
+lies in exactly one range, whatever it looks like, so the look decides only how evenly the work is shared. The other
+stores cannot begin a listing at a key; there each folder of the upper levels is listed by itself.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ THREADS = 16
 MAX_SHARES = 128
 """Shares that the listing is cut into at most, several per thread because folders differ in size."""
 MAX_LOOK_DEPTH = 3
+RANGED = ("s3://", "gs://")
+"""Stores that can begin a listing behind any key."""
 MAX_PAGES_WAITING = 64
 
 Page = list[ObjectInfo]
@@ -47,7 +49,7 @@ def find_folders(uri: str, pool: ThreadPoolExecutor) -> tuple[Page, list[str]]:
     """Goes down level by level until there are enough folders to share out.
 
     Returns:
-        The objects that lie beside them (none on S3, where ranges hold them), and the folders.
+        The objects that lie beside them (none where ranges hold them), and the folders.
     """
     loose: Page = []
     folders, unseen = [uri], {uri}
@@ -66,10 +68,10 @@ def find_folders(uri: str, pool: ThreadPoolExecutor) -> tuple[Page, list[str]]:
 def divide_folder(folder: str) -> tuple[Page, list[str]]:
     """Divides a folder into the objects and folders in it, or returns it where it is flat.
 
-    On S3 it stays in the list beside those, for there it is a boundary. Elsewhere a look holds the whole level, so the
-    first page of the folder must show that it has folders at all.
+    Where ranges are listed it stays in the list beside those, for there it is a boundary. Elsewhere a look holds the
+    whole level, so the first page of the folder must show that it has folders at all.
     """
-    if folder.startswith("s3://"):
+    if folder.startswith(RANGED):
         return [], [folder, *storage.list_level(folder)[1]]
     if folder.startswith("file://"):
         files, folders = storage.list_level(folder)
@@ -81,7 +83,7 @@ def divide_folder(folder: str) -> tuple[Page, list[str]]:
 
 
 def _cut_shares(uri: str, folders: list[str]) -> list[_Share]:
-    if not uri.startswith("s3://"):
+    if not uri.startswith(RANGED):
         return [lambda folder=folder: storage.list_between(folder) for folder in folders]  # type: ignore[misc]
     keys = sorted(uris.split(folder)[2] + "/" for folder in folders if folder != uri)
     chosen = keys[:: max(1, len(keys) // MAX_SHARES)]

@@ -2,13 +2,10 @@
 
 from jobs.storage.arrow import make_worker_environment, open_stream, resolve_filesystem
 from jobs.storage.errors import translate_error
+from jobs.storage.listing import ObjectInfo, list_between, list_level, list_objects
 from jobs.storage.objects import (
-    ObjectInfo,
     delete,
     delete_tree,
-    list_between,
-    list_level,
-    list_objects,
     read,
     read_async,
     read_size_async,

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from obstore.store import AzureStore, GCSStore, S3Store
 
+from jobs.storage.google import find_paying_project, open_gs_client
 from jobs.storage.s3_settings import (
     find_bucket_settings,
     find_ca_bundle,
@@ -51,10 +52,11 @@ MAX_S3_ATTEMPTS = 16
 
 
 @cache
-def open_s3_client() -> Any:
-    """Opens boto3's client, for what obstore cannot do."""
+def open_boto3_client(scheme: str) -> Any:
+    """Opens boto3's client of ``s3`` or ``gs``, for what obstore cannot do."""
     retries = {"total_max_attempts": MAX_S3_ATTEMPTS, "mode": "standard"}
-    return make_client(connect_timeout=CONNECT_TIMEOUT_S, read_timeout=READ_TIMEOUT_S, retries=retries)
+    make = open_gs_client if scheme == "gs" else make_client
+    return make(connect_timeout=CONNECT_TIMEOUT_S, read_timeout=READ_TIMEOUT_S, retries=retries)
 
 
 @cache
@@ -63,6 +65,8 @@ def open_store(scheme: str, bucket: str) -> AnyStore:
     client: Any = _CLIENT
     retry: Any = _RETRY
     if scheme == "gs":
+        if project := find_paying_project():
+            client = client | {"default_headers": {"x-goog-user-project": project}}
         return GCSStore(bucket, client_options=client, retry_config=retry)
     if scheme == "az":
         return AzureStore(bucket, client_options=client, retry_config=retry)

@@ -46,25 +46,45 @@ _NO_CREDENTIALS = frozenset(
         "TokenRetrievalError",
         "UnauthorizedSSOTokenError",
         "SSOTokenLoadError",
+        "DefaultCredentialsError",
+        "RefreshError",
+        "ClientAuthenticationError",
+        "CredentialUnavailableError",
     }
 )
-"""boto's exceptions, by name: importing botocore takes longer than most commands."""
+"""Exceptions of boto, google-auth and Microsoft's client, by name: importing them takes longer than most commands."""
+_KEY_NAMES = {"s3": "AWS_ACCESS_KEY_ID", "gs": "GOOGLE_APPLICATION_CREDENTIALS", "az": "AZURE_STORAGE_ACCOUNT_KEY"}
+_SOURCES = {
+    "s3": "the AWS_* variables, a profile or a role",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS, or log in by gcloud",
+    "az": "AZURE_STORAGE_ACCOUNT_KEY, or log in by az",
+}
+"""Where the credentials of a store come from, by scheme."""
 _ODD_PATH = re.compile(r'(?:Error parsing Path|: Path) "(.*?)"(?=:| contained)')
 """How obstore names a key that its paths cannot hold."""
 CLIENT_ERRORS = (BaseError, OSError, ValueError)
 """What obstore and pyarrow raise."""
 
 
-def list_s3_errors() -> tuple[type[Exception], ...]:
-    """Lists what obstore, pyarrow and boto3 raise."""
+def list_client_errors() -> tuple[type[Exception], ...]:
+    """Lists what obstore, pyarrow, boto3, google-auth and Microsoft's client raise."""
+    from azure.core.exceptions import AzureError
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+    from google.auth.exceptions import GoogleAuthError
 
-    return (*CLIENT_ERRORS, BotoCoreError, ClientError, HTTPClientError)
+    return (*CLIENT_ERRORS, BotoCoreError, ClientError, HTTPClientError, GoogleAuthError, AzureError)
+
+
+def is_odd_path(error: Exception) -> bool:
+    """Tells whether obstore raised this because its paths cannot hold a key."""
+    return _ODD_PATH.search(str(error)) is not None
 
 
 def translate_error(error: Exception, uri: str) -> StorageError:
     """Translates any client's exception, or pyarrow's, into one line of ours."""
     code, message = find_code(error), str(error).splitlines()[0] if str(error) else type(error).__name__
+    scheme = uri.split(":", 1)[0]
+    key_name = _KEY_NAMES.get(scheme, _KEY_NAMES["s3"])
     if code in ("NoSuchBucket", "NO_SUCH_BUCKET", "ContainerNotFound"):
         return MissingBucketError(f"bucket of {uri} does not exist: create it or correct the name")
     if odd := _ODD_PATH.search(str(error)):
@@ -77,11 +97,11 @@ def translate_error(error: Exception, uri: str) -> StorageError:
     if spent := _SPENT.search(f"{code} {error}"):
         return CredentialsError(f"the credentials for {uri} have run out ({spent[0]}): renew them, or set the clock")
     if type(error).__name__ in _NO_CREDENTIALS:
-        return CredentialsError(f"no credentials found for {uri}: set the AWS_* variables, a profile or a role")
+        return CredentialsError(f"no credentials found for {uri}: set {_SOURCES.get(scheme, _SOURCES['s3'])}")
     if code == "InvalidAccessKeyId":
-        return CredentialsError(f"the storage of {uri} does not know these credentials ({code}): set AWS_ACCESS_KEY_ID")
+        return CredentialsError(f"the storage of {uri} does not know these credentials ({code}): set {key_name}")
     if code in _WRONG_KEY:
-        return DeniedError(f"the storage of {uri} does not accept these credentials ({code}): check AWS_ACCESS_KEY_ID")
+        return DeniedError(f"the storage of {uri} does not accept these credentials ({code}): check {key_name}")
     if refusal := explain_refusal(error, code, uri):
         return refusal
     if isinstance(error, (AlreadyExistsError, PreconditionError)):

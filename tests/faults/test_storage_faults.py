@@ -24,7 +24,7 @@ from tests.support.fault_proxy import Proxy, Rule
 
 KEYS = {"ordinary": "in/insulator/photo.jpg", "odd": "in/insulator//photo.jpg"}
 """The second one is read by another client."""
-_CACHED = (storage_clients.open_s3_client, storage_clients.open_store, storage_clients.open_s3_session)
+_CACHED = (storage_clients.open_boto3_client, storage_clients.open_store, storage_clients.open_s3_session)
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+PAGE_OBJECTS = 5
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -108,22 +110,29 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(204)
 
     def list_objects(self, query: dict[str, list[str]]) -> None:
-        """Answers a listing, of one level where a delimiter is asked for."""
+        """Answers a page of a listing, of one level where a delimiter is asked for."""
         prefix, folders, contents = query.get("prefix", [""])[0], [], ""
-        after = query.get("start-after", [""])[0]
-        for key in sorted(key for key in self.objects if key.startswith(prefix) and key > after):
+        is_url = query.get("encoding-type") == ["url"]  # else XML would change some characters
+        after = query.get("continuation-token", query.get("start-after", [""]))[0]
+        found = sorted(key for key in self.objects if key.startswith(prefix) and key > after)
+        is_cut = "delimiter" not in query and len(found) > PAGE_OBJECTS
+        for key in found[:PAGE_OBJECTS] if is_cut else found:
             if "delimiter" in query and "/" in key[len(prefix) :]:
                 folder = prefix + key[len(prefix) :].split("/")[0] + "/"
                 folders += [] if folder in folders else [folder]
                 continue
             generation, data = self.objects[key]
-            etag = self.describe(key)["ETag"]
+            etag, name = self.describe(key)["ETag"], quote(key) if is_url else escape(key)
             contents += (
-                f"<Contents><Key>{escape(key)}</Key><LastModified>2026-11-01T00:00:00.000Z</LastModified>"
+                f"<Contents><Key>{name}</Key><LastModified>2026-11-01T00:00:00.000Z</LastModified>"
                 f"<ETag>{escape(etag)}</ETag><Size>{len(data)}</Size><Generation>{generation}</Generation></Contents>"
             )
-        contents += "".join(f"<CommonPrefixes><Prefix>{escape(name)}</Prefix></CommonPrefixes>" for name in folders)
-        body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>"
+        names = [quote(name) if is_url else escape(name) for name in folders]
+        contents += "".join(f"<CommonPrefixes><Prefix>{name}</Prefix></CommonPrefixes>" for name in names)
+        if is_cut:
+            contents += f"<NextContinuationToken>{escape(found[PAGE_OBJECTS - 1])}</NextContinuationToken>"
+        head = f"<EncodingType>{'url' if is_url else ''}</EncodingType><IsTruncated>{str(is_cut).lower()}</IsTruncated>"
+        body = f"<ListBucketResult>{head}{contents}</ListBucketResult>"
         self.answer(200, body.encode(), Content_Type="application/xml")
 
 

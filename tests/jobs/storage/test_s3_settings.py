@@ -13,7 +13,7 @@ from pyarrow import fs
 from jobs.storage import arrow, clients, s3_settings
 
 CACHED = (
-    clients.open_s3_client,
+    clients.open_boto3_client,
     clients.open_store,
     clients.warn_of_silence,
     s3_settings.open_s3_session,
@@ -55,7 +55,7 @@ def use_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> N
 @pytest.mark.slow
 def test_aws_region_alone_is_the_region_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
-    assert clients.open_s3_client().meta.region_name == "eu-central-1"
+    assert clients.open_boto3_client("s3").meta.region_name == "eu-central-1"
     store: Any = clients.open_store("s3", "photos")
     assert store.config["region"] == "eu-central-1"
     assert store.config["endpoint"] == "https://photos.s3.eu-central-1.amazonaws.com"
@@ -106,9 +106,9 @@ def test_requests_to_the_buckets_of_others_are_paid_for_where_asked(monkeypatch:
         sent.append(request.headers["x-amz-request-payer"])
         raise RuntimeError("enough seen")
 
-    clients.open_s3_client().meta.events.register("before-send.s3", stop)
+    clients.open_boto3_client("s3").meta.events.register("before-send.s3", stop)
     with pytest.raises(RuntimeError, match="enough seen"):
-        clients.open_s3_client().list_objects_v2(Bucket="photos")
+        clients.open_boto3_client("s3").list_objects_v2(Bucket="photos")
     assert sent == [b"requester"]
 
 

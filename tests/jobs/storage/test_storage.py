@@ -126,7 +126,7 @@ def nobody(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(standard.ExponentialBackoff, "delay_amount", lambda *_: 0.001)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://somebody:secret@127.0.0.1:9")
     caches = (
-        storage_clients.open_s3_client,
+        storage_clients.open_boto3_client,
         storage_clients.open_store,
         storage_clients.warn_of_silence,
         find_bucket_settings,
