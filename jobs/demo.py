@@ -121,12 +121,12 @@ def measure_auroc(folder: Path) -> float:
     """Measures the AUROC over the archive's readable photos, by the labels that the drawing kept aside."""
     import numpy as np
 
-    from jobs.scoring.record import read_published
+    from jobs.results.known import read_rows
     from model.statistics.evaluation import compute_auroc
 
     with (folder / "archive_labels.csv").open() as file:
         labels = {uris.normalize(str(folder / "archive" / row["path"])): row["label"] for row in csv.DictReader(file)}
-    rows = read_published(uris.normalize(str(folder / "results")), ["image_uri", "score"]).drop_null()
+    rows = read_rows(uris.normalize(str(folder / "results")), ["image_uri", "score"]).drop_null()
     truth = np.array([labels[uri] != "good" for uri in rows["image_uri"].to_pylist()])
     return compute_auroc(truth, rows["score"].to_numpy())
 

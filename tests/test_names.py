@@ -52,7 +52,7 @@ def test_a_participle_is_known(name: str) -> None:
     assert begins_with_a_participle(name)
 
 
-@pytest.mark.parametrize("name", ["score", "_keep_rows", "read_published", "seed_everything", "is_fixed", "need"])
+@pytest.mark.parametrize("name", ["score", "_keep_rows", "read_rows", "seed_everything", "is_fixed", "need"])
 def test_a_verb_is_no_participle(name: str) -> None:
     assert not begins_with_a_participle(name)
 

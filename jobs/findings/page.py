@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from jobs.findings.digest import GroupNumbers, RunDigest
+from jobs.scoring.record import UNFINISHED
 from jobs.tables.schema import Status
 from jobs.tables.text import make_printable
 from model.statistics.drift import MIN_PHOTOS, WORDS, NightJudgement, PValues, judge_night
@@ -70,7 +71,7 @@ def render_page(
         run_id=record["run_id"],
         archive=make_printable(str(record.get("config", {}).get("archive", ""))),
         published_at=str(record.get("published_at", ""))[:16].replace("T", " "),
-        summary=summarize_night(digest, judgements, compared=compared),
+        summary=[*describe_state(record), *summarize_night(digest, judgements, compared=compared)],
         tiles=make_tiles(digest),
         cards=[make_card(row, picture) for row, picture in zip(digest.top, pictures, strict=True)],
         categories=[
@@ -86,6 +87,14 @@ def render_page(
         script=Markup(script),  # noqa: S704  # our own file
         script_hash=script_hash,
     )
+
+
+def describe_state(record: Mapping[str, Any]) -> list[str]:
+    """Says of a run that is not finished that it is not."""
+    if record.get("status") != UNFINISHED:
+        return []
+    done = f"{record['committed_slices']} of {record['slices']} slices are in the table"
+    return [f"This run is not finished: it is under way, or was killed and not continued. {done}."]
 
 
 def make_title(digest: RunDigest) -> str:

@@ -11,7 +11,7 @@ from jobs.findings.digest import COLUMNS, RunDigest, collect_p_values
 from jobs.findings.page import judge_categories, render_page
 from jobs.findings.thumbnails import make_thumbnails
 from jobs.results.known import stream_rows
-from jobs.scoring.record import read_record
+from jobs.scoring.record import read_record, read_unfinished
 from jobs.scoring.run_folder import RunFolder
 from jobs.storage import uris
 
@@ -30,7 +30,8 @@ def report_run(config: ReportConfig) -> int:
 
 def write_report(config: ReportConfig) -> str:
     """Writes the page of a run; returns its URI."""
-    record = read_record(RunFolder(config.results, config.run_id))
+    folder = RunFolder(config.results, config.run_id)
+    record = read_record(folder) or read_unfinished(folder)
     if record is None:
         raise RequestError(
             f"{config.results} has no record of run {config.run_id}: expected one of {list_runs(config.results)}"

@@ -20,9 +20,9 @@ from jobs.results.access import check_conditional_put, make_location, make_stora
 from jobs.results.delta import PARTITION, explain_errors, locate_table, make_schema, open_table
 from jobs.results.files import summarize_footer
 from jobs.results.orphans import list_data_files
+from jobs.results.runs import RECORDS
 from jobs.storage import ObjectInfo, uris
 
-RECORDS = "runs"
 _NAME = re.compile(rf"scores/(?P<path>{PARTITION.name}=(?P<day>\d{{4}}-\d\d-\d\d)/[\w.+-]+\.parquet)")
 _NEEDED = ("image_uri", "image_etag", "status", "scored_at", "run_id")
 _AT_ONCE = 16

@@ -1,4 +1,4 @@
-"""The table's commands: optimize, vacuum, repair, history, export, adopt, columns.
+"""The table's commands: optimize, vacuum, repair, history, runs, export, adopt, columns.
 
 ``python -m jobs.table vacuum --results URI``
 """
@@ -20,6 +20,7 @@ from jobs.results.config import (
     ExportConfig,
     OptimizeConfig,
     RepairConfig,
+    RunsConfig,
     TableHistoryConfig,
     VacuumConfig,
 )
@@ -27,11 +28,14 @@ from jobs.results.delta import locate_table
 from jobs.results.export import export_latest
 from jobs.results.known import ROWS
 from jobs.results.maintenance import optimize_table, read_history, repair_table, vacuum_table
+from jobs.results.runs import read_runs
+from jobs.tables.parquet import write_parquet
 from jobs.tables.schema import VERDICTS, document_columns
 from jobs.tables.text import format_table, make_printable
 
 _PROG = "python -m jobs.table"
 _HISTORY = ("version", "at", "operation", "run", "slice", "rows")
+_RUNS = ("run_id", "status", "started_at", "listed", "rows", "anomalies", "committed_slices", "slices")
 _MAX_NAMED = 10
 
 
@@ -86,6 +90,19 @@ def show_history(config: TableHistoryConfig) -> None:
     print(format_table(_HISTORY, [[commit[name] for name in _HISTORY] for commit in commits]))
 
 
+def show_runs(config: RunsConfig) -> None:
+    """Prints the newest runs, newest last, and writes all of them where that is asked for."""
+    found = read_runs(config.results)
+    if config.output:
+        write_parquet(found, config.output)
+    rows = found.slice(max(0, len(found) - config.limit)).to_pylist()
+    if config.format == "json":
+        print(json.dumps(rows, indent=1, default=str))
+        return
+    shown = [row | {"started_at": f"{row['started_at']:%Y-%m-%d %H:%M}" if row["started_at"] else None} for row in rows]
+    print(format_table(_RUNS, [[make_printable(str(row[name])) for name in _RUNS] for row in shown]))
+
+
 def export(config: ExportConfig) -> None:
     """Writes the latest state, and says how many rows it has."""
     print(f"{export_latest(config.results, config.output)} photos in {config.output}")
@@ -116,6 +133,7 @@ _COMMANDS: Mapping[str, _Command] = {
     "vacuum": (VacuumConfig, vacuum),
     "repair": (RepairConfig, repair),
     "history": (TableHistoryConfig, show_history),
+    "runs": (RunsConfig, show_runs),
     "export": (ExportConfig, export),
     "adopt": (AdoptConfig, adopt),
     "columns": (ColumnsConfig, show_columns),

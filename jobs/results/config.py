@@ -45,6 +45,14 @@ class TableHistoryConfig(_TableConfig):
     format: Literal["text", "json"] = Field("text", description="a table for people, or JSON")
 
 
+class RunsConfig(_TableConfig):
+    """Show the runs that wrote into the table: which are finished, which are not, and what they wrote."""
+
+    limit: int = Field(20, ge=1, description="how many runs, the newest")
+    format: Literal["text", "json"] = Field("text", description="a table for people, or JSON")
+    output: Uri | None = Field(None, description="Parquet file to write all of them into, for a join by run_id")
+
+
 class ExportConfig(_TableConfig):
     """Write the newest row of each photo and box as one plain Parquet file, for tools without Delta Lake."""
 

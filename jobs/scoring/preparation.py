@@ -17,6 +17,7 @@ from jobs.archive.ordering import Ordering
 from jobs.archive.selection import Selection
 from jobs.archive.settled import KNOWN, DetectorIds, RetryPolicy
 from jobs.errors import MissingObjectError, RequestError
+from jobs.results.commit import find_next_slice
 from jobs.results.known import stream_known
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors, use_precisions
@@ -62,6 +63,8 @@ class StagedRun(BaseModel):
     """Version of the table that the manifest was made with; -1 where there was no table. Required, so that a run
     staged by a version without such tables is refused, not continued."""
     slice_photos: int
+    first_slice: int = 0
+    """Commits that the run id had when this was staged: of a try whose staging is gone."""
     listing_s: float
     """Listing an archive, or reading its inventory or list."""
     ordering_s: float
@@ -166,6 +169,7 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
         rescored=rescored,
         started_at=started_at,
         known_since=known_since,
+        first_slice=count_committed_slices(folder),
         slice_photos=config.slice_photos or (LOCAL_SLICE_PHOTOS if config.local else SLICE_PHOTOS),
         listing_s=listing_s,
         ordering_s=time.monotonic() - began - listing_s,
@@ -173,6 +177,11 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
     # The plan comes last: a rerun that finds it can trust the manifest beside it.
     storage.write(folder.plan, staged.model_dump_json().encode())
     return staged
+
+
+def count_committed_slices(folder: RunFolder) -> int:
+    """Returns how many slices of a run the table has: the number of the first that is left."""
+    return find_next_slice(folder.results, folder.run_id)
 
 
 def plan_run(config: ScoreConfig, categories: set[str]) -> ScoringPlan:

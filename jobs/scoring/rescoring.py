@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.archive.settled import SAME_WEIGHTS
-from jobs.results.commit import commit_slice
-from jobs.results.delta import open_table
+from jobs.results.commit import commit_slice, find_next_slice
 from jobs.results.files import ROW_ORDER
 from jobs.results.known import stream_known
 from jobs.scoring.plan import PlannedDetector, ScoringPlan
@@ -109,13 +108,6 @@ def make_column(
     if given is None:
         return batch.column(field.name)
     return given if isinstance(given, pa.Array) else pa.array(given, field.type)
-
-
-def find_next_slice(results: str, name: str) -> int:
-    """Finds the number of the next commit of ``name``: a try of this run that was killed may have had one."""
-    table = open_table(results)
-    last = table.transaction_version(name) if table is not None else None
-    return 0 if last is None else last + 1
 
 
 _CANDIDATES = f"""CREATE TABLE candidates AS

@@ -103,6 +103,7 @@ def run_all_steps(
     timings_s, reported = {"listing": staged.listing_s, "ordering": staged.ordering_s}, Reported()
     lease.confirm()  # listing a large archive takes minutes
     committer = SliceCommitter(folder, staged, lease=lease, log=log)
+    committer.note_progress()
     if committer.left:
         print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score", flush=True)
         if config.local:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from jobs.results.delta import TABLE
+from jobs.results.runs import RECORDS
 from jobs.storage import uris
 
-RECORDS = "runs"
-"""Folder of the run records, below the results."""
-TABLE = "scores"
-"""Folder of the result table, below the results."""
+UNFINISHED = "unfinished"
+"""Folder, below RECORDS, of what runs that are not done have come to: a run that was killed stays there."""
 STAGING = "staging"
 """Folder of the runs that are not done, below the results."""
 MANIFEST_PART_ROWS = 65_536
@@ -63,6 +63,11 @@ class RunFolder:
     def record(self) -> str:
         """The run record: a run without it is not done."""
         return uris.join(self.results, RECORDS, f"{self.run_id}.json")
+
+    @property
+    def unfinished(self) -> str:
+        """The record of a run that has begun: how far it has come. It goes when the run is done."""
+        return uris.join(self.results, RECORDS, UNFINISHED, f"{self.run_id}.json")
 
     @property
     def table(self) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from jobs import storage
-from jobs.scoring.record import read_published, read_record, read_tables
+from jobs.results.known import read_rows
+from jobs.scoring.record import read_record, read_tables
 from jobs.scoring.run_folder import RunFolder
 from jobs.tables.schema import SCORES, STAGED
 from tests.support.kills import PHOTOS, assert_every_image_once, list_staged_files, wait_for
@@ -66,7 +67,7 @@ def test_a_rerun_after_the_driver_was_killed_keeps_what_was_scored(
     assert again.returncode == 0, said
     assert "continuing where an earlier try stopped" in said
     assert_every_image_once(results)
-    published = read_published(results, SCORES.names)
+    published = read_rows(results, SCORES.names)
     scored_at = dict(zip(published["image_uri"].to_pylist(), published["scored_at"].to_pylist(), strict=True))
     assert {row["image_uri"]: row["scored_at"] for row in kept}.items() <= scored_at.items()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.scoring.record import read_published
+from jobs.results.known import read_rows
 from tests.support.detectors import TINY
 from tests.support.places import ROOT
 from tuning.trials.records import load_records
@@ -88,7 +88,7 @@ def test_a_scoring_run_submitted_as_a_job_publishes_and_its_id_is_taken(
     assert "run nightly: 36 scored, 5 unreadable" in done.stdout
     for noise in ("RayDeprecationWarning", "Progress bars disabled", "number of concurrent"):
         assert noise not in done.stdout, "the job's log warns of what an operator cannot change"
-    assert len(read_published(f"file://{results}", ["image_uri"])) == 41
+    assert len(read_rows(f"file://{results}", ["image_uri"])) == 41
     metrics = _metrics(head, run_id="nightly")
     assert metrics["photos_total", "scored"] == 36
     assert metrics["photos_total", "unreadable"] == 5

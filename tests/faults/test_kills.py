@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from jobs import storage
-from jobs.scoring.record import read_published, read_record
+from jobs.results.known import read_rows
+from jobs.scoring.record import read_record
 from jobs.scoring.run_folder import RunFolder
 from tests.support.kills import PHOTOS, assert_every_image_once, list_staged_files, wait_for
 
@@ -88,7 +89,7 @@ class Reader:
 
     def _read(self) -> None:
         while not self._stop.wait(0.2):
-            self.seen.add(len(read_published(self._results, ["image_uri"])))
+            self.seen.add(len(read_rows(self._results, ["image_uri"])))
 
 
 VICTIMS: dict[str, Callable[[Any, subprocess.Popen[str]], list[int]]] = {

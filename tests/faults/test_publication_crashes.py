@@ -16,9 +16,10 @@ from jobs.cluster.tally import Reported
 from jobs.detectors import registry
 from jobs.errors import EXIT_FAILED, JobError
 from jobs.results import commit as commits
+from jobs.results.known import read_rows
 from jobs.scoring import run as scoring
 from jobs.scoring.config import ScoreConfig
-from jobs.scoring.record import read_published, read_record
+from jobs.scoring.record import read_record
 from jobs.scoring.run_folder import RunFolder
 from jobs.training.config import TrainConfig
 from tests.support.training import request_tiny_training, train_plainly
@@ -114,7 +115,7 @@ def test_a_crash_at_any_point_of_publication_shows_whole_slices_and_each_photo_o
 
 def assert_each_photo_once(results: str, photos: int) -> None:
     """Asserts how many photos have a row, and that none has two."""
-    found = Counter(read_published(results, ["image_uri"])["image_uri"].to_pylist())
+    found = Counter(read_rows(results, ["image_uri"])["image_uri"].to_pylist())
     assert (len(found), set(found.values()) - {1}) == (photos, set())
 
 
@@ -145,4 +146,4 @@ def test_a_disk_that_is_full_at_any_point_ends_the_run_with_one_line_and_it_can_
     assert read_record(RunFolder(results, "night")) is None
     filler.unlink()
     assert scoring.score_archive(request) == 0
-    assert read_published(results, ["image_uri"]).num_rows == PHOTOS
+    assert read_rows(results, ["image_uri"]).num_rows == PHOTOS

@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from jobs import storage
-from jobs.scoring.record import read_published
+from jobs.results.known import read_rows
 from jobs.scoring.run_folder import RunFolder
 
 PHOTOS = 240
@@ -44,7 +44,7 @@ def list_staged_files(results: str) -> list[str]:
 
 def assert_every_image_once(results: str) -> None:
     """Asserts that the run ``night`` published one row for each photo and left no staged files."""
-    rows = read_published(results, ["image_uri", "status"])
+    rows = read_rows(results, ["image_uri", "status"])
     assert Counter(rows["status"].to_pylist()) == {"scored": PHOTOS}
     assert len(set(rows["image_uri"].to_pylist())) == PHOTOS
     assert list(storage.list_objects(RunFolder(results, "night").staging)) == []

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from jobs.cluster.run_log import RunLog
 from jobs.errors import JobError, one_line
-from jobs.results.delta import open_table
-from jobs.scoring.preparation import StagedRun
+from jobs.scoring.preparation import StagedRun, count_committed_slices
 from jobs.scoring.publication.publish import publish_slice
 from jobs.scoring.publication.slices import RunSlice, divide_run
 from jobs.scoring.publication.staged_files import StagedFiles
+from jobs.scoring.record import make_unfinished, write_unfinished
 from jobs.scoring.run_folder import RunFolder
 from jobs.storage.lease import Lease
 from jobs.tables.parquet import scan_parquet
@@ -43,7 +43,7 @@ class SliceCommitter:
         """Begins after the last slice that an earlier try has committed."""
         self._folder, self._staged, self._lease, self._log = folder, staged, lease, log
         self.slices = divide_run(staged.to_score, staged.slice_photos)
-        self._next = count_committed_slices(folder)
+        self._next = max(0, count_committed_slices(folder) - staged.first_slice)
         self._files = StagedFiles(folder, staged.to_score)
         self.seconds, self.dropped = 0.0, 0
 
@@ -107,16 +107,32 @@ class SliceCommitter:
             manifest=lambda: scan_parquet(manifest, columns=MANIFEST.names, schema=MANIFEST),
             plan=self._staged.plan,
             folder=self._folder,
+            slice_number=self._staged.first_slice + part.number,
             run_date=self._staged.started_at.date(),
             known_since=self._staged.known_since,
         )
         self._next = part.number + 1
+        self.note_progress()
         self.dropped += done.dropped
         self.seconds += time.monotonic() - began
         told = {"slice": part.number, "slices": len(self.slices), "rows": done.rows, "dropped": done.dropped}
         self._log.event("slice_committed", told | {"version": done.version})
         if len(self.slices) > 1:
             print(f"slice {part.number + 1} of {len(self.slices)}: {done.rows} rows are in the table", flush=True)
+
+    def note_progress(self) -> None:
+        """Writes the unfinished record: if the run is killed and never continued, it says what the rows are of."""
+        staged = self._staged
+        record = make_unfinished(
+            staged.plan,
+            config=staged.config,
+            listed=staged.listed,
+            to_score=staged.to_score,
+            started_at=staged.started_at,
+            slices=len(self.slices),
+            committed_slices=self._next,
+        )
+        write_unfinished(record, self._folder)
 
     def _commit_staged(self, stop: threading.Event) -> None:
         self._files.look()
@@ -125,10 +141,3 @@ class SliceCommitter:
 
     def _read_staged(self, part: RunSlice) -> Iterator[pa.RecordBatch]:
         return scan_parquet(self._files.list_files(part), columns=STAGED.names, schema=STAGED, small=True)
-
-
-def count_committed_slices(folder: RunFolder) -> int:
-    """Returns how many slices of a run the table has: the number of the first that is left."""
-    table = open_table(folder.results)
-    last = table.transaction_version(folder.run_id) if table is not None else None
-    return 0 if last is None else last + 1

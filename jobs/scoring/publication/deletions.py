@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from jobs.archive.kinds import ArchiveKind, detect_kind
 from jobs.errors import RequestError
-from jobs.results.commit import commit_slice
+from jobs.results.commit import commit_slice, find_next_slice
 from jobs.results.files import ROW_ORDER
 from jobs.results.known import stream_known
 from jobs.scoring.config import ScoreConfig
@@ -59,12 +59,13 @@ def mark_deleted(scratch: Scratch, config: ScoreConfig, *, version: int, listed_
         f"WHERE status NOT IN ('{Status.DELETED}', '{Status.MISSING}') AND scored_at < '{listed_at.isoformat()}'"
     )
     ((count,),) = scratch.query("SELECT count(*) FROM gone")
+    name = f"{config.run_id}/deleted"
     if count:
         commit_slice(
             config.results,
             stream_deleted(scratch, config.run_id),
-            run_id=f"{config.run_id}/deleted",
-            slice_number=0,
+            run_id=name,
+            slice_number=find_next_slice(config.results, name),
             run_date=listed_at.date(),
             known_since=version,
         )

@@ -22,6 +22,7 @@ def publish_slice(
     manifest: Callable[[], Iterable[pa.RecordBatch]],
     plan: ScoringPlan,
     folder: RunFolder,
+    slice_number: int,
     run_date: date,
     known_since: int,
 ) -> Committed:
@@ -36,6 +37,7 @@ def publish_slice(
         manifest: opens a stream of MANIFEST rows, needed only where results are missing.
         plan: the run's detectors.
         folder: of the run.
+        slice_number: of the commit, which the run's id has only once.
         run_date: the table's partition that takes them.
         known_since: version of the table that the run's manifest was made with; -1 where there was no table.
 
@@ -49,7 +51,7 @@ def publish_slice(
             folder.results,
             stream_in_order(scratch),
             run_id=plan.run_id,
-            slice_number=part.number,
+            slice_number=slice_number,
             run_date=run_date,
             known_since=known_since,
         )

@@ -77,3 +77,16 @@ def test_without_photos_to_show_nothing_is_fetched(
     output = tmp_path / "page.html"
     assert _report(results, "first", "--top", "0", "--output", str(output)) == EXIT_DONE
     assert "Compared with the calibration photos" in output.read_text()
+
+
+def test_the_page_of_a_run_that_was_not_finished_says_so(results: str, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "runs"
+    record = json.loads((folder / "first.json").read_text())
+    (folder / "first.json").unlink()
+    (folder / "unfinished").mkdir()
+    unfinished = record | {"status": "unfinished", "committed_slices": 2, "slices": 5}
+    (folder / "unfinished" / "first.json").write_text(json.dumps(unfinished))
+    assert _report(results, "first", "--top", "0") == EXIT_DONE
+    page = (tmp_path / "results" / "reports" / "first.html").read_text()
+    assert "This run is not finished" in page
+    assert "2 of 5 slices are in the table" in page

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import ray
 
+from jobs.results.known import read_rows
 from jobs.scoring import run as scoring
 from jobs.scoring.config import ScoreConfig
-from jobs.scoring.record import read_published
 from jobs.tables.schema import SCORES
 from model.artifact import load_artifact
 
@@ -26,7 +26,7 @@ def test_a_flat_folder_is_scored_without_ray_as_the_loaded_detector_scores_its_f
     monkeypatch.setattr(ray, "init", _refuse)
     monkeypatch.setattr(ray, "remote", _refuse)
     assert scoring.score_archive(local_config) == 0
-    rows = {row["image_uri"]: row for row in read_published(local_config.results, SCORES.names).to_pylist()}
+    rows = {row["image_uri"]: row for row in read_rows(local_config.results, SCORES.names).to_pylist()}
     assert [row["status"] for _, row in sorted(rows.items())] == ["scored"] * 3 + ["unreadable"]
     detector = load_artifact(tmp_path / "registry" / "pole", alias="champion")
     for uri, row in rows.items():
@@ -51,7 +51,7 @@ def test_folders_called_key_value_are_names_and_names_reach_a_terminal_escaped(
     config = local_config.model_copy(update=asked | {"results": f"file://{place}/results=1"})
     assert scoring.score_archive(config) == 0
     assert scoring.score_archive(config.model_copy(update={"run_id": "again"})) == 0
-    rows = read_published(config.results, SCORES.names).to_pylist()
+    rows = read_rows(config.results, SCORES.names).to_pylist()
     names = sorted(row["image_uri"].rsplit("/", 1)[1] for row in rows if row["run_id"] == "n")
     assert names == ["\x1b[2Jred.jpg", "\x1b]0;title\x07.jpg", "1.jpg", "2.jpg"]
     assert {(row["category"], row["site"]) for row in rows} == {("pole", None)}

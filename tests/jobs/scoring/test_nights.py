@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from datetime import UTC, datetime
@@ -11,12 +12,13 @@ import pytest
 
 from jobs import storage
 from jobs.errors import JobError, RequestError
-from jobs.results.known import read_latest
+from jobs.results.commands import run_table_command
+from jobs.results.known import read_latest, read_rows
 from jobs.scoring import preparation
 from jobs.scoring import run as scoring
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.publication import committer
-from jobs.scoring.record import read_published, read_record
+from jobs.scoring.record import read_record, read_unfinished
 from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.summary import list_alarms
 
@@ -24,7 +26,7 @@ from jobs.scoring.summary import list_alarms
 def score(config: ScoreConfig, night: str, **more: object) -> list[tuple[str, str, int]]:
     """Runs a night; returns file name, status and attempt of each of its rows."""
     scoring.score_archive(config.model_copy(update={"run_id": night, "max_error_rate": 1.0, **more}))
-    rows = read_published(config.results, ["image_uri", "status", "attempt", "run_id"]).to_pylist()
+    rows = read_rows(config.results, ["image_uri", "status", "attempt", "run_id"]).to_pylist()
     found = [row for row in rows if row["run_id"] == night]
     return sorted((row["image_uri"].rsplit("/", 1)[1], row["status"], row["attempt"]) for row in found)
 
@@ -85,9 +87,9 @@ def test_deletions_are_not_guessed_from_a_part_of_the_archive(local_config: Scor
             score(local_config, "night-1", mark_deleted=True, **more)
 
 
-def test_a_killed_run_leaves_its_slices_to_the_next_run_of_any_id_and_its_staging_goes(
-    local_config: ScoreConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def killed(local_config: ScoreConfig, monkeypatch: pytest.MonkeyPatch) -> ScoreConfig:
+    """A request after a run, night-1, that died when the first of its two slices was in the table."""
     real, calls = committer.publish_slice, []
 
     def die_at_the_second(*arguments: object, **options: object) -> object:
@@ -99,8 +101,14 @@ def test_a_killed_run_leaves_its_slices_to_the_next_run_of_any_id_and_its_stagin
     monkeypatch.setattr(committer, "publish_slice", die_at_the_second)
     with pytest.raises(JobError, match="killed"):
         score(local_config, "night-1", slice_photos=2)
+    return local_config
+
+
+def test_a_killed_run_leaves_its_slices_to_the_next_run_of_any_id_and_its_staging_goes(
+    killed: ScoreConfig, local_config: ScoreConfig
+) -> None:
     assert [status for _, status, _ in score(local_config, "night-2")] == ["scored", "unreadable"]
-    uris = read_published(local_config.results, ["image_uri"])["image_uri"].to_pylist()
+    uris = read_rows(local_config.results, ["image_uri"])["image_uri"].to_pylist()
     assert len(uris) == len(set(uris)) == 4
 
     staging = RunFolder(local_config.results, "night-1").staging
@@ -110,3 +118,44 @@ def test_a_killed_run_leaves_its_slices_to_the_next_run_of_any_id_and_its_stagin
         os.utime(info.uri.removeprefix("file://"), (0, 0))
     score(local_config, "night-4")
     assert list(storage.list_objects(staging)) == []
+
+
+def test_a_run_that_was_killed_and_not_continued_is_known_as_unfinished(
+    killed: ScoreConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score(killed, "night-2")
+    capsys.readouterr()
+    record = read_unfinished(RunFolder(killed.results, "night-1"))
+    assert record is not None
+    assert (record["status"], record["committed_slices"], record["slices"]) == ("unfinished", 1, 2)
+    assert read_record(RunFolder(killed.results, "night-1")) is None
+    assert run_table_command(["runs", "--results", killed.results, "--format", "json"]) == 0
+    runs = json.loads(capsys.readouterr().out)
+    told = [(run["run_id"], run["status"], run["rows"], run["committed_slices"]) for run in runs]
+    assert told == [("night-1", "unfinished", None, 1), ("night-2", "finished", 2, 1)]
+
+
+def test_a_run_that_is_continued_is_not_unfinished_any_more(killed: ScoreConfig) -> None:
+    score(killed, "night-1", slice_photos=2)
+    assert read_unfinished(RunFolder(killed.results, "night-1")) is None
+    record = read_record(RunFolder(killed.results, "night-1"))
+    assert record is not None
+    assert (record["status"], record["slices"]) == ("finished", 2)
+
+
+def test_the_same_id_scores_all_that_is_left_when_its_staging_is_gone(killed: ScoreConfig) -> None:
+    storage.delete_tree(RunFolder(killed.results, "night-1").staging)
+    found = score(killed, "night-1", slice_photos=2)
+    assert [status for _, status, _ in found] == ["scored", "scored", "scored", "unreadable"]
+    assert score(killed, "night-2") == []
+
+
+def test_photos_are_marked_as_deleted_by_the_same_id_again_when_its_staging_is_gone(killed: ScoreConfig) -> None:
+    archive = Path(killed.archive.removeprefix("file://"))
+    for name in ("0.jpg", "1.jpg"):
+        storage.delete_tree(RunFolder(killed.results, "night-1").staging)
+        (archive / name).unlink()
+        score(killed, "night-1", mark_deleted=True)
+        storage.delete(RunFolder(killed.results, "night-1").record)
+    latest = read_latest(killed.results, ["image_uri", "status"]).to_pylist()
+    assert [row["status"] for row in latest if row["image_uri"].endswith(("0.jpg", "1.jpg"))] == ["deleted", "deleted"]

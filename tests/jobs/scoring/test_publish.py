@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jobs import storage
 from jobs.cluster.tally import Reported
 from jobs.results.commit import Committed
+from jobs.results.known import read_rows
 from jobs.scoring.publication.publish import publish_slice
 from jobs.scoring.publication.reconciliation import reconcile, stream_in_order
 from jobs.scoring.publication.slices import RunSlice, divide_run
@@ -22,7 +23,6 @@ from jobs.scoring.record import (
     Published,
     compute_error_rate,
     make_record,
-    read_published,
     read_record,
     write_record,
 )
@@ -42,6 +42,7 @@ def _publish(staged: pa.Table, manifest: pa.Table, results: str, part: RunSlice 
         manifest=manifest.to_batches,
         plan=PLAN,
         folder=RunFolder(results, "night-1"),
+        slice_number=part.number if part else 0,
         run_date=date(2026, 11, 21),
         known_since=-1,
     )
@@ -170,7 +171,7 @@ def test_the_slices_of_a_run_make_every_row_of_it_once(tmp_path: object) -> None
     staged = make_scored(manifest, [1.0] * 5)
     for part in divide_run(5, 2):
         _publish(staged, manifest, results, part)
-    assert sorted(read_published(results, ["image_bytes"])["image_bytes"].to_pylist()) == list(range(5))
+    assert sorted(read_rows(results, ["image_bytes"])["image_bytes"].to_pylist()) == list(range(5))
 
 
 def test_a_row_number_that_is_not_in_the_manifest_is_no_row(tmp_path: object) -> None:

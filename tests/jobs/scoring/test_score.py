@@ -24,11 +24,12 @@ from jobs.cluster.telemetry import LocalTelemetry
 from jobs.decoding.fetch import FetchDecode
 from jobs.detectors import node_cache, registry
 from jobs.errors import MissingBucketError, RequestError
+from jobs.results.known import read_rows
 from jobs.scoring import preparation
 from jobs.scoring import run as scoring
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors
-from jobs.scoring.record import read_published, read_record
+from jobs.scoring.record import read_record
 from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.stage import ScoreImages
 from jobs.storage import uris
@@ -50,7 +51,7 @@ def _config(archive: str, detectors: str, results: str, run_id: str, **more: obj
 
 
 def _rows(results: str) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = read_published(results, SCORES.names).to_pylist()
+    rows: list[dict[str, object]] = read_rows(results, SCORES.names).to_pylist()
     return rows
 
 

@@ -13,12 +13,12 @@ import pytest
 
 from jobs.cluster.run_log import RunLog
 from jobs.errors import JobError, StorageError
+from jobs.results.known import read_rows
 from jobs.scoring.preparation import StagedRun
 from jobs.scoring.publication import committer as committing
 from jobs.scoring.publication.committer import SliceCommitter
 from jobs.scoring.publication.slices import RunSlice
 from jobs.scoring.publication.staged_files import StagedFiles
-from jobs.scoring.record import read_published
 from jobs.scoring.run_folder import RunFolder
 from jobs.storage import uris
 from jobs.storage.lease import Lease, hold_lease
@@ -72,13 +72,13 @@ def committer(folder: RunFolder, lease: Lease, monkeypatch: pytest.MonkeyPatch) 
 
 
 def count_rows(folder: RunFolder) -> dict[str, int]:
-    return Counter(read_published(folder.results, ["status"])["status"].to_pylist())
+    return Counter(read_rows(folder.results, ["status"])["status"].to_pylist())
 
 
 def wait_for_rows(folder: RunFolder, count: int) -> None:
     done = threading.Event()
     for _ in range(500):
-        if len(read_published(folder.results, ["status"])) >= count:
+        if len(read_rows(folder.results, ["status"])) >= count:
             return
         done.wait(0.02)
     pytest.fail(f"there were never {count} rows")
@@ -112,7 +112,7 @@ def test_slices_come_into_the_table_in_order_while_the_pipeline_runs(
     assert count_rows(folder) == {"scored": 8}
     committer.commit_rest()
     assert count_rows(folder) == {"scored": 9, "failed": 1}
-    uris_found = read_published(folder.results, ["image_uri"])["image_uri"].to_pylist()
+    uris_found = read_rows(folder.results, ["image_uri"])["image_uri"].to_pylist()
     assert sorted(uris_found) == make_manifest(PHOTOS)["image_uri"].to_pylist()
 
 
@@ -158,7 +158,7 @@ def test_two_runs_over_the_same_photos_give_each_of_them_one_row(
         committer.commit_next(committer._read_staged(committer.left[0]))
         late.commit_rest()
         committer.commit_rest()
-    found = Counter(read_published(folder.results, ["image_uri"])["image_uri"].to_pylist())
+    found = Counter(read_rows(folder.results, ["image_uri"])["image_uri"].to_pylist())
     assert set(found.values()) == {1}
     assert len(found) == PHOTOS
     assert (committer.dropped, late.dropped) == (6, 4)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jobs import score, train
 from jobs.detectors import registry
-from jobs.scoring.record import read_published
+from jobs.results.known import read_rows
 from model.artifact import load_artifact
 
 _DETECTOR = {
@@ -36,7 +36,7 @@ def test_a_network_of_torchvision_is_trained_and_scores_by_flags_alone(
     flawless = str(drawn / "data" / "insulator" / "test" / "good")
     place = ["--archive", flawless, "--detectors", detectors, "--results", results]
     assert score.main([*place, "--category", "insulator", "--local", "--run-id", "r"]) == 0
-    rows = read_published(f"file://{results}", ["image_uri", "status", "score"]).to_pylist()
+    rows = read_rows(f"file://{results}", ["image_uri", "status", "score"]).to_pylist()
     assert [row["status"] for row in rows] == ["scored"] * 20
     detector = load_artifact(Path(detectors) / "insulator", alias="champion")
     assert detector.detector.feature_dim == 2 * (48 + 96)

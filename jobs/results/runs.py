@@ -1,0 +1,75 @@
+"""The runs that wrote into a table, by their records: which are done, and which began and were not finished."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from jobs import storage
+from jobs.errors import StorageError
+from jobs.storage import uris
+from jobs.tables.schema import define_column
+
+RECORDS = "runs"
+"""Folder of the run records, below the results."""
+_TIME = pa.timestamp("us", tz="UTC")
+_AT_ONCE = 16
+RUNS = pa.schema(
+    [
+        define_column("run_id", pa.string(), "the run; joins the result table"),
+        define_column("status", pa.string(), "finished; or unfinished: under way, or killed and not continued"),
+        define_column("archive", pa.string(), "what was scored"),
+        define_column("started_at", _TIME, "when it began"),
+        define_column("written_at", _TIME, "when its record was last written"),
+        define_column("listed", pa.int64(), "objects in the archive"),
+        define_column("slices", pa.int64(), "commits that it takes"),
+        define_column("committed_slices", pa.int64(), "commits that are in the table"),
+        define_column("rows", pa.int64(), "rows that it wrote; null while unfinished, ask the table"),
+        define_column("anomalies", pa.int64(), "rows flagged; null while unfinished"),
+    ]
+)
+"""A row for each run."""
+
+
+def read_runs(results: str) -> pa.Table:
+    """Reads the records of all runs as RUNS rows, in the order in which they began.
+
+    Raises:
+        StorageError: a record is damaged, or storage refused.
+    """
+    found = [info.uri for info in storage.list_objects(uris.join(results, RECORDS)) if info.uri.endswith(".json")]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        # A run that was killed while it took its unfinished record away has both; the finished one holds.
+        rows = sorted(pool.map(describe_record, found), key=lambda row: row["status"] != "unfinished")
+    by_run = {row["run_id"]: row for row in rows}
+    return pa.Table.from_pylist(list(by_run.values()), schema=RUNS).sort_by([("started_at", "ascending")])
+
+
+def describe_record(uri: str) -> dict[str, Any]:
+    """Reads one record as a RUNS row. Raises StorageError where it is damaged."""
+    try:
+        record = json.loads(storage.read(uri))
+        status, counts = record.get("status", "finished"), record.get("counts")
+        return {
+            "run_id": record["run_id"],
+            "status": status,
+            "archive": record.get("config", {}).get("archive"),
+            "started_at": parse_time(record.get("started_at")),
+            "written_at": parse_time(record.get("published_at") or record.get("updated_at")),
+            "listed": record.get("listed"),
+            "slices": record.get("slices"),
+            "committed_slices": record.get("committed_slices", record.get("slices")),
+            "rows": sum(counts.values()) if counts else None,
+            "anomalies": record.get("anomalies"),
+        }
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise StorageError(f"{uri} is damaged: expected the JSON of a run record; restore it or delete it") from error
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """Parses a time of a record; None for none."""
+    return datetime.fromisoformat(text) if text else None
