@@ -23,6 +23,7 @@ COMMANDS = {
     "table": ("jobs.table", "care for the result table: optimize, vacuum, repair, history, export, adopt"),
     "search": ("tuning.search", "search attention placement and flow settings"),
     "comparison": ("jobs.comparison", "train all variants on labelled photos and compare them"),
+    "dataset": ("jobs.dataset", "check public data sets against their published counts, and convert them"),
     "manifest": ("jobs.manifest", "list what an archive holds, as a Parquet file"),
     "benchmark": ("jobs.benchmark", "measure how fast scoring is on this machine"),
     "demo": ("jobs.demo", "draw photos, train, score and query; needs no data"),

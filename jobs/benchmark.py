@@ -16,6 +16,7 @@ from jobs.benchmarks.config import (
     JobBenchmarkConfig,
     NetworkBenchmarkConfig,
     NightsBenchmarkConfig,
+    ReproductionBenchmarkConfig,
     ScaleBenchmarkConfig,
     TrainingBenchmarkConfig,
 )
@@ -46,6 +47,7 @@ BENCHMARKS = {
     "training": Benchmark(TrainingBenchmarkConfig, "jobs.benchmarks.training:measure_training"),
     "scale": Benchmark(ScaleBenchmarkConfig, "jobs.benchmarks.scale:measure_scale"),
     "nights": Benchmark(NightsBenchmarkConfig, "jobs.benchmarks.nights:measure_nights"),
+    "reproduction": Benchmark(ReproductionBenchmarkConfig, "jobs.benchmarks.reproduction.run:measure_reproduction"),
     "peers": Benchmark(PeersBenchmarkConfig, "jobs.benchmarks.peers.run:measure_peers"),
 }
 
@@ -70,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 def describe_benchmarks() -> str:
     """Returns the help text: a line for each benchmark."""
     lines = [
-        f"  {name:<10}{(benchmark.config.__doc__ or '').splitlines()[0]}" for name, benchmark in BENCHMARKS.items()
+        f"  {name:<14}{(benchmark.config.__doc__ or '').splitlines()[0]}" for name, benchmark in BENCHMARKS.items()
     ]
     usage = "usage: python -m jobs.benchmark <benchmark> [--config FILE.yaml] [--help] [flags]"
     return "\n".join([usage, "", "benchmarks:", *lines])

@@ -33,6 +33,7 @@ MINIMAL = {
     "jobs.recalibrate": f"{PHOTOS} --detectors /r",
     "jobs.verdicts": "add marks.csv --results /o",
     "jobs.comparison": "--data /d --output /o",
+    "jobs.dataset": "convert --layout visa --source /d --output /o",
     "jobs.benchmark": "peers",
     "jobs.cli.completion": "--shell bash",
     "tuning.search": f"{PHOTOS} --results /o",

@@ -29,6 +29,7 @@ BELOW = {
     "detectors": {"storage", "tables", "archive", "decoding", "cluster"},
 }
 BELOW["results"] = {"storage", "tables"}
+BELOW["datasets"] = BELOW["archive"] | {"archive"}
 BELOW["scoring"] = BELOW["detectors"] | {"detectors", "results"}
 BELOW["training"] = BELOW["detectors"] | {"detectors"}
 BELOW["evaluation"] = BELOW["training"] | {"results", "scoring", "training"}

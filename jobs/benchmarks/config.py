@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from jobs.config import JobConfig, LocalPath, Uri, split_at_commas
-from model.config import BackboneName
+from model.config import BackboneName, FlowConfig, Precision
 
 Uris = Annotated[list[Uri], BeforeValidator(split_at_commas)]
 Sizes = Annotated[list[int], BeforeValidator(split_at_commas)]
@@ -60,6 +60,30 @@ class TrainingBenchmarkConfig(JobConfig):
     kept_epochs: int = Field(4, ge=2, description="epochs measured where features are kept")
     whole_epochs: int = Field(192, ge=1, description="epochs that the one pass over the photos is spread over")
     output: LocalPath = Field("build/bench-train.json", description="file to write")
+
+
+class ReproductionBenchmarkConfig(JobConfig):
+    """Reproduce DifferNet by its authors' loop, and measure what each deviation from it costs in AUROC.
+
+    Finished runs are kept, as are the features of all views, so the same command again goes on.
+    """
+
+    data: Uri = Field(description="labelled set in MVTec layout, such as the magnetic tiles in their authors' split")
+    category: str | None = Field(None, description="category of it; default: the only one")
+    weights: str = Field("imagenet", description="weights of torchvision's AlexNet: imagenet, random or a file's URI")
+    recipes: Annotated[list[str], BeforeValidator(split_at_commas)] = Field(
+        default_factory=list, description="what to run, of the names that the table has, with commas; default: all"
+    )
+    image_size: int = Field(448, ge=64, description="side in pixels of the largest scale of all recipes but half_size")
+    epochs: int = Field(192, ge=1, description="passes over the training photos")
+    seeds: Annotated[list[int], BeforeValidator(split_at_commas)] = Field(
+        [0, 1, 2], min_length=1, description="seeds of flow and order, with commas"
+    )
+    train_angles: int = Field(64, ge=4, description="angles of each training photo whose features are computed")
+    test_angles: int = Field(64, ge=1, description="views of each test photo; DifferNet has 64")
+    precision: Precision = Field("fp32", description="arithmetic of convolutions and coupling subnets")
+    flow: FlowConfig = Field(default_factory=FlowConfig, description="flow of all recipes but the small ones")
+    output: LocalPath = Field("build/reproduction", description="folder for features/, runs/ and reproduction.json/.md")
 
 
 class ScaleBenchmarkConfig(JobConfig):

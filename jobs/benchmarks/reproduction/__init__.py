@@ -1,0 +1,1 @@
+"""DifferNet on its authors' own split, and what each deviation from it costs."""

@@ -1,0 +1,49 @@
+"""Configuration of the commands on data sets: one class each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from jobs.config import JobConfig, Uri, split_at_commas
+
+LayoutName = Literal["mvtec_ad", "visa", "insplad_fault", "mtd", "wafer", "mvtec_layout", "folders", "list"]
+
+Texts = Annotated[list[str], BeforeValidator(split_at_commas)]
+
+
+class CheckDatasetConfig(JobConfig):
+    """Count a data set's photos and set them against the published counts; exit code 2 where something is missing.
+
+    Layouts: mvtec_ad (as unpacked), visa (split_csv/1cls.csv beside the objects), insplad_fault (the folder
+    unsupervised_anomaly_detection), mtd (MT_Free/Imgs and so on; DifferNet's split by --train-list), wafer and folders
+    (<category>/<label>/<photo>, no split), mvtec_layout (any set in MVTec's layout), list (a CSV or Parquet file).
+    """
+
+    layout: LayoutName = Field(description="how the photos lie")
+    source: Uri = Field(description="folder of the data set as it was unpacked, or a list; nothing in it is changed")
+    train_list: Uri | None = Field(
+        None,
+        description="for mtd: text file with the name of a training photo on each line, as mtd_train_filenames.txt of "
+        "github.com/marco-rudolph/differnet",
+    )
+    category: str | None = Field(None, description="for a list without a column category: the category of its photos")
+    flawless: Texts = Field(
+        ["good", "normal", "ok", "free", "flawless"],
+        min_length=1,
+        description="labels of flawless photos in folders and lists, in any letters, separated by commas",
+    )
+    test_share: float = Field(
+        0.2, gt=0, lt=1, description="share of the flawless photos that tests, where the data set has no split"
+    )
+    seed: int = Field(0, ge=0, description="seed of that split, which each photo's key decides: it is stable")
+
+
+class ConvertDatasetConfig(CheckDatasetConfig):
+    """Write a data set in MVTec's layout, as links or copies, or as a list with labels; the source stays as it is."""
+
+    output: Uri = Field(description="folder to write into, outside the source; for a list, a .csv or .parquet file")
+    write: Literal["links", "copies", "list"] = Field(
+        "links", description="links to local files, copies (also of and into object storage), or a list of URIs"
+    )
