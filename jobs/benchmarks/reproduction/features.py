@@ -34,7 +34,7 @@ _REPORT_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class Features:
+class ViewFeatures:
     """Pooled features of a data set under one recipe.
 
     Attributes:
@@ -68,11 +68,11 @@ class FeatureStore:
         self._rows, self.folder = rows, folder
         self._weights_uri, self._weights, self._precision = weights_uri, weights, precision
 
-    def read_or_compute(self, recipe: Recipe) -> Features:
+    def read_or_compute(self, recipe: Recipe) -> ViewFeatures:
         """Returns the features of a recipe."""
         test = select_split(self._rows, "test")
         labels = [label != FLAWLESS for label in test["label"].to_pylist()]
-        return Features(
+        return ViewFeatures(
             train=self._read_split(recipe, select_split(self._rows, "train"), recipe.training, recipe.train_angles),
             test=self._read_split(recipe, test, recipe.testing, recipe.test_angles)[:, : recipe.scored_views],
             is_defective=torch.tensor(labels),
@@ -138,10 +138,11 @@ def draw_views(data: bytes, recipe: Recipe, kind: Angles, *, angles: int, seed: 
     if recipe.resize == "product":
         photo = functional.to_pil_image(decode_images([data], size=side)[0])
     else:
-        photo = functional.resize(Image.open(io.BytesIO(data)).convert("RGB"), [side, side])
+        opened = Image.open(io.BytesIO(data))
+        photo = functional.resize(opened if opened.mode == "L" else opened.convert("RGB"), [side, side])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         degrees = list_scoring_angles(angles) if kind == "even" else (torch.rand(angles) * 360).tolist()
         vary = transforms.ColorJitter(brightness=recipe.light, contrast=recipe.light)
         views = [vary(functional.rotate(photo, angle)) for angle in degrees]
-    return torch.stack([functional.pil_to_tensor(view) for view in views])
+    return torch.stack([functional.pil_to_tensor(view.convert("RGB")) for view in views])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jobs.benchmarks.differnet import make_differnet_optimizer
-from jobs.benchmarks.reproduction.features import Features
+from jobs.benchmarks.reproduction.features import ViewFeatures
 from model.detector import AttentDifferNet
 from model.network.flow import compute_mean_squared_latents, compute_nll
 from model.network.scaling import fit_scaling
@@ -38,7 +38,7 @@ class Epoch:
 
 
 def train_as_authors(
-    detector: AttentDifferNet, features: Features, *, epochs: int, seed: int, on_epoch: Callable[[Epoch], None]
+    detector: AttentDifferNet, features: ViewFeatures, *, epochs: int, seed: int, on_epoch: Callable[[Epoch], None]
 ) -> None:
     """Trains the flow of ``detector`` on features, and tests it after every epoch.
 
@@ -88,7 +88,7 @@ def measure_auroc(detector: AttentDifferNet, test: Tensor, is_defective: Tensor)
     return compute_auroc(is_defective.numpy(), scores.numpy())
 
 
-def measure_gaussian(features: Features) -> float:
+def measure_gaussian(features: ViewFeatures) -> float:
     """Returns the AUROC of the squared Mahalanobis distance, the mean over views: what a flow has to beat."""
     scaling = fit_scaling("whiten", features.train.flatten(0, 1))
     scores = scaling.apply(features.test).double().square().mean((1, 2))

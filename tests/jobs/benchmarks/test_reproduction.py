@@ -13,7 +13,7 @@ from PIL import Image
 
 from jobs import benchmark
 from jobs.benchmarks.config import ReproductionBenchmarkConfig
-from jobs.benchmarks.reproduction.features import Features, draw_views
+from jobs.benchmarks.reproduction.features import ViewFeatures, draw_views
 from jobs.benchmarks.reproduction.loop import train_as_authors
 from jobs.benchmarks.reproduction.recipe import Recipe
 from jobs.benchmarks.reproduction.run import choose_recipes, choose_rows, summarize_runs
@@ -39,12 +39,12 @@ def tiles(tmp_path: Path) -> str:
     return str(tmp_path / "data")
 
 
-def make_features(dim: int = 768) -> Features:
+def make_features(dim: int = 768) -> ViewFeatures:
     generator = torch.Generator().manual_seed(0)
     train = torch.rand(30, 4, dim, generator=generator)
     test = torch.rand(10, 2, dim, generator=generator)
     test[5:] += 0.5
-    return Features(train, test, torch.arange(10) >= 5)
+    return ViewFeatures(train, test, torch.arange(10) >= 5)
 
 
 def build_small(scaling: str = "channel") -> AttentDifferNet:
@@ -76,7 +76,7 @@ def test_the_loop_learns_and_never_looks_at_test_photos_to_learn() -> None:
         losses: list[float] = []
         train_as_authors(
             build_small(),
-            Features(features.train, test, features.is_defective),
+            ViewFeatures(features.train, test, features.is_defective),
             epochs=3,
             seed=0,
             on_epoch=lambda epoch, losses=losses: losses.append(epoch.loss),  # type: ignore[misc]
