@@ -30,10 +30,10 @@ from model.process import prepare_process
 
 AUTHORS_TEST_EVERY = 8
 """Epochs between two tests of the authors' code, whose best one they report."""
-SMALLEST_OF_SCALES = 4
+SIDE_STEP_PX = 4
 """The smallest of the three scales has a fourth of the largest one's side."""
 
-MIN_SIDE_PX = SMALLEST_OF_SCALES * MIN_BACKBONE_PX["alexnet"]
+MIN_SIDE_PX = SIDE_STEP_PX * MIN_BACKBONE_PX["alexnet"]
 
 Run = dict[str, Any]
 """JSON of one recipe and seed: recipe, seed, epochs (as `Epoch`), gaussian, is_finished."""
@@ -82,9 +82,9 @@ def choose_recipes(config: ReproductionBenchmarkConfig) -> Mapping[str, Recipe]:
         raise RequestError(f"unknown recipe {unknown[0]!r}, expected some of {', '.join(DEVIATIONS)}")
     chosen = {name: known[name] for name in config.recipes or DEVIATIONS}
     for name, recipe in chosen.items():
-        if recipe.image_size % SMALLEST_OF_SCALES or recipe.image_size < MIN_SIDE_PX:
+        if recipe.image_size % SIDE_STEP_PX or recipe.image_size < MIN_SIDE_PX:
             raise RequestError(
-                f"recipe {name} needs a multiple of {SMALLEST_OF_SCALES} px, at least {MIN_SIDE_PX}: got "
+                f"recipe {name} needs a multiple of {SIDE_STEP_PX} px, at least {MIN_SIDE_PX}: got "
                 f"{recipe.image_size}; choose --image-size or --recipes otherwise"
             )
     return chosen
