@@ -7,28 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.cli import parse_config, run_command
-from jobs.errors import EXIT_DONE, RequestError
+from jobs.cli import run_command, run_subcommand
 from jobs.findings.config import AddVerdictsConfig
-
-_PROG = "python -m jobs.verdicts"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs ``add`` and returns the exit code; the file may stand before the flags.
+    """Runs one of the commands of the verdicts and returns the exit code; ``add`` takes its file before the flags too.
 
     Raises:
-        RequestError: another command, or wrong flags.
+        RequestError: no such command, or wrong flags.
     """
-    command, rest = (argv[0], list(argv[1:])) if argv else ("--help", [])
-    if command in ("-h", "--help"):
-        print(f"usage: {_PROG} add FILE.csv --results URI, or {_PROG} add --help\n\n{AddVerdictsConfig.__doc__}")
-        return EXIT_DONE
-    if command != "add":
-        raise RequestError(f"expected the command add, got {command!r}; see --help")
-    if rest and not rest[0].startswith("-"):
-        rest = ["--file", *rest]
-    config = parse_config(AddVerdictsConfig, rest, prog=f"{_PROG} add")
+    if list(argv[:1]) == ["add"] and len(argv) > 1 and not argv[1].startswith("-"):
+        argv = ["add", "--file", *argv[1:]]
+    return run_subcommand(argv, {"add": (AddVerdictsConfig, add)}, prog="python -m jobs.verdicts")
+
+
+def add(config: AddVerdictsConfig) -> int:
+    """Adds the verdicts of a file and returns the exit code."""
+    # Imported once the request is right: the tables' libraries take a second, --help and a typo need none of them.
     from jobs.findings.verdicts import add_verdicts
 
     return add_verdicts(config)

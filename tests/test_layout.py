@@ -29,9 +29,10 @@ BELOW = {
     "detectors": {"storage", "tables", "archive", "decoding", "cluster"},
 }
 BELOW["results"] = {"storage", "tables"}
+BELOW["review"] = {"storage", "tables", "results"}
 BELOW["datasets"] = BELOW["archive"] | {"archive"}
-BELOW["scoring"] = BELOW["detectors"] | {"detectors", "results"}
-BELOW["training"] = BELOW["detectors"] | {"detectors"}
+BELOW["scoring"] = BELOW["detectors"] | {"detectors", "results", "review"}
+BELOW["training"] = BELOW["detectors"] | {"detectors", "results", "review"}
 BELOW["evaluation"] = BELOW["training"] | {"results", "scoring", "training"}
 BELOW["findings"] = BELOW["scoring"] | {"scoring"}
 BELOW["synthetic"] = {"storage", "tables"}

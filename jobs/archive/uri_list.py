@@ -20,7 +20,8 @@ from jobs.tables import parquet as tables
 from jobs.tables.boxes import format_box, format_value
 from jobs.tables.schema import LISTED
 
-_URI = r"^((s3|gs|az)://[^/]+/.|file:///.)"
+PHOTO_URI = r"^((s3|gs|az)://[^/]+/.|file:///.)"
+"""What the URI of an object begins with."""
 OLDER_NAMES = {"image_uri": "uri", "image_etag": "etag", "image_bytes": "size_bytes"}
 """What lists may call the columns too, as they did before all tables had one name for each."""
 _TIMES = ("last_modified", "captured_at")
@@ -220,7 +221,7 @@ def normalize_listed(uri: str | None) -> str | None:
 
 def check_uris(found: pa.Array, *, place: str) -> None:
     """Raises RequestError for the first URI that names no object."""
-    wrong = found.filter(pc.invert(pc.fill_null(pc.match_substring_regex(found, _URI), False)))
+    wrong = found.filter(pc.invert(pc.fill_null(pc.match_substring_regex(found, PHOTO_URI), False)))
     if len(wrong):
         raise RequestError(
             f"column image_uri of {place}: expected s3://bucket/key, gs://, az://, file:///path or an absolute path, "

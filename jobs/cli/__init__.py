@@ -167,13 +167,13 @@ def escape_controls(text: str) -> str:
 
 
 def run_subcommand(
-    argv: Sequence[str], commands: Mapping[str, tuple[type[BaseModel], Callable[[Any], None]]], *, prog: str
+    argv: Sequence[str], commands: Mapping[str, tuple[type[BaseModel], Callable[[Any], int | None]]], *, prog: str
 ) -> int:
     """Runs the command that ``argv`` begins with and returns the exit code; ``--help`` lists the commands.
 
     Args:
         argv: the command's name and its flags.
-        commands: name -> its configuration, and what executes it.
+        commands: name -> its configuration, and what executes it and may return an exit code.
         prog: how the command above them is called.
 
     Raises:
@@ -187,8 +187,7 @@ def run_subcommand(
     if command not in commands:
         raise RequestError(f"expected a command ({', '.join(commands)}), got {command!r}; see --help")
     config_class, execute = commands[command]
-    execute(parse_config(config_class, argv[1:], prog=f"{prog} {command}"))
-    return EXIT_DONE
+    return execute(parse_config(config_class, argv[1:], prog=f"{prog} {command}")) or EXIT_DONE
 
 
 def run_command(main: Callable[[Sequence[str]], int]) -> None:

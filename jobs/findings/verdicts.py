@@ -1,35 +1,25 @@
-"""Verdicts: what people found on photos, in a Delta table beside the scores; of two on one photo the newer holds."""
+"""Adding what people found on photos: a list of verdicts becomes rows of the table beside the scores."""
 
 from __future__ import annotations
 
 import getpass
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from jobs.archive.keys import parse_time
-from jobs.archive.uri_list import normalize_listed, read_columns
-from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError, StorageError, one_line
+from jobs.archive.uri_list import PHOTO_URI, normalize_listed, read_columns
+from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError
 from jobs.findings.config import AddVerdictsConfig
-from jobs.results.access import make_location, make_storage_options
-from jobs.results.delta import HOOKS, explain_errors
-from jobs.storage import uris
+from jobs.review.verdicts import WORDS, locate_verdicts, write_verdicts
 from jobs.tables.schema import VERDICTS
 from jobs.tables.text import make_printable
 
-TABLE = "verdicts"
-"""Folder of the verdicts, below the results."""
-WORDS = ("good", "defect", "unsure")
-KEY = ("image_uri", "image_etag", "box")
 _BOX = re.compile(r"-?\d+,-?\d+,[1-9]\d*,[1-9]\d*")
-_URI = re.compile(r"(s3|gs|az)://[^/]+/.|file:///.")
 _MAX_NAMED = 10
 
 
@@ -40,9 +30,11 @@ def add_verdicts(config: AddVerdictsConfig) -> int:
         RequestError: the file is no list with image_uri and verdict.
         StorageError: storage refused, or the table is damaged.
     """
-    rows, problems = read_verdict_list(config.file, by=config.by or getpass.getuser())
+    rows, problems, unjudged = read_verdict_list(config.file, by=config.by or getpass.getuser())
     added = write_verdicts(config.results, rows)
     print(f"{added} verdicts added to {locate_verdicts(config.results)}, {len(rows) - added} were there already")
+    if unjudged:
+        print(f"{unjudged} photos of the list have no verdict yet")
     for problem in problems[:_MAX_NAMED]:
         print(f"left out {problem}", file=sys.stderr)
     if len(problems) > _MAX_NAMED:
@@ -50,12 +42,7 @@ def add_verdicts(config: AddVerdictsConfig) -> int:
     return EXIT_TOO_MANY_UNREADABLE if problems else EXIT_DONE
 
 
-def locate_verdicts(results: str) -> str:
-    """Returns the URI of the table of verdicts."""
-    return uris.join(results, TABLE)
-
-
-def read_verdict_list(file: str, *, by: str) -> tuple[pa.Table, list[str]]:
+def read_verdict_list(file: str, *, by: str) -> tuple[pa.Table, list[str], int]:
     """Reads a CSV or Parquet list of verdicts.
 
     Args:
@@ -63,20 +50,23 @@ def read_verdict_list(file: str, *, by: str) -> tuple[pa.Table, list[str]]:
         by: who looked, for rows that do not say it.
 
     Returns:
-        VERDICTS rows, and why each of the other rows is none.
+        VERDICTS rows, why each of the other rows is none, and how many photos have no verdict yet.
 
     Raises:
         RequestError: it is no such list.
     """
     found: list[dict[str, Any]] = []
     problems: list[str] = []
+    unjudged = 0
     now = datetime.now(UTC)
     for number, row in enumerate(stream_list(file), start=1):
-        if problem := find_problem(row):
+        if row["image_uri"] and not str(row["verdict"] or "").strip():
+            unjudged += 1  # the list of a sample that is not looked through yet
+        elif problem := find_problem(row):
             problems.append(f"row {number} of {file}: {problem}")
         else:
             found.append(complete_verdict(row, by=by, at=now))
-    return pa.Table.from_pylist(found, schema=VERDICTS), problems
+    return pa.Table.from_pylist(found, schema=VERDICTS), problems, unjudged
 
 
 def stream_list(file: str) -> Iterator[dict[str, Any]]:
@@ -98,7 +88,7 @@ def select_verdict_columns(names: list[str], file: str) -> list[str]:
 def find_problem(row: Mapping[str, Any]) -> str:
     """Returns what is wrong with a row of a list; empty where it is a verdict."""
     uri, verdict, box, at = normalize_listed(row["image_uri"]), row["verdict"], row.get("box"), row.get("at")
-    if not uri or not _URI.match(uri):
+    if not uri or not re.match(PHOTO_URI, uri):
         return f"image_uri must be s3://bucket/key, gs://, az:// or a file, got {make_printable(str(row['image_uri']))}"
     if str(verdict).strip().lower() not in WORDS:
         return f"verdict must be {', '.join(WORDS)}, got {make_printable(str(verdict))}"
@@ -120,58 +110,3 @@ def complete_verdict(row: Mapping[str, Any], *, by: str, at: datetime) -> dict[s
         "by": row.get("by") or by,
         "at": (parse_time(given) if isinstance(given, str) else given) or at,
     }
-
-
-def write_verdicts(results: str, rows: pa.Table) -> int:
-    """Adds VERDICTS rows that the table does not have yet, and returns how many; makes the table if need be.
-
-    The same file twice adds nothing the second time, if its rows say when they were made.
-    """
-    known = read_verdicts(results)
-    new = rows if known is None else leave_out_known(rows, known)
-    uri = locate_verdicts(results)
-    if len(new) or known is None:
-        with explain_errors(uri):
-            try:
-                write_deltalake(
-                    make_location(uri),
-                    new,
-                    mode="append",
-                    name=TABLE,
-                    description="attentdiffernet-ray: what people found on photos; the newest verdict holds",
-                    storage_options=make_storage_options(uri),
-                    post_commithook_properties=HOOKS,
-                )
-            except CommitFailedError as error:
-                raise StorageError(f"{uri}: the commit failed: {one_line(error)[:200]}; run again") from error
-    return len(new)
-
-
-def leave_out_known(rows: pa.Table, known: pa.Table) -> pa.Table:
-    """Returns the rows that are not in ``known`` word for word."""
-    there = {tuple(row.values()) for row in known.select(VERDICTS.names).to_pylist()}
-    is_new = [tuple(row.values()) not in there for row in rows.to_pylist()]
-    return rows.filter(pa.array(is_new, pa.bool_()))
-
-
-def read_verdicts(results: str) -> pa.Table | None:
-    """Reads all verdicts, VERDICTS rows; None where there is no table yet.
-
-    Raises:
-        StorageError: the table is damaged, or storage refused.
-    """
-    uri = locate_verdicts(results)
-    with explain_errors(uri):
-        try:
-            table = DeltaTable(make_location(uri), storage_options=make_storage_options(uri))
-        except TableNotFoundError:
-            return None
-        return pa.table(table.to_pyarrow_table(columns=list(VERDICTS.names))).cast(VERDICTS)
-
-
-def select_latest(verdicts: pa.Table, key: Sequence[str] = KEY) -> pa.Table:
-    """Returns the newest of the VERDICTS rows of each photo, bytes and box."""
-    order = pc.sort_indices(verdicts, sort_keys=[("at", "descending"), ("verdict", "ascending")])
-    ranked = verdicts.take(order).append_column("row", pa.array(range(len(verdicts)), pa.int64()))
-    first = ranked.group_by(list(key), use_threads=False).aggregate([("row", "min")])["row_min"]
-    return ranked.take(first).select(verdicts.schema.names)

@@ -10,7 +10,7 @@ import pytest
 
 from jobs import verdicts
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError
-from jobs.findings.verdicts import read_verdicts, select_latest
+from jobs.review.verdicts import read_verdicts, select_latest
 from jobs.storage import uris
 
 DOWNLOADED = """image_uri,image_etag,box,verdict,by,at\r
@@ -34,7 +34,8 @@ def _add(results: str, content: str | bytes, folder: Path, *flags: str) -> int:
 def _read(results: str) -> list[dict[str, object]]:
     found = read_verdicts(results)
     assert found is not None
-    return found.sort_by("image_uri").to_pylist()
+    rows: list[dict[str, object]] = found.sort_by("image_uri").to_pylist()
+    return rows
 
 
 def test_what_the_page_downloads_is_taken_as_it_is(results: str, tmp_path: Path) -> None:
@@ -73,7 +74,6 @@ def test_the_newest_verdict_holds(tmp_path: Path) -> None:
         ("s3://a/1.jpg,scratch,,", "verdict must be good, defect, unsure, got scratch"),
         (",good,,", "image_uri must be s3://bucket/key"),
         ("photo.jpg,good,,", "image_uri must be s3://bucket/key"),
-        ("s3://a/1.jpg,,,", "verdict must be"),
         ('s3://a/1.jpg,good,"1,2,3",', "box must be x,y,width,height"),
         ('s3://a/1.jpg,good,"1,2,0,4",', "box must be x,y,width,height"),
         ("s3://a/1.jpg,good,,yesterday", "at must be a time"),
@@ -88,6 +88,15 @@ def test_a_row_that_is_no_verdict_is_named_and_the_others_are_added(
     assert _add(results, content, tmp_path) == EXIT_TOO_MANY_UNREADABLE
     assert f"left out row 1 of file://{tmp_path}/verdicts.csv: {said}" in capsys.readouterr().err
     assert [(one["image_uri"], one["verdict"]) for one in _read(results)] == [("s3://a/2.jpg", "good")]
+
+
+def test_photos_that_nobody_has_judged_yet_are_counted_and_are_no_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = uris.normalize(str(tmp_path / "results"))
+    assert _add(results, "image_uri,verdict\ns3://a/1.jpg,\ns3://a/2.jpg,defect\n", tmp_path) == EXIT_DONE
+    assert "1 photos of the list have no verdict yet" in capsys.readouterr().out
+    assert [one["image_uri"] for one in _read(results)] == ["s3://a/2.jpg"]
 
 
 def test_a_parquet_file_is_taken_too(tmp_path: Path) -> None:
@@ -111,5 +120,5 @@ def test_a_file_that_is_no_list_of_verdicts_is_refused(content: str | bytes, sai
 
 
 def test_another_command_is_refused() -> None:
-    with pytest.raises(RequestError, match="expected the command add, got 'remove'"):
+    with pytest.raises(RequestError, match=r"expected a command \(add\), got 'remove'"):
         verdicts.main(["remove"])

@@ -1,0 +1,39 @@
+"""Which photos a verdict speaks of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.review.matching import VerdictIndex
+from jobs.tables.schema import VERDICTS
+
+URI = "s3://archive/a.jpg"
+
+
+def _index(*rows: dict[str, Any]) -> VerdictIndex:
+    full = [
+        {"image_uri": URI, "image_etag": "0a", "verdict": "good", "at": datetime(2026, 11, 2, tzinfo=UTC)} | row
+        for row in rows
+    ]
+    return VerdictIndex(pa.Table.from_pylist(full, schema=VERDICTS))
+
+
+def test_the_newest_verdict_on_these_bytes_holds() -> None:
+    newer = {"verdict": "defect", "at": datetime(2026, 11, 3, tzinfo=UTC)}
+    assert _index(newer, {}).find(URI, "0a", None) == "defect"
+    assert _index({}, newer | {"image_etag": "0b"}).find(URI, "0a", None) == "good"
+
+
+def test_other_bytes_and_other_boxes_have_no_verdict() -> None:
+    index = _index({"box": "1,2,3,4"})
+    assert index.find(URI, "0a", "1,2,3,4") == "good"
+    assert index.find(URI, "0a", None) is None
+    assert index.find(URI, "0b", "1,2,3,4") is None
+
+
+def test_a_verdict_without_entity_tag_is_about_whatever_lies_there() -> None:
+    assert _index({"image_etag": None, "verdict": "defect"}).find(URI, "0b", None) == "defect"
+    assert _index({"verdict": "defect"}).find(URI, None, None) == "defect"
