@@ -6,9 +6,11 @@ rows are committed as the job commits them, without Ray, so that a year takes mi
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ import pyarrow.parquet as pq
 
 from jobs.benchmarks.config import NightsBenchmarkConfig
 from jobs.benchmarks.null_pipeline import score_with_null
+from jobs.benchmarks.process_tree import measure_cpu_s
 from jobs.benchmarks.report import print_metrics, write_report
+from jobs.benchmarks.scale_run import measure_peak_gib
 from jobs.benchmarks.synthetic_fleet import make_objects, make_scores, register_null_detectors
 from jobs.cluster.session import start_own_ray
 from jobs.results.commit import commit_slice
@@ -41,31 +45,45 @@ def measure_nights(config: NightsBenchmarkConfig) -> None:
         score_night(folder, "warm-up", config.nights, config)
         nights = [measure_night(folder, number, config) for number in range(config.nights)]
         files = count_files(folder)
-    first = [night["seconds"] for night in nights[: config.measured]]
-    last = [night["seconds"] for night in nights[-config.measured :]]
     metrics = {
-        "night_growth": statistics.median(last) / statistics.median(first),
-        "first_nights_s": first,
-        "last_nights_s": last,
+        "night_growth": compare_ends(nights, "cpu_s", config.measured),
+        "night_growth_driver": compare_ends(nights, "driver_cpu_s", config.measured),
+        "night_growth_wall": compare_ends(nights, "seconds", config.measured),
+        "driver_peak_gib": measure_peak_gib(),
         "files": files,
         "most_files": max(night["files"] for night in nights),
         "nights": nights,
     }
     write_report(metrics, output=config.output, config=config)
-    print_metrics(metrics, ("night_growth", "files", "most_files"))
+    names = ("night_growth", "night_growth_driver", "night_growth_wall", "driver_peak_gib", "files", "most_files")
+    print_metrics(metrics, names)
+
+
+def compare_ends(nights: Sequence[Mapping[str, Any]], measure: str, measured: int) -> float:
+    """Returns the median of the last nights over that of the first."""
+    first, last = ([night[measure] for night in part] for part in (nights[:measured], nights[-measured:]))
+    return float(statistics.median(last) / statistics.median(first))
 
 
 def measure_night(folder: Path, number: int, config: NightsBenchmarkConfig) -> dict[str, Any]:
-    """Runs a night, or commits its rows alone, and compacts the table when it is time; returns seconds and files."""
-    began = time.monotonic()
+    """Runs a night, or commits its rows alone, and compacts the table when it is time.
+
+    Returns:
+        Seconds on the clock, CPU seconds of this process and of all its processes, and files.
+    """
+    began, cpu_s, driver_cpu_s = time.monotonic(), measure_cpu_s(os.getpid()), time.process_time()
     if config.measured <= number < config.nights - config.measured:
         commit_night(folder, number, config)
     else:
         score_night(folder, "results", number, config)
-    seconds = time.monotonic() - began
+    spent = {
+        "seconds": time.monotonic() - began,
+        "cpu_s": measure_cpu_s(os.getpid()) - cpu_s,
+        "driver_cpu_s": time.process_time() - driver_cpu_s,
+    }
     if number % config.optimize_every == config.optimize_every - 1:
         optimize_table(f"file://{folder}/results")
-    return {"seconds": round(seconds, 2), "files": count_files(folder)}
+    return {name: round(value, 2) for name, value in spent.items()} | {"files": count_files(folder)}
 
 
 def score_night(folder: Path, results: str, number: int, config: NightsBenchmarkConfig) -> None:

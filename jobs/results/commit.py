@@ -20,7 +20,7 @@ from deltalake.transaction import AddAction
 
 from jobs.errors import JobError, StorageError, one_line
 from jobs.results.conflicts import drop_committed, list_added_files
-from jobs.results.delta import HOOKS, PARTITION, explain_errors, locate_table, open_or_create_table, open_table
+from jobs.results.delta import HOOKS, PARTITION, explain_errors, locate_table, open_current, open_or_create_table
 from jobs.results.files import LocalFile, put_files, write_local_files
 
 KEY = (
@@ -175,7 +175,7 @@ def is_committed(table: DeltaTable, run_id: str, slice_number: int) -> bool:
 
 def find_next_slice(results: str, run_id: str) -> int:
     """Finds the number of the next slice of a run: 0, or what follows those of its earlier tries."""
-    table = open_table(results)
+    table = open_current(results)
     last = table.transaction_version(run_id) if table is not None else None
     return 0 if last is None else last + 1
 

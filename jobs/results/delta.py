@@ -63,16 +63,28 @@ def open_or_create_table(results: str) -> DeltaTable:
         RequestError: as for `open_table`, or the storage has no conditional writes.
         StorageError: as for `open_table`.
     """
+    table = open_current(results)
+    if table is None:
+        table = create_table(results)
+        remember_table(table, results)
+    return add_columns(table, results)
+
+
+def open_current(results: str) -> DeltaTable | None:
+    """Opens the newest version as `open_table` does, but reads only what is new since this thread did so last.
+
+    The same object is returned again and brought up to date: take from it what is needed before the next call.
+    """
     table = refresh_table(results)
     if table is None:
         table = open_table(results)
-        table = create_table(results) if table is None else add_columns(table, results)
-        remember_table(table, results)
+        if table is not None:
+            remember_table(table, results)
     return table
 
 
 def remember_table(table: DeltaTable, results: str) -> None:
-    """Keeps an open table for this thread's next commits: reading a log takes 0.7 ms for each commit in it."""
+    """Keeps an open table for this thread's next calls: reading a log takes 0.7 ms for each commit in it."""
     first = storage.read_with_etag(uris.join(locate_table(results), LOG, FIRST_COMMIT))[1]
     _OPEN.tables = {locate_table(results): (table, first, time.monotonic())}
 
@@ -96,7 +108,7 @@ def refresh_table(results: str) -> DeltaTable | None:
     with explain_errors(uri):
         table.update_incremental()
     check_version(table, uri)
-    return add_columns(table, results)
+    return table
 
 
 def create_table(results: str) -> DeltaTable:

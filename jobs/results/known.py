@@ -13,9 +13,9 @@ from deltalake import DeltaTable
 
 from jobs import storage
 from jobs.errors import StorageError
-from jobs.results.delta import PARTITION, explain_errors, locate_table, open_table
+from jobs.results.delta import PARTITION, explain_errors, locate_table, open_current, open_table
 from jobs.storage import uris
-from jobs.tables.parquet import scan_parquet
+from jobs.tables.parquet import find_files, scan_parquet
 from jobs.tables.schema import SCORES
 from jobs.tables.scratch import Scratch
 
@@ -40,7 +40,7 @@ class ActiveFile:
 
 
 def stream_known(
-    results: str, columns: Sequence[str], *, version: int | None = None
+    results: str, columns: Sequence[str], *, version: int | None = None, photos: pa.Array | None = None
 ) -> tuple[int, Iterator[pa.RecordBatch]]:
     """Opens a stream of some columns of all rows; returns it with the table's version, which a commit names later.
 
@@ -50,6 +50,8 @@ def stream_known(
         results: base URI of the results.
         columns: of ``ROWS``.
         version: an earlier version of the table instead of the newest.
+        photos: image_uri of those whose rows are wanted, if they are few; rows of others may come too. Then one column
+            of all files is read, and the others of those files alone that have one of them.
 
     Returns:
         The version, ``NO_TABLE`` where there is no table yet, and the stream.
@@ -61,7 +63,11 @@ def stream_known(
     table = open_version(results, version)
     if table is None:
         return NO_TABLE, iter(())
-    return table.version(), scan_files(leave_out_lost(list_files(table, results), results), columns)
+    found, files = table.version(), leave_out_lost(list_files(table, results), results)
+    if photos is not None:
+        names = find_files([file.uri for file in files], column="image_uri", values=photos)
+        files = [file for file in files if file.uri in names]
+    return found, scan_files(files, columns)
 
 
 def stream_rows(
@@ -134,8 +140,10 @@ def select_fields(columns: Sequence[str]) -> pa.Schema:
 
 def open_version(results: str, version: int | None) -> DeltaTable | None:
     """Opens the newest version of the table, or an earlier one; None where there is no table."""
+    if version is None:
+        return open_current(results)
     table = open_table(results)
-    if table is not None and version is not None:
+    if table is not None:
         with explain_errors(locate_table(results)):
             table.load_as_version(version)
     return table

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from deltalake import DeltaTable
 
 from jobs import storage
-from jobs.results.delta import explain_errors, locate_table, open_table
+from jobs.results.delta import explain_errors, locate_table, open_current
 from jobs.results.known import list_files
 from jobs.storage import ObjectInfo, uris
 
@@ -51,7 +51,7 @@ def delete_unnamed(results: str, is_wanted: Callable[[ObjectInfo], bool], *, dry
     """Deletes, or lists alone, those files that no version of the table names and that ``is_wanted`` says yes to."""
     # Listed before the table is opened: what is committed in between is then in the table.
     found = [info for info in list_data_files(results) if is_wanted(info)]
-    table = open_table(results) if found else None
+    table = open_current(results) if found else None
     if table is None:
         return []
     named = {file.uri for file in list_files(table, results)} | list_replaced(table, results)

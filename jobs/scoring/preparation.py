@@ -22,7 +22,7 @@ from jobs.results.known import stream_known
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors, use_precisions
 from jobs.scoring.publication.deletions import check_whole_listing, mark_deleted
-from jobs.scoring.rescoring import rescore_stored
+from jobs.scoring.rescoring import list_few_photos, rescore_stored
 from jobs.scoring.run_folder import MANIFEST_PART_ROWS, RunFolder
 from jobs.tables.files import regroup_batches
 from jobs.tables.parquet import write_parquet
@@ -137,7 +137,7 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
         )
         listing_s = time.monotonic() - began
         plan, rescored = plan_run(config, ordering.list_categories()), 0
-        known_since, known = stream_known(config.results, KNOWN.names)
+        known_since, known = stream_known(config.results, KNOWN.names, photos=list_few_photos(scratch, "listed"))
         if not config.rescore:
             ordering.drop_settled(
                 known,

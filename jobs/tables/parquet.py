@@ -52,6 +52,32 @@ def scan_small_files(files: Sequence[str], columns: Sequence[str], schema: pa.Sc
     )
 
 
+def find_files(files: Sequence[str], *, column: str, values: pa.Array) -> set[str]:
+    """Finds those Parquet files that have one of some values in a column, which alone is read of them.
+
+    Raises:
+        StorageError: a file is missing, damaged or cannot be reached.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.dataset
+
+    if not files:
+        return set()
+    filesystem = storage.resolve_filesystem(files[0])[0]
+    by_path = {storage.resolve_filesystem(uri)[1]: uri for uri in files}
+    try:
+        schema = pa.schema([pa.field(column, values.type)])
+        dataset = pyarrow.dataset.dataset(list(by_path), schema=schema, filesystem=filesystem)
+        found: set[str] = set()
+        for batch in dataset.to_batches(
+            columns=["__filename"], filter=pc.field(column).isin(values), fragment_readahead=_SMALL_FILES_AHEAD
+        ):
+            found.update(pc.unique(batch.column(0)).to_pylist())
+    except (OSError, pa.ArrowInvalid) as error:
+        raise storage.translate_error(error, files[0]) from error
+    return {by_path[path] for path in found}
+
+
 def scan_row_groups(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Reads one row group at a time: a dataset would read half a gigabyte ahead while its consumer sorts."""
     import pyarrow.parquet as pq

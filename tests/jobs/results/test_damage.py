@@ -24,6 +24,7 @@ def scores(tmp_path: Path) -> Path:
     """The folder of a table of three commits."""
     for number in range(3):
         commit_rows(f"file://{tmp_path}", [score_row(f"p{number}")], slice_number=number, known_since=number)
+    delta_module._OPEN.__dict__.clear()  # another process reads it
     return tmp_path / "scores"
 
 

@@ -1,0 +1,54 @@
+"""What is known of some photos: other files of the table are not read beyond their names of photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from jobs.results import delta, known
+from jobs.results.known import read_rows, stream_known
+from tests.jobs.results.score_rows import commit_rows, night, score_row
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> str:
+    """Four nights of two photos each; the last has seen one again."""
+    found = f"file://{tmp_path}/the results #1"
+    nights = [("a", "m"), ("b", "y"), ("c", "z"), ("a", "n")]
+    for number, photos in enumerate(nights):
+        run = f"night-{number}"
+        rows = [score_row(photo, run_id=run, day=night(number)) for photo in photos]
+        commit_rows(found, rows, run_id=run, day=night(number), known_since=number)
+    return found
+
+
+def read_runs(results: str, photos: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], int]:
+    """Returns the runs of rows that come for some photos, and how many files were read whole."""
+    scan, files = known.scan_files, list[known.ActiveFile]()
+
+    def watch(found: list[known.ActiveFile], columns: list[str]) -> object:
+        files.extend(found)
+        return scan(found, columns)
+
+    monkeypatch.setattr(known, "scan_files", watch)
+    _, rows = stream_known(results, ["image_uri", "run_id"], photos=pa.array(photos, pa.string()))
+    return sorted({row["run_id"] for batch in rows for row in batch.to_pylist()}), len(files)
+
+
+@pytest.mark.parametrize(
+    ("photos", "runs"),
+    [(["a"], ["night-0", "night-3"]), (["z", "new"], ["night-2"]), (["new"], []), ([], [])],
+)
+def test_files_without_a_wanted_photo_are_left_out(
+    photos: list[str], runs: list[str], results: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read_runs(results, photos, monkeypatch) == (runs, len(runs))
+
+
+def test_the_log_is_read_once_however_often_the_table_is(results: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = len(read_rows(results, ["image_uri"]))
+    monkeypatch.setattr(delta, "open_table", lambda _: pytest.fail("the log was read anew"))
+    commit_rows(results, [score_row("new", run_id="night-9")], run_id="night-9")
+    assert len(read_rows(results, ["image_uri"])) == before + 1
