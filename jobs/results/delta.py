@@ -97,7 +97,8 @@ def refresh_table(results: str) -> DeltaTable | None:
         StorageError: the log is damaged, or the storage refused.
     """
     uri = locate_table(results)
-    table, first, since = getattr(_OPEN, "tables", {}).get(uri, (None, "", 0.0))
+    kept: dict[str, tuple[DeltaTable, str, float]] = getattr(_OPEN, "tables", {})
+    table, first, since = kept.get(uri, (None, "", 0.0))
     if table is None or time.monotonic() - since > _MAX_AGE_S:
         return None
     try:
