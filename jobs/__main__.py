@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": ("jobs.evaluate", "measure registered detectors on labelled photos"),
     "recalibrate": ("jobs.recalibrate", "calibrate a detector again, on new flawless photos"),
     "report": ("jobs.report", "write one page of what a run found, to look through and to mark"),
+    "sample": ("jobs.sample", "draw photos of a run at random, to be looked at whatever their scores"),
     "verdicts": ("jobs.verdicts", "take in what people found on photos"),
     "registry": ("jobs.registry", "list, show, compare, promote and roll back detectors"),
     "table": ("jobs.table", "care for the result table: optimize, vacuum, repair, history, export, adopt"),

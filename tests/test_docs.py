@@ -30,6 +30,7 @@ MINIMAL = {
     "jobs.score": "--archive /a --detectors /r --results /o --run-id night",
     "jobs.evaluate": "--data /d --detectors /r",
     "jobs.report": "--results /o --run-id night",
+    "jobs.sample": "--results /o --run-id night",
     "jobs.recalibrate": f"{PHOTOS} --detectors /r",
     "jobs.verdicts": "add marks.csv --results /o",
     "jobs.comparison": "--data /d --output /o",

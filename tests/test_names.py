@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.__main__ import COMMANDS
 from tests.support.places import ROOT
 
 PACKAGES = ("jobs", "model", "tuning")
@@ -100,5 +101,7 @@ def python_folders() -> list[Path]:
 
 @pytest.mark.parametrize("folder", python_folders(), ids=lambda folder: folder.relative_to(ROOT).as_posix())
 def test_a_folder_is_small_enough_to_be_read(folder: Path) -> None:
-    files = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+    # A command is a door of a few lines with a name of its own: a list of doors may be long.
+    doors = {ROOT.joinpath(*module.split(".")).with_suffix(".py") for module, _ in COMMANDS.values()}
+    files = [path.name for path in folder.glob("*.py") if path.name != "__init__.py" and path not in doors]
     assert len(files) <= MAX_FILES_PER_FOLDER

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -115,7 +116,8 @@ def parse_flags(config_class: type[BaseModel], argv: list[str]) -> dict[str, obj
     try:
         return CliSettingsSource(
             settings,
-            cli_parse_args=quote_texts(config_class, argv),
+            # pydantic calls a field of one letter -n, while help and documents show --n, like all others.
+            cli_parse_args=[re.sub(r"^--(\w)(?==|$)", r"-\1", one) for one in quote_texts(config_class, argv)],
             cli_kebab_case=True,
             cli_implicit_flags=True,
             cli_avoid_json=True,

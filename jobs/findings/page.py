@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from jobs.findings.digest import GroupNumbers, RunDigest
@@ -62,11 +62,8 @@ def render_page(
         pictures: for each photo of ``digest.top``, a data URI and why there is none, one of them empty.
         compared: whether earlier nights were there to compare with.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
-    script = (HERE / "review.js").read_text()
-    # The only script that may run on the page is this one: a key that became one would be refused by the browser.
-    script_hash = "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.from_string((HERE / "page.html.j2").read_text()).render(
+    return render_template(
+        "page.html.j2",
         title=make_title(digest),
         run_id=record["run_id"],
         archive=make_printable(str(record.get("config", {}).get("archive", ""))),
@@ -84,9 +81,36 @@ def render_page(
             for (status, code), count in digest.reasons.most_common()
         ],
         record=json.dumps(record, indent=2, ensure_ascii=True),
-        script=Markup(script),  # noqa: S704  # our own file
-        script_hash=script_hash,
     )
+
+
+def render_sample(
+    rows: Sequence[Mapping[str, Any]], *, run_id: str, photos: int, pictures: Sequence[tuple[str, str]]
+) -> str:
+    """Renders the page of a random sample, which does not show what the photos scored.
+
+    Args:
+        rows: image_uri, image_etag, image_key, box, category, site and captured_at of each photo, in their order.
+        run_id: the run they are of.
+        photos: scored photos that they were drawn from.
+        pictures: of each photo, as for `render_page`.
+    """
+    return render_template(
+        "sample.html.j2",
+        title=f"Sample of {len(rows):,} of {photos:,} photos",
+        run_id=run_id,
+        cards=[make_card(row, picture) for row, picture in zip(rows, pictures, strict=True)],
+    )
+
+
+def render_template(name: str, **values: Any) -> str:
+    """Renders a template of this folder with its style and script; every value is escaped but for those two."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FileSystemLoader(HERE))
+    script, style = (HERE / "review.js").read_text(), (HERE / "page.css").read_text()
+    # The only script that may run on the page is this one: a key that became one would be refused by the browser.
+    script_hash = "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    own = {"script": Markup(script), "style": Markup(style)}  # noqa: S704  # our own files
+    return environment.get_template(name).render(values, script_hash=script_hash, **own)
 
 
 def describe_state(record: Mapping[str, Any]) -> list[str]:
@@ -133,17 +157,17 @@ def make_tiles(digest: RunDigest) -> list[dict[str, Any]]:
 
 
 def make_card(row: Mapping[str, Any], picture: tuple[str, str]) -> dict[str, Any]:
-    """Returns what the page shows of one photo."""
+    """Returns what the page shows of one photo; of a sample's there is no p-value."""
     data, reason = picture
-    captured_at = row["captured_at"]
+    captured_at, p_value, tail_rank = row["captured_at"], row.get("p_value"), row.get("tail_rank")
     return {
         # As stored, for the verdicts must name the photo; what is shown is made printable.
         **{name: row[name] for name in ("image_uri", "image_etag", "box")},
         **{name: make_printable(row[name] or "") for name in ("category", "site")},
         "image_key": make_printable(row["image_key"] or row["image_uri"]),
-        "is_anomaly": bool(row["is_anomaly"]),
-        "p_value": f"{row['p_value']:.4g}",
-        "tail_rank": "" if row["tail_rank"] is None else f"{row['tail_rank']:.2g}",
+        "is_anomaly": p_value is not None and bool(row["is_anomaly"]),
+        "p_value": "" if p_value is None else f"{p_value:.4g}",
+        "tail_rank": "" if tail_rank is None else f"{tail_rank:.2g}",
         "captured_at": "" if captured_at is None else f"{captured_at:%Y-%m-%d %H:%M}",
         "picture": data,
         "reason": make_printable(reason),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from jobs import storage
 from jobs.errors import EXIT_DONE, RequestError
@@ -30,12 +31,7 @@ def report_run(config: ReportConfig) -> int:
 
 def write_report(config: ReportConfig) -> str:
     """Writes the page of a run; returns its URI."""
-    folder = RunFolder(config.results, config.run_id)
-    record = read_record(folder) or read_unfinished(folder)
-    if record is None:
-        raise RequestError(
-            f"{config.results} has no record of run {config.run_id}: expected one of {list_runs(config.results)}"
-        )
+    record = require_record(config.results, config.run_id)
     digest = RunDigest(top=config.top)
     digest.read(stream_rows(config.results, COLUMNS, run_id=config.run_id))
     detector_ids = {name: numbers.detector_ids for name, numbers in digest.categories.items()}
@@ -61,6 +57,15 @@ def write_report(config: ReportConfig) -> str:
     output = config.output or uris.join(config.results, "reports", f"{config.run_id}.html")
     storage.write(output, page.encode())
     return output
+
+
+def require_record(results: str, run_id: str) -> dict[str, Any]:
+    """Reads the record of a run, also of an unfinished one. Raises RequestError where there is none."""
+    folder = RunFolder(results, run_id)
+    record = read_record(folder) or read_unfinished(folder)
+    if record is None:
+        raise RequestError(f"{results} has no record of run {run_id}: expected one of {list_runs(results)}")
+    return record
 
 
 def list_runs(results: str, most: int = 5) -> str:

@@ -133,6 +133,18 @@ VERDICTS = pa.schema(
 )
 """What people have found on photos: the Delta table <results>/verdicts."""
 
+SAMPLES = pa.schema(
+    [
+        *(SCORES.field(name) for name in ("image_uri", "image_etag", "box", "category", "site", "run_id")),
+        define_column("is_anomaly", pa.bool_(), "whether the run had reported it"),
+        define_column("per", pa.string(), "run, category or site: what the sample was drawn of"),
+        define_column("stratum", pa.string(), "name of that category or site; empty for none, and of a whole run"),
+        define_column("stratum_photos", pa.int64(), "scored photos of the stratum"),
+        define_column("stratum_unreported", pa.int64(), "those of them that the run had not reported"),
+    ]
+)
+"""Photos drawn at random to be looked at, by jobs.sample."""
+
 FLEET = pa.schema(
     [
         pa.field("category", pa.string(), nullable=False),

@@ -302,10 +302,10 @@ def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]
 
 def test_a_wrong_flag_on_the_real_command_line_exits_2_with_one_line() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.score", *SCORE, "--bogus", "1"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "jobs.score", *SCORE, "--zzz", "1"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines() == ["error: unrecognized arguments: --bogus 1; see --help"]
+    assert done.stderr.splitlines() == ["error: unrecognized arguments: --zzz 1; see --help"]
 
 
 @pytest.mark.slow
