@@ -5,7 +5,7 @@ The papers are AttentDifferNet (arXiv 2401.08686, arXiv 2311.02747) and DifferNe
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, cast, get_args
+from typing import Annotated, Literal, NamedTuple, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -29,8 +29,24 @@ MAX_PIXELS = 160_000_000
 
 Precision = Literal["fp32", "bf16"]
 
-Levels = tuple[float | None, float | None]
-"""Sample values that are shown as black and as white; None where the file's own declaration holds."""
+Resize = Literal["stretch", "letterbox", "crop"]
+
+
+class PixelRules(NamedTuple):
+    """How photos become the squares that a detector sees; training and scoring share them.
+
+    Attributes:
+        black: sample value that is shown as black; None where the file's own declaration holds.
+        white: the same of white.
+        resize: what becomes of a photo that is no square.
+    """
+
+    black: float | None = None
+    white: float | None = None
+    resize: Resize = "stretch"
+
+
+DEFAULT_RULES = PixelRules()
 
 BF16_VARIABLE = "ATTENTDIFFERNET_BF16"
 """Environment variable: ``off`` treats a machine as one that is slow at bf16, ``auto`` (the default) asks it."""
@@ -146,6 +162,11 @@ class DetectorConfig(_Frozen):
         description="sample value that is shown as white, as 4095 of a 12-bit camera; null is what a file declares, or "
         "the most that its samples can hold; photos whose samples cannot reach it are refused",
     )
+    resize: Resize = Field(
+        "stretch",
+        description="what becomes of a photo that is no square: stretch (the paper: each side by itself), "
+        "letterbox (scaled as a whole, black beside it), crop (its middle; what lies beside it is not looked at)",
+    )
     feature_stage: str | None = Field(
         None,
         description="stage whose maps are pooled, or several as layer2+layer3: a node of the network, a part of it, or "
@@ -219,9 +240,9 @@ class DetectorConfig(_Frozen):
         return tuple(self.feature_stage.split("+")) if self.feature_stage else ()
 
     @property
-    def levels(self) -> Levels:
-        """Returns the sample values of black and of white, which training and scoring share."""
-        return self.black, self.white
+    def pixel_rules(self) -> PixelRules:
+        """Returns how photos become pixels."""
+        return PixelRules(self.black, self.white, self.resize)
 
     @model_validator(mode="after")
     def _black_is_below_white(self) -> Self:

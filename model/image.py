@@ -15,14 +15,14 @@ import torch
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from model.config import MAX_PIXELS
+from model.config import MAX_PIXELS, Resize
 from model.pictures.boxes import UPRIGHT, Box, cut_box
 from model.pictures.errors import ImageError, explain_damage
 from model.pictures.header import open_image
 from model.pictures.levels import Levels, Pixels, narrow_samples
 from model.pictures.metadata import strip_metadata
+from model.pictures.resizing import resize_to_square
 from model.pictures.samples import convert_to_rgb, needs_low_bytes, select_low_bytes
 
 __all__ = ["ImageError", "Part", "decode_image", "decode_parts"]
@@ -40,11 +40,13 @@ class Part:
     Attributes:
         size: side S of the result in pixels.
         levels: sample values of black and white.
+        resize: what becomes of a part that is no square.
         box: part of the photo, in pixels as stored; None is all of it.
     """
 
     size: int
     levels: Levels = AS_DECLARED
+    resize: Resize = "stretch"
     box: Box | None = None
 
 
@@ -55,8 +57,9 @@ def decode_image(
     max_pixels: int = MAX_PIXELS,
     black: float | None = None,
     white: float | None = None,
+    resize: Resize = "stretch",
 ) -> Tensor:
-    """Decodes one photo to the square that the detector sees; as in DifferNet the aspect ratio is not kept.
+    """Decodes one photo to the square that the detector sees.
 
     Args:
         data: the object's bytes: JPEG, PNG, TIFF (first page), WebP, BMP or GIF, told by content and not by name.
@@ -64,6 +67,7 @@ def decode_image(
         max_pixels: largest width x height decoded; larger ones are refused from the header, before any allocation.
         black: sample value that is shown as black, in the file's units; None is 0.
         white: sample value that is shown as white; None is what the file declares, or the most its samples can hold.
+        resize: what becomes of a photo that is no square; stretch is DifferNet's.
 
     Returns:
         uint8 (3, size, size) RGB in 0..255, contiguous, upright by EXIF, transparency on black.
@@ -72,7 +76,7 @@ def decode_image(
         ImageError: the bytes are no single still photo that can be read whole.
         MemoryError: a photo within max_pixels does not fit into memory.
     """
-    (found,) = decode_parts(data, [Part(size, Levels(black, white))], max_pixels=max_pixels)
+    (found,) = decode_parts(data, [Part(size, Levels(black, white), resize)], max_pixels=max_pixels)
     if isinstance(found, ImageError):
         raise found
     return found
@@ -103,7 +107,7 @@ def decode_parts(data: bytes, parts: Sequence[Part], *, max_pixels: int = MAX_PI
         photo = photos[size, part.levels]
         try:
             pixels = photo.pixels if part.box is None else cut_box(photo.pixels, part.box, orientation=photo.turned_by)
-            found.append(resize_to_square(pixels, part.size))
+            found.append(resize_to_square(pixels, part.size, resize=part.resize))
         except ImageError as error:
             found.append(error)
     return found
@@ -221,9 +225,3 @@ def read_orientation(image: ImageFile) -> int:
     except Exception:  # Pillow raises a dozen kinds on broken EXIF, and the pixels are whole all the same
         return 1
     return orientation if isinstance(orientation, int) else 1
-
-
-def resize_to_square(pixels: Tensor, size: int) -> Tensor:
-    """Resizes uint8 (H, W, 3) to uint8 (3, size, size), bilinear with antialiasing."""
-    planes = pixels.contiguous().permute(2, 0, 1).unsqueeze(0)
-    return interpolate(planes, size=(size, size), mode="bilinear", antialias=True)[0].contiguous()

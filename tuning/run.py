@@ -55,7 +55,7 @@ def run(config: SearchConfig) -> int:
         exclude=config.exclude,
         group_by=config.group_by,
         key_pattern=config.key_pattern,
-        levels=config.detector.levels,
+        rules=config.detector.pixel_rules,
     )
     objective = choose_objective(config, split)
     presets = check_request(config, split)
@@ -154,9 +154,9 @@ def check_request(config: SearchConfig, split: Split) -> list[Preset]:
 def decode_by_size(config: SearchConfig, split: Split, labelled: Any, sizes: set[int]) -> dict[int, Any]:
     """Starts a task for each image size; returns size -> reference to SearchPhotos."""
     remote = ray.remote(num_cpus=1)(decode_search_photos)
-    fraction, levels = config.calibration_fraction, config.detector.levels
+    fraction, rules = config.calibration_fraction, config.detector.pixel_rules
     return {
-        size: remote.remote(split.train, labelled, size, config.max_pixels, fraction, levels, split.groups)
+        size: remote.remote(split.train, labelled, size, config.max_pixels, fraction, rules, split.groups)
         for size in sorted(sizes)
     }
 

@@ -22,9 +22,8 @@ from typing import Any
 from jobs.errors import JobError
 from jobs.tables.boxes import Box
 from jobs.tables.schema import Status
+from model.config import DEFAULT_RULES, PixelRules
 
-Levels = tuple[float | None, float | None]
-"""As `model.config.Levels`; a Ray worker that decodes needs nothing of model."""
 StoredSize = tuple[int | None, int | None]
 """Width and height of a photo in its file, in pixels; None where its header does not tell."""
 CHILD_MODULE = "jobs.decoding.decoder_child"
@@ -64,13 +63,13 @@ class DecodedPart:
     Attributes:
         size: side S in pixels.
         at: first byte to write in the file of pixels.
-        levels: sample values that are shown as black and white.
+        rules: how it becomes pixels.
         box: part of the photo, in pixels as stored; None is all of it.
     """
 
     size: int
     at: int
-    levels: Levels = (None, None)
+    rules: PixelRules = DEFAULT_RULES
     box: Box | None = None
 
 

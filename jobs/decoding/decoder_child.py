@@ -26,6 +26,7 @@ from typing import Any
 
 from torch import Tensor
 
+from model.config import PixelRules
 from model.image import ImageError, Part, decode_parts
 from model.pictures.header import read_stored_size
 from model.pictures.levels import Levels
@@ -118,7 +119,9 @@ def decode_one(request: dict[str, Any], *, photo: int, pixels: int) -> dict[str,
 
 def make_part(asked: dict[str, Any]) -> Part:
     """Makes what `decode_parts` takes of one part of a request."""
-    return Part(asked["size"], Levels(*asked["levels"]), None if asked["box"] is None else tuple(asked["box"]))
+    black, white, resize = PixelRules(*asked["rules"])
+    box = None if asked["box"] is None else tuple(asked["box"])
+    return Part(asked["size"], Levels(black, white), resize, box)
 
 
 def refuse(error: ImageError) -> dict[str, Any]:

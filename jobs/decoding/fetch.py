@@ -20,7 +20,6 @@ from jobs.decoding.decoder import (
     DEFAULT_LIMITS,
     DecodedPart,
     DecodeLimits,
-    Levels,
     UndecodedError,
     share_decoder,
 )
@@ -30,6 +29,7 @@ from jobs.decoding.reading import MAX_OBJECT_BYTES, FetchedPhoto, find_size, is_
 from jobs.errors import CredentialsError, StorageError, TooLargeError
 from jobs.tables.boxes import parse_box
 from jobs.tables.schema import MANIFEST, SCORES, Status, format_reason
+from model.config import DEFAULT_RULES, PixelRules
 
 DECODED = MANIFEST.append(pa.field("status", pa.string())).append(pa.field("error", pa.string()))
 DECODED = DECODED.append(pa.field("pixels", pa.large_binary()))
@@ -71,7 +71,7 @@ class FetchDecode:
         max_pixels: largest photo decoded.
         concurrency: GETs under way at once.
         limits: time and memory that decoding one photo may take.
-        levels: category -> sample values that its detector shows as black and white; others as their files declare.
+        rules: category -> how its detector sees photos; others have the default.
         measure: told of fetched bytes and of seconds, after each batch.
     """
 
@@ -83,7 +83,7 @@ class FetchDecode:
         concurrency: int,
         limits: DecodeLimits = DEFAULT_LIMITS,
         measure: Measure | None = None,
-        levels: Mapping[str, Levels] | None = None,
+        rules: Mapping[str, PixelRules] | None = None,
     ) -> None:
         """Keeps the arguments; nothing is opened yet."""
         self._image_sizes = dict(image_sizes)
@@ -91,7 +91,7 @@ class FetchDecode:
         self._concurrency = concurrency
         self._limits = limits
         self._measure = measure
-        self._levels = dict(levels or {})
+        self._rules = dict(rules or {})
         self._kept: FetchedPhoto | None = None
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -152,8 +152,8 @@ class FetchDecode:
             detail = "the key does not match --key-pattern" if category is None else "no detector for this category"
             return Status.NO_DETECTOR, format_reason("no_detector", detail)
         try:
-            levels = self._levels.get(category, (None, None))
-            return DecodedPart(size, at, levels, None if box is None else parse_box(box))
+            rules = self._rules.get(category, DEFAULT_RULES)
+            return DecodedPart(size, at, rules, None if box is None else parse_box(box))
         except ValueError as error:
             return Status.UNREADABLE, format_reason("bad_box", str(error))
 

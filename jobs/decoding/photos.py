@@ -11,33 +11,35 @@ from torch import Tensor
 
 from jobs.decoding.fetch import FetchDecode
 from jobs.decoding.fingerprints import FINGERPRINT, MAX_COMPARED_PHOTOS, take_fingerprints
-from model.config import Levels
+from model.config import DEFAULT_RULES, PixelRules
 from model.image import decode_image
 
 FETCH_CONCURRENCY = 32
 """Photos fetched at once by one process."""
 
 
-def make_fetch_decode(manifest: pa.Table, *, size: int, max_pixels: int, levels: Levels = (None, None)) -> FetchDecode:
+def make_fetch_decode(
+    manifest: pa.Table, *, size: int, max_pixels: int, rules: PixelRules = DEFAULT_RULES
+) -> FetchDecode:
     """Returns the stage that decodes the photos of a manifest to one size, whatever their categories.
 
     Args:
         manifest: MANIFEST rows.
         size: side S in pixels.
         max_pixels: largest photo decoded.
-        levels: sample values of black and white.
+        rules: how photos become pixels.
     """
     categories = manifest["category"].unique().to_pylist()
     return FetchDecode(
         image_sizes=dict.fromkeys(categories, size),
         max_pixels=max_pixels,
         concurrency=FETCH_CONCURRENCY,
-        levels=dict.fromkeys(categories, levels),
+        rules=dict.fromkeys(categories, rules),
     )
 
 
 def decode_rows(
-    manifest: pa.Table, *, size: int, max_pixels: int, levels: Levels = (None, None)
+    manifest: pa.Table, *, size: int, max_pixels: int, rules: PixelRules = DEFAULT_RULES
 ) -> tuple[pa.Table, dict[str, str]]:
     """Fetches and decodes all photos of a manifest in this process, by the stage that scoring has.
 
@@ -45,30 +47,32 @@ def decode_rows(
         manifest: MANIFEST rows; other columns stay.
         size: side S in pixels.
         max_pixels: largest photo decoded.
-        levels: sample values of black and white.
+        rules: how photos become pixels.
 
     Returns:
         DECODED rows of the readable photos, in order, and URI -> why it could not be decoded of the others.
     """
-    rows = make_fetch_decode(manifest, size=size, max_pixels=max_pixels, levels=levels)(manifest)
+    rows = make_fetch_decode(manifest, size=size, max_pixels=max_pixels, rules=rules)(manifest)
     lost = rows.filter(pc.is_valid(rows["error"]))
     reasons = dict(zip(lost["image_uri"].to_pylist(), lost["error"].to_pylist(), strict=True))
     return rows.filter(pc.is_null(rows["error"])), reasons
 
 
-def fingerprint_photos(manifest: pa.Table, *, size: int, max_pixels: int, levels: Levels = (None, None)) -> pa.Table:
+def fingerprint_photos(
+    manifest: pa.Table, *, size: int, max_pixels: int, rules: PixelRules = DEFAULT_RULES
+) -> pa.Table:
     """Fetches and decodes photos in this process, a few at a time, and keeps their fingerprints alone.
 
     Args:
         manifest: MANIFEST rows.
         size: side S in pixels.
         max_pixels: largest photo decoded.
-        levels: sample values of black and white.
+        rules: how photos become pixels.
 
     Returns:
         FINGERPRINT rows of all photos, in order; those that cannot be decoded have an error.
     """
-    stage = make_fetch_decode(manifest, size=size, max_pixels=max_pixels, levels=levels)
+    stage = make_fetch_decode(manifest, size=size, max_pixels=max_pixels, rules=rules)
     with_thumbnails = len(manifest) <= MAX_COMPARED_PHOTOS
     found = [
         take_fingerprints(stage(manifest.slice(first, FETCH_CONCURRENCY)), with_thumbnails=with_thumbnails)
@@ -77,10 +81,12 @@ def fingerprint_photos(manifest: pa.Table, *, size: int, max_pixels: int, levels
     return pa.concat_tables(found or [FINGERPRINT.empty_table()])
 
 
-def decode_images(photos: Iterable[bytes], *, size: int, levels: Levels = (None, None)) -> Tensor:
+def decode_images(photos: Iterable[bytes], *, size: int, rules: PixelRules = DEFAULT_RULES) -> Tensor:
     """Decodes N photos that lie in memory, at least one: uint8 (N, 3, size, size) RGB.
 
     Raises:
         model.image.ImageError: one of them cannot be decoded.
     """
-    return torch.stack([decode_image(data, size=size, black=levels[0], white=levels[1]) for data in photos])
+    return torch.stack(
+        [decode_image(data, size=size, black=rules.black, white=rules.white, resize=rules.resize) for data in photos]
+    )

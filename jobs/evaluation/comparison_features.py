@@ -27,6 +27,7 @@ _EXTRACTOR = {
     "weights",
     "image_size",
     "black",
+    "resize",
     "white",
     "feature_stage",
     "pooling",

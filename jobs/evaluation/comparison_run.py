@@ -24,7 +24,7 @@ from jobs.evaluation.comparison_features import can_share_features, locate_featu
 from jobs.evaluation.comparison_report import Failure, count_photos, write_comparison
 from jobs.evaluation.comparison_tasks import decode_category, learn_attention, train_and_test
 from jobs.evaluation.comparison_units import ComparisonUnit, plan_units
-from model.config import Levels
+from model.config import PixelRules
 
 MIN_TRAINING_PHOTOS = 4
 
@@ -170,10 +170,10 @@ def learn_shared_attention(
 
 def decode_photos(
     config: ComparisonConfig, units: Iterable[ComparisonUnit], manifests: Mapping[str, pa.Table]
-) -> dict[tuple[str, int, Levels], Any]:
+) -> dict[tuple[str, int, PixelRules], Any]:
     """Decodes the photos that units need, once in a task; returns references by `ComparisonUnit.photos_key`."""
     needed = {
-        (category, unit.detector.image_size, unit.detector.levels)
+        (category, unit.detector.image_size, unit.detector.pixel_rules)
         for unit in units
         for category in (manifests if unit.sees_all else [unit.category])
     }

@@ -22,7 +22,7 @@ from jobs.evaluation.comparison_units import ComparisonUnit
 from jobs.tables.schema import MANIFEST
 from jobs.training.groups import GroupRequest, group_as_asked
 from model.baselines import score_baseline
-from model.config import DetectorConfig, Levels
+from model.config import DEFAULT_RULES, DetectorConfig, PixelRules
 from model.detector import build_detector
 from model.inference.detector import build_scorer
 from model.network.seeding import Stream, create_stream
@@ -59,7 +59,7 @@ def decode_category(
     manifest: pa.Table,
     size: int,
     max_pixels: int,
-    levels: Levels = (None, None),
+    rules: PixelRules = DEFAULT_RULES,
     calibration_fraction: float = 0.0,
     group_by: Sequence[str] = (),
     key_pattern: str | None = None,
@@ -70,7 +70,7 @@ def decode_category(
         manifest: LABELLED rows of the splits train and test.
         size: side S in pixels.
         max_pixels: largest photo decoded.
-        levels: sample values of black and white.
+        rules: how photos become pixels.
         calibration_fraction: share of the flawless photos that trains nothing, the same for every seed; in [0, 1).
         group_by: what flawless photos of one group have in common, see `jobs.training.groups.GroupRequest`.
         key_pattern: of their keys, for group_by.
@@ -78,13 +78,13 @@ def decode_category(
     Raises:
         JobError: the flawless photos are of one group, or group_by names groups, and no photo has one.
     """
-    readable, lost = decode_rows(manifest, size=size, max_pixels=max_pixels, levels=levels)
+    readable, lost = decode_rows(manifest, size=size, max_pixels=max_pixels, rules=rules)
     train_rows, test_rows = select_split(readable, "train"), select_split(readable, "test")
     flawless = stack_images(train_rows["pixels"], size=size)
     kept, held_out = np.arange(len(flawless)), np.arange(0)
     if calibration_fraction:
         groups = group_flawless(
-            train_rows, max_pixels=max_pixels, levels=levels, group_by=group_by, key_pattern=key_pattern
+            train_rows, max_pixels=max_pixels, rules=rules, group_by=group_by, key_pattern=key_pattern
         )
         try:
             kept, held_out = split_calibration(len(flawless), fraction=calibration_fraction, seed=0, groups=groups)
@@ -101,14 +101,14 @@ def decode_category(
 
 
 def group_flawless(
-    rows: pa.Table, *, max_pixels: int, levels: Levels, group_by: Sequence[str], key_pattern: str | None
+    rows: pa.Table, *, max_pixels: int, rules: PixelRules, group_by: Sequence[str], key_pattern: str | None
 ) -> npt.NDArray[np.int64]:
     """Groups readable flawless photos, (N,); at one size, so that detectors of every size have the same groups."""
     mark = f"/train/{FLAWLESS}/"
     first = rows["image_uri"][0].as_py()
     asked = GroupRequest(rows["category"][0].as_py(), first[: first.index(mark)] + mark[:-1], group_by, key_pattern)
     manifest = rows.select(MANIFEST.names)
-    return group_as_asked(asked, fingerprint_photos(manifest, size=COMPARED_PX, max_pixels=max_pixels, levels=levels))
+    return group_as_asked(asked, fingerprint_photos(manifest, size=COMPARED_PX, max_pixels=max_pixels, rules=rules))
 
 
 def learn_attention(

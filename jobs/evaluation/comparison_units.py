@@ -18,7 +18,7 @@ from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.metrics import Seed
 from jobs.storage import uris
 from model.baselines import BASELINES
-from model.config import DetectorConfig, Levels, OptimizerConfig
+from model.config import DetectorConfig, OptimizerConfig, PixelRules
 from model.versions import read_program_version
 
 
@@ -52,9 +52,9 @@ class ComparisonUnit:
         return self.detector.backbone, self.detector.weights
 
     @property
-    def photos_key(self) -> tuple[str, int, Levels]:
+    def photos_key(self) -> tuple[str, int, PixelRules]:
         """Units with the same category, side in pixels, black and white share decoded photos."""
-        return self.category, self.detector.image_size, self.detector.levels
+        return self.category, self.detector.image_size, self.detector.pixel_rules
 
     def __str__(self) -> str:
         """Names the unit in messages."""

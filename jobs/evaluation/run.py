@@ -200,12 +200,12 @@ def split_into_passes(candidates: DetectorsByCategory) -> list[dict[str, list[Na
     """
     found: list[dict[str, list[NamedDetector]]] = []
     for category, mine in candidates.items():
-        decodings = {(one.registered.config.image_size, one.registered.config.levels) for one in mine}
+        decodings = {(one.registered.config.image_size, one.registered.config.pixel_rules) for one in mine}
         for number, decoding in enumerate(sorted(decodings, key=lambda one: (one[0], str(one[1])))):
             if number == len(found):
                 found.append({})
             found[number][category] = [
-                one for one in mine if (one.registered.config.image_size, one.registered.config.levels) == decoding
+                one for one in mine if (one.registered.config.image_size, one.registered.config.pixel_rules) == decoding
             ]
     return found
 
@@ -233,7 +233,7 @@ def build_dataset(
         max_pixels=resources.max_pixels,
         concurrency=resources.fetch_concurrency,
         limits=make_decode_limits(resources),
-        levels={category: mine[0].registered.config.levels for category, mine in candidates.items()},
+        rules={category: mine[0].registered.config.pixel_rules for category, mine in candidates.items()},
     )
     blocks = [manifest.slice(start, DECODE_BATCH_PHOTOS) for start in range(0, len(manifest), DECODE_BATCH_PHOTOS)]
     actors = count_most_scoring_actors(resources)

@@ -93,7 +93,7 @@ def make_fetch_decode(plan: ScoringPlan, resources: ScoringResources, *, measure
         concurrency=resources.fetch_concurrency,
         limits=make_decode_limits(resources),
         measure=measure,
-        levels={category: detector.levels for category, detector in plan.by_category.items()},
+        rules={category: detector.rules for category, detector in plan.by_category.items()},
     )
 
 

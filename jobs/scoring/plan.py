@@ -13,7 +13,7 @@ from jobs.config import AskedPrecision, ScoringResources
 from jobs.detectors import registry
 from jobs.detectors.registry import RegisteredDetector
 from jobs.errors import RequestError
-from model.config import Levels, Precision
+from model.config import DEFAULT_RULES, PixelRules, Precision
 from model.statistics.calibration import Calibration, choose_false_alarm_rate
 from model.statistics.tail_rank import Tail, fit_tail
 
@@ -26,7 +26,7 @@ class PlannedDetector(BaseModel):
         weights_id: hash of what its raw scores depend on; None where it cannot be read.
         variant: its name in tables.
         image_size: side of its input in pixels.
-        levels: sample values of black and white.
+        rules: how photos become pixels.
         views: per photo.
         precision: the arithmetic that it scores with.
         false_alarm_rate: asked for, or chosen, see `plan_detector`.
@@ -43,7 +43,7 @@ class PlannedDetector(BaseModel):
     weights_id: str | None
     variant: str
     image_size: int
-    levels: Levels = (None, None)
+    rules: PixelRules = DEFAULT_RULES
     views: int
     precision: Precision
     false_alarm_rate: float
@@ -172,7 +172,7 @@ def plan_detector(
         weights_id=detector.weights_id,
         variant=config.variant,
         image_size=config.image_size,
-        levels=config.levels,
+        rules=config.pixel_rules,
         views=config.views,
         precision=config.precision,
         false_alarm_rate=rate,

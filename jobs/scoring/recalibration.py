@@ -102,7 +102,7 @@ def select_one_of_each_group(
         RequestError: all photos are copies of training photos.
     """
     size, max_pixels = parent.config.image_size, config.scoring.max_pixels
-    photos = fingerprint_photos(manifest, size=size, max_pixels=max_pixels, levels=parent.config.levels)
+    photos = fingerprint_photos(manifest, size=size, max_pixels=max_pixels, rules=parent.config.pixel_rules)
     is_readable = pc.is_null(photos["error"]).to_numpy(zero_copy_only=False)
     readable = np.flatnonzero(is_readable)
     photos = photos.filter(pa.array(is_readable))

@@ -23,7 +23,7 @@ from jobs.training.photos import DecodedPhotos, decode_photos, sample_photos
 from jobs.training.planning import MIN_PHOTOS
 from jobs.training.trainer import train_unit
 from jobs.training.units import TrainingUnit
-from model.config import Levels
+from model.config import PixelRules
 from model.pictures.contrast import warn_of_low_contrast
 
 
@@ -111,7 +111,7 @@ class SharedPhotos:
     def __init__(self, units: Sequence[TrainingUnit]) -> None:
         """Counts the units that need each category's photos; decodes nothing yet."""
         self._left = Counter(unit.photos_key for unit in units)
-        self._decoded: dict[tuple[str, int, Levels], DecodedPhotos] = {}
+        self._decoded: dict[tuple[str, int, PixelRules], DecodedPhotos] = {}
         self._locks = {key: threading.Lock() for key in self._left}
 
     def __len__(self) -> int:
@@ -150,7 +150,7 @@ def decode_unit_photos(unit: TrainingUnit) -> DecodedPhotos:
         unit.manifest,
         size=config.detector.image_size,
         max_pixels=config.max_pixels,
-        levels=config.detector.levels,
+        rules=config.detector.pixel_rules,
         with_thumbnails=looks_for_near_duplicates(config, photos=len(unit.manifest)),
     )
     for uri, reason in decoded.left_out:

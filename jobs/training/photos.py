@@ -25,7 +25,7 @@ from jobs.cluster.datasets import DECODE_BATCH_PHOTOS, count_scoring_actors, dec
 from jobs.config import ScoringResources
 from jobs.decoding.fingerprints import FINGERPRINT, take_fingerprints
 from jobs.decoding.photos import make_fetch_decode
-from model.config import Levels
+from model.config import DEFAULT_RULES, PixelRules
 
 SAMPLE_PHOTOS = 16
 """Photos that are looked at for their contrast, so that little of a large set has to travel."""
@@ -114,7 +114,7 @@ def decode_photos(
     size: int,
     max_pixels: int,
     with_thumbnails: bool = False,
-    levels: Levels = (None, None),
+    rules: PixelRules = DEFAULT_RULES,
 ) -> DecodedPhotos:
     """Fetches and decodes photos into Ray's object store, by the same stage as scoring.
 
@@ -123,12 +123,12 @@ def decode_photos(
         size: side S in pixels of the detector's input.
         max_pixels: largest photo decoded.
         with_thumbnails: whether the fingerprints have them, to look for near-duplicates.
-        levels: sample values of black and white.
+        rules: how photos become pixels.
 
     Raises:
         ray.exceptions.RayError: the cluster failed.
     """
-    fetch_decode = make_fetch_decode(manifest, size=size, max_pixels=max_pixels, levels=levels)
+    fetch_decode = make_fetch_decode(manifest, size=size, max_pixels=max_pixels, rules=rules)
     rows = ray.data.from_arrow(manifest, override_num_blocks=math.ceil(len(manifest) / DECODE_BATCH_PHOTOS))
     # As many as scoring would take: each process takes seconds to import torch, more of them only wait for a core.
     tasks = count_scoring_actors(ScoringResources())

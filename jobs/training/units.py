@@ -17,7 +17,7 @@ from jobs.errors import RequestError
 from jobs.storage import uris
 from jobs.training.config import TrainConfig
 from jobs.training.photos import BlockPhotos
-from model.config import Levels
+from model.config import PixelRules
 from model.network.seeding import Stream, create_stream
 from model.statistics.groups import draw_one_of_each
 from model.training.photos import split_calibration
@@ -83,9 +83,9 @@ class TrainingUnit:
         return uris.join(self.config.detectors, ".train", name)
 
     @property
-    def photos_key(self) -> tuple[str, int, Levels]:
+    def photos_key(self) -> tuple[str, int, PixelRules]:
         """Units with the same category, side in pixels, black and white share decoded photos."""
-        return self.config.category, self.config.detector.image_size, self.config.detector.levels
+        return self.config.category, self.config.detector.image_size, self.config.detector.pixel_rules
 
     @property
     def weights_key(self) -> tuple[str, str]:

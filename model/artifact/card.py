@@ -94,8 +94,8 @@ def describe_config(config: DetectorConfig) -> list[str]:
         f"- backbone: {config.backbone}, weights {config.weights}, frozen; pooling {config.pooling}",
         f"- attention: {attention or 'none'}{trained}",
         f"- flow: {describe_flow(config)}",
-        f"- input: {config.image_size} x {config.image_size} px at {config.scales} scales, feature scaling "
-        f"{config.feature_scaling}, {config.precision}",
+        f"- input: {config.image_size} x {config.image_size} px ({config.resize}) at {config.scales} scales, feature "
+        f"scaling {config.feature_scaling}, {config.precision}",
         f"- views: {config.views} rotations in scoring; {config.train_views} per photo and epoch in training, angles "
         f"{config.train_angles}, padding {config.rotation_padding}",
     ]

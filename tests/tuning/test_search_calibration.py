@@ -15,6 +15,7 @@ from jobs.errors import JobError
 from jobs.evaluation.metrics import measure_detectors
 from jobs.evaluation.report import format_false_alarms
 from jobs.tables.schema import EVALUATED, Status
+from model.config import PixelRules
 from model.statistics.calibration import Calibration
 from tuning.choice.final import make_final_promises
 from tuning.trials.photos import decode_search_photos, split_flawless
@@ -67,7 +68,8 @@ def test_a_search_decodes_with_its_black_and_white_and_refuses_photos_of_one_gro
     train = list_as_category(f"{data}/insulator/train/good", "insulator").slice(0, 20)
     labelled = select_split(list_labelled(data), "test").slice(0, 2)
     plain, bright = (
-        decode_search_photos(train, labelled, 64, 10**8, 0.2, levels) for levels in ((None, None), (None, 128.0))
+        decode_search_photos(train, labelled, 64, 10**8, 0.2, rules)
+        for rules in (PixelRules(), PixelRules(None, 128.0))
     )
     assert bright.train.mean() > 1.3 * plain.train.mean()
     assert bright.labelled.mean() > 1.3 * plain.labelled.mean()

@@ -36,7 +36,7 @@ from jobs.detectors.lineage import hash_manifest
 from jobs.errors import ConflictError, JobError, MissingObjectError, RequestError
 from jobs.storage import uris
 from jobs.training.groups import GroupRequest, group_as_asked
-from model.config import MAX_PIXELS, Levels
+from model.config import DEFAULT_RULES, MAX_PIXELS, PixelRules
 
 MIN_TRAINING_PHOTOS = 8
 COMPARED_PX = 256
@@ -127,7 +127,7 @@ def split_data(
     exclude: str | None = None,
     group_by: Sequence[str] = (),
     key_pattern: str | None = None,
-    levels: Levels = (None, None),
+    rules: PixelRules = DEFAULT_RULES,
 ) -> Split:
     """Lists a category, splits its photos, and groups the flawless ones.
 
@@ -139,7 +139,7 @@ def split_data(
         exclude: patterns or a list of photos to leave out, see `jobs.archive.exclusion`.
         group_by: what flawless photos of one group have in common, see `jobs.training.groups.GroupRequest`.
         key_pattern: of their keys, for group_by.
-        levels: sample values of black and white.
+        rules: how photos become pixels.
 
     Raises:
         RequestError: too few flawless training photos.
@@ -158,12 +158,12 @@ def split_data(
     if is_carved:
         keys = [uri.removeprefix(folder + "/") for uri in rows["image_uri"].to_pylist()]
         is_test = pc.equal(rows["split"], "test").to_numpy(zero_copy_only=False)
-        keys = name_by_first(keys, group_some(rows, np.flatnonzero(is_test), group_fingerprints, levels=levels))
+        keys = name_by_first(keys, group_some(rows, np.flatnonzero(is_test), group_fingerprints, rules=rules))
         assigned = [assign_split(one, key, share=validation_share) for one, key in zip(splits, keys, strict=True)]
         rows = rows.set_column(rows.schema.get_field_index("split"), "split", pa.array(assigned, pa.string()))
     train, validation, test = (select_split(rows, name) for name in SPLITS)
     asked = GroupRequest(category, locate_flawless(data, category), group_by, key_pattern)
-    groups = group_some(train, np.arange(len(train)), partial(group_as_asked, asked), levels=levels)
+    groups = group_some(train, np.arange(len(train)), partial(group_as_asked, asked), rules=rules)
     return Split(train, validation, SealedTest(test), is_carved, groups)
 
 
@@ -172,7 +172,7 @@ def group_some(
     chosen: npt.NDArray[np.int64],
     group: Callable[[pa.Table], npt.NDArray[np.int64]],
     *,
-    levels: Levels,
+    rules: PixelRules,
 ) -> npt.NDArray[np.int64]:
     """Groups those photos of MANIFEST rows (N,) that are chosen and can be read; all others are by themselves.
 
@@ -180,13 +180,13 @@ def group_some(
         rows: photos.
         chosen: ascending indices.
         group: FINGERPRINT rows to the group of each.
-        levels: sample values of black and white.
+        rules: how photos become pixels.
 
     Returns:
         (N,) the index of the first photo of each photo's group.
     """
     groups = np.arange(len(rows))
-    photos = fingerprint_photos(rows.take(pa.array(chosen)), size=COMPARED_PX, max_pixels=MAX_PIXELS, levels=levels)
+    photos = fingerprint_photos(rows.take(pa.array(chosen)), size=COMPARED_PX, max_pixels=MAX_PIXELS, rules=rules)
     readable = np.flatnonzero(pc.is_null(photos["error"]).to_numpy(zero_copy_only=False))
     if len(readable):
         _, first, found = np.unique(group(photos.take(pa.array(readable))), return_index=True, return_inverse=True)

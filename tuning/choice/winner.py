@@ -135,6 +135,7 @@ def score_current(config: SearchConfig, detector_id: str, manifest: pa.Table, *,
                 max_pixels=config.max_pixels,
                 black=detector.config.black,
                 white=detector.config.white,
+                resize=detector.config.resize,
             )
             score = float(np.asarray(scorer.score(image[None]))[0])
         except ImageError as problem:

@@ -18,7 +18,7 @@ from jobs.decoding.fetch import stack_images
 from jobs.decoding.photos import decode_rows
 from jobs.detectors.lineage import hash_training_photos
 from jobs.errors import JobError
-from model.config import Levels
+from model.config import DEFAULT_RULES, PixelRules
 from model.network.seeding import Stream, create_stream
 from model.process import prepare_process
 from model.statistics.groups import draw_one_of_each
@@ -93,7 +93,7 @@ def decode_search_photos(
     size: int,
     max_pixels: int,
     fraction: float,
-    levels: Levels = (None, None),
+    rules: PixelRules = DEFAULT_RULES,
     groups: npt.NDArray[np.int64] | None = None,
 ) -> SearchPhotos:
     """Fetches and decodes photos in a Ray task, by the same stage as training and scoring.
@@ -104,15 +104,15 @@ def decode_search_photos(
         size: side S in pixels.
         max_pixels: largest photo decoded.
         fraction: see `split_flawless`, of the readable flawless photos.
-        levels: sample values of black and white.
+        rules: how photos become pixels.
         groups: the group of each flawless photo; None: each by itself.
 
     Raises:
         JobError: fewer than 4 flawless photos can be read, or they are of fewer than 3 groups.
     """
     prepare_process()
-    flawless, lost = decode_rows(train, size=size, max_pixels=max_pixels, levels=levels)
-    judged, lost_too = decode_rows(labelled, size=size, max_pixels=max_pixels, levels=levels)
+    flawless, lost = decode_rows(train, size=size, max_pixels=max_pixels, rules=rules)
+    judged, lost_too = decode_rows(labelled, size=size, max_pixels=max_pixels, rules=rules)
     images = stack_images(flawless["pixels"], size=size)
     if len(images) < 4:
         raise JobError(f"needed at least 4 readable flawless photos, got {len(images)} of {len(train)}")

@@ -16,7 +16,7 @@ from jobs.evaluation.run import split_into_passes
 from jobs.evaluation.stage import NamedDetector
 from jobs.scoring.plan import plan_detector
 from jobs.tables.schema import MANIFEST
-from model.config import DetectorConfig
+from model.config import DetectorConfig, PixelRules
 from model.statistics.calibration import Calibration
 
 SIDE = 32
@@ -35,18 +35,18 @@ def counts(tmp_path: Path) -> pa.Table:
 
 def test_each_category_has_its_own_black_and_white(counts: pa.Table) -> None:
     sizes = dict.fromkeys(("raw", "twelve"), SIDE)
-    stage = FetchDecode(image_sizes=sizes, max_pixels=10**6, concurrency=2, levels={"twelve": (0.0, 4095.0)})
+    stage = FetchDecode(image_sizes=sizes, max_pixels=10**6, concurrency=2, rules={"twelve": PixelRules(0.0, 4095.0)})
     images = stack_images(stage(counts)["pixels"], size=SIDE)
     assert [int(image.max()) for image in images] == [15, 255]
 
 
 def test_training_and_scoring_decode_alike(counts: pa.Table) -> None:
-    rows, _ = decode_rows(counts, size=SIDE, max_pixels=10**6, levels=(None, 4095.0))
+    rows, _ = decode_rows(counts, size=SIDE, max_pixels=10**6, rules=PixelRules(None, 4095.0))
     stage = FetchDecode(
         image_sizes={"raw": SIDE, "twelve": SIDE},
         max_pixels=10**6,
         concurrency=2,
-        levels=dict.fromkeys(("raw", "twelve"), (None, 4095.0)),
+        rules=dict.fromkeys(("raw", "twelve"), PixelRules(None, 4095.0)),
     )
     assert rows["pixels"].to_pylist() == stage(counts)["pixels"].to_pylist()
 
@@ -58,7 +58,7 @@ def register(config: DetectorConfig) -> RegisteredDetector:
 def test_a_scoring_plan_keeps_the_detectors_black_and_white() -> None:
     calibration = Calibration(scores=tuple(map(float, range(50))))
     planned = plan_detector(register(DetectorConfig(white=4095)), calibration=calibration, false_alarm_rate=0.05)
-    assert planned.levels == (None, 4095.0)
+    assert planned.rules == PixelRules(None, 4095.0)
 
 
 def test_detectors_of_different_white_are_evaluated_in_passes_of_their_own() -> None:
