@@ -32,7 +32,7 @@ _JUNK_FILES = (
     "_success",
     r".*_\$folder\$",
 )
-_HIDDEN_FOLDER = r"(^|/)\.[^/]+/"
+_HIDDEN_FOLDER = r"(^|/)\.([^./]|\.[^/])[^/]*/"  # in a bucket . and .. are names, and hide nothing
 _HIDDEN_FILE = r"(^|/)\.[^/]*$"
 _IN_JUNK = f"(?i)(^|/)({'|'.join(_JUNK_FOLDERS)})(/|$)"
 _JUNK = f"(?i)(^|/)({'|'.join(_JUNK_FILES)})$"

@@ -6,7 +6,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from jobs.config import GROUP_BY, KEY_PATTERN, JobConfig, Uri, check_group_names, merge, split_at_commas
+from jobs.config import (
+    EXCLUDE,
+    GROUP_BY,
+    INCLUDE,
+    KEY_PATTERN,
+    JobConfig,
+    Patterns,
+    Uri,
+    check_group_names,
+    merge,
+    split_at_commas,
+)
 from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
 from model.presets import PRESETS, settle_attention
 
@@ -51,6 +62,8 @@ class ComparisonConfig(JobConfig):
     )
     group_by: Annotated[list[str], BeforeValidator(split_at_commas)] = GROUP_BY
     key_pattern: str | None = KEY_PATTERN
+    include: Patterns = INCLUDE
+    exclude: Patterns = EXCLUDE
     false_alarm_rate: float = Field(0.05, gt=0, lt=1, description="with calibration_fraction, the rate promised")
     leave_one_set_out: bool = Field(
         False,

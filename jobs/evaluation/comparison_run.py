@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import ray
 
 from jobs.archive.mvtec import list_labelled
+from jobs.archive.selection import Selection
 from jobs.cluster.datasets import count_scoring_actors
 from jobs.cluster.resources import Demand, wait_for_resources
 from jobs.cluster.session import start_ray
@@ -63,7 +64,7 @@ def list_categories(config: ComparisonConfig) -> dict[str, pa.Table]:
     """
     found: dict[str, pa.Table] = {}
     for root in config.data:
-        listing = list_labelled(root)
+        listing = list_labelled(root, selection=Selection(config.include, config.exclude))
         listing = listing.filter(pc.not_equal(listing["split"], "validation"))
         for category in sorted(set(listing["category"].to_pylist())):
             name = f"{root.rsplit('/', 1)[-1]}/{category}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAGE_OBJECTS = 1000
 RETRY_PAUSE_S = 15
 _DOTTED = re.compile(r"(^|/)\.{1,2}(/|$)")
-_EMULATOR = ("devstoreaccount1", "http://127.0.0.1:10000/devstoreaccount1")
+_EMULATOR_ACCOUNT, _EMULATOR_URL = "devstoreaccount1", "http://127.0.0.1:10000"
 
 
 @cache
@@ -45,7 +45,8 @@ def find_address() -> str:
     if endpoint:
         return endpoint
     if os.environ.get("AZURE_STORAGE_USE_EMULATOR", "").lower() in ("1", "true"):
-        return os.environ.get("AZURITE_BLOB_STORAGE_URL", _EMULATOR[1])
+        url = os.environ.get("AZURITE_BLOB_STORAGE_URL", _EMULATOR_URL).rstrip("/")
+        return f"{url}/{os.environ.get('AZURE_STORAGE_ACCOUNT_NAME', _EMULATOR_ACCOUNT)}"
     return f"https://{os.environ.get('AZURE_STORAGE_ACCOUNT_NAME', '')}.blob.core.windows.net"
 
 
@@ -55,7 +56,7 @@ def find_credential() -> Any:
 
     for name in ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_MASTER_KEY"):
         if key := os.environ.get(name):
-            return AzureNamedKeyCredential(os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", _EMULATOR[0]), key)
+            return AzureNamedKeyCredential(os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", _EMULATOR_ACCOUNT), key)
     if signature := os.environ.get("AZURE_STORAGE_SAS_KEY") or os.environ.get("AZURE_STORAGE_SAS_TOKEN"):
         return AzureSasCredential(signature)
     if os.environ.get("AZURE_SKIP_SIGNATURE", "").lower() in ("1", "true"):

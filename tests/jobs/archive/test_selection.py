@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from jobs import manifest
@@ -55,6 +56,13 @@ def test_thumbnails_hidden_and_system_files_are_left_out_and_counted(archive: st
 
 def test_hidden_folders_are_no_categories(archive: str) -> None:
     assert set(list_archive(archive)["category"].to_pylist()) == {"cap", "bolt"}
+
+
+def test_a_dot_or_two_as_a_part_of_a_key_hide_nothing() -> None:
+    keys = ["cap/../1.jpg", "cap/./2.jpg", "../3.jpg", "cap/.hidden/4.jpg", "cap/..hidden/5.jpg", ".x/6.jpg"]
+    rows = pa.record_batch({"image_uri": keys, "image_bytes": pa.array([1] * len(keys), pa.int64())})
+    kept = Selection().select(rows, pa.array(keys), is_list=False)
+    assert kept.column("image_uri").to_pylist() == keys[:3]
 
 
 def test_folder_markers_are_no_photos(bucket: str) -> None:

@@ -19,6 +19,7 @@ from jobs.archive.mvtec import list_labelled
 from jobs.cli import parse_config
 from jobs.errors import JobError, RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
+from jobs.evaluation.comparison_run import list_categories
 from jobs.evaluation.comparison_tasks import ComparisonPhotos, decode_category, learn_attention, train_and_test
 from jobs.evaluation.comparison_units import ComparisonUnit, plan_units
 from jobs.evaluation.flawless import make_outcome_promises
@@ -207,6 +208,15 @@ def _plan_units(data: Path, **changes: object) -> dict[str, ComparisonUnit]:
     config = ComparisonConfig.model_validate(_request(data, Path("/out"), **changes))
     manifests = {f"{name}/insulator": list_labelled(f"file://{data}/{name}") for name in ("first", "second")}
     return {unit.locate_outcome(config.output): unit for unit in plan_units(config, manifests)}
+
+
+def test_photos_that_a_pattern_names_are_in_no_set(data: Path) -> None:
+    count = {}
+    for name, changes in {"all": {}, "some": {"include": ["*.jpg"], "exclude": ["test/rust/*"]}}.items():
+        config = ComparisonConfig.model_validate(_request(data, Path("/out"), **changes))
+        count[name] = {category: len(rows) for category, rows in list_categories(config).items()}
+    assert count["all"] == {"first/insulator": 29, "second/insulator": 28}
+    assert count["some"] == {"first/insulator": 25, "second/insulator": 25}
 
 
 @pytest.mark.slow
