@@ -317,10 +317,10 @@ class OptimizerConfig(_Frozen):
         description="whose photos batch_size counts: all workers' together, and any number of them trains the same; or "
         "each worker's, and a step grows with them",
     )
-    shuffle: Literal["photos", "blocks"] = Field(
-        "photos",
+    shuffle: Literal["auto", "photos", "blocks"] = Field(
+        "auto",
         description="order of an epoch: all photos mixed, or blocks of photos mixed, a few at a time, which reads each "
-        "block once (for sets larger than memory)",
+        "block once (for sets larger than memory); auto: blocks for sets of over 2 GB of decoded photos",
     )
     accumulate: int = Field(1, ge=1, description="parts that a worker's share of a step is cut into, to save memory")
     patience: int | None = Field(

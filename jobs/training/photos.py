@@ -76,6 +76,10 @@ class BlockPhotos:
         """Lists the block of each photo, (N,)."""
         return self.places[:, 0]
 
+    def count_bytes(self) -> int:
+        """Counts the bytes of all photos."""
+        return len(self) * 3 * self.size * self.size
+
     def subset(self, photos: npt.NDArray[np.int64]) -> BlockPhotos:
         """Returns the photos of indices (M,), in that order, over the same blocks."""
         groups = None if self.groups is None else self.groups[photos]

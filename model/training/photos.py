@@ -15,6 +15,8 @@ from model.statistics.groups import count_groups, number_groups
 
 MIXED_BLOCKS = 8
 """Blocks whose photos are mixed at a time by a shuffle of blocks."""
+MAX_MIXED_BYTES = 2 * 10**9
+"""Decoded photos that are mixed as a whole where nothing is asked for; more may not fit in a machine's memory."""
 
 
 class Photos(Protocol):
@@ -54,15 +56,21 @@ class BlockedPhotos(Protocol):
     def list_blocks(self) -> npt.NDArray[np.int64]:
         """Lists the block of each photo, (N,)."""
 
+    def count_bytes(self) -> int:
+        """Counts the bytes of all photos."""
 
-def draw_order(rng: np.random.Generator, photos: Photos, *, shuffle: Literal["photos", "blocks"]) -> Tensor:
+
+def draw_order(rng: np.random.Generator, photos: Photos, *, shuffle: Literal["auto", "photos", "blocks"]) -> Tensor:
     """Draws the order (N,) in which an epoch takes its photos.
 
     ``photos`` is a random order of all. ``blocks`` takes the blocks in random order, `MIXED_BLOCKS` at a time, and
     mixes the photos of those: each block is opened once, where a random photo nearly always wants another one.
-    Photos that do not lie in blocks are mixed as a whole.
+    Photos that do not lie in blocks are mixed as a whole. ``auto`` decides by the size of the set alone, not by the
+    machine, so that a training is the same everywhere.
     """
-    if shuffle == "photos" or not isinstance(photos, BlockedPhotos):
+    if not isinstance(photos, BlockedPhotos) or shuffle == "photos":
+        return torch.from_numpy(rng.permutation(len(photos)))
+    if shuffle == "auto" and photos.count_bytes() <= MAX_MIXED_BYTES:
         return torch.from_numpy(rng.permutation(len(photos)))
     blocks = photos.list_blocks()
     rank_of_block = rng.permutation(int(blocks.max()) + 1) // MIXED_BLOCKS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from model.config import OptimizerConfig
-from model.training.photos import BlockedPhotos, InMemory, draw_order
+from model.training.photos import MAX_MIXED_BYTES, BlockedPhotos, InMemory, draw_order
 from model.training.workers import compute_together
 
 PHOTOS_PER_BLOCK, BLOCKS, OPEN = 32, 50, 32
@@ -22,6 +23,12 @@ class _Blocked:
     """Photos that are not there, in blocks."""
 
     groups = None
+
+    def __init__(self, size_bytes: int = 0) -> None:
+        self._size_bytes = size_bytes
+
+    def count_bytes(self) -> int:
+        return self._size_bytes
 
     def __len__(self) -> int:
         return PHOTOS_PER_BLOCK * BLOCKS
@@ -62,6 +69,14 @@ def test_the_order_of_one_worker_is_what_it_was_where_nothing_is_asked_for() -> 
     found = draw_order(np.random.default_rng(0), _Blocked(), shuffle="photos")
     assert found.tolist() == expected.tolist()
     assert _count_openings(found, most=OPEN) > 10 * BLOCKS
+
+
+@pytest.mark.parametrize(("size_bytes", "same_as"), [(MAX_MIXED_BYTES, "photos"), (MAX_MIXED_BYTES + 1, "blocks")])
+def test_a_set_that_may_not_fit_in_memory_is_read_block_by_block_unasked(
+    size_bytes: int, same_as: Literal["photos", "blocks"]
+) -> None:
+    found = draw_order(np.random.default_rng(0), _Blocked(size_bytes), shuffle=OptimizerConfig().shuffle)
+    assert torch.equal(found, draw_order(np.random.default_rng(0), _Blocked(), shuffle=same_as))
 
 
 def test_photos_that_lie_in_no_blocks_are_mixed_as_a_whole() -> None:
