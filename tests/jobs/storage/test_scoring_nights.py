@@ -15,7 +15,7 @@ import pytest
 from jobs import storage
 from jobs.detectors.aliases import set_alias
 from jobs.detectors.registry import put
-from jobs.scoring.record import read_published
+from jobs.results.known import read_rows
 from jobs.storage import arrow, azure, clients, uris
 from jobs.tables.schema import SCORES
 from model.artifact import save_artifact
@@ -89,7 +89,7 @@ def _score(place: str, run_id: str, *more: str) -> str:
 
 
 def _read_table(place: str) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = read_published(uris.join(place, "results"), SCORES.names).to_pylist()
+    rows: list[dict[str, object]] = read_rows(uris.join(place, "results"), SCORES.names).to_pylist()
     return rows
 
 
