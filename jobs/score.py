@@ -16,7 +16,12 @@ def main(argv: Sequence[str]) -> int:
     config = parse_config(ScoreConfig, argv, prog="python -m jobs.score")
     from jobs.scoring.run import score_archive
 
-    return score_archive(config)
+    code = score_archive(config)
+    if not (config.report or config.fail_on_drift or config.log_format == "json"):
+        return code
+    from jobs.findings.run import conclude_run
+
+    return max(code, conclude_run(config))
 
 
 if __name__ == "__main__":

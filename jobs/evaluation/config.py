@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field, model_validator
 
 from jobs.config import EXCLUDE, INCLUDE, Confidence, JobConfig, Name, Patterns, ScoringResources, Uri
 
@@ -20,8 +18,14 @@ class EvaluateConfig(JobConfig):
     bootstrap over photos and seeds. What is not registered is named and left out.
     """
 
-    data: Uri = Field(description="data in MVTec layout: <category>/test/good and <category>/test/<defect>")
-    detectors: Uri = Field(description="registry of trained detectors")
+    data: Uri = Field("", description="data in MVTec layout: <category>/test/good and <category>/test/<defect>")
+    detectors: Uri = Field("", description="registry of trained detectors")
+    verdicts: Uri | None = Field(
+        None,
+        description="instead of data and detectors: results of jobs.score, to say what people's verdicts make of the "
+        "run_id's alarms, and what a random sample (jobs.sample) shows missed",
+    )
+    run_id: Name | None = Field(None, description="with verdicts: the run that they judge")
     categories: list[Name] = Field(default_factory=list, description="categories to evaluate; default: all in the data")
     include: Patterns = INCLUDE
     exclude: Patterns = EXCLUDE
@@ -47,3 +51,13 @@ class EvaluateConfig(JobConfig):
         "histograms/*.png to",
     )
     scoring: ScoringResources = Field(default_factory=ScoringResources, description="share of the cluster")
+
+    @model_validator(mode="after")
+    def _check_what_is_judged(self) -> Self:
+        if self.verdicts is not None and (self.data or self.detectors or self.run_id is None):
+            raise ValueError("--verdicts RESULTS needs --run-id ID, and neither --data nor --detectors")
+        if self.verdicts is None and not (self.data and self.detectors):
+            raise ValueError("needed --data FOLDER and --detectors REGISTRY, or --verdicts RESULTS and --run-id ID")
+        if self.verdicts is None and self.run_id is not None:
+            raise ValueError("--run-id goes with --verdicts RESULTS")
+        return self

@@ -17,7 +17,7 @@ from jobs.findings.digest import GroupNumbers, RunDigest
 from jobs.scoring.record import UNFINISHED
 from jobs.tables.schema import Status
 from jobs.tables.text import make_printable
-from model.statistics.drift import MIN_PHOTOS, WORDS, NightJudgement, PValues, judge_night
+from model.statistics.drift import ALARMING, MIN_PHOTOS, WORDS, NightJudgement, PValues, judge_night
 
 HERE = Path(__file__).parent
 BARS = 20
@@ -180,7 +180,7 @@ def make_category_row(name: str, numbers: GroupNumbers, judgement: NightJudgemen
     if judgement is not None:
         shift, said = judgement.shift, WORDS[judgement.kind]
         distance = f"{shift.distance:.2f} ({shift.low:.2f} to {shift.high:.2f})"
-        alarming = judgement.kind in ("new_photos", "new_defects")
+        alarming = judgement.kind in ALARMING
     if judgement is not None and judgement.kind == "too_few":
         said = f"{said}: {numbers.scored} of {MIN_PHOTOS} needed"
     return {

@@ -87,6 +87,14 @@ class ScoreConfig(JobConfig):
         False, description="add a row for each photo below the archive that the table has and the listing has not"
     )
     top: int = Field(10, ge=0, description="how many of the most anomalous photos the summary lists")
+    report: bool = Field(
+        False, description="write the page of jobs.report when the run is done: <results>/reports/<run_id>.html"
+    )
+    fail_on_drift: bool = Field(
+        False,
+        description="exit 3 where a category looks like new photos, so that its alarms cannot be trusted: another "
+        "camera, light or season; new defects are no reason",
+    )
     log_format: Literal["text", "json"] = Field(
         "text", description="json also writes a JSON line per event to stderr, each with the run id"
     )

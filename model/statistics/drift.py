@@ -43,6 +43,8 @@ WORDS: dict[Kind, str] = {
     "new_photos": "looks like new photos",
     "new_defects": "looks like new defects",
 }
+ALARMING: tuple[Kind, ...] = ("new_photos", "new_defects")
+"""Kinds of a night that is not as before."""
 
 
 @dataclass(frozen=True)

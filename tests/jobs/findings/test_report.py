@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from jobs import report
-from jobs.errors import EXIT_DONE, RequestError
+from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError
+from jobs.findings.run import conclude_run
 from jobs.results.commit import commit_slice
+from jobs.scoring.config import ScoreConfig
 from jobs.storage import uris
 from tests.jobs.findings.scores import WHEN, make_scores
 
@@ -28,7 +30,7 @@ def results(tmp_path: Path) -> str:
         Image.new("RGB", (300, 200), (80 * number, 90, 100)).save(file)
         photos.append({"image_uri": uris.normalize(str(file)), "image_etag": None, "width": 300, "height": 200})
     gone = {"image_uri": uris.normalize(str(tmp_path / "archive" / "gone.png")), "tail_rank": 1e-9}
-    nights = {
+    nights: dict[str, list[dict[str, object]]] = {
         "first": [{"p_value": (number + 1) / 200, "run_id": "first"} for number in range(199)],
         "second": [gone, *({**photo, "tail_rank": 0.01} for photo in photos)],
     }
@@ -90,3 +92,31 @@ def test_the_page_of_a_run_that_was_not_finished_says_so(results: str, tmp_path:
     page = (tmp_path / "results" / "reports" / "first.html").read_text()
     assert "This run is not finished" in page
     assert "2 of 5 slices are in the table" in page
+
+
+def _conclude(results: str, run_id: str, **asked: bool) -> int:
+    request = {"archive": "/a", "detectors": "/d", "results": results, "run_id": run_id}
+    return conclude_run(ScoreConfig.model_validate(request | asked))
+
+
+def test_new_photos_are_an_event_and_an_alarm_where_asked_for(
+    results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    fog = {"p_value": 0.95, "run_id": "fog"}
+    rows = [{**fog, "image_etag": f"fog {number}"} for number in range(200)]  # new bytes, for known ones are dropped
+    began = WHEN + timedelta(days=2)
+    commit_slice(results, [make_scores(*rows)], run_id="fog", slice_number=0, run_date=began.date(), known_since=-1)
+    record = {"run_id": "fog", "started_at": began.isoformat(), "config": {}}
+    (tmp_path / "results" / "runs" / "fog.json").write_text(json.dumps(record))
+    with caplog.at_level("INFO"):
+        assert _conclude(results, "fog") == EXIT_DONE
+        assert _conclude(results, "fog", fail_on_drift=True) == EXIT_TOO_MANY_UNREADABLE
+    events = [one.fields for one in caplog.records if one.getMessage() == "drifted"]  # type: ignore[attr-defined]
+    assert [(one["category"], one["kind"], one["run_id"]) for one in events] == [("insulator", "new_photos", "fog")] * 2
+    assert capsys.readouterr().err.startswith("alarm: insulator: looks like new photos")
+
+
+def test_a_night_like_before_is_no_alarm(results: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.findings.run.make_thumbnails", lambda rows, **_: [("", "none")] * len(rows))
+    assert _conclude(results, "first", fail_on_drift=True, report=True) == EXIT_DONE
+    assert (tmp_path / "results" / "reports" / "first.html").exists()
