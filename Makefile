@@ -9,7 +9,7 @@ SIDE_BY_SIDE = -n 2 --dist loadfile
 # images), every process of a run would compile torch, Ray and pandas anew: twice the time to start.
 export UV_COMPILE_BYTECODE = 1
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-fast nightly fuzz lint bench bench-train bench-scale bench-peers lock docs-check clean
+.PHONY: help demo test test-fast nightly fuzz lint bench bench-train bench-scale bench-peers lock docs-check sbom audit clean
 
 help:  ## show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,17 @@ docs-check: .venv/installed  ## run the README's commands, the demo and `ray job
 lock: .venv/installed  ## resolve pyproject.toml into requirements.txt again
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra peers --universal --python-version 3.11 --generate-hashes --no-header --constraints requirements.txt -o infra/requirements-peers.txt
+
+# What the image holds, with its hashes, for the two targets below.
+build/requirements-image.txt: requirements.txt pyproject.toml infra/image-install.sh .venv/installed
+	@mkdir -p build
+	PATH="$(abspath $(BIN)):$$PATH" infra/image-install.sh list > $@
+
+sbom: build/requirements-image.txt  ## write what the image holds as CycloneDX -> build/sbom.json
+	$(BIN)/uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --output-format JSON --output-file build/sbom.json $<
+
+audit: build/requirements-image.txt  ## ask PyPI's advisories about every package of the image (needs the internet)
+	$(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit --require-hashes --disable-pip --requirement $<
 
 clean:  ## remove what was built
 	rm -rf .venv .venv-peers build

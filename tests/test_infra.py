@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -163,54 +162,6 @@ def test_the_nightly_job_creates_the_score_job_under_the_date() -> None:
     assert "--run-id nightly-2026-03-02" in night["spec"]["entrypoint"]
     role = next(document for document in access if document["kind"] == "Role")
     assert role["rules"] == [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}]
-
-
-# Image
-
-
-def instructions(keyword: str) -> list[str]:
-    """The arguments of every instruction ``keyword`` of the Dockerfile, continued lines joined."""
-    text = re.sub(r"\\\n", " ", (INFRA / "Dockerfile").read_text())
-    return [line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith(f"{keyword} ")]
-
-
-def copied() -> list[str]:
-    """What the image takes from the checkout."""
-    return [word for line in instructions("COPY") if not line.startswith("--from") for word in line.split()[:-1]]
-
-
-def test_the_image_copies_the_packages_and_only_what_exists() -> None:
-    assert {"jobs", "model", "tuning"} <= set(copied())
-    assert [source for source in copied() if not (ROOT / source).exists()] == []
-
-
-def test_the_build_context_holds_everything_that_is_copied_and_nothing_else() -> None:
-    lines = (ROOT / ".dockerignore").read_text().splitlines()
-    kept = {line[1:].rstrip("/") for line in lines if line.startswith("!")}
-    assert "*" in lines
-    assert kept == set(copied())
-
-
-def test_the_image_does_not_run_as_root() -> None:
-    assert instructions("USER") == ["1000"]
-    last_stage = (INFRA / "Dockerfile").read_text().rsplit("\nFROM ", 1)[1]
-    assert "\nUSER 1000\n" in last_stage
-
-
-def test_the_image_runs_modules() -> None:
-    assert json.loads(instructions("ENTRYPOINT")[0]) == ["python", "-m"]
-
-
-def test_the_image_is_built_with_the_uv_of_the_makefile() -> None:
-    makefile = re.search(r"^UV_VERSION\s*=\s*(\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert makefile is not None
-    assert f"uv=={makefile[1]}" in (INFRA / "Dockerfile").read_text()
-
-
-def test_no_file_names_a_web_address() -> None:
-    files = [path for path in INFRA.rglob("*") if path.is_file() and path.suffix != ".png"]
-    assert INFRA / "Dockerfile" in files
-    assert [path.name for path in files if re.search(r"https?://", path.read_text())] == []
 
 
 def test_the_comparison_of_the_readme_parses_and_varies_nothing_but_what_it_says() -> None:
