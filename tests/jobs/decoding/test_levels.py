@@ -14,7 +14,7 @@ from jobs.decoding.photos import decode_rows
 from jobs.detectors.registry import RegisteredDetector
 from jobs.evaluation.run import split_into_passes
 from jobs.evaluation.stage import NamedDetector
-from jobs.scoring.plan import plan_detector
+from jobs.scoring.plan import PlannedDetector, plan_detector
 from jobs.tables.schema import MANIFEST
 from model.config import DetectorConfig, PixelRules
 from model.statistics.calibration import Calibration
@@ -59,6 +59,7 @@ def test_a_scoring_plan_keeps_the_detectors_black_and_white() -> None:
     calibration = Calibration(scores=tuple(map(float, range(50))))
     planned = plan_detector(register(DetectorConfig(white=4095)), calibration=calibration, false_alarm_rate=0.05)
     assert planned.rules == PixelRules(None, 4095.0)
+    assert PlannedDetector.model_validate_json(planned.model_dump_json()).rules == planned.rules
 
 
 def test_detectors_of_different_white_are_evaluated_in_passes_of_their_own() -> None:
