@@ -79,6 +79,14 @@ class RecalibrateConfig(_RegistryConfig):
     good: Uri | None = Field(
         None, description="instead of data: the flawless photos, a folder in any layout, an S3 Inventory or a list"
     )
+    verdicts: Uri | None = Field(
+        None,
+        description="instead of data: results of jobs.score, for photos of random samples (jobs.sample) that people "
+        "found good there; they join the calibration that the detector has",
+    )
+    replace: bool = Field(
+        False, description="with verdicts: calibrate on these photos alone, for archives that have changed"
+    )
     category: Name = Field(description="asset category")
     folder: str | None = Field(
         None, description="folder of flawless photos below the data; default: <category>/train/good"
@@ -102,10 +110,16 @@ class RecalibrateConfig(_RegistryConfig):
 
     @model_validator(mode="after")
     def _check_where_the_photos_are(self) -> Self:
-        if (self.data is None) == (self.good is None):
-            raise ValueError("needed --data FOLDER in MVTec layout, or --good FOLDER: give one of them")
-        if self.good is not None and self.folder is not None:
-            raise ValueError("--folder is below --data: with --good give the whole folder there")
+        if sum(place is not None for place in (self.data, self.good, self.verdicts)) != 1:
+            raise ValueError(
+                "needed --data FOLDER in MVTec layout, --good FOLDER, or --verdicts RESULTS: give one of them"
+            )
+        if self.verdicts is not None and self.precision is not None and not self.replace:
+            raise ValueError("--precision changes all scores: with --verdicts it needs --replace")
+        if self.replace and self.verdicts is None:
+            raise ValueError("--replace goes with --verdicts; photos of a folder always replace the calibration")
+        if self.data is None and self.folder is not None:
+            raise ValueError("--folder is below --data: with --good give the whole folder there, with --verdicts none")
         return self
 
     @field_validator("folder")

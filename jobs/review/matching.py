@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from jobs.review.verdicts import DEFECT, GOOD
+
+_ETAG_OF_CONTENT = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
+"""Entity tags of S3 and the like, which copies of an object share. Those of local files name no content."""
 
 
 class VerdictIndex:
@@ -25,7 +30,11 @@ class VerdictIndex:
             self._found.setdefault((row["image_uri"], row["box"]), []).append(one)
         for several in self._found.values():
             several.sort(key=lambda one: (one[0], one[2]), reverse=True)
-        self.uris = pa.array(sorted({uri for uri, _ in self._found}), pa.string())
+        self._boxes: dict[str, list[str | None]] = {}
+        for uri, box in self._found:
+            self._boxes.setdefault(uri, []).append(box)
+        defects = {row["image_etag"] for row in verdicts.to_pylist() if row["verdict"] == DEFECT and row["box"] is None}
+        self._etags_of_defects = {etag for etag in defects if etag and _ETAG_OF_CONTENT.fullmatch(etag)}
 
     def find(self, uri: str, etag: str | None, box: str | None) -> str | None:
         """Returns the verdict on a photo's bytes and box; None where nobody has looked."""
@@ -39,6 +48,21 @@ class VerdictIndex:
         rows = photos.select(["image_uri", "image_etag", "box"]).to_pylist() if isinstance(photos, pa.Table) else photos
         return [self.find(row["image_uri"], row["image_etag"], row["box"]) for row in rows]
 
-    def select_judged(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Returns the rows of a batch whose URI some verdict names."""
-        return batch.filter(pc.is_in(batch.column("image_uri"), self.uris))
+    def find_defects(self, photos: pa.Table) -> list[bool]:
+        """Tells which of N photos with image_uri, image_etag and box have a confirmed defect.
+
+        A photo has one where any box of it has, a box where the whole photo has and nobody called the box good, and a
+        copy of a defective photo has it too, as far as its entity tag tells.
+        """
+        return [
+            self._is_defective(*row.values()) for row in photos.select(["image_uri", "image_etag", "box"]).to_pylist()
+        ]
+
+    def _is_defective(self, uri: str, etag: str | None, box: str | None) -> bool:
+        own = self.find(uri, etag, box)
+        if own in (DEFECT, GOOD):
+            return own == DEFECT
+        others = self._boxes.get(uri, []) if box is None else [None]
+        return (box is None and etag in self._etags_of_defects) or any(
+            self.find(uri, etag, other) == DEFECT for other in others
+        )

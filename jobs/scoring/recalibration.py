@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from scipy.stats import ks_2samp
 
 from jobs.archive.mvtec import list_as_category, locate_flawless
 from jobs.archive.selection import Selection
@@ -26,6 +27,7 @@ from jobs.detectors.lineage import build_lineage, hash_manifest, is_training_pho
 from jobs.detectors.node_cache import hold_detector
 from jobs.detectors.registry import RegisteredDetector
 from jobs.errors import EXIT_DONE, JobError, RequestError
+from jobs.review.confirmed import list_confirmed_photos
 from jobs.scoring.pipeline import score_photos
 from jobs.scoring.plan import ScoringPlan, plan_detector
 from jobs.tables.schema import STAGED, Status
@@ -34,6 +36,9 @@ from model.artifact import recalibrate_artifact
 from model.network.seeding import Stream, create_stream
 from model.statistics.calibration import Calibration, describe_guarantee, describe_shortage
 from model.statistics.groups import draw_one_of_each
+
+MAX_SURPRISE = 0.01
+"""Photos join a calibration whose scores differ so much with a probability of at least this, if they are alike."""
 
 
 def recalibrate_detector(config: RecalibrateConfig) -> int:
@@ -48,8 +53,7 @@ def recalibrate_detector(config: RecalibrateConfig) -> int:
     if parent is None:
         raise RequestError(f"{config.category} has no alias {config.alias!r} in {config.detectors}: train a detector")
     metrics = registry.read_metrics(config.detectors, config.category, detector_id=parent.detector_id)
-    folder = config.good or locate_flawless(str(config.data), config.category, folder=config.folder)
-    photos = list_as_category(folder, config.category, selection=Selection(config.include, config.exclude))
+    photos = list_photos(config)
     named = select_unseen_photos(photos, config, parent=parent, metrics=metrics)
     manifest = select_one_of_each_group(named, config, parent=parent, metrics=metrics)
     rows = score_readable_photos(manifest, config, parent=parent)
@@ -58,16 +62,29 @@ def recalibrate_detector(config: RecalibrateConfig) -> int:
     origin = build_lineage(config.model_dump(mode="json"), manifest_hash=hash_manifest(used), parent=parent.detector_id)
     promise = {"promise": {"false_alarm_rate": config.false_alarm_rate, "confidence": config.confidence}}
     detector_id = register_calibration(
-        config, parent, calibration=calibration, metrics=inherit_metrics(metrics, origin, len(rows)) | promise
+        config,
+        parent,
+        calibration=calibration,
+        metrics=inherit_metrics(metrics, origin, len(calibration.scores)) | promise,
     )
     if detector_id == parent.detector_id:
         print(f"{detector_id} has this very calibration already: nothing was registered")
         return EXIT_DONE
     print(f"detector {detector_id} of {config.category}: the weights of {parent.detector_id}, calibrated anew")
-    said = describe_guarantee(len(rows), false_alarm_rate=config.false_alarm_rate, confidence=config.confidence)
+    said = describe_guarantee(
+        len(calibration.scores), false_alarm_rate=config.false_alarm_rate, confidence=config.confidence
+    )
     print(f"promise: {said}")
     move_aliases(config, parent, detector_id=detector_id, reason=f"recalibrated on {len(rows)} photos")
     return EXIT_DONE
+
+
+def list_photos(config: RecalibrateConfig) -> pa.Table:
+    """Lists the flawless photos asked for, MANIFEST rows. Raises RequestError where there are none."""
+    if config.verdicts is not None:
+        return list_confirmed_photos(config.verdicts, config.category)
+    folder = config.good or locate_flawless(str(config.data), config.category, folder=config.folder)
+    return list_as_category(folder, config.category, selection=Selection(config.include, config.exclude))
 
 
 def select_unseen_photos(
@@ -188,9 +205,9 @@ def plan_recalibration(config: RecalibrateConfig, parent: RegisteredDetector) ->
 
 def build_calibration(rows: pa.Table, config: RecalibrateConfig, *, parent: RegisteredDetector) -> Calibration:
     """Builds the new calibration; prints what the old one made of these photos, and whether they are too few."""
-    calibration = Calibration(scores=tuple(rows["score"].to_pylist()))
+    calibration = Calibration(scores=choose_scores(rows["score"].to_numpy(), config, before=parent.calibration))
     rate, confidence = config.false_alarm_rate, config.confidence
-    if said := describe_shortage(len(rows), false_alarm_rate=rate, confidence=confidence):
+    if said := describe_shortage(len(calibration.scores), false_alarm_rate=rate, confidence=confidence):
         print(f"warning: {said}. Add photos or raise --false-alarm-rate")
     if parent.calibration is not None:
         flagged = pc.sum(rows["is_anomaly"]).as_py() or 0
@@ -203,6 +220,41 @@ def build_calibration(rows: pa.Table, config: RecalibrateConfig, *, parent: Regi
         surely = "" if confidence is None else f" with confidence {confidence:g}"
         print(f"threshold at {rate:g}{surely}: {before} before, {now} now")
     return calibration
+
+
+def choose_scores(
+    scores: npt.NDArray[np.float64], config: RecalibrateConfig, *, before: Calibration | None
+) -> tuple[float, ...]:
+    """Chooses what calibrates: the new photos alone, or with those of before where their verdicts join them.
+
+    Old and new photos calibrate together only where their scores look alike: else they are exchangeable with no
+    night's, neither with the old ones nor with the new. Photos of equal score as one of before are in there already.
+
+    Args:
+        scores: (m,) of the new photos.
+        config: the request.
+        before: calibration of the detector.
+
+    Raises:
+        RequestError: the new photos score differently.
+    """
+    if config.verdicts is None or config.replace or before is None:
+        return tuple(scores.tolist())
+    known = np.array(before.scores)
+    near = known[np.clip(np.searchsorted(known, scores), 0, len(known) - 1)]
+    is_known = np.isclose(scores, near, rtol=1e-9, atol=0)
+    fresh = scores[~is_known]
+    if is_known.any():
+        print(f"{is_known.sum()} of {len(scores)} photos calibrate this detector already")
+    found = ks_2samp(fresh, known) if len(fresh) else None
+    if found is not None and found.pvalue < MAX_SURPRISE:
+        raise RequestError(
+            f"the {len(fresh)} photos found good score differently from the {len(known)} calibration photos (distance "
+            f"{found.statistic:.2f}, probability {found.pvalue:.2g}): together they promise nothing; give --replace to "
+            "calibrate on them alone"
+        )
+    print(f"{len(fresh)} photos join {len(known)}: the promise is for photos that are like both")
+    return (*before.scores, *fresh.tolist())
 
 
 def format_threshold(threshold: float | None) -> str:

@@ -96,6 +96,11 @@ class TrainConfig(JobConfig):
     confidence: Confidence = None
     include: Patterns = INCLUDE
     exclude: Exclusion | None = EXCLUSION
+    verdicts: Uri | None = Field(
+        None,
+        description="results of jobs.score: photos that people confirmed there as defects, and copies of them, do not "
+        "train",
+    )
     checkpoint_every_s: float = Field(
         120,
         ge=0,

@@ -13,6 +13,8 @@ from jobs.archive.mvtec import list_as_category, list_labelled, locate_flawless,
 from jobs.config import is_place
 from jobs.detectors.backbone_weights import hash_backbone_weights
 from jobs.errors import EmptyArchiveError, RequestError
+from jobs.review.matching import VerdictIndex
+from jobs.review.verdicts import read_latest_verdicts
 from jobs.training.config import TrainConfig
 from jobs.training.units import TrainingUnit
 from model.statistics.calibration import describe_shortage
@@ -113,6 +115,8 @@ def list_flawless_photos(config: TrainConfig, category: str) -> pa.Table:
         raise EmptyArchiveError(f"no flawless photos of {category}: {error}{suggested}") from error
     if config.exclude is not None and is_place(config.exclude):
         manifest = leave_out_photos(manifest, config, category=category)
+    if config.verdicts is not None:
+        manifest = leave_out_defects(manifest, config.verdicts, category=category)
     if len(manifest) < MIN_PHOTOS:
         raise RequestError(f"expected at least {MIN_PHOTOS} flawless photos in {folder}, got {len(manifest)}")
     held_out = len(split_calibration(len(manifest), fraction=config.calibration_fraction, seed=config.split_seed)[1])
@@ -138,6 +142,17 @@ def leave_out_photos(manifest: pa.Table, config: TrainConfig, *, category: str) 
         )
     print(f"left out {count} of {len(manifest)} photos of {category}, which {config.exclude} names")
     return kept
+
+
+def leave_out_defects(manifest: pa.Table, results: str, *, category: str) -> pa.Table:
+    """Returns the MANIFEST rows that no verdict confirms as a defect, and prints how many there are.
+
+    Raises:
+        RequestError: there are no verdicts.
+    """
+    is_defective = VerdictIndex(read_latest_verdicts(results)).find_defects(manifest)
+    print(f"left out {sum(is_defective)} of {len(manifest)} photos of {category}, confirmed as defects in {results}")
+    return number_rows(manifest.filter(pa.array([not one for one in is_defective], pa.bool_())))
 
 
 def number_rows(manifest: pa.Table) -> pa.Table:

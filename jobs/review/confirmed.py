@@ -1,0 +1,76 @@
+"""Photos that people found good in random samples: the only verdicts that may calibrate a detector."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from jobs.errors import RequestError
+from jobs.review.matching import VerdictIndex
+from jobs.review.samples import PER_SITE, read_samples
+from jobs.review.verdicts import GOOD, UNSURE, read_latest_verdicts
+from jobs.tables.schema import MANIFEST
+
+
+def list_confirmed_photos(results: str, category: str) -> pa.Table:
+    """Lists the drawn photos of a category that people found good, as MANIFEST rows; says what is left out and why.
+
+    Raises:
+        RequestError: there is none.
+        StorageError: a table is damaged, or storage refused.
+    """
+    latest = read_latest_verdicts(results)
+    verdicts, samples = VerdictIndex(latest), read_samples(results)
+    found: dict[str, dict[tuple[str, str | None, str | None], None]] = {}
+    for row, verdict in zip(samples.to_pylist(), verdicts.find_each(samples), strict=True):
+        if row["category"] == category and row["per"] != PER_SITE:
+            key = (row["image_uri"], row["image_etag"], row["box"])
+            found.setdefault(verdict or "", {})[key] = None
+    good = list(found.get(GOOD, {}))
+    if not good:
+        raise RequestError(
+            f"{results} has no photo of {category} that was drawn at random and found good: photos that were chosen by "
+            "their score must not calibrate; draw some with `python -m jobs.sample` (not --per site), and mark them"
+        )
+    drawn = {row["image_uri"] for row in samples.to_pylist()}
+    chosen = sum(row["verdict"] == GOOD and row["image_uri"] not in drawn for row in latest.to_pylist())
+    print(
+        describe_left_out(len(good), chosen=chosen, unsure=len(found.get(UNSURE, {})), unjudged=len(found.get("", {})))
+    )
+    return make_manifest(good, category)
+
+
+def describe_left_out(good: int, *, chosen: int, unsure: int, unjudged: int) -> str:
+    """Says in lines how many photos calibrate, which do not, and what that does to the guarantee.
+
+    Args:
+        good: found good in a random sample.
+        chosen: found good, of any category, without being drawn.
+        unsure: drawn, and nobody is sure.
+        unjudged: drawn, without a verdict.
+    """
+    lines = [f"{good} photos were drawn at random and found good"]
+    if chosen:
+        lines.append(
+            f"left out {chosen} good photos that no sample drew: they were looked at for their high score; with them "
+            "the threshold would rise until defects pass"
+        )
+    if unsure:
+        share = unsure / (good + unsure)
+        lines.append(
+            f"left out {unsure} unsure photos: were they flawless, false alarms could be up to {share:.1%} more"
+        )
+    if unjudged:
+        lines.append(
+            f"{unjudged} drawn photos have no verdict: no harm if one stopped in the order of the page; no promise "
+            "holds if the difficult ones were left"
+        )
+    return "\n".join(lines)
+
+
+def make_manifest(photos: list[tuple[str, str | None, str | None]], category: str) -> pa.Table:
+    """Makes MANIFEST rows of photos given as URI, entity tag and box."""
+    rows = [
+        {"image_id": number, "image_uri": uri, "image_etag": etag, "box": box, "category": category, "attempt": 1}
+        for number, (uri, etag, box) in enumerate(photos)
+    ]
+    return pa.Table.from_pylist(rows, schema=MANIFEST)
