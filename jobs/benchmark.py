@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from jobs.benchmarks.config import (
     FidelityBenchmarkConfig,
     JobBenchmarkConfig,
+    LocalizationBenchmarkConfig,
     NetworkBenchmarkConfig,
     NightsBenchmarkConfig,
     ReproductionBenchmarkConfig,
@@ -48,6 +49,7 @@ BENCHMARKS = {
     "scale": Benchmark(ScaleBenchmarkConfig, "jobs.benchmarks.scale:measure_scale"),
     "nights": Benchmark(NightsBenchmarkConfig, "jobs.benchmarks.nights:measure_nights"),
     "reproduction": Benchmark(ReproductionBenchmarkConfig, "jobs.benchmarks.reproduction.run:measure_reproduction"),
+    "localization": Benchmark(LocalizationBenchmarkConfig, "jobs.benchmarks.localization:measure_localization"),
     "peers": Benchmark(PeersBenchmarkConfig, "jobs.benchmarks.peers.run:measure_peers"),
 }
 

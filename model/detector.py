@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import DetectorConfig
+from model.localization.gaussians import PositionGaussians
 from model.network.alexnet import ALEXNETS
 from model.network.backbone import Backbone
 from model.network.flow import VECTORS_PER_PASS, Flow, compute_mean_squared_latents, compute_nll
@@ -30,6 +31,7 @@ class AttentDifferNet(nn.Module):
         feature_std: (D,) that divides them then, 1 until fitted.
         feature_rotation: (D, D) that decorrelates them at last, the unit matrix until fitted; only with
             ``feature_scaling="whiten"``.
+        positions: tell where a photo deviates; None until `add_positions`, and in detectors of before.
     """
 
     image_mean: Tensor
@@ -37,6 +39,7 @@ class AttentDifferNet(nn.Module):
     feature_mean: Tensor
     feature_std: Tensor
     feature_rotation: Tensor
+    positions: PositionGaussians | None
 
     def __init__(self, config: DetectorConfig) -> None:
         """Builds the detector with random weights from ``config.seed``; it never downloads.
@@ -57,6 +60,15 @@ class AttentDifferNet(nn.Module):
         self.register_buffer("feature_std", torch.ones(self.feature_dim))
         if config.feature_scaling == "whiten":
             self.register_buffer("feature_rotation", torch.eye(self.feature_dim))
+        self.positions = None
+
+    def add_positions(self) -> None:
+        """Makes room for Gaussians of positions, see `model.localization`; none where maps have a single position."""
+        shapes = self.backbone.trace_map_shapes()
+        if any(height * width > 1 for _, height, width in shapes):
+            self.positions = (
+                PositionGaussians(shapes, precision=self.config.precision).to(self.image_mean.device).eval()
+            )
 
     def pool_features(self, images: Tensor, *, attended: bool = True) -> Tensor:
         """Maps images, uint8 (N, 3, S, S) RGB, to pooled features before scaling, float32 (N, D).
@@ -68,13 +80,16 @@ class AttentDifferNet(nn.Module):
         Raises:
             ValueError: images of another type or shape.
         """
+        return self.pool_with_maps(images, attended=attended)[0]
+
+    def pool_with_maps(self, images: Tensor, *, attended: bool = True) -> tuple[Tensor, list[Tensor]]:
+        """Maps images to pooled features as `pool_features` does, and to the maps (N, C, h, w) of each pooled stage."""
         check_images(images, side_px=self.config.image_size)
         device = self.image_mean.device
         pixels = images.to(device, torch.float32, memory_format=torch.channels_last)
         normalized = (pixels / 255).sub_(self.image_mean).div_(self.image_std)
         with use_precision(self.config.precision, device):
-            pooled: Tensor = self.backbone(normalized, attended=attended)
-        return pooled
+            return self.backbone.pool_with_maps(normalized, attended=attended)
 
     def features(self, images: Tensor) -> Tensor:
         """Maps images, uint8 (N, 3, S, S) RGB, to the flow's input, float32 (N, D)."""
@@ -150,15 +165,29 @@ class AttentDifferNet(nn.Module):
         Raises:
             ValueError: images of another type or shape, or a batch size below 1.
         """
+        return self.inspect_as_trained(images, conv_batch=conv_batch, flow_batch=flow_batch)[0]
+
+    def inspect_as_trained(
+        self, images: Tensor, *, conv_batch: int = 16, flow_batch: int = VECTORS_PER_PASS
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scores images as `score_as_trained` does, and maps where they deviate.
+
+        Returns:
+            scores float64 (B,); deviations float32 (B, h, w) as `PositionGaussians.forward` gives them, of the
+            unrotated views, or None for a detector without ``positions``.
+        """
         check_images(images, side_px=self.config.image_size)
         if min(conv_batch, flow_batch) < 1:
             raise ValueError(f"conv_batch and flow_batch must be >= 1, got {conv_batch} and {flow_batch}")
         if len(images) == 0:
-            return torch.empty(0, dtype=torch.float64, device=self.image_mean.device)
+            return torch.empty(0, dtype=torch.float64, device=self.image_mean.device), None
         with torch.inference_mode(), use_evaluation_mode(self):
             chunks = self._make_view_chunks(images.to(self.image_mean.device), conv_batch)
-            pooled = torch.cat([self._pool_padded(chunk, conv_batch) for chunk in chunks])
-            return self.score_pooled(pooled.view(len(images), -1, self.feature_dim), flow_batch=flow_batch)
+            found = [self._pool_padded(chunk, conv_batch, before=k * conv_batch) for k, chunk in enumerate(chunks)]
+            pooled = torch.cat([one for one, _ in found]).view(len(images), -1, self.feature_dim)
+            deviations = [one for _, one in found if one is not None]
+            scores = self.score_pooled(pooled, flow_batch=flow_batch)
+            return scores, torch.cat(deviations) if deviations else None
 
     def score_pooled(self, pooled: Tensor, *, flow_batch: int = VECTORS_PER_PASS) -> Tensor:
         """Scores photos by pooled features (B, T, D) of T views each, unscaled; float64 (B,), see `score`.
@@ -182,10 +211,14 @@ class AttentDifferNet(nn.Module):
         if len(pending):
             yield pending
 
-    def _pool_padded(self, views: Tensor, conv_batch: int) -> Tensor:
+    def _pool_padded(self, views: Tensor, conv_batch: int, *, before: int) -> tuple[Tensor, Tensor | None]:
+        """Pools a chunk of views, of which ``before`` came earlier, and maps the unrotated ones."""
         padding = views.new_zeros((conv_batch - len(views), *views.shape[1:]))
         padded = torch.cat([views, padding]) if len(padding) else views
-        return self.pool_features(padded)[: len(views)]
+        pooled, maps = self.pool_with_maps(padded)
+        upright = slice(-before % self.config.views, len(views), self.config.views)  # a photo's first view is unrotated
+        deviations = None if self.positions is None else self.positions([one[upright] for one in maps])
+        return pooled[: len(views)], deviations
 
 
 def build_detector(config: DetectorConfig, weights: Mapping[str, Tensor] | nn.Module | None) -> AttentDifferNet:

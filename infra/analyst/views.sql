@@ -34,6 +34,10 @@ SELECT
     width,
     height,
     fetched_at,
+    peak_x,
+    peak_y,
+    peak_box,
+    peak_share,
     run_date
 FROM scores_table;
 
@@ -71,6 +75,10 @@ SELECT
     width,
     height,
     fetched_at,
+    peak_x,
+    peak_y,
+    peak_box,
+    peak_share,
     run_date
 FROM (
     SELECT *, row_number() OVER (PARTITION BY image_uri, box ORDER BY scored_at DESC, run_id DESC) AS newest

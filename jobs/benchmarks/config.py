@@ -104,3 +104,17 @@ class NightsBenchmarkConfig(JobConfig):
     measured: int = Field(3, ge=1, description="nights that are run and timed, at the beginning and at the end each")
     optimize_every: int = Field(7, ge=1, description="nights between two compactions of the table")
     output: LocalPath = Field("build/bench-nights.json", description="file to write")
+
+
+class LocalizationBenchmarkConfig(JobConfig):
+    """Measure how well maps find defects that are marked by masks or boxes: every way to make them, side by side."""
+
+    data: Uri = Field(description="labelled set in MVTec layout; masks lie in ground_truth/<defect>/<name>_mask.png")
+    boxes: Uri | None = Field(
+        None, description="JSON of name -> x, y, width, height in pixels, beside its photos; they take the masks' place"
+    )
+    variant: str = Field("gaussian_resnet18", description="preset of the detector that is trained")
+    weights: str = Field("imagenet", description="its backbone's: random, imagenet or the URI of a file")
+    precision: Precision = Field("fp32", description="arithmetic of its convolutions")
+    every: int = Field(1, ge=1, description="look at every so-manieth marked photo, to be done sooner")
+    output: LocalPath = Field("build/bench-localization.json", description="file to write")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -25,6 +25,7 @@ from jobs.scoring.plan import PlannedDetector, ScoringPlan
 from jobs.scoring.staged_rows import assemble_staged
 from jobs.tables.schema import Status, format_reason
 from model.artifact.files import ArtifactError
+from model.localization.places import Place, find_places
 from model.process import keep_freed_memory, prepare_process
 
 PART_VECTORS = 256
@@ -41,11 +42,13 @@ class _Outcomes:
         statuses: None while a row has none yet.
         errors: reasons.
         scores: NaN where there is none.
+        places: None where there is none.
     """
 
     statuses: list[str | None]
     errors: list[str | None]
     scores: npt.NDArray[np.float64]
+    places: list[Place | None]
 
 
 class BatchScorer:
@@ -94,6 +97,7 @@ class BatchScorer:
             statuses=rows["status"].to_pylist(),
             errors=rows["error"].to_pylist(),
             scores=np.full(len(rows), np.nan),
+            places=[None] * len(rows),
         )
         began = time.perf_counter()
         is_decoded = np.array([status is None for status in outcomes.statuses], bool)
@@ -108,6 +112,7 @@ class BatchScorer:
             statuses=[str(status) for status in outcomes.statuses],
             errors=outcomes.errors,
             scores=outcomes.scores,
+            places=outcomes.places,
         )
 
     def _score_category(
@@ -122,9 +127,11 @@ class BatchScorer:
             error = format_reason("detector", str(problem))
         else:
             parts = np.split(mine, range(self._part_photos(planned), len(mine), self._part_photos(planned)))
-            outcomes.scores[mine] = self._score_parts(
+            outcomes.scores[mine], places = self._score_parts(
                 detector, (stack_images(pixels, size=planned.image_size, rows=part.tolist()) for part in parts)
             )
+            for number, place in zip(mine, places, strict=True):
+                outcomes.places[number] = place
             error = format_reason("not_finite", "the detector gave no finite score")
         for number in mine:
             is_scored = bool(np.isfinite(outcomes.scores[number]))
@@ -139,14 +146,18 @@ class BatchScorer:
         """Returns the photos that are moved and scored together: on a CPU all, on a GPU those of a pass."""
         return sys.maxsize if self._device == "cpu" else max(1, PART_VECTORS // planned.views)
 
-    def _score_parts(self, detector: LoadedDetector, parts: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float64]:
-        """Scores photos part by part. On a GPU a part is computed while the host stacks and copies the next one.
+    def _score_parts(
+        self, detector: LoadedDetector, parts: Iterable[npt.NDArray[np.uint8]]
+    ) -> tuple[npt.NDArray[np.float64], Sequence[Place | None]]:
+        """Scores photos part by part and finds where they deviate.
 
-        That holds as long as nobody reads a result, for a GPU's work is only started here.
+        On a GPU a part is computed while the host stacks and copies the next one. That holds as long as
+        nobody reads a result, for a GPU's work is only started here.
         """
-        started = [detector.scorer.score(self._move(torch.from_numpy(part))) for part in parts]
-        scores: npt.NDArray[np.float64] = torch.cat(started).cpu().numpy()
-        return scores
+        started = [detector.scorer.inspect(self._move(torch.from_numpy(part))) for part in parts]
+        scores: npt.NDArray[np.float64] = torch.cat([score for score, _ in started]).cpu().numpy()
+        maps = [deviations for _, deviations in started if deviations is not None]
+        return scores, find_places(torch.cat(maps).cpu().numpy()) if maps else [None] * len(scores)
 
     def _move(self, pixels: Tensor) -> Tensor:
         """Moves photos to the device, from pinned memory, so that the copy need not wait for the networks."""

@@ -13,6 +13,7 @@ import pyarrow as pa
 from jobs.scoring.plan import PlannedDetector, ScoringPlan
 from jobs.storage import uris
 from jobs.tables.schema import SCHEMA_VERSION, STAGED, Status
+from model.localization.places import Place
 from model.statistics.tail_rank import compute_tail_ranks
 
 SCORED_COLUMNS = ("p_value", "tail_rank", "is_anomaly")
@@ -39,6 +40,7 @@ def assemble_staged(
     statuses: Sequence[str],
     errors: Sequence[str | None],
     scores: npt.NDArray[np.float64],
+    places: Sequence[Place | None] | None = None,
 ) -> pa.Table:
     """Puts MANIFEST columns, outcomes and detector facts together as STAGED rows.
 
@@ -48,6 +50,7 @@ def assemble_staged(
         statuses: final status of each row.
         errors: reason of each row that has no score.
         scores: (N,) raw scores, only read where the status is scored.
+        places: where each photo deviates; None where its detector does not say.
     """
     planned = [plan.by_category.get(category or "") for category in rows["category"].to_pylist()]
     known = {id(detector): detector for detector in planned if detector}
@@ -57,6 +60,7 @@ def assemble_staged(
         **{name: [facts[id(one)][name] if one else None for one in planned] for name in DETECTOR_COLUMNS},
         **rate_planned(planned, is_scored, scores),
         "score": [float(score) if kept else None for score, kept in zip(scores, is_scored, strict=True)],
+        **describe_places(places or [None] * len(rows)),
         "status": statuses,
         "error": errors,
         "image_key": [make_key(uri, plan.root) for uri in rows["image_uri"].to_pylist()],
@@ -84,6 +88,16 @@ def describe_detector(detector: PlannedDetector) -> dict[str, Any]:
         "confidence": detector.confidence,
         "calibration_photos": len(detector.calibration.scores),
         "smallest_p_value": detector.calibration.min_rate,
+    }
+
+
+def describe_places(places: Sequence[Place | None]) -> dict[str, list[Any]]:
+    """Returns the columns of the place, N values each; None where there is none."""
+    return {
+        "peak_x": [place and place.x for place in places],
+        "peak_y": [place and place.y for place in places],
+        "peak_box": [place and ",".join(f"{share:.4g}" for share in place.box) for place in places],
+        "peak_share": [place and place.share for place in places],
     }
 
 

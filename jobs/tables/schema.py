@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -111,6 +111,23 @@ SCORES = pa.schema(
         define_column("width", pa.int32(), "of the photo as stored, in pixels"),
         define_column("height", pa.int32(), "of the photo as stored, in pixels"),
         define_column("fetched_at", _TIME, "when the bytes were fetched that this row speaks of"),
+        # Version 3. Null as well where the detector was trained before it, or the row has no score.
+        define_column(
+            "peak_x",
+            pa.float32(),
+            "where the photo deviates most, as a share of its width (of the box's, where there is one) from the left",
+        ),
+        define_column("peak_y", pa.float32(), "the same as a share of the height, from the top"),
+        define_column(
+            "peak_box",
+            pa.string(),
+            "region around the peak: x,y,width,height as shares of the photo's (or the box's) width and height",
+        ),
+        define_column(
+            "peak_share",
+            pa.float32(),
+            "share of all deviation in the photo that lies in that region: near 1 is one spot, near 0 is all over",
+        ),
     ],
     metadata={
         "contract": "attentdiffernet-ray scores: one row per photo, box and detector; the newest is the latest",

@@ -20,6 +20,7 @@ from jobs.training.photos import BlockPhotos
 from jobs.training.units import TrainingTask
 from model.detector import AttentDifferNet, build_detector
 from model.hardware import count_cores
+from model.localization.fitting import fit_positions
 from model.network.rotation import list_scoring_angles
 from model.process import prepare_process
 from model.training.checkpoint import TrainingState
@@ -85,6 +86,7 @@ def train_and_register(task: TrainingTask, config: TrainConfig) -> dict[str, Any
         world_size=world_size,
         wrap=prepare_model,
     )
+    fit_positions(detector, task.training)
     early = config.optimizer.patience is not None
     metrics = {
         **describe_epochs(epochs, early=early),

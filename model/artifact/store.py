@@ -45,6 +45,7 @@ from model.artifact.files import (
 from model.artifact.loaded import Artifact
 from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
+from model.localization.gaussians import PREFIX
 from model.network.alexnet import ALEXNETS
 from model.network.libraries import read_licence
 from model.statistics.calibration import Calibration
@@ -187,10 +188,18 @@ def load_artifact(
     tensors = read_artifact_file(folder / WEIGHTS, load_file)
     check_tensors(tensors, config=config, are_finite=from_cache)
     with _NoRandomWeights():
-        detector = AttentDifferNet(config)
+        detector = build_empty(config, tensors)
     # A copy otherwise: a file that is mapped into memory and cut short by someone would kill the process.
     detector.load_state_dict(tensors, strict=True, assign=from_cache)
     return Artifact(detector_id, detector.to(device).eval(), calibration, metrics)
+
+
+def build_empty(config: DetectorConfig, tensors: Mapping[str, Tensor]) -> AttentDifferNet:
+    """Builds the detector that tensors belong to; artifacts of before have none of positions, and stay without."""
+    detector = AttentDifferNet(config)
+    if any(name.startswith(PREFIX) for name in tensors):
+        detector.add_positions()
+    return detector
 
 
 class _NoRandomWeights(TorchFunctionMode):
@@ -217,7 +226,7 @@ def check_tensors(tensors: Mapping[str, Tensor], *, config: DetectorConfig, are_
         raise ArtifactError(f"{CONFIG} asks for more flow layers than {WEIGHTS} has tensors ({len(tensors)})")
     try:
         with torch.device("meta"):  # it holds no memory, however large the config says the detector is
-            needed = AttentDifferNet(config).state_dict()
+            needed = build_empty(config, tensors).state_dict()
     except (ValueError, RuntimeError) as error:
         raise ArtifactError(f"no detector can be built from {CONFIG}: {error}") from error
     if absent := sorted(needed.keys() - tensors.keys()):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import openvino
@@ -24,7 +24,9 @@ VIEWS_PER_PASS = 8
 class CompiledBackbone:
     """Convolutions and attention of one backbone; detectors with equal ones may share it."""
 
-    def __init__(self, backbone: Backbone, config: DetectorConfig, *, mean: Tensor, std: Tensor) -> None:
+    def __init__(
+        self, backbone: Backbone, config: DetectorConfig, *, mean: Tensor, std: Tensor, with_maps: bool = False
+    ) -> None:
         """Compiles a copy of the weights, for as many threads as torch has now; takes about 2 seconds.
 
         Args:
@@ -32,10 +34,11 @@ class CompiledBackbone:
             config: what it was built from.
             mean: (3, 1, 1) that is subtracted from colours in 0..1.
             std: (3, 1, 1) that divides them then.
+            with_maps: the maps come out as well.
         """
         self._padding = config.rotation_padding
         self._shape = (VIEWS_PER_PASS, config.image_size, config.image_size, BYTES_PER_PIXEL)
-        network = _PixelsToFeatures(backbone, mean=mean, std=std).eval()
+        network = _PixelsToFeatures(backbone, mean=mean, std=std, with_maps=with_maps).eval()
         example = torch.zeros(1, *self._shape[1:], dtype=torch.uint8)
         with torch.no_grad():
             graph = openvino.convert_model(network, example_input=example, input=(list(self._shape), np.uint8))
@@ -50,18 +53,25 @@ class CompiledBackbone:
             images: uint8 (B, 3, S, S) RGB with B >= 1, on the CPU.
             angles: T degrees.
         """
-        # A few photos at a time: their views stay in the caches, and memory does not grow with the batch.
-        groups = torch.split(images, max(1, VIEWS_PER_PASS // len(angles)))
-        return torch.cat([self._pool_group(group, angles) for group in groups])
+        return torch.cat([pooled for pooled, _ in self.pool_groups(images, angles)])
 
-    def _pool_group(self, images: Tensor, angles: Sequence[float]) -> Tensor:
-        views = gather_views(images, angles, padding=self._padding)
-        return torch.cat([self._pool_pass(part) for part in torch.split(views, VIEWS_PER_PASS)])
+    def pool_groups(self, images: Tensor, angles: Sequence[float]) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Yields, for a few photos at a time, pooled features and the maps (B, C, h, w) of their unrotated views.
 
-    def _pool_pass(self, views: Tensor) -> Tensor:
+        So their views stay in the caches, and memory does not grow with the batch. Without ``with_maps`` there are no
+        maps; with them the first angle is 0.
+        """
+        for group in torch.split(images, max(1, VIEWS_PER_PASS // len(angles))):
+            views = gather_views(group, angles, padding=self._padding)
+            passes = [self._run_pass(part) for part in torch.split(views, VIEWS_PER_PASS)]
+            # A pass holds several photos' views, or a part of one photo's: its first is in the first pass.
+            yield torch.cat([found[0] for found in passes]), [one[:: len(angles)] for one in passes[0][1:]]
+
+    def _run_pass(self, views: Tensor) -> list[Tensor]:
         missing = VIEWS_PER_PASS - len(views)
         whole = torch.cat([views, views.new_zeros(missing, *views.shape[1:])]) if missing else views
-        return torch.from_numpy(self._compiled(whole.numpy())[0])[: len(views)]
+        found = self._compiled(whole.numpy())
+        return [torch.from_numpy(found[number])[: len(views)] for number in range(len(found))]
 
 
 class _PixelsToFeatures(nn.Module):
@@ -73,8 +83,9 @@ class _PixelsToFeatures(nn.Module):
     offset: Tensor
     scale: Tensor
 
-    def __init__(self, backbone: Backbone, *, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, backbone: Backbone, *, mean: Tensor, std: Tensor, with_maps: bool) -> None:
         super().__init__()
+        self._with_maps = with_maps
         self.backbone = copy.deepcopy(backbone)
         offset, scale = 255 * mean.flatten(), 255 * std.flatten()
         if first := backbone.find_first_convolution():
@@ -86,11 +97,12 @@ class _PixelsToFeatures(nn.Module):
         self.register_buffer("offset", offset)
         self.register_buffer("scale", scale)
 
-    def forward(self, views: Tensor) -> Tensor:
-        """Maps uint8 (N, S, S, 4) to pooled features, float32 (N, D)."""
+    def forward(self, views: Tensor) -> tuple[Tensor, ...]:
+        """Maps uint8 (N, S, S, 4) to pooled features, float32 (N, D), and to maps (N, C, h, w) if they are wanted."""
         pixels = views[..., : self._channels].float() - self.offset
-        features: Tensor = self.backbone((pixels / self.scale if self.scale.ndim else pixels).permute(0, 3, 1, 2))
-        return features
+        images = (pixels / self.scale if self.scale.ndim else pixels).permute(0, 3, 1, 2)
+        features, maps = self.backbone.pool_with_maps(images)
+        return (features, *maps) if self._with_maps else (features,)
 
 
 def fold_normalization(convolution: nn.Module, *, grey: Tensor, mean: Tensor, std: Tensor) -> nn.Conv2d:

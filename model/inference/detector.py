@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TypeAlias
 
 import torch
@@ -40,8 +41,13 @@ class CompiledDetector:
             backbone: of a detector with the same backbone, attention, image size and pooling; None compiles its own.
         """
         self.backbone = backbone or CompiledBackbone(
-            detector.backbone, detector.config, mean=detector.image_mean, std=detector.image_std
+            detector.backbone,
+            detector.config,
+            mean=detector.image_mean,
+            std=detector.image_std,
+            with_maps=detector.positions is not None,
         )
+        self._positions = copy.deepcopy(detector.positions)
         self._image_size = detector.config.image_size
         self._angles = list_scoring_angles(detector.config.views)
         self._scaling = detector.feature_scaling()
@@ -50,7 +56,8 @@ class CompiledDetector:
     @property
     def size_bytes(self) -> int:
         """Memory of the flow's weights and the scaling, which no other detector shares."""
-        return self._flow.size_bytes + self._scaling.size_bytes
+        positions = 0 if self._positions is None else self._positions.size_bytes
+        return self._flow.size_bytes + self._scaling.size_bytes + positions
 
     @torch.inference_mode()
     def score(self, images: Tensor) -> Tensor:
@@ -65,12 +72,21 @@ class CompiledDetector:
         Raises:
             ValueError: images of another type or shape.
         """
+        return self.inspect(images)[0]
+
+    @torch.inference_mode()
+    def inspect(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scores images and maps where they deviate; as `AttentDifferNet.inspect_as_trained` does."""
         check_images(images, side_px=self._image_size)
         if len(images) == 0:
-            return torch.empty(0, dtype=torch.float64)
-        pooled = self.backbone.pool(images.cpu(), self._angles)
-        squared = compute_mean_squared_latents(self._flow.latents, self._scaling.apply(pooled))
-        return squared.view(len(images), -1).mean(1)
+            return torch.empty(0, dtype=torch.float64), None
+        pooled, deviations = [], []
+        for features, maps in self.backbone.pool_groups(images.cpu(), self._angles):
+            pooled.append(features)
+            if self._positions is not None:
+                deviations.append(self._positions(maps))
+        squared = compute_mean_squared_latents(self._flow.latents, self._scaling.apply(torch.cat(pooled)))
+        return squared.view(len(images), -1).mean(1), torch.cat(deviations) if deviations else None
 
 
 class EagerScorer:
@@ -98,7 +114,11 @@ class EagerScorer:
 
     def score(self, images: Tensor) -> Tensor:
         """Scores images, uint8 (B, 3, S, S) RGB to float64 (B,); see `AttentDifferNet.score_as_trained`."""
-        return self.detector.score_as_trained(images, conv_batch=self._views_per_pass)
+        return self.inspect(images)[0]
+
+    def inspect(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scores images and maps where they deviate; see `AttentDifferNet.inspect_as_trained`."""
+        return self.detector.inspect_as_trained(images, conv_batch=self._views_per_pass)
 
 
 Scorer: TypeAlias = CompiledDetector | EagerScorer

@@ -6,6 +6,7 @@ DifferNet (arXiv 2008.12577, section 3.1) pools a frozen AlexNet's last maps at 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -16,7 +17,7 @@ from model.config import BACKBONE_STAGES, DetectorConfig
 from model.network.alexnet import ALEXNETS, initialize_layers
 from model.network.attention import build_attention
 from model.network.fitting import fit_alexnet, fit_network
-from model.network.graph import StagedNetwork, chain_layers, find_first_convolution, run_graph
+from model.network.graph import StagedNetwork, chain_layers, find_first_convolution, run_graph, trace_shapes
 from model.network.pooling import pool_maps
 from model.network.seeding import seed_cpu_generator
 from model.network.staging import build_staged_network, list_strides, plan_network
@@ -77,15 +78,29 @@ class Backbone(nn.Module):
         return self.feature_maps(images, attended=attended)[self.pooled_stages[-1]]
 
     def forward(self, images: Tensor, *, attended: bool = True) -> Tensor:
-        """Maps normalised float images (N, 3, S, S) to pooled features, float32 (N, D), largest scale first.
+        """Maps normalised float images (N, 3, S, S) to pooled features, float32 (N, D), see `pool_with_maps`."""
+        return self.pool_with_maps(images, attended=attended)[0]
+
+    def pool_with_maps(self, images: Tensor, *, attended: bool = True) -> tuple[Tensor, list[Tensor]]:
+        """Maps normalised float images (N, 3, S, S) to pooled features and the maps that they come from.
 
         Scale k is the image at S // 2**k, nearest neighbour as in DifferNet. A scale's features follow each other
         stage by stage, and a stage's in the order of ``config.pooling``.
+
+        Returns:
+            float32 (N, D), largest scale first; (N, C, h, w) of each pooled stage at the largest scale alone.
         """
         side = images.shape[-1]
         pyramid = [images, *(F.interpolate(images, size=side // 2**k, mode="nearest") for k in range(1, self.scales))]
         found = [self.feature_maps(scaled, attended=attended) for scaled in pyramid]
-        return torch.cat([pool_maps(list(maps.values()), self._config.poolings) for maps in found], dim=1)
+        pooled = [pool_maps(list(maps.values()), self._config.poolings) for maps in found]
+        return torch.cat(pooled, dim=1), list(found[0].values())
+
+    def trace_map_shapes(self) -> list[tuple[int, int, int]]:
+        """Returns the shape (C, h, w) of each pooled stage's map at the largest scale, without computing one."""
+        layers = copy.deepcopy(self.layers).to("meta")
+        found = trace_shapes(layers, self._graph, side_px=self._config.image_size)
+        return [(int(one[1]), int(one[2]), int(one[3])) for one in found.values()]
 
     def find_first_convolution(self) -> str | None:
         """Returns the name below ``layers`` of the convolution that is all that sees the images, if there is one."""

@@ -156,7 +156,7 @@ def test_scoring_and_evaluation_move_their_photos(gpu: PretendedGpu, precision: 
     batch: Any = BatchScorer.__new__(BatchScorer)
     batch._device = "cuda"
     loaded: Any = type("Loaded", (), {"scorer": scorer})
-    assert len(batch._score_parts(loaded, [images[:2], images[2:]])) == 3
+    assert len(batch._score_parts(loaded, [images[:2], images[2:]])[0]) == 3
 
     each: Any = ScoreWithEach.__new__(ScoreWithEach)
     each._device = "cuda"

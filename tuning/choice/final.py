@@ -28,6 +28,7 @@ from jobs.storage import uris
 from jobs.training.history import describe_epochs
 from model.detector import AttentDifferNet, build_detector
 from model.inference.detector import build_scorer
+from model.localization.fitting import fit_positions
 from model.process import prepare_process
 from model.statistics.false_alarms import Promise
 from model.training.photos import InMemory
@@ -163,6 +164,7 @@ def train_and_test(
     detector = build_detector(config, ray.get(trials.shared.weights)).to("cuda" if has_gpu else "cpu")
     extractor = Extractor(photos, trials.shared.photos_hash, trials.shared.cache)
     judgement, history = train_and_judge(detector, unit.configuration.optimizer, extractor)
+    fit_positions(detector, InMemory(to_tensor(photos.train)))
     scores = build_scorer(detector).score(to_tensor(test.labelled)).cpu()
     calibration = score_photos(detector, InMemory(to_tensor(photos.calibration)))
     card = {

@@ -1,0 +1,47 @@
+"""Maps of where a score comes from, by its gradient: for any detector, at the cost of a pass back through it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from model.detector import AttentDifferNet
+from model.localization.gaussians import resize_maps
+
+
+def map_gradients(detector: AttentDifferNet, images: Tensor, *, attended: bool = True) -> dict[str, Tensor]:
+    """Attributes the scores of photos' unrotated views to positions, in three ways, each (N, h, w) of its own grid.
+
+    - ``gradcam``: Grad-CAM (arXiv 1610.02391) of the score, at the last pooled stage: each channel weighs as its mean
+      gradient, and what lowers the score counts as 0;
+    - ``share``: gradient times feature, summed over channels and stages: to first order, what each position adds to the
+      score. With average pooling and a Gaussian it is exact but for a constant;
+    - ``gradient``: DifferNet's (arXiv 2008.12577): the gradient's size at each pixel.
+
+    Args:
+        detector: in evaluation mode.
+        images: uint8 (N, 3, S, S) RGB.
+        attended: False leaves attention out.
+    """
+    device = detector.image_mean.device
+    with torch.enable_grad():
+        pixels = (images.to(device, torch.float32) / 255 - detector.image_mean) / detector.image_std
+        pixels.requires_grad_()
+        features, maps = detector.backbone.pool_with_maps(pixels, attended=attended)
+        scores = detector.flow.latents(detector.scale_features(features)).square().mean(1)
+        by_pixel, *by_map = torch.autograd.grad(scores.sum(), [pixels, *maps])
+    plain = [one.detach() for one in maps]
+    return {
+        "gradcam": (by_map[-1].mean((2, 3), keepdim=True) * plain[-1]).sum(1).relu(),
+        "share": sum_stages([(grad * one).sum(1) for grad, one in zip(by_map, plain, strict=True)]),
+        "gradient": by_pixel.abs().sum(1),
+    }
+
+
+def sum_stages(maps: Sequence[Tensor]) -> Tensor:
+    """Sums maps (N, h, w) of several stages at the finest grid, each position's share spread over its finer ones."""
+    height, width = max((one.shape[1:] for one in maps), key=lambda grid: grid[0] * grid[1])
+    finer = [resize_maps(one, (height, width)) * (one[0].numel() / (height * width)) for one in maps]
+    return torch.stack(finer).sum(0)
