@@ -33,6 +33,9 @@ COLUMNS = (
     "detector_id",
     "width",
     "height",
+    "peak_x",
+    "peak_y",
+    "peak_box",
 )
 """SCORES columns that the page is made of."""
 SORTED_BY = [("tail_rank", "ascending"), ("p_value", "ascending"), ("image_uri", "ascending")]
