@@ -17,6 +17,7 @@ COMMANDS = {
     "train": ("jobs.train", "train, calibrate and register detectors"),
     "evaluate": ("jobs.evaluate", "measure registered detectors on labelled photos"),
     "recalibrate": ("jobs.recalibrate", "calibrate a detector again, on new flawless photos"),
+    "nightly": ("jobs.nightly", "submit tonight's scoring run to a cluster, wait, continue it when it was cut off"),
     "report": ("jobs.report", "write one page of what a run found, to look through and to mark"),
     "sample": ("jobs.sample", "draw photos of a run at random, to be looked at whatever their scores"),
     "verdicts": ("jobs.verdicts", "take in what people found on photos"),

@@ -28,8 +28,13 @@ SUBMITTED_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray in the environment of what `ray job submit` runs."""
 
 
+def is_relative(value: str) -> bool:
+    """Tells whether a place depends on the folder in which a command runs."""
+    return "://" not in value and not value.startswith(("/", "~"))
+
+
 def _as_uri(value: str) -> str:
-    if SUBMITTED_JOB_VARIABLE in os.environ and "://" not in value and not value.startswith(("/", "~")):
+    if SUBMITTED_JOB_VARIABLE in os.environ and is_relative(value):
         raise ValueError(
             f"a submitted job runs in a temporary folder of the cluster, where {value!r} would be lost: give a URI, "
             "such as s3://bucket/folder, or an absolute path on storage that all nodes share"
@@ -46,7 +51,22 @@ def as_path(value: str) -> str:
     Raises:
         ValueError: it is none.
     """
-    uri = _as_uri(value)
+    return _as_local(_as_uri(value), value)
+
+
+def as_config_path(value: str) -> str:
+    """Returns the absolute path of a configuration file: a submitted job's comes with it, so a relative one is right.
+
+    Raises:
+        ValueError: it is no local file.
+    """
+    try:
+        return _as_local(uris.normalize(value), value)
+    except RequestError as error:
+        raise ValueError(str(error)) from error
+
+
+def _as_local(uri: str, value: str) -> str:
     if not uri.startswith("file://"):
         raise ValueError(f"expected a local file or folder, got {value!r}")
     return uri.removeprefix("file://") or "/"
@@ -77,7 +97,8 @@ def split_at_commas(given: Any) -> Any:
     return given
 
 
-Uri = Annotated[str, AfterValidator(_as_uri)]
+_MAKE_URI = AfterValidator(_as_uri)
+Uri = Annotated[str, _MAKE_URI]
 LocalPath = Annotated[str, AfterValidator(as_path)]
 """A file or folder of this machine, which may be written with ~, .. or file://; absolute once validated."""
 Name = Annotated[str, AfterValidator(as_name)]
@@ -189,6 +210,11 @@ class JobConfig(BaseModel):
     """Base of all commands: unknown fields are refused, so a typo never passes silently."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def list_uri_fields(config_class: type[BaseModel]) -> list[str]:
+    """Lists the fields of a configuration that hold the URI of a place."""
+    return [name for name, field in config_class.model_fields.items() if _MAKE_URI in field.metadata]
 
 
 class ScoringResources(JobConfig):

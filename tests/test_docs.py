@@ -31,6 +31,7 @@ MINIMAL = {
     "jobs.evaluate": "--data /d --detectors /r",
     "jobs.report": "--results /o --run-id night",
     "jobs.sample": "--results /o --run-id night",
+    "jobs.nightly": "--head http://10.0.0.1:8265 --score-config infra/runs/score.yaml",
     "jobs.recalibrate": f"{PHOTOS} --detectors /r",
     "jobs.verdicts": "add marks.csv --results /o",
     "jobs.comparison": "--data /d --output /o",

@@ -35,6 +35,7 @@ BELOW["scoring"] = BELOW["detectors"] | {"detectors", "results", "review"}
 BELOW["training"] = BELOW["detectors"] | {"detectors", "results", "review"}
 BELOW["evaluation"] = BELOW["training"] | {"results", "scoring", "training"}
 BELOW["findings"] = BELOW["scoring"] | {"scoring"}
+BELOW["nights"] = BELOW["scoring"] | {"scoring"}
 BELOW["synthetic"] = {"storage", "tables"}
 BELOW["benchmarks"] = BELOW["evaluation"] | {"evaluation", "synthetic"}
 """The wings of jobs/, and which of the others each may import; all may import jobs/config.py, cli and errors."""

@@ -21,7 +21,14 @@ try:  # this Python may be the system's, with none of it: one line says so inste
     from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
     from jobs.cli.help import format_help, list_flags, suggest_flag
-    from jobs.config import SUBMITTED_JOB_VARIABLE, as_path, merge, rename_old_fields, rename_old_flag, split_at_commas
+    from jobs.config import (
+        SUBMITTED_JOB_VARIABLE,
+        as_config_path,
+        merge,
+        rename_old_fields,
+        rename_old_flag,
+        split_at_commas,
+    )
 except ModuleNotFoundError as error:
     sys.exit(f"error: {explain_missing_module(error)}")
 
@@ -66,7 +73,7 @@ def read_yaml(path: str, config_class: type[BaseModel]) -> dict[str, object]:
         RequestError: it cannot be read, or is no YAML mapping.
     """
     try:
-        content = Path(as_path(path)).read_text()
+        content = Path(as_config_path(path)).read_text()
         loaded, texts = yaml.safe_load(content), yaml.load(content, yaml.BaseLoader)  # noqa: S506  # safe: texts alone
     except OSError as error:
         raise RequestError(f"--config {path}: {error.strerror or error}") from error

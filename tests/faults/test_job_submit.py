@@ -4,72 +4,32 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
+from jobs.config import DEFAULT_KEY_PATTERN
 from jobs.results.known import read_rows
 from tests.support.detectors import TINY
+from tests.support.heads import RAY, Head
 from tests.support.places import ROOT
 from tuning.trials.records import load_records
-
-RAY = str(Path(sys.executable).parent / "ray")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass(frozen=True)
-class Head:
-    """Where a head node answers: its dashboard, and its metrics for Prometheus."""
-
-    address: str
-    metrics: str
 
 
 @pytest.fixture
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """A head node, which ends with its own process."""
-    dashboard, gcs, agent, metrics = _free_port(), _free_port(), _free_port(), _free_port()
-    argv = [RAY, "start", "--head", "--block", "--num-cpus", "8", "--object-store-memory", "200000000"]
-    argv += ["--port", str(gcs), "--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(agent)]
-    argv += ["--metrics-export-port", str(metrics)]
-    argv += ["--temp-dir", str(tmp_path_factory.mktemp("r", numbered=True))[:60], "--disable-usage-stats"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_ADDRESS"))}
-    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0", "RAY_metrics_report_interval_ms": "500"}
-    node = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    address = f"http://127.0.0.1:{dashboard}"
+    node = Head(tmp_path_factory.mktemp("r", numbered=True))
     try:
-        _wait_until_it_answers(f"{address}/api/version", node)
-        yield Head(address, f"http://127.0.0.1:{metrics}/metrics")
+        node.start()
+        yield node
     finally:
-        node.terminate()
-        node.communicate(timeout=60)
-
-
-def _wait_until_it_answers(url: str, node: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            if node.poll() is not None:
-                pytest.fail(f"the head node ended: {node.communicate()[0]}")
-            time.sleep(0.2)  # the pace of asking
-    pytest.fail("the head node's dashboard did not answer within 90 s")
+        node.stop()
 
 
 @pytest.mark.docs
@@ -78,8 +38,10 @@ def test_a_scoring_run_submitted_as_a_job_publishes_and_its_id_is_taken(
     detectors: str, drawn: Path, tmp_path: Path, head: Head
 ) -> None:
     results = tmp_path / "results"
-    flags = ["--archive", str(drawn / "archive"), "--detectors", detectors, "--results", str(results)]
-    flags += ["--run-id", "nightly", "--max-error-rate", "1", "--scoring.actors", "1"]
+    flags = ["--config", "infra/runs/score.yaml"]  # as the docs submit it: a path in what was uploaded
+    flags += ["--archive", str(drawn / "archive"), "--detectors", detectors, "--results", str(results)]
+    flags += ["--run-id", "nightly", "--max-error-rate", "1", "--scoring.actors", "1", "--false-alarm-rate", "0.05"]
+    flags += ["--key-pattern", DEFAULT_KEY_PATTERN, "--log-format", "text"]
     submit = [RAY, "job", "submit", "--address", head.address, "--submission-id", "nightly", "--working-dir", str(ROOT)]
     environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
     job = [*submit, "--", sys.executable, "-m", "jobs.score", *flags]

@@ -230,6 +230,17 @@ def test_a_submitted_job_takes_no_relative_path(flag: str, monkeypatch: pytest.M
     assert f"{flag}: a submitted job runs in a temporary folder of the cluster, where 'results' would be lost" in said
 
 
+def test_a_submitted_job_reads_the_configuration_that_was_uploaded_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its working directory is what `--working-dir .` sent, so the path that the docs give is a relative one."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "score.yaml").write_text("archive: s3://a\ndetectors: s3://d\nresults: s3://r\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert parse_config(ScoreConfig, ["--config", "runs/score.yaml", "--run-id", "n"]).archive == "s3://a"
+
+
 def test_the_front_door_lists_every_command_that_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert front_door.main([]) == 0
     said = capsys.readouterr().out

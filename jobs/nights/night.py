@@ -1,0 +1,175 @@
+"""One night: submit the scoring run, wait for it, go on where it was cut off, and say how it ended."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import jobs
+import model
+from jobs.errors import EXIT_BAD_REQUEST, EXIT_DONE, EXIT_FAILED, EXIT_TOO_MANY_UNREADABLE, JobError
+from jobs.nights.cluster_check import check_cluster
+from jobs.nights.config import NightlyConfig
+from jobs.nights.head import Head, JobState, RayHead, UnreachableHeadError
+from jobs.nights.request import make_entrypoint, write_request
+
+Answer = TypeVar("Answer")
+LOG_LINES = 40
+"""Last lines of a run's log that are shown when it has ended: its summary."""
+ANSWERED = {EXIT_DONE, EXIT_BAD_REQUEST, EXIT_TOO_MANY_UNREADABLE}
+"""Exit codes of a scoring run that another try would not change."""
+
+
+class OutOfTimeError(JobError):
+    """The night's hours are over."""
+
+
+class Clock:
+    """The time, and waiting for it."""
+
+    def now(self) -> float:
+        """Returns seconds on a clock that only goes forward."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Waits."""
+        time.sleep(seconds)
+
+
+def run_night(config: NightlyConfig) -> int:
+    """Runs the night on the cluster that the request names and returns the exit code.
+
+    Raises:
+        RequestError: the request is wrong, or the cluster lacks something.
+        JobError: the head does not answer, or no try came to an end.
+    """
+    packages = tuple(Path(str(package.__file__)).parent for package in (jobs, model)) if config.upload_code else ()
+    return Night(config, RayHead(config.head, packages=packages), clock=Clock()).run()
+
+
+class Night:
+    """The tries of one night."""
+
+    def __init__(self, config: NightlyConfig, head: Head, *, clock: Clock) -> None:
+        """The hours of the request count from here."""
+        self._config, self._head, self._clock = config, head, clock
+        self._ends_at = clock.now() + config.hours * 3600 if config.hours is not None else None
+
+    def run(self) -> int:
+        """Runs the night and returns the exit code.
+
+        Raises:
+            RequestError: the request is wrong, or the cluster lacks something.
+            JobError: the head does not answer, or no try came to an end.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            write_request(self._config, Path(folder))
+            try:
+                check_cluster(self._head, self._config, wait=self._wait)
+                return self._try_until_answered(Path(folder))
+            except OutOfTimeError as error:
+                say(str(error))
+                return EXIT_FAILED
+
+    def _try_until_answered(self, folder: Path) -> int:
+        """Submits try after try. One that runs already is waited for; those that failed before are not counted."""
+        number, left, reason = 0, self._config.tries, "none was submitted"
+        while left:
+            number += 1
+            submission_id = f"{self._config.run_id}-{number}"
+            known = self._ask(partial(self._head.read_state, submission_id))
+            if known is not None and known.has_ended and judge(known) in (None, EXIT_BAD_REQUEST):
+                continue
+            if known is None:
+                left -= 1
+                self._submit(submission_id, folder)
+            else:
+                say(f"{submission_id}: {'ended before' if known.has_ended else 'runs already: waiting for it'}")
+            state = self._wait(submission_id)
+            code = judge(state) if state else None
+            if state:
+                reason = self._show_end(submission_id, state)
+            else:
+                reason = "the head has lost it: it was started again"
+                say(f"{submission_id}: {reason}")
+            if code is not None:
+                return code
+        raise JobError(f"{self._config.run_id} did not end in {self._config.tries} tries, the last: {reason}")
+
+    def _submit(self, submission_id: str, folder: Path) -> None:
+        mine = self._ask(
+            lambda: self._head.submit(submission_id, entrypoint=make_entrypoint(self._config), folder=folder)
+        )
+        say(f"{submission_id}: {'submitted' if mine else 'is there already: waiting for it'}")
+
+    def _wait(self, submission_id: str) -> JobState | None:
+        """Waits for the end of a job; None where the head does not know it any more.
+
+        Raises:
+            OutOfTimeError: the night is over; the job was asked to stop.
+        """
+        shown = ""
+        while True:
+            state = self._ask(lambda: self._head.read_state(submission_id))
+            if state is None or state.has_ended:
+                return state
+            if state.status != shown:
+                shown = state.status
+                say(f"{submission_id}: {shown.lower()}")
+            if self._ends_at is not None and self._clock.now() >= self._ends_at:
+                self._ask(lambda: self._head.stop(submission_id))
+                raise OutOfTimeError(
+                    f"{submission_id}: stopped after {self._config.hours:g} hours; what it has committed is in the "
+                    "table, and the next night goes on from there"
+                )
+            self._clock.sleep(self._config.poll_s)
+
+    def _ask(self, call: Callable[[], Answer]) -> Answer:
+        """Asks the head, for as long as it may be starting again.
+
+        Raises:
+            UnreachableHeadError: it does not answer in the time that the request gives it.
+        """
+        began, warned = self._clock.now(), False
+        while True:
+            try:
+                return call()
+            except UnreachableHeadError as error:
+                if self._clock.now() - began > self._config.head_timeout_min * 60:
+                    raise
+                if not warned:
+                    say(f"warning: {error}; waiting up to {self._config.head_timeout_min:g} minutes")
+                    warned = True
+                self._clock.sleep(self._config.poll_s)
+
+    def _show_end(self, submission_id: str, state: JobState) -> str:
+        """Shows the end of a job's log; returns why it ended, as one line."""
+        lines = self._ask(lambda: self._head.read_log(submission_id)).splitlines()
+        errors = [line for line in lines if line.startswith(("error:", "alarm:", "interrupted"))]
+        print("\n".join(f"  {line}" for line in lines[-LOG_LINES:]), flush=True)
+        ended = state.status.lower() + ("" if state.exit_code is None else f" with exit code {state.exit_code}")
+        reason = errors[-1] if errors else " ".join(state.message.split())[:300]
+        say(f"{submission_id}: {ended}")
+        return f"{ended}: {reason}" if reason else ended
+
+
+def judge(state: JobState) -> int | None:
+    """Returns the exit code of the night; None where another try may come further.
+
+    A stopped job is no success, though `ray job submit` exits with 0 then.
+    """
+    if state.status == "SUCCEEDED":
+        return EXIT_DONE
+    if state.status == "FAILED" and state.exit_code in ANSWERED:
+        return state.exit_code
+    return None
+
+
+def say(line: str) -> None:
+    """Prints a line of the night with the time, for the log of a scheduler."""
+    print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}", flush=True)

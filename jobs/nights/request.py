@@ -1,0 +1,42 @@
+"""What a night asks of jobs.score: a file of its fields, checked before anything is submitted."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+
+from jobs.cli import parse_config, read_yaml
+from jobs.config import is_relative, list_uri_fields
+from jobs.errors import RequestError
+from jobs.nights.config import NightlyConfig
+from jobs.scoring.config import ScoreConfig
+
+SENT_NAME = "score.yaml"
+"""Name of the file in the job's working directory."""
+
+
+def write_request(config: NightlyConfig, folder: Path) -> None:
+    """Checks the fields of the scoring run and copies their file to ``folder``, which is sent along.
+
+    Raises:
+        RequestError: a field is wrong, or a place is one of this machine alone.
+    """
+    path = config.score_config
+    parse_config(ScoreConfig, ["--config", path, "--run-id", config.run_id])
+    fields = read_yaml(path, ScoreConfig)
+    if "run_id" in fields:
+        raise RequestError(f"{path}: run_id is made of the name and the night ({config.run_id}): take it out")
+    for name in list_uri_fields(ScoreConfig):
+        place = fields.get(name)
+        if isinstance(place, str) and is_relative(place):
+            raise RequestError(
+                f"{path}: {name}: expected a URI, or an absolute path that all nodes share, got {place!r}, which is "
+                "another place on the cluster"
+            )
+    shutil.copyfile(path, folder / SENT_NAME)
+
+
+def make_entrypoint(config: NightlyConfig) -> str:
+    """Returns the shell command of the scoring run."""
+    return shlex.join([config.python, "-m", "jobs.score", "--config", SENT_NAME, "--run-id", config.run_id])
