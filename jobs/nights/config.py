@@ -39,6 +39,12 @@ class NightlyConfig(JobConfig):
     )
     python: str = Field("python", min_length=1, description="Python of the cluster's nodes, by name or path there")
     tries: int = Field(3, ge=1, le=20, description="submissions at most: each continues where the one before stopped")
+    pause_s: float = Field(
+        60,
+        ge=0,
+        description="seconds before a second try, twice as long before each later one: a cluster that has "
+        "lost nodes needs time",
+    )
     hours: float | None = Field(
         None, gt=0, description="from now on, after which the run is stopped; the next night goes on from the table"
     )

@@ -86,6 +86,7 @@ class Night:
             if known is not None and known.has_ended and judge(known) in (None, EXIT_BAD_REQUEST):
                 continue
             if known is None:
+                self._pause(tried=self._config.tries - left)
                 left -= 1
                 self._submit(submission_id, folder)
             else:
@@ -100,6 +101,13 @@ class Night:
             if code is not None:
                 return code
         raise JobError(f"{self._config.run_id} did not end in {self._config.tries} tries, the last: {reason}")
+
+    def _pause(self, *, tried: int) -> None:
+        """Waits before another try, within the night's hours."""
+        seconds = self._config.pause_s * 2 ** (tried - 1) if tried else 0.0
+        if self._ends_at is not None:
+            seconds = min(seconds, max(0.0, self._ends_at - self._clock.now()))
+        self._clock.sleep(seconds)
 
     def _submit(self, submission_id: str, folder: Path) -> None:
         mine = self._ask(

@@ -114,7 +114,7 @@ def commit_files(results: str, table: DeltaTable, files: list[LocalFile], mine: 
         kept = drop_committed(files, others, keys=mine.keys) if others else files
         dropped += count_rows(files) - count_rows(kept)
         if actions is None or kept is not files:
-            with explain_errors(uri):
+            with explain_errors(uri, needs="write"):
                 actions = put_files(kept, uri, name=mine.file_name, run_date=mine.run_date)
         files, known_since = kept, table.version()
         if try_commit(table, uri, actions, mine):
@@ -135,7 +135,7 @@ def try_commit(table: DeltaTable, uri: str, actions: list[AddAction], mine: Slic
     )
     before = table.version()
     try:
-        with explain_errors(uri):
+        with explain_errors(uri, needs="write"):
             table.create_write_transaction(
                 list(actions),
                 mode="append",
@@ -152,7 +152,7 @@ def try_commit(table: DeltaTable, uri: str, actions: list[AddAction], mine: Slic
 
 def explain_lost_race(error: CommitFailedError, table: DeltaTable, uri: str, before: int) -> bool:
     """Returns False if another commit was first; raises what else it was."""
-    with explain_errors(uri):
+    with explain_errors(uri, needs="write"):
         table.update_incremental()
     if table.version() == before:
         raise StorageError(f"{uri}: the commit failed: {one_line(error)[:200]}; the same command continues") from error

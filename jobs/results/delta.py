@@ -116,7 +116,7 @@ def create_table(results: str) -> DeltaTable:
     """Makes an empty table; another process that does the same meanwhile is no error."""
     uri = locate_table(results)
     check_conditional_put(uri)
-    with explain_errors(uri), suppress(CommitFailedError):
+    with explain_errors(uri, needs="write"), suppress(CommitFailedError):
         DeltaTable.create(
             make_location(uri),
             schema=make_schema(),
@@ -189,8 +189,8 @@ def check_no_files(results: str) -> None:
 
 
 @contextmanager
-def explain_errors(uri: str) -> Iterator[None]:
-    """Turns what deltalake and the storage raise into one line of ours.
+def explain_errors(uri: str, *, needs: storage.Access = "read") -> Iterator[None]:
+    """Turns what deltalake and the storage raise into one line of ours, which names what was needed of ``uri``.
 
     TableNotFoundError and CommitFailedError pass: whoever can do something about them catches them inside.
     """
@@ -199,8 +199,8 @@ def explain_errors(uri: str) -> Iterator[None]:
     except (TableNotFoundError, CommitFailedError):
         raise
     except (DeltaError, OSError, ValueError) as error:
-        raise explain_delta_error(error, uri) from error
+        raise explain_delta_error(error, uri, needs=needs) from error
     except StorageError as error:
         if is_full(error):
-            raise explain_delta_error(error, uri) from error
+            raise explain_delta_error(error, uri, needs=needs) from error
         raise

@@ -19,7 +19,7 @@ _DAMAGED = re.compile(
 _GONE = re.compile(r"not found|NotFound|No such file|NoSuchKey|404", re.IGNORECASE)
 
 
-def explain_delta_error(error: Exception, uri: str) -> JobError:
+def explain_delta_error(error: Exception, uri: str, *, needs: storage.Access = "read") -> JobError:
     """Translates an exception of deltalake, or of the storage below it, at the table ``uri``."""
     said = one_line(error)
     if is_full(error):
@@ -30,7 +30,7 @@ def explain_delta_error(error: Exception, uri: str) -> JobError:
         return StorageError(
             f"the log of {uri} is damaged, restore _delta_log from a backup, the Parquet files are intact: {said[:200]}"
         )
-    translated = error if isinstance(error, StorageError) else storage.translate_error(error, uri)
+    translated = error if isinstance(error, StorageError) else storage.translate_error(error, uri, needs=needs)
     if isinstance(translated, MissingObjectError) or _GONE.search(said):
         return MissingObjectError(
             f"a file of {uri} is missing, restore it, or take it out of the table with `python -m jobs.table repair`: "

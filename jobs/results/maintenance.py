@@ -40,7 +40,7 @@ def optimize_table(results: str) -> Optimized:
     uri, table = locate_table(results), require_table(results)
     before = len(list_files(table, results))
     try:
-        with explain_errors(uri):
+        with explain_errors(uri, needs="write"):
             table.optimize.compact(
                 target_size=FILE_BYTES,
                 max_concurrent_tasks=1,
@@ -100,7 +100,7 @@ def repair_table(results: str, *, dry_run: bool = False) -> list[str]:
     there = {info.uri for info in storage.list_objects(uri)}
     lost = [file.uri for file in list_files(table, results) if file.uri not in there]
     if lost and not dry_run:
-        with explain_errors(uri):
+        with explain_errors(uri, needs="write"):
             table.repair(post_commithook_properties=HOOKS)
     return lost
 

@@ -1,7 +1,7 @@
 """Object storage and local files behind one set of functions on URIs: all that others know of either."""
 
 from jobs.storage.arrow import make_worker_environment, open_stream, resolve_filesystem
-from jobs.storage.errors import translate_error
+from jobs.storage.errors import Access, translate_error
 from jobs.storage.listing import ObjectInfo, list_between, list_level, list_objects
 from jobs.storage.objects import (
     delete,
@@ -15,6 +15,7 @@ from jobs.storage.objects import (
 )
 
 __all__ = [
+    "Access",
     "ObjectInfo",
     "delete",
     "delete_tree",

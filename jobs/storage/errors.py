@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError
 
@@ -60,6 +61,29 @@ _SOURCES = {
     "az": "AZURE_STORAGE_ACCOUNT_KEY, or log in by az",
 }
 """Where the credentials of a store come from, by scheme."""
+Access = Literal["read", "list", "write", "delete"]
+"""What is done with an object, or with a folder of them."""
+_PERMISSIONS: dict[str, dict[Access, str]] = {
+    "s3": {
+        # Without s3:ListBucket, S3 refuses to say that an object is not there.
+        "read": "the permission s3:GetObject (or s3:ListBucket, if nothing is there)",
+        "list": "the permission s3:ListBucket",
+        "write": "the permission s3:PutObject",
+        "delete": "the permission s3:DeleteObject",
+    },
+    "gs": {
+        "read": "the permission storage.objects.get",
+        "list": "the permission storage.objects.list",
+        "write": "the permission storage.objects.create (and storage.objects.delete, to replace what is there)",
+        "delete": "the permission storage.objects.delete",
+    },
+    "az": {
+        "read": "the role Storage Blob Data Reader",
+        "list": "the role Storage Blob Data Reader",
+        "write": "the role Storage Blob Data Contributor",
+        "delete": "the role Storage Blob Data Contributor",
+    },
+}
 _ODD_PATH = re.compile(r'(?:Error parsing Path|: Path) "(.*?)"(?=:| contained)')
 """How obstore names a key that its paths cannot hold."""
 CLIENT_ERRORS = (BaseError, OSError, ValueError)
@@ -80,8 +104,14 @@ def is_odd_path(error: Exception) -> bool:
     return _ODD_PATH.search(str(error)) is not None
 
 
-def translate_error(error: Exception, uri: str) -> StorageError:
-    """Translates any client's exception, or pyarrow's, into one line of ours."""
+def translate_error(error: Exception, uri: str, *, needs: Access = "read") -> StorageError:
+    """Translates any client's exception, or pyarrow's, into one line of ours.
+
+    Args:
+        error: what the client raised.
+        uri: what was asked for.
+        needs: what was done there, so that a lack of the permission can name it.
+    """
     code, message = find_code(error), str(error).splitlines()[0] if str(error) else type(error).__name__
     scheme = uri.split(":", 1)[0]
     key_name = _KEY_NAMES.get(scheme, _KEY_NAMES["s3"])
@@ -102,7 +132,7 @@ def translate_error(error: Exception, uri: str) -> StorageError:
         return CredentialsError(f"the storage of {uri} does not know these credentials ({code}): set {key_name}")
     if code in _WRONG_KEY:
         return DeniedError(f"the storage of {uri} does not accept these credentials ({code}): check {key_name}")
-    if refusal := explain_refusal(error, code, uri):
+    if refusal := explain_refusal(error, code, uri, needs=needs):
         return refusal
     if isinstance(error, (AlreadyExistsError, PreconditionError)):
         return ConflictError(f"{uri} was written by someone else in the meantime")
@@ -110,7 +140,7 @@ def translate_error(error: Exception, uri: str) -> StorageError:
     return StorageError(f"{uri} could not be reached: {detail}{f' {code}' if code and code not in detail else ''}")
 
 
-def explain_refusal(error: Exception, code: str, uri: str) -> StorageError | None:
+def explain_refusal(error: Exception, code: str, uri: str, *, needs: Access) -> StorageError | None:
     """Says why the storage refuses an object that it has; None where the error is of another kind.
 
     Only a refusal that speaks of permissions, or of nothing, is told as a lack of them.
@@ -120,14 +150,22 @@ def explain_refusal(error: Exception, code: str, uri: str) -> StorageError | Non
     if "kms" in code.lower() or (code in _DENIED and re.search(r"kms:\w+", str(error))):
         return EncryptionError(f"{uri} is encrypted with a KMS key that cannot be used ({code}): {read_message(error)}")
     if code in _DENIED or isinstance(error, PermissionError):
-        return DeniedError(f"access to {uri} was denied: the credentials lack the permission")
+        named = re.search(r"not authorized to perform: (\w+:\w+)", str(error))  # as AWS says it
+        lacked = f"the permission {named[1]}" if named else name_permission(uri, needs)
+        return DeniedError(f"access to {uri} was denied: the credentials lack {lacked}")
     if code == "403" or (isinstance(error, PermissionDeniedError) and not code):
         return DeniedError(
-            f"access to {uri} was denied (403, no reason given): perhaps the credentials lack the permission"
+            f"access to {uri} was denied (403, no reason given): perhaps the credentials lack "
+            f"{name_permission(uri, needs)}"
         )
     if isinstance(error, PermissionDeniedError) or read_status(error) == 403:
         return RefusedError(f"the storage refuses {uri} ({code}): {read_message(error)}")
     return None
+
+
+def name_permission(uri: str, needs: Access) -> str:
+    """Names the permission that an access needs, in the words of the storage's own policies."""
+    return _PERMISSIONS.get(uri.split("://", 1)[0], {}).get(needs, f"the permission to {needs}")
 
 
 def read_message(error: Exception) -> str:

@@ -67,7 +67,7 @@ def list_between(uri: str, *, after: str = "", until: str = "") -> Iterator[list
             if until and page and split(page[-1].uri)[2] > until:
                 return
     except list_client_errors() as error:
-        raise translate_error(error, uri) from error
+        raise translate_error(error, uri, needs="list") from error
 
 
 def list_level(uri: str, *, max_pages: int = 20) -> tuple[list[ObjectInfo], list[str]]:
@@ -94,7 +94,7 @@ def list_level(uri: str, *, max_pages: int = 20) -> tuple[list[ObjectInfo], list
         seen = itertools.islice(pages, max_pages)
         return [], [root + item["Prefix"][:-1] for page in seen for item in page.get("CommonPrefixes", [])]
     except list_client_errors() as error:
-        raise translate_error(error, uri) from error
+        raise translate_error(error, uri, needs="list") from error
 
 
 def split_folder(uri: str) -> tuple[str, str, str]:

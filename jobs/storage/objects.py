@@ -91,7 +91,7 @@ def write(uri: str, data: bytes, *, if_absent: bool = False, if_etag: str | None
             mode = make_condition(uri, if_etag)
         return (obstore.put(store, key, data, mode=mode)["e_tag"] or "").strip('"')
     except list_client_errors() as error:
-        raise translate_error(error, uri) from error
+        raise translate_error(error, uri, needs="write") from error
 
 
 def make_condition(uri: str, if_etag: str) -> Any:
@@ -122,7 +122,7 @@ def upload(uri: str, path: Path) -> None:
             return
         obstore.put(open_store(scheme, bucket), key, path, mode="overwrite")
     except list_client_errors() as error:
-        raise translate_error(error, uri) from error
+        raise translate_error(error, uri, needs="write") from error
 
 
 def delete(uri: str) -> None:
@@ -136,7 +136,7 @@ def delete(uri: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     except list_client_errors() as error:
-        raise translate_error(error, uri) from error
+        raise translate_error(error, uri, needs="delete") from error
 
 
 def delete_tree(uri: str) -> None:
@@ -148,7 +148,10 @@ def delete_tree(uri: str) -> None:
         return
     keys = [split(info.uri)[2] for info in list_objects(uri)]
     ordinary = [key for key in keys if not is_odd(scheme, key)]
-    if ordinary:
-        obstore.delete(open_store(scheme, bucket), ordinary)
-    for key in set(keys).difference(ordinary):  # the folder markers that pyarrow leaves end in a slash
-        delete_odd_key(scheme, bucket, key)
+    try:
+        if ordinary:
+            obstore.delete(open_store(scheme, bucket), ordinary)
+        for key in set(keys).difference(ordinary):  # the folder markers that pyarrow leaves end in a slash
+            delete_odd_key(scheme, bucket, key)
+    except list_client_errors() as error:
+        raise translate_error(error, uri, needs="delete") from error

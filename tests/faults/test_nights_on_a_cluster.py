@@ -41,7 +41,19 @@ class Scorer:
 
     def start(self, name: str, *flags: str) -> subprocess.Popen[str]:
         argv = [sys.executable, "-m", "jobs.nightly", "--head", self._head.address, "--score-config", str(self._file)]
-        argv += ["--name", name, "--night", "2026-11-29", "--python", sys.executable, "--poll-s", "0.5", *flags]
+        argv += [
+            "--name",
+            name,
+            "--night",
+            "2026-11-29",
+            "--python",
+            sys.executable,
+            "--poll-s",
+            "0.5",
+            "--pause-s",
+            "5",
+            *flags,
+        ]
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | ENVIRONMENT
         return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

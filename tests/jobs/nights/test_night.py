@@ -127,6 +127,13 @@ def test_tries_that_all_fail_end_with_the_reason_of_the_last(night: Callable[...
         night(head, tries=2).run()
 
 
+def test_between_two_tries_the_cluster_gets_time_twice_as_much_each_time(night: Callable[..., Night]) -> None:
+    head = FakeHead([FAILED], [FAILED], [DONE])
+    made = night(head, pause_s=60, poll_s=1)
+    assert made.run() == 0
+    assert made._clock.now() == 180
+
+
 def test_a_night_that_is_called_again_goes_on_after_the_tries_that_failed(night: Callable[..., Night]) -> None:
     head = FakeHead([DONE])
     head.jobs |= {"nightly-2026-11-29-1": [FAILED], "nightly-2026-11-29-2": [BAD]}

@@ -7,10 +7,10 @@ from botocore.exceptions import ClientError
 from obstore.exceptions import PermissionDeniedError
 
 from jobs.errors import ArchivedObjectError, DeniedError, EncryptionError, RefusedError
-from jobs.storage import translate_error
+from jobs.storage import Access, translate_error
 
 KINDS = [
-    ("AccessDenied", DeniedError, "the credentials lack the permission"),
+    ("AccessDenied", DeniedError, r"the credentials lack the permission s3:GetObject"),
     ("InvalidObjectState", ArchivedObjectError, r"is archived \(InvalidObjectState\): restore it"),
     ("KMS.DisabledException", EncryptionError, r"KMS key that cannot be used \(KMS\.DisabledException\): it said why"),
     ("KMS.NotFoundException", EncryptionError, r"\(KMS\.NotFoundException\)"),
@@ -60,3 +60,26 @@ def test_a_refusal_without_a_reason_says_so() -> None:
     found = translate_error(ClientError(answer, "HeadObject"), "s3://b/k")  # type: ignore[arg-type]
     assert isinstance(found, DeniedError)
     assert "no reason given" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("uri", "needs", "permission"),
+    [
+        ("s3://b/k", "write", "the permission s3:PutObject"),
+        ("s3://b/k", "list", "the permission s3:ListBucket"),
+        ("s3://b/k", "delete", "the permission s3:DeleteObject"),
+        ("gs://b/k", "read", "the permission storage.objects.get"),
+        ("az://c/k", "write", "the role Storage Blob Data Contributor"),
+        ("file:///k", "write", "the permission to write"),
+    ],
+)
+def test_a_denial_names_the_permission_that_the_access_needs(uri: str, needs: Access, permission: str) -> None:
+    found = translate_error(from_obstore("AccessDenied", "Access Denied"), uri, needs=needs)
+    assert str(found).startswith(f"access to {uri} was denied: the credentials lack {permission}")
+
+
+def test_a_denial_by_aws_names_the_permission_that_aws_names() -> None:
+    said = "User: arn:aws:iam::1:user/x is not authorized to perform: s3:GetObjectVersion on resource: arn:aws:s3:::b/k"
+    assert "lack the permission s3:GetObjectVersion" in str(
+        translate_error(from_boto("AccessDenied", said), "s3://b/k")
+    )
