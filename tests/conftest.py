@@ -16,6 +16,7 @@ import pytest
 from tests.support.buckets import create_bucket
 from tests.support.places import SHARED
 from tests.support.training import request_tiny_training
+from tests.support.users import CEPH_FOLDER
 
 # Ignored in what a shell starts in the background, and inherited: tests could not interrupt anything then.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -67,8 +68,10 @@ def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | N
     assignments, folder = _started_s3(script, tmp_path_factory)
     before = {name: os.environ.get(name) for name in _AWS}
     os.environ.update(item.split("=", 1) for item in assignments)
+    os.environ[CEPH_FOLDER] = str(folder)
     yield None
     subprocess.run([str(script), "down", str(folder)], check=True, capture_output=True)
+    del os.environ[CEPH_FOLDER]
     for name, value in before.items():
         os.environ.pop(name, None)
         if value is not None:

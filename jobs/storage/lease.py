@@ -108,12 +108,14 @@ def hold_lease(uri: str) -> Iterator[Lease]:
     lease = take_lease(uri)
     try:
         yield lease
-    except JobError:
-        if lease.is_lost:  # whatever ended the work then ended it because it was told so
+    except BaseException as error:
+        is_lost = lease.is_lost
+        with suppress(StorageError):  # what ended the work is told, not that its lease stays behind
+            lease.release()
+        if is_lost and isinstance(error, JobError):  # it ended because it was told so
             raise lease.make_loss_error() from None
         raise
-    finally:
-        lease.release()
+    lease.release()
 
 
 def take_lease(uri: str) -> Lease:

@@ -1,0 +1,115 @@
+"""The policies of infra/iam on the real S3 server: enough for their commands, and nothing in them is too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import storage
+from jobs.errors import JobError
+from jobs.findings.config import ReportConfig
+from jobs.findings.run import report_run
+from jobs.results import access, delta, maintenance
+from jobs.results.known import read_rows
+from jobs.scoring.config import ScoreConfig
+from jobs.scoring.run import score_archive
+from jobs.storage import arrow, clients, listing, objects, s3_settings
+from tests.support.buckets import create_bucket
+from tests.support.users import User, create_user, forget_clients, grant, list_rights, read_policy, take_away
+
+ARCHIVE, MODELS, RESULTS = "inspection-archive", "inspection-models", "inspection-results"
+CACHES = (access, arrow, clients, delta, listing, objects, s3_settings)
+
+
+@contextmanager
+def acting_as(user: User) -> Iterator[None]:
+    """With the user's keys and none of the owner's."""
+    forget_clients(CACHES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", user.name)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", user.secret)
+        yield
+    forget_clients(CACHES)
+
+
+@pytest.fixture
+def buckets(s3_environment: str | None, local_config: ScoreConfig, tmp_path: Path) -> dict[str, str]:
+    """The local archive and its registry, and empty results, each in a bucket of its own."""
+    assert local_config.archive == f"file://{tmp_path}/flat"
+    made = {name: create_bucket(s3_environment) for name in (ARCHIVE, MODELS, RESULTS)}
+    for folder, bucket in (("flat", made[ARCHIVE]), ("registry", made[MODELS])):
+        for file in sorted((tmp_path / folder).rglob("*")):
+            if file.is_file():
+                storage.write(f"{bucket}/{folder}/{file.relative_to(tmp_path / folder)}", file.read_bytes())
+    return made
+
+
+def make_request(buckets: dict[str, str], run_id: str = "night") -> ScoreConfig:
+    request: dict[str, Any] = {"archive": f"{buckets[ARCHIVE]}/flat", "detectors": f"{buckets[MODELS]}/registry"}
+    request |= {"results": f"{buckets[RESULTS]}/fleet", "run_id": run_id, "local": True, "category": "pole"}
+    return ScoreConfig.model_validate(request | {"max_error_rate": 1.0, "rescore": True})
+
+
+def run_as(user: User, command: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
+    """Runs a command with a user's rights; returns all that it said."""
+    capsys.readouterr()
+    with acting_as(user):
+        try:
+            command()
+        except JobError as error:
+            return f"error: {error}"
+    said = capsys.readouterr()
+    return said.out + said.err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_scorer_needs_each_of_its_rights_and_no_other(
+    buckets: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy, user = read_policy("scorer"), create_user()
+    score_archive(make_request(buckets, "of-the-owner"))  # a user may always read what he has written himself
+    silent = []
+    for number, (sid, action) in enumerate(list_rights(policy)):
+        grant(user, take_away(policy, sid, action), buckets)
+        said = run_as(user, partial(score_archive, make_request(buckets, f"n{number}")), capsys)
+        uris = [buckets[name] for name in (ARCHIVE, MODELS, RESULTS) if name.endswith(sid_place(sid))]
+        named = f"lack the permission {action}" in said or f"or {action}" in said
+        photos_denied = sid == "ReadArchive" and '"access_denied": 4' in said  # rows with their reason, no end of a run
+        unasked = sid == "ListModels" and "3 scored" in said  # asked only where a detector is not there
+        if not photos_denied and not unasked and not (named and any(uri in said for uri in uris)):
+            silent.append((sid, action, said))
+    assert silent == []
+    grant(user, policy, buckets)
+    assert "3 scored, 1 unreadable" in run_as(user, lambda: score_archive(make_request(buckets)), capsys)
+
+
+def sid_place(sid: str) -> str:
+    """What a statement is about: the last word of its id."""
+    return sid.removeprefix("List").removeprefix("Read").removeprefix("Write").lower()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_analyst_reads_and_a_janitor_cares_for_the_table(
+    buckets: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    score_archive(make_request(buckets))
+    results = f"{buckets[RESULTS]}/fleet"
+    analyst, janitor = create_user(), create_user()
+    grant(analyst, read_policy("analyst"), buckets)
+    with acting_as(analyst):
+        assert len(read_rows(results, ["image_uri"])) == 4
+        with pytest.raises(JobError, match=r"lack the permission s3:PutObject"):
+            storage.write(f"{results}/mine", b"x")
+    report = ReportConfig(results=results, run_id="night")
+    assert "lack the permission s3:PutObject" in run_as(analyst, lambda: report_run(report), capsys)
+    grant(janitor, read_policy("janitor"), buckets)
+    with acting_as(janitor):
+        maintenance.optimize_table(results)
+        maintenance.vacuum_table(results, retention_hours=168)

@@ -1,0 +1,92 @@
+"""Users of the real S3 server who have exactly the rights of a policy of infra/iam."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tests.support.places import ROOT
+
+CEPH_FOLDER = "TEST_CEPH_FOLDER"
+"""Environment variable with the folder of the server that conftest started."""
+Policy = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class User:
+    """Whom the server knows by these keys."""
+
+    name: str
+    secret: str
+
+
+def read_policy(role: str) -> Policy:
+    policy: Policy = json.loads((ROOT / "infra" / "iam" / f"{role}.json").read_text())
+    return policy
+
+
+def list_rights(policy: Policy) -> list[tuple[str, str]]:
+    """Every right as the id of its statement and the action."""
+    return [(statement["Sid"], action) for statement in policy["Statement"] for action in statement["Action"]]
+
+
+def take_away(policy: Policy, sid: str, action: str) -> Policy:
+    less = copy.deepcopy(policy)
+    for statement in less["Statement"]:
+        if statement["Sid"] == sid:
+            statement["Action"].remove(action)
+    less["Statement"] = [statement for statement in less["Statement"] if statement["Action"]]
+    return less
+
+
+def create_user() -> User:
+    """Creates a user who may do nothing."""
+    folder = Path(os.environ[CEPH_FOLDER])
+    user = User(f"user{uuid.uuid4().hex[:8]}", uuid.uuid4().hex)
+    command = ["radosgw-admin", "--conf", str(folder / "ceph.conf"), "user", "create", "--uid", user.name]
+    command += ["--display-name", user.name, "--access-key", user.name, "--secret-key", user.secret]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return user
+
+
+def grant(user: User, policy: Policy, buckets: dict[str, str]) -> None:
+    """Gives a user the rights of a policy, by the policies of the buckets, in place of those given before.
+
+    Args:
+        user: who.
+        policy: as AWS takes it for a role.
+        buckets: URIs of the test's buckets, by their names in the policy.
+    """
+    import boto3
+
+    owner = boto3.client("s3")
+    for written, uri in buckets.items():
+        bucket = uri.removeprefix("s3://")
+        statements = []
+        for statement in policy["Statement"]:
+            given = statement["Resource"]
+            resources = [given] if isinstance(given, str) else given
+            if resources[0].removeprefix("arn:aws:s3:::").split("/")[0] == written:
+                here = [resource.replace(f":::{written}", f":::{bucket}") for resource in resources]
+                principal = {"AWS": [f"arn:aws:iam:::user/{user.name}"]}
+                statements.append(statement | {"Resource": here, "Principal": principal})
+        if statements:
+            text = json.dumps({"Version": policy["Version"], "Statement": statements})
+            owner.put_bucket_policy(Bucket=bucket, Policy=text)
+        else:
+            owner.delete_bucket_policy(Bucket=bucket)
+
+
+def forget_clients(modules: tuple[ModuleType, ...]) -> None:
+    """Lets clients be made anew, with the credentials of now."""
+    for module in modules:
+        for value in vars(module).values():
+            if hasattr(value, "cache_clear"):
+                value.cache_clear()
