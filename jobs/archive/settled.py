@@ -147,7 +147,7 @@ _SETTLED = f"""(
 )"""
 _OF_OTHERS = "detector_id <> wanted_id"
 _SUPERSEDED = f"""CREATE TABLE superseded AS
-SELECT row FROM same GROUP BY row
+SELECT row FROM same SEMI JOIN (SELECT row FROM same WHERE {_OF_OTHERS}) AS others USING (row) GROUP BY row
 HAVING max(scored_at) FILTER (WHERE {_OF_OTHERS}) > max(scored_at) FILTER (WHERE {_SETTLED})
     AND max(scored_at) FILTER (WHERE {_SETTLED}) < max(promoted_at)
     AND bool_or(status = '{Status.SCORED}')"""
