@@ -28,6 +28,7 @@ from jobs.scoring.publication.abandoned import remove_abandoned_staging
 from jobs.scoring.publication.committer import SliceCommitter
 from jobs.scoring.publication.tally import tally_run
 from jobs.scoring.record import Published, count_fetched, make_record, read_record, write_record
+from jobs.scoring.rivals import describe_rivals, list_rivals
 from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.summary import COLUMNS, list_alarms, summarize_run
 from jobs.storage.lease import Lease, hold_lease
@@ -104,6 +105,8 @@ def run_all_steps(
     lease.confirm()  # listing a large archive takes minutes
     committer = SliceCommitter(folder, staged, lease=lease, log=log)
     committer.note_progress()
+    if rivals := list_rivals(config):
+        print(describe_rivals(rivals), file=sys.stderr, flush=True)
     if committer.left:
         print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score", flush=True)
         if config.local:

@@ -18,7 +18,7 @@ from jobs.scoring import preparation
 from jobs.scoring import run as scoring
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.publication import committer
-from jobs.scoring.record import read_record, read_unfinished
+from jobs.scoring.record import read_record, read_unfinished, write_unfinished
 from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.summary import list_alarms
 
@@ -159,3 +159,19 @@ def test_photos_are_marked_as_deleted_by_the_same_id_again_when_its_staging_is_g
         storage.delete(RunFolder(killed.results, "night-1").record)
     latest = read_latest(killed.results, ["image_uri", "status"]).to_pylist()
     assert [row["status"] for row in latest if row["image_uri"].endswith(("0.jpg", "1.jpg"))] == ["deleted", "deleted"]
+
+
+@pytest.mark.parametrize(
+    ("archive", "age_s", "warned"), [(None, 0, True), ("file:///elsewhere", 0, False), (None, 3600, False)]
+)
+def test_a_run_says_which_other_run_scores_the_same_photos(
+    archive: str | None, age_s: int, warned: bool, local_config: ScoreConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = RunFolder(local_config.results, "night-0")
+    request = local_config.model_copy(update={"archive": archive or local_config.archive})
+    write_unfinished({"config": request.model_dump(mode="json")}, other)
+    storage.write(other.lease, b"{}")
+    then = datetime.now(UTC).timestamp() - age_s
+    os.utime(other.lease.removeprefix("file://"), (then, then))
+    score(local_config, "night-1")
+    assert ("warning: run night-0 is under way over the same archive" in capsys.readouterr().err) == warned
