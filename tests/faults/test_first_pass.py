@@ -83,7 +83,8 @@ def run_nights(
     return spent
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
 def test_five_nights_are_enough_for_five_nights_of_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_nights(tmp_path, 300, monkeypatch)
 
