@@ -26,9 +26,9 @@ from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.preparation import StagedRun, check_same_run, prepare_run
 from jobs.scoring.publication.abandoned import remove_abandoned_staging
 from jobs.scoring.publication.committer import SliceCommitter
+from jobs.scoring.publication.rivals import describe_rivals, list_rivals
 from jobs.scoring.publication.tally import tally_run
 from jobs.scoring.record import Published, count_fetched, make_record, read_record, write_record
-from jobs.scoring.rivals import describe_rivals, list_rivals
 from jobs.scoring.run_folder import RunFolder
 from jobs.scoring.summary import COLUMNS, list_alarms, summarize_run
 from jobs.storage.lease import Lease, hold_lease
