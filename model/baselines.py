@@ -1,7 +1,8 @@
 """Closed-form baselines: what the flow and its attention have to beat, on the very features that they get.
 
-None of them trains anything, so they cost seconds. All take a photo upright, as their publications do, where the
-detectors average over rotated views.
+None of them trains anything, so they cost seconds. Those of pooled features learn from and average over the same
+rotated views as the detectors, or else the views would be counted as the flow's merit. The patch memory takes a photo
+upright, as its publication does: its positions are too many for several views.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from torch import Tensor
 
 from model.config import DetectorConfig, FlowConfig
 from model.detector import AttentDifferNet, build_detector
+from model.network.rotation import list_scoring_angles
+from model.training.photos import InMemory
+from model.training.views import compute_view_features
 
 _Floats = npt.NDArray[np.floating]
 
@@ -48,7 +52,7 @@ def score_baseline(
 
     Args:
         name: key of BASELINES.
-        config: backbone, image size, scales and precision; attention, pooling, flow and views are not used.
+        config: backbone, image size, scales, views and precision; attention, pooling and flow are not used.
         weights: the backbone's weights by name; None for random ones from ``config.seed``.
         train: (N, 3, S, S) uint8 flawless photos, N >= 3.
         test: (M, 3, S, S) uint8 photos to score, M >= 1.
@@ -130,12 +134,21 @@ def score_patch_memory(train: _Floats, test: _Floats, *, seed: int, share: float
 def make_pooled_scorer(
     score: Callable[[_Floats, _Floats], npt.NDArray[np.float64]],
 ) -> Callable[[AttentDifferNet, Tensor, Tensor, int], npt.NDArray[np.float64]]:
-    """Returns a scorer of photos, as in ``Baseline.scores``, from one of pooled features (N, D)."""
+    """Returns a scorer of photos, as in ``Baseline.scores``, from one of pooled features (N, D): mean over views."""
 
     def scores(detector: AttentDifferNet, train: Tensor, test: Tensor, seed: int) -> npt.NDArray[np.float64]:
-        return score(compute_in_chunks(detector.pool_features, train), compute_in_chunks(detector.pool_features, test))
+        found = score(pool_views(detector, train), pool_views(detector, test))
+        mean: npt.NDArray[np.float64] = found.reshape(len(test), -1).mean(1)
+        return mean
 
     return scores
+
+
+@torch.inference_mode()
+def pool_views(detector: AttentDifferNet, images: Tensor) -> _Floats:
+    """Pools features (N * T, D), photo by photo, of photos (N, 3, S, S) at the T scoring angles, as float64."""
+    angles = list_scoring_angles(detector.config.views)
+    return compute_view_features(detector, InMemory(images), angles=angles).flatten(0, 1).double().numpy()
 
 
 def score_positions(detector: AttentDifferNet, train: Tensor, test: Tensor, seed: int) -> npt.NDArray[np.float64]:

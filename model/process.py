@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -37,3 +40,18 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD_BYTES)
     mallopt(_M_TRIM_THRESHOLD, _NEVER_BYTES)
+
+
+def forget_peak_memory() -> None:
+    """Begins to measure `read_peak_memory` anew; does nothing where the system has no such thing."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5)
+
+
+def read_peak_memory() -> int | None:
+    """Reads the most resident memory of this process since `forget_peak_memory`, in bytes; None where nobody knows."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        return None
+    return None if found is None else 1024 * int(found[1])

@@ -38,7 +38,8 @@ class ComparisonConfig(JobConfig):
         description="data sets in MVTec layout (<category>/train/good, <category>/test/<label>), separated by commas",
     )
     output: Uri = Field(
-        description="folder for comparison.md, comparison.json, scores.parquet, histograms/*.png and units/"
+        description="folder for comparison.md and .json, scores.parquet, methods.parquet (a row a method, category and "
+        "seed, with its cost), histograms/*.png and units/"
     )
     variants: list[str] = Field(
         default_factory=lambda: list(PRESETS),

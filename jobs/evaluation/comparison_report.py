@@ -12,6 +12,7 @@ import pyarrow as pa
 from jobs import storage
 from jobs.archive.mvtec import FLAWLESS, select_split
 from jobs.evaluation.comparison_config import ComparisonConfig
+from jobs.evaluation.comparison_cost import build_method_rows
 from jobs.evaluation.flawless import make_outcome_promises
 from jobs.evaluation.leave_one_out import LeftOut, average_sets, compare_choice, format_choices, leave_each_out
 from jobs.evaluation.metrics import (
@@ -22,6 +23,7 @@ from jobs.evaluation.metrics import (
     measure_detectors,
     summarize_variants,
 )
+from jobs.evaluation.published.table import format_paper_table
 from jobs.evaluation.report import format_false_alarms, format_interval, write_histograms
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
@@ -47,7 +49,7 @@ def write_comparison(
     failures: Sequence[Failure],
     manifests: Mapping[str, pa.Table],
 ) -> None:
-    """Writes comparison.md, comparison.json, scores.parquet and histograms/ into the output folder; prints the first.
+    """Writes comparison.md and .json, scores.parquet, methods.parquet and histograms/; prints the first.
 
     Args:
         config: what was asked for.
@@ -79,6 +81,7 @@ def write_comparison(
         "versions": read_versions(),
     }
     write_parquet(rows, uris.join(config.output, "scores.parquet"))
+    write_parquet(build_method_rows(metrics, outcomes), uris.join(config.output, "methods.parquet"))
     storage.write(uris.join(config.output, "comparison.json"), json.dumps(found, indent=2).encode())
     storage.write(uris.join(config.output, "comparison.md"), markdown.encode())
     write_histograms(rows, config.output)
@@ -166,6 +169,8 @@ def format_markdown(
     yield f"Test AUROC in %, mean ± half of the 95 % interval (Student's t) over {config.seeds} seed(s), last epoch."
     yield ""
     yield format_summaries(summaries, list(manifests))
+    yield ""
+    yield from format_paper_table(summaries, list(manifests))
     for comparisons in (some for some in against if some):
         yield ""
         yield (

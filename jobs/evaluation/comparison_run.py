@@ -9,7 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+import safetensors.torch
+from torch import Tensor
 
+from jobs import storage
 from jobs.archive.mvtec import list_labelled
 from jobs.archive.selection import Selection
 from jobs.cluster.datasets import count_scoring_actors
@@ -19,7 +22,7 @@ from jobs.cluster.task_pool import FAILED, Stored, read_outcomes, run_and_keep, 
 from jobs.config import ScoringResources
 from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.detectors.lineage import read_git_commit
-from jobs.errors import EXIT_DONE, EXIT_FAILED, JobError, RequestError
+from jobs.errors import EXIT_DONE, EXIT_FAILED, JobError, MissingObjectError, RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.comparison_features import can_share_features, locate_features
 from jobs.evaluation.comparison_report import Failure, count_photos, write_comparison
@@ -124,7 +127,7 @@ def run_missing(units: Units, config: ComparisonConfig, manifests: Mapping[str, 
     tasks = config.tasks or count_scoring_actors(ScoringResources())
     weights = {key: ray.put(tensors) for key, tensors in loaded.items()}
     photos = decode_photos(config, units.values(), manifests)
-    attention = learn_shared_attention(units.values(), photos, weights, tasks=tasks)
+    attention = learn_shared_attention(units.values(), photos, weights, tasks=tasks, output=config.output)
     remote: Any = ray.remote(num_cpus=1)(train_and_test)
     commit = read_git_commit()
 
@@ -139,34 +142,47 @@ def run_missing(units: Units, config: ComparisonConfig, manifests: Mapping[str, 
 
 
 def learn_shared_attention(
-    units: Iterable[ComparisonUnit], photos: References, weights: References, *, tasks: int
+    units: Iterable[ComparisonUnit], photos: References, weights: References, *, tasks: int, output: str
 ) -> dict[str, Any]:
-    """Learns attention from all categories; one for many units.
+    """Learns attention from all categories, one for many units, and keeps each in ``output`` as soon as it is there.
 
     Returns:
-        Detector as JSON -> reference to its attention. One that failed fails its units, each with the reason.
+        Detector as JSON -> reference to its attention.
 
     Raises:
-        JobError: the cluster is gone.
+        JobError: one could not be learnt, or the cluster is gone.
     """
     learners = {unit.detector.model_dump_json(): unit for unit in units if unit.sees_all}
+    learnt: dict[str, Any] = {
+        key: ray.put(kept) for key, unit in learners.items() if (kept := read_attention(unit, output)) is not None
+    }
     remote = ray.remote(num_cpus=1)(learn_attention)
 
     def work(key: str) -> Any:
         unit = learners[key]
         categories = [photos[name] for name in sorted(photos) if name[1:] == unit.photos_key[1:]]
         task = remote.remote(unit.detector, weights[unit.weights_key], *categories)
-        ray.wait([task])
+        storage.write(unit.locate_attention(output), safetensors.torch.save(ray.get(task)))
         return task
 
+    missing = [key for key in learners if key not in learnt]
     if learners:
-        print(f"learning the attention of {len(learners)} variant(s) and seed(s)", flush=True)
-    learnt = {}
-    for found in run_units(list(learners), work, at_a_time=tasks):
+        before = f", {len(learnt)} of them learnt before" if learnt else ""
+        print(f"learning the attention of {len(learners)} variant(s) and seed(s){before}", flush=True)
+    for number, found in enumerate(run_units(missing, work, at_a_time=tasks), start=1):
         if found.reason:
             raise JobError(found.reason)
         learnt[found.unit] = found.result
+        print(f"learnt {number} of {len(missing)}, took {found.seconds:.0f} s", flush=True)
     return learnt
+
+
+def read_attention(unit: ComparisonUnit, output: str) -> dict[str, Tensor] | None:
+    """Reads the attention that an earlier run has learnt; None where there is none."""
+    try:
+        return safetensors.torch.load(storage.read(unit.locate_attention(output)))
+    except MissingObjectError:
+        return None
 
 
 def decode_photos(

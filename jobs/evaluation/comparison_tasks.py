@@ -26,11 +26,12 @@ from model.config import DEFAULT_RULES, DetectorConfig, PixelRules
 from model.detector import build_detector
 from model.inference.detector import build_scorer
 from model.network.seeding import Stream, create_stream
-from model.process import prepare_process
+from model.process import forget_peak_memory, prepare_process, read_peak_memory
 from model.statistics.groups import draw_one_of_each
 from model.training.attention_pretext import pretrain_attention
 from model.training.loop import train
 from model.training.photos import InMemory, split_calibration
+from model.versions import read_versions
 
 COMPARED_PX = 256
 """Side at which photos are decoded to be compared with each other."""
@@ -151,15 +152,17 @@ def train_and_test(
 
     Returns:
         The outcome as JSON: what the unit is, ``scores`` and ``lost`` by test URI, scores of the photos that
-        calibrate under ``calibration``, ``history`` of the epochs.
+        calibrate under ``calibration``, ``history`` of the epochs, and its ``cost``: seconds to train and to score all
+        test photos, weights that are trained or fitted, and the most memory that the process held.
 
     Raises:
         JobError: the unit cannot be trained or scored; one line.
     """
     prepare_process()
     started_s = time.monotonic()
+    forget_peak_memory()
     try:
-        history, every_score = _train_and_score(unit, photos, weights, attention, features_uri)
+        history, every_score, cost = _train_and_score(unit, photos, weights, attention, features_uri)
     except (RuntimeError, ValueError) as error:  # training's own do not survive the way to another process
         raise JobError(one_line(error)) from None
     if not np.isfinite(every_score).all():
@@ -174,6 +177,8 @@ def train_and_test(
         "lost": dict(photos.lost),
         "history": history,
         "seconds": time.monotonic() - started_s,
+        "cost": {**cost, "peak_memory_bytes": read_peak_memory()},
+        "versions": read_versions(),
     }
 
 
@@ -183,28 +188,44 @@ def _train_and_score(
     weights: Mapping[str, Tensor] | None,
     attention: Mapping[str, Tensor] | None,
     features_uri: str | None,
-) -> tuple[list[dict[str, Any]], npt.NDArray[np.float64]]:
-    """Returns the epochs as JSON, none for a baseline, and the scores of the test photos, then of the calibration's."""
+) -> tuple[list[dict[str, Any]], npt.NDArray[np.float64], dict[str, Any]]:
+    """Returns the epochs as JSON, none for a baseline, the scores of test and calibration photos, and what it cost.
+
+    A baseline fits while it scores: its seconds are all counted as scoring.
+    """
     scored = np.concatenate([photos.test, photos.calibration]) if len(photos.calibration) else photos.test
     train_images, test_images = torch.tensor(photos.train), torch.tensor(scored)
-    if unit.optimizer is not None:
-        detector = build_detector(unit.detector, weights)
-        features = None
-        if features_uri is not None:
-            features = read_or_compute_features(features_uri, detector, {"train": train_images, "test": test_images})
-        epochs = train(
-            detector,
-            InMemory(train_images),
-            optimizer=unit.optimizer,
-            on_epoch=lambda metrics, snapshot: None,
-            attention=attention,
-            features=None if features is None else features["train"],
+    began_s = time.monotonic()
+    if unit.optimizer is None:
+        scores = score_baseline(
+            unit.variant, unit.detector, weights=weights, train=train_images, test=test_images, seed=unit.seed or 0
         )
-        history = [epoch.to_json() for epoch in epochs]
-        if features is not None:
-            return history, detector.score_pooled(features["test"]).numpy()
-        return history, build_scorer(detector).score(test_images).numpy()
-    scores = score_baseline(
-        unit.variant, unit.detector, weights=weights, train=train_images, test=test_images, seed=unit.seed or 0
+        return [], scores, describe_cost(train_s=0.0, score_s=time.monotonic() - began_s, parameters=0)
+    detector = build_detector(unit.detector, weights)
+    features = None
+    if features_uri is not None:
+        features = read_or_compute_features(features_uri, detector, {"train": train_images, "test": test_images})
+    epochs = train(
+        detector,
+        InMemory(train_images),
+        optimizer=unit.optimizer,
+        on_epoch=lambda metrics, snapshot: None,
+        attention=attention,
+        features=None if features is None else features["train"],
     )
-    return [], scores
+    trained_s = time.monotonic()
+    if features is not None:
+        scores = detector.score_pooled(features["test"]).numpy()
+    else:
+        scores = build_scorer(detector).score(test_images).numpy()
+    cost = describe_cost(
+        train_s=trained_s - began_s,
+        score_s=time.monotonic() - trained_s,
+        parameters=sum(weight.numel() for weight in detector.parameters() if weight.requires_grad),
+    )
+    return [epoch.to_json() for epoch in epochs], scores, cost
+
+
+def describe_cost(*, train_s: float, score_s: float, parameters: int) -> dict[str, Any]:
+    """Returns what a unit cost as JSON."""
+    return {"train_s": train_s, "score_s": score_s, "parameters": parameters}

@@ -21,6 +21,9 @@ from model.baselines import BASELINES
 from model.config import DetectorConfig, OptimizerConfig, PixelRules
 from model.versions import read_program_version
 
+_OUTCOME_FORMAT = 2
+"""Of the outcomes that are kept: 2 has what a unit cost, and baselines see all views."""
+
 
 @dataclass(frozen=True)
 class ComparisonUnit:
@@ -68,10 +71,21 @@ class ComparisonUnit:
             "photos": self.photos_hash,
             "weights": self.weights_hash,
             "program": read_program_version(),
+            "format": _OUTCOME_FORMAT,
         }
         seed = "" if self.seed is None else f".seed{self.seed}"
         name = f"{self.category.replace('/', '-')}.{self.variant}{seed}.{hash_json(asked)}.json"
         return uris.join(output, "units", name)
+
+    def locate_attention(self, output: str) -> str:
+        """Returns where the attention is kept that this unit shares with those of other categories."""
+        asked = {
+            "detector": self.detector.model_dump(mode="json"),
+            "photos": self.photos_hash,
+            "weights": self.weights_hash,
+            "program": read_program_version(),
+        }
+        return uris.join(output, "attention", f"{self.variant}.seed{self.seed}.{hash_json(asked)}.safetensors")
 
 
 def plan_units(config: ComparisonConfig, manifests: Mapping[str, pa.Table]) -> list[ComparisonUnit]:

@@ -13,7 +13,7 @@ from model.config import AttentionConfig, DetectorConfig
 from model.detector import AttentDifferNet
 from model.statistics.evaluation import compute_auroc
 
-_CONFIG = DetectorConfig(weights="random", image_size=64, scales=1)
+_CONFIG = DetectorConfig(weights="random", image_size=64, scales=1, views=1)
 
 
 def _photos(count: int, *, seed: int) -> Tensor:
@@ -87,7 +87,7 @@ def test_photos_with_a_defect_score_higher(name: str) -> None:
 @pytest.mark.parametrize("name", ["nearest_neighbours", "patch_memory"])  # one of each way to look at a photo
 def test_attention_and_flow_are_left_out(name: str) -> None:
     attended = _CONFIG.model_copy(
-        update={"attention": {"pool1": AttentionConfig(kind="se", gate="sigmoid")}, "views": 3}
+        update={"attention": {"pool1": AttentionConfig(kind="se", gate="sigmoid")}, "feature_scaling": "channel"}
     )
     test = _photos(5, seed=1)
     np.testing.assert_array_equal(_scores(name, test), _scores(name, test, config=attended))
@@ -98,6 +98,21 @@ def test_only_seeded_baselines_depend_on_the_seed(name: str) -> None:
     test = _photos(5, seed=1)
     is_same = np.array_equal(_scores(name, test, seed=0), _scores(name, test, seed=1))
     assert is_same != BASELINES[name].is_seeded
+
+
+def test_pooled_baselines_learn_from_and_average_over_the_views_of_the_detectors() -> None:
+    test, turned = _photos(3, seed=1), _CONFIG.model_copy(update={"views": 4})
+    upright = _scores("mahalanobis", test)
+    four = _scores("mahalanobis", test, config=turned)
+    assert not np.allclose(upright, four, rtol=0.01)
+    # What training photos and a score have of a turned photo is what they have of the photo itself.
+    np.testing.assert_allclose(_scores("mahalanobis", torch.rot90(test, 1, (2, 3)), config=turned), four, rtol=1e-3)
+
+
+def test_the_patch_memory_takes_a_photo_upright() -> None:
+    test = _photos(3, seed=1)
+    turned = _CONFIG.model_copy(update={"views": 4})
+    np.testing.assert_array_equal(_scores("patch_memory", test), _scores("patch_memory", test, config=turned))
 
 
 def test_the_maximum_changes_the_scores() -> None:

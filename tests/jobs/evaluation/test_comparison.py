@@ -119,6 +119,35 @@ def test_every_test_photo_has_a_row_per_detector_and_baseline(compared: Path) ->
     assert {row["label"] for row in rows.to_pylist()} == {"good", "missing_cap", "rust"}
 
 
+def test_each_method_has_a_row_of_what_it_came_to_and_cost(compared: Path) -> None:
+    rows = pq.read_table(compared / "methods.parquet").to_pylist()
+    assert len(rows) == 2 * (2 * 2 + len(BASELINES) + 1)  # the variant that failed has none
+    for row in rows:
+        is_variant = row["variant"] in PRESETS
+        assert 0 <= row["auroc"] <= 1
+        assert 0 <= row["recall_at_5_percent"] <= 1
+        assert (row["parameters"] > 0) == is_variant
+        assert (row["train_s"] > 0) == is_variant
+        assert row["score_s"] > 0
+        assert row["peak_memory_bytes"] is None or row["peak_memory_bytes"] > 10**7
+        assert json.loads(row["versions"])["torch"] == str(torch.__version__)
+
+
+def test_shared_attention_is_learnt_once_also_where_the_run_was_cut_off(
+    cluster: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes: dict[str, object] = {"pretext_on": "all", "variants": ["attentdiffernet_se"], "seeds": 1}
+    (tmp_path / "request.json").write_text(json.dumps(_request(data, tmp_path, baselines=False, **changes)))
+    argv = ["--config", str(tmp_path / "request.json")]
+    assert comparison.main(argv) == 0
+    first = pq.read_table(tmp_path / "scores.parquet")
+    shutil.rmtree(tmp_path / "units")
+    capsys.readouterr()
+    assert comparison.main(argv) == 0
+    assert "of 1 variant(s) and seed(s), 1 of them learnt before" in capsys.readouterr().out
+    assert pq.read_table(tmp_path / "scores.parquet").equals(first)
+
+
 def test_a_unit_is_trained_on_the_flawless_photos_and_scored_after_the_last_epoch(compared: Path, data: Path) -> None:
     config = ComparisonConfig.model_validate(_request(data, compared))
 
