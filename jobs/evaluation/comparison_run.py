@@ -147,10 +147,10 @@ def learn_shared_attention(
     """Learns attention from all categories, one for many units, and keeps each in ``output`` as soon as it is there.
 
     Returns:
-        Detector as JSON -> reference to its attention.
+        Detector as JSON -> reference to its attention. One that failed fails its units, each with the reason.
 
     Raises:
-        JobError: one could not be learnt, or the cluster is gone.
+        JobError: the cluster is gone, or attention cannot be kept.
     """
     learners = {unit.detector.model_dump_json(): unit for unit in units if unit.sees_all}
     learnt: dict[str, Any] = {
@@ -162,7 +162,11 @@ def learn_shared_attention(
         unit = learners[key]
         categories = [photos[name] for name in sorted(photos) if name[1:] == unit.photos_key[1:]]
         task = remote.remote(unit.detector, weights[unit.weights_key], *categories)
-        storage.write(unit.locate_attention(output), safetensors.torch.save(ray.get(task)))
+        try:
+            tensors = ray.get(task)
+        except ray.exceptions.RayError:
+            return task  # its units fail by it, each with the reason
+        storage.write(unit.locate_attention(output), safetensors.torch.save(tensors))
         return task
 
     missing = [key for key in learners if key not in learnt]
