@@ -16,8 +16,8 @@ import yaml
 from jobs.config import DEFAULT_KEY_PATTERN
 from jobs.results.known import read_rows
 from tests.support.detectors import TINY
-from tests.support.heads import RAY, Head
 from tests.support.places import ROOT
+from tests.support.servers.heads import RAY, Head
 from tuning.trials.records import load_records
 
 

@@ -15,7 +15,7 @@ from ray.job_submission import JobSubmissionClient
 
 from jobs.nights.head import RayHead
 from jobs.results.known import read_rows
-from tests.support.heads import Head
+from tests.support.servers.heads import Head
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
 

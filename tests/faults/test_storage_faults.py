@@ -20,7 +20,7 @@ from jobs.storage import uris
 from jobs.storage.clients import MAX_S3_ATTEMPTS
 from jobs.tables.schema import RETRIED_CODES
 from tests.support.bad_objects import jpeg
-from tests.support.fault_proxy import Proxy, Rule
+from tests.support.servers.fault_proxy import Proxy, Rule
 
 KEYS = {"ordinary": "in/insulator/photo.jpg", "odd": "in/insulator//photo.jpg"}
 """The second one is read by another client."""

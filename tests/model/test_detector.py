@@ -26,6 +26,19 @@ def _recorded(detector: AttentDifferNet, part: str) -> list[Tensor]:
     return inputs
 
 
+def _record_backbone(detector: AttentDifferNet) -> list[Tensor]:
+    """Inputs that the backbone gets from now on."""
+    inputs: list[Tensor] = []
+    pool = detector.backbone.pool_with_maps
+
+    def note(images: Tensor, *, attended: bool = True) -> tuple[Tensor, list[Tensor]]:
+        inputs.append(images)
+        return pool(images, attended=attended)
+
+    detector.backbone.pool_with_maps = note  # type: ignore[method-assign]
+    return inputs
+
+
 def test_a_score_is_the_mean_squared_latent_of_a_plain_loop() -> None:
     detector = AttentDifferNet(build_config(feature_scaling="channel")).eval()
     detector.fit_feature_scaling(detector.pool_features(draw_images(8)).detach())
@@ -62,7 +75,7 @@ def test_features_of_a_padded_tail_are_those_of_a_full_batch() -> None:
 @pytest.mark.parametrize(("views", "conv_batch"), [(4, 5), (1, 2), (3, 8), (7, 3)])
 def test_the_backbone_only_ever_sees_batches_of_one_shape(views: int, conv_batch: int) -> None:
     detector = AttentDifferNet(build_config(views=views))
-    inputs = _recorded(detector, "backbone")
+    inputs = _record_backbone(detector)
     detector.score_as_trained(draw_images(), conv_batch=conv_batch)
     assert [len(x) for x in inputs] == [conv_batch] * -(-3 * views // conv_batch)
 
@@ -126,7 +139,7 @@ def test_images_of_another_type_or_shape_are_refused(images: Tensor, came: str, 
 
 def test_the_backbone_gets_imagenet_normalised_channels_last_images() -> None:
     detector = AttentDifferNet(build_config())
-    inputs = _recorded(detector, "backbone")
+    inputs = _record_backbone(detector)
     detector.pool_features(draw_images())
     normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     torch.testing.assert_close(inputs[0], normalise(draw_images() / 255), rtol=1e-6, atol=1e-6)  # float32 rounding

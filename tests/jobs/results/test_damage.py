@@ -70,7 +70,7 @@ def raise_protocol(text: str) -> str:
         (lambda scores: log(scores, 0).unlink(), StorageError, "log of .*/scores is damaged"),
         (change(0, raise_protocol), RequestError, "needs a newer Delta protocol than this program knows"),
         (
-            change(0, lambda text: text.replace(r"attentdiffernet.version\":\"2", r"attentdiffernet.version\":\"99")),
+            change(0, lambda text: text.replace(rf"version\":\"{SCHEMA_VERSION}", r"version\":\"99")),
             RequestError,
             f"has columns of version 99, this program knows up to {SCHEMA_VERSION}: update the program",
         ),

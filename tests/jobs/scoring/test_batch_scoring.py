@@ -152,7 +152,7 @@ def test_scores_that_are_not_finite_are_failures(
     plan = _plan(registry_uri)
     scorer = BatchScorer(plan=plan, cache_bytes=10**9, telemetry=LocalTelemetry(), device="cpu")
     nothing = torch.full((PHOTOS,), float("nan"), dtype=torch.float64)
-    monkeypatch.setattr(EagerScorer, "score", lambda self, images: nothing[: len(images)])
+    monkeypatch.setattr(EagerScorer, "inspect", lambda self, images: (nothing[: len(images)], None))
     rows = scorer.score_batch(_decoded(manifest, plan)).to_pylist()
     by_category = {row["category"]: (row["status"], row["error"]) for row in rows}
     assert by_category["bolt"] == ("failed", "not_finite: the detector gave no finite score")
@@ -167,7 +167,7 @@ def test_a_gpu_computes_a_part_while_the_host_prepares_the_next(
     rows = _decoded(manifest.filter(pc.equal(manifest["category"], "bolt")), plan)
     on_cpu = BatchScorer(plan=plan, cache_bytes=10**9, telemetry=LocalTelemetry(), device="cpu").score_batch(rows)
     monkeypatch.setattr(batch_scoring, "PART_VECTORS", 2 * plan.by_category["bolt"].views)
-    stack, score, read = batch_scoring.stack_images, EagerScorer.score, Tensor.cpu
+    stack, score, read = batch_scoring.stack_images, EagerScorer.inspect, Tensor.cpu
 
     def note(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def noting(*given: Any, **named: Any) -> Any:
@@ -179,7 +179,7 @@ def test_a_gpu_computes_a_part_while_the_host_prepares_the_next(
     with pretend_gpu():
         scorer = BatchScorer(plan=plan, cache_bytes=10**9, telemetry=LocalTelemetry(), device="cuda")
         monkeypatch.setattr(batch_scoring, "stack_images", note("stack", stack))
-        monkeypatch.setattr(EagerScorer, "score", note("score", score))
+        monkeypatch.setattr(EagerScorer, "inspect", note("score", score))
         monkeypatch.setattr(Tensor, "cpu", note("read", read))
         on_gpu = scorer.score_batch(rows)
     assert events == ["stack", "score"] * 3 + ["read"]  # 5 photos, two at a time; nothing is waited for in between

@@ -27,8 +27,8 @@ from jobs.storage import arrow, azure, clients, google, uris
 from jobs.storage.lease import hold_lease
 from jobs.tables.parquet import read_schema, scan_parquet, write_parquet
 from tests.jobs.results.score_rows import commit_rows, list_photos, score_row
-from tests.support.azurite import create_container, find_azurite, open_account, serve_azurite
-from tests.support.gcs_stub import serve_gcs
+from tests.support.servers.azurite import create_container, find_azurite, open_account, serve_azurite
+from tests.support.servers.gcs_stub import serve_gcs
 
 _ACCOUNT = {"disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
 

@@ -21,8 +21,8 @@ from jobs.tables.schema import SCORES
 from model.artifact import save_artifact
 from model.detector import AttentDifferNet
 from model.statistics.calibration import Calibration
-from tests.support.azurite import create_container, find_azurite, open_account, serve_azurite
-from tests.support.gcs_stub import serve_gcs
+from tests.support.servers.azurite import create_container, find_azurite, open_account, serve_azurite
+from tests.support.servers.gcs_stub import serve_gcs
 from tests.support.training import build_training_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -160,7 +160,8 @@ def test_a_configuration_refuses_black_above_white() -> None:
 
 def test_a_configuration_of_before_has_neither() -> None:
     stored = {name: value for name, value in DetectorConfig().model_dump().items() if name not in {"black", "white"}}
-    assert DetectorConfig.model_validate(stored).levels == (None, None)
+    config = DetectorConfig.model_validate(stored)
+    assert (config.black, config.white) == (None, None)
 
 
 def test_photos_of_few_levels_are_warned_of() -> None:
