@@ -40,6 +40,7 @@ def test_a_backbone_that_cannot_be_built_is_a_wrong_request(parts: dict[str, obj
         load_backbone_weights(asked, asked_as="--detector.weights random")
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_of_torchvision_are_recognized(tmp_path: Path) -> None:
     save_file(torchvision.models.squeezenet1_1(weights=None).state_dict(), tmp_path / "w.safetensors")
     asked = DetectorConfig(backbone="resnet18", weights=str(tmp_path / "w.safetensors"))

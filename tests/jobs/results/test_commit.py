@@ -105,6 +105,7 @@ def test_a_compaction_by_others_drops_no_row(results: str) -> None:
     assert commit_rows(results, [score_row("a")], known_since=before.version).dropped == 0
 
 
+@pytest.mark.slow
 def test_two_runs_that_write_at_once_lose_nothing_and_double_nothing(results: str) -> None:
     known_since, _ = stream_known(results, ["image_uri"])
     photos, begin, failures = [f"photo-{number:02d}" for number in range(20)], threading.Barrier(3), []

@@ -166,12 +166,14 @@ def test_weights_whose_batch_norms_are_folded_away_fit(resnet: nn.Module) -> Non
         ({"backbone": "vit_b_16"}, r"takes no photo of 64 px.*it takes 224 px, an image_size of 224"),
     ],
 )
+@pytest.mark.slow
 def test_what_no_network_has_is_refused_in_one_line(parts: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message) as refusal:
         _build(**parts)
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused_and_recognized() -> None:
     state = torchvision.models.squeezenet1_1(weights=None).state_dict()
     with pytest.raises(ValueError, match=r"backbone weights do not fit: missing: .*; unexpected: ") as refusal:
@@ -180,6 +182,7 @@ def test_weights_of_another_network_are_refused_and_recognized() -> None:
     assert find_network_of(state) == "squeezenet1_1"
 
 
+@pytest.mark.slow
 def test_a_network_that_wants_other_colours_gets_them_and_keeps_them() -> None:
     detector = AttentDifferNet(build_config(backbone="efficientnet_v2_l", feature_stage="stride2"))
     assert detector.state_dict()["image_mean"].flatten().tolist() == [0.5, 0.5, 0.5]
