@@ -27,7 +27,7 @@ help:  ## show what there is
 demo: .venv/installed  ## draw a small archive, train on it, score it, query the result (under 5 minutes)
 	$(RUN_ENV) $(BIN)/python -m jobs.demo
 
-test: .venv/installed lint  ## lint, type-check and run the tests (about 20 minutes on 2 cores)
+test: .venv/installed lint  ## lint, type-check and run the tests (about 35 minutes on 2 cores)
 	$(RUN_ENV) $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-fast: .venv/installed  ## the tests without Ray, S3 and long computations (under 2 minutes on 2 cores)
