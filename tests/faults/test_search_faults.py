@@ -296,7 +296,6 @@ def _on_logical_gpus(turnstile: Any) -> Callable[[dict[str, Any], TrialSettings]
     return run
 
 
-@pytest.mark.timeout(600)
 def test_trials_of_two_workers_share_two_gpus_and_come_to_what_one_worker_does(
     cluster: str, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

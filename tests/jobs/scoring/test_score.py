@@ -307,7 +307,6 @@ def test_a_missing_bucket_exits_2_with_one_line_before_any_cluster_work(bucket: 
     assert done.stderr == "error: bucket of s3://no-such-bucket/x does not exist: create it or correct the name\n"
 
 
-@pytest.mark.timeout(600)
 def test_bad_objects_of_every_kind_among_real_photos(
     cluster: str, shared: Path, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
