@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Literal
 
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError
@@ -90,13 +91,22 @@ CLIENT_ERRORS = (BaseError, OSError, ValueError)
 """What obstore and pyarrow raise."""
 
 
-def list_client_errors() -> tuple[type[Exception], ...]:
-    """Lists what obstore, pyarrow, boto3, google-auth and Microsoft's client raise."""
-    from azure.core.exceptions import AzureError
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-    from google.auth.exceptions import GoogleAuthError
+_CLIENTS_OWN = {
+    "botocore.exceptions": ("BotoCoreError", "ClientError", "HTTPClientError"),
+    "google.auth.exceptions": ("GoogleAuthError",),
+    "azure.core.exceptions": ("AzureError",),
+}
+"""What other clients raise, by the module that has it."""
 
-    return (*CLIENT_ERRORS, BotoCoreError, ClientError, HTTPClientError, GoogleAuthError, AzureError)
+
+def list_client_errors() -> tuple[type[Exception], ...]:
+    """Lists what obstore, pyarrow, boto3, google-auth and Microsoft's client raise.
+
+    A client that nobody has imported raises nothing: to import all of them at the first missing object would take
+    longer than most commands.
+    """
+    loaded = [(sys.modules[module], names) for module, names in _CLIENTS_OWN.items() if module in sys.modules]
+    return (*CLIENT_ERRORS, *(getattr(module, name) for module, names in loaded for name in names))
 
 
 def is_odd_path(error: Exception) -> bool:
