@@ -74,7 +74,7 @@ def is_live_listing(archive: str, boxes: str | None = None) -> bool:
 
 def names_categories(archive: str, boxes: str | None = None) -> bool:
     """Tells whether the boxes of an archive come from a COCO file, which names their categories."""
-    return boxes is not None or archive.lower().endswith(SUFFIX)
+    return boxes is not None or (archive.lower().endswith(SUFFIX) and detect_kind(archive) is ArchiveKind.LIST)
 
 
 def stream_archive(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jobs.archive.kinds import names_categories
 from jobs.archive.manifest import list_archive
 from jobs.archive.mvtec import list_as_category
 from jobs.errors import EmptyArchiveError, RequestError
@@ -89,3 +90,8 @@ def test_a_training_takes_the_boxes_of_its_category(tmp_path: Path) -> None:
     assert (rows["image_id"].to_pylist(), rows["box"].to_pylist()) == ([0, 1], ["1,2,30,40", "1,2,3,4"])
     with pytest.raises(EmptyArchiveError, match="no box of pole: its categories are damper, glass_insulator"):
         list_as_category("file:///photos", "pole", boxes=boxes)
+
+
+def test_the_manifest_of_an_inventory_is_no_coco_file() -> None:
+    assert not names_categories("s3://bucket/inventory/manifest.json")
+    assert names_categories("s3://bucket/photos/boxes.json")
