@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +11,8 @@ import model
 from jobs.errors import EXIT_BAD_REQUEST, EXIT_DONE, EXIT_FAILED, EXIT_TOO_MANY_UNREADABLE, JobError
 from jobs.nights.cluster_check import check_cluster
 from jobs.nights.config import NightlyConfig
-from jobs.nights.head import Head, JobState, RayHead, UnreachableHeadError
+from jobs.nights.head import Head, JobState, RayHead
+from jobs.nights.patience import Clock, PatientHead, say
 from jobs.nights.request import make_entrypoint, write_request
 
 Answer = TypeVar("Answer")
@@ -27,18 +24,6 @@ ANSWERED = {EXIT_DONE, EXIT_BAD_REQUEST, EXIT_TOO_MANY_UNREADABLE}
 
 class OutOfTimeError(JobError):
     """The night's hours are over."""
-
-
-class Clock:
-    """The time, and waiting for it."""
-
-    def now(self) -> float:
-        """Returns seconds on a clock that only goes forward."""
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        """Waits."""
-        time.sleep(seconds)
 
 
 def run_night(config: NightlyConfig) -> int:
@@ -57,7 +42,8 @@ class Night:
 
     def __init__(self, config: NightlyConfig, head: Head, *, clock: Clock) -> None:
         """The hours of the request count from here."""
-        self._config, self._head, self._clock = config, head, clock
+        self._config, self._clock = config, clock
+        self._head = PatientHead(head, timeout_s=config.head_timeout_min * 60, pause_s=config.poll_s, clock=clock)
         self._ends_at = clock.now() + config.hours * 3600 if config.hours is not None else None
 
     def run(self) -> int:
@@ -82,7 +68,7 @@ class Night:
         while left:
             number += 1
             submission_id = f"{self._config.run_id}-{number}"
-            known = self._ask(partial(self._head.read_state, submission_id))
+            known = self._head.read_state(submission_id)
             if known is not None and known.has_ended and judge(known) in (None, EXIT_BAD_REQUEST):
                 continue
             if known is None:
@@ -110,9 +96,7 @@ class Night:
         self._clock.sleep(seconds)
 
     def _submit(self, submission_id: str, folder: Path) -> None:
-        mine = self._ask(
-            lambda: self._head.submit(submission_id, entrypoint=make_entrypoint(self._config), folder=folder)
-        )
+        mine = self._head.submit(submission_id, entrypoint=make_entrypoint(self._config), folder=folder)
         say(f"{submission_id}: {'submitted' if mine else 'is there already: waiting for it'}")
 
     def _wait(self, submission_id: str) -> JobState | None:
@@ -123,41 +107,23 @@ class Night:
         """
         shown = ""
         while True:
-            state = self._ask(lambda: self._head.read_state(submission_id))
+            state = self._head.read_state(submission_id)
             if state is None or state.has_ended:
                 return state
             if state.status != shown:
                 shown = state.status
                 say(f"{submission_id}: {shown.lower()}")
             if self._ends_at is not None and self._clock.now() >= self._ends_at:
-                self._ask(lambda: self._head.stop(submission_id))
+                self._head.stop(submission_id)
                 raise OutOfTimeError(
                     f"{submission_id}: stopped after {self._config.hours:g} hours; what it has committed is in the "
                     "table, and the next night goes on from there"
                 )
             self._clock.sleep(self._config.poll_s)
 
-    def _ask(self, call: Callable[[], Answer]) -> Answer:
-        """Asks the head, for as long as it may be starting again.
-
-        Raises:
-            UnreachableHeadError: it does not answer in the time that the request gives it.
-        """
-        began, warned = self._clock.now(), False
-        while True:
-            try:
-                return call()
-            except UnreachableHeadError as error:
-                if self._clock.now() - began > self._config.head_timeout_min * 60:
-                    raise
-                if not warned:
-                    say(f"warning: {error}; waiting up to {self._config.head_timeout_min:g} minutes")
-                    warned = True
-                self._clock.sleep(self._config.poll_s)
-
     def _show_end(self, submission_id: str, state: JobState) -> str:
         """Shows the end of a job's log; returns why it ended, as one line."""
-        lines = self._ask(lambda: self._head.read_log(submission_id)).splitlines()
+        lines = self._head.read_log(submission_id).splitlines()
         errors = [line for line in lines if line.startswith(("error:", "alarm:", "interrupted"))]
         print("\n".join(f"  {line}" for line in lines[-LOG_LINES:]), flush=True)
         ended = state.status.lower() + ("" if state.exit_code is None else f" with exit code {state.exit_code}")
@@ -176,8 +142,3 @@ def judge(state: JobState) -> int | None:
     if state.status == "FAILED" and state.exit_code in ANSWERED:
         return state.exit_code
     return None
-
-
-def say(line: str) -> None:
-    """Prints a line of the night with the time, for the log of a scheduler."""
-    print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}", flush=True)

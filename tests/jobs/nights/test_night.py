@@ -15,7 +15,8 @@ from jobs.errors import JobError, RequestError
 from jobs.nights.cluster_check import MARK, PACKAGE, list_lacks
 from jobs.nights.config import NightlyConfig
 from jobs.nights.head import JobState, UnreachableHeadError, call_in_time, read_status_code, shorten
-from jobs.nights.night import Clock, Night
+from jobs.nights.night import Night
+from jobs.nights.patience import Clock
 from model.versions import read_versions
 
 FIELDS = "archive: s3://archive/photos\ndetectors: s3://models\nresults: s3://results\n"
@@ -180,6 +181,21 @@ def test_a_head_that_starts_again_is_waited_for_and_one_that_is_gone_is_not(
     assert capsys.readouterr().out.count("warning: http://h:8265 does not answer") == 1
     with pytest.raises(UnreachableHeadError, match="does not answer: refused"):
         night(FakeHead([RUNNING, away]), poll_s=60).run()
+
+
+def test_a_head_that_does_not_answer_yet_is_waited_for_from_the_first_call_on(night: Callable[..., Night]) -> None:
+    class StartingHead(FakeHead):
+        """Which answers at the third call."""
+
+        calls = 0
+
+        def submit(self, submission_id: str, *, entrypoint: str, folder: Path | None) -> bool:
+            self.calls += 1
+            if self.calls < 3:
+                raise UnreachableHeadError("http://h:8265 does not answer: refused")
+            return super().submit(submission_id, entrypoint=entrypoint, folder=folder)
+
+    assert night(StartingHead([DONE]), poll_s=60).run() == 0
 
 
 @pytest.mark.parametrize(
