@@ -165,7 +165,7 @@ class AttentDifferNet(nn.Module):
         Raises:
             ValueError: images of another type or shape, or a batch size below 1.
         """
-        return self.inspect_as_trained(images, conv_batch=conv_batch, flow_batch=flow_batch)[0]
+        return self._inspect(images, None, conv_batch=conv_batch, flow_batch=flow_batch)[0]
 
     def inspect_as_trained(
         self, images: Tensor, *, conv_batch: int = 16, flow_batch: int = VECTORS_PER_PASS
@@ -176,6 +176,12 @@ class AttentDifferNet(nn.Module):
             scores float64 (B,); deviations float32 (B, h, w) as `PositionGaussians.forward` gives them, of the
             unrotated views, or None for a detector without ``positions``.
         """
+        return self._inspect(images, self.positions, conv_batch=conv_batch, flow_batch=flow_batch)
+
+    def _inspect(
+        self, images: Tensor, positions: PositionGaussians | None, *, conv_batch: int, flow_batch: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scores images, and maps where they deviate if ``positions`` are given."""
         check_images(images, side_px=self.config.image_size)
         if min(conv_batch, flow_batch) < 1:
             raise ValueError(f"conv_batch and flow_batch must be >= 1, got {conv_batch} and {flow_batch}")
@@ -183,7 +189,9 @@ class AttentDifferNet(nn.Module):
             return torch.empty(0, dtype=torch.float64, device=self.image_mean.device), None
         with torch.inference_mode(), use_evaluation_mode(self):
             chunks = self._make_view_chunks(images.to(self.image_mean.device), conv_batch)
-            found = [self._pool_padded(chunk, conv_batch, before=k * conv_batch) for k, chunk in enumerate(chunks)]
+            found = [
+                self._pool_padded(chunk, conv_batch, positions, before=k * conv_batch) for k, chunk in enumerate(chunks)
+            ]
             pooled = torch.cat([one for one, _ in found]).view(len(images), -1, self.feature_dim)
             deviations = [one for _, one in found if one is not None]
             scores = self.score_pooled(pooled, flow_batch=flow_batch)
@@ -211,13 +219,15 @@ class AttentDifferNet(nn.Module):
         if len(pending):
             yield pending
 
-    def _pool_padded(self, views: Tensor, conv_batch: int, *, before: int) -> tuple[Tensor, Tensor | None]:
-        """Pools a chunk of views, of which ``before`` came earlier, and maps the unrotated ones."""
+    def _pool_padded(
+        self, views: Tensor, conv_batch: int, positions: PositionGaussians | None, *, before: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Pools a chunk of views, of which ``before`` came earlier, and maps the unrotated ones by ``positions``."""
         padding = views.new_zeros((conv_batch - len(views), *views.shape[1:]))
         padded = torch.cat([views, padding]) if len(padding) else views
         pooled, maps = self.pool_with_maps(padded)
         upright = slice(-before % self.config.views, len(views), self.config.views)  # a photo's first view is unrotated
-        deviations = None if self.positions is None else self.positions([one[upright] for one in maps])
+        deviations = None if positions is None else positions([one[upright] for one in maps])
         return pooled[: len(views)], deviations
 
 

@@ -15,6 +15,7 @@ from model.detector import AttentDifferNet, check_images, use_evaluation_mode
 from model.hardware import has_fast_bf16
 from model.inference.backbone import CompiledBackbone
 from model.inference.flow import HalfFlow
+from model.localization.gaussians import PositionGaussians
 from model.network.backbone import Backbone
 from model.network.flow import compute_mean_squared_latents
 from model.network.rotation import list_scoring_angles
@@ -72,19 +73,22 @@ class CompiledDetector:
         Raises:
             ValueError: images of another type or shape.
         """
-        return self.inspect(images)[0]
+        return self._inspect(images, None)[0]
 
     @torch.inference_mode()
     def inspect(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scores images and maps where they deviate; as `AttentDifferNet.inspect_as_trained` does."""
+        return self._inspect(images, self._positions)
+
+    def _inspect(self, images: Tensor, positions: PositionGaussians | None) -> tuple[Tensor, Tensor | None]:
         check_images(images, side_px=self._image_size)
         if len(images) == 0:
             return torch.empty(0, dtype=torch.float64), None
         pooled, deviations = [], []
         for features, maps in self.backbone.pool_groups(images.cpu(), self._angles):
             pooled.append(features)
-            if self._positions is not None:
-                deviations.append(self._positions(maps))
+            if positions is not None:
+                deviations.append(positions(maps))
         squared = compute_mean_squared_latents(self._flow.latents, self._scaling.apply(torch.cat(pooled)))
         return squared.view(len(images), -1).mean(1), torch.cat(deviations) if deviations else None
 
@@ -114,7 +118,7 @@ class EagerScorer:
 
     def score(self, images: Tensor) -> Tensor:
         """Scores images, uint8 (B, 3, S, S) RGB to float64 (B,); see `AttentDifferNet.score_as_trained`."""
-        return self.inspect(images)[0]
+        return self.detector.score_as_trained(images, conv_batch=self._views_per_pass)
 
     def inspect(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scores images and maps where they deviate; see `AttentDifferNet.inspect_as_trained`."""
