@@ -15,6 +15,7 @@ from jobs.archive.manifest import list_archive
 from jobs.archive.selection import Selection
 from jobs.errors import EmptyArchiveError, RequestError
 from jobs.storage import uris
+from jobs.tables.manifest import number_photos
 from jobs.tables.schema import MANIFEST
 from jobs.tables.text import make_printable
 
@@ -97,7 +98,7 @@ def select_category(rows: pa.Table, category: str, *, place: str) -> pa.Table:
     if not len(kept):
         known = ", ".join(pc.unique(rows["category"]).to_pylist())
         raise EmptyArchiveError(f"{place} has no box of {category}: its categories are {make_printable(known)}")
-    return kept.set_column(0, kept.schema.field(0), pa.array(range(len(kept)), pa.int64()))
+    return number_photos(kept)
 
 
 def locate_flawless(data: str, category: str, *, folder: str | None = None) -> str:

@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from jobs.decoding.photos import decode_rows
 from jobs.tables.boxes import parse_box
-from jobs.tables.schema import MANIFEST
+from jobs.tables.manifest import make_manifest
 
 _QUALITY = 82
+_ANY = "photo"
+"""Category of all photos shown, so that none is left out for want of a detector."""
 _DARK, _LIGHT = (20, 20, 20), (255, 214, 0)
 
 
@@ -32,7 +33,7 @@ def make_thumbnails(rows: Sequence[Mapping[str, Any]], *, side_px: int, max_pixe
     """
     if not rows:
         return []
-    decoded, reasons = decode_rows(make_manifest(rows), size=side_px, max_pixels=max_pixels)
+    decoded, reasons = decode_rows(make_manifest(rows, category=_ANY), size=side_px, max_pixels=max_pixels)
     columns = (decoded[name].to_pylist() for name in ("image_id", "pixels"))
     pixels = dict(zip(*columns, strict=True))
     return [
@@ -41,22 +42,6 @@ def make_thumbnails(rows: Sequence[Mapping[str, Any]], *, side_px: int, max_pixe
         else ("", reasons.get(row["image_uri"], "not decoded"))
         for number, row in enumerate(rows)
     ]
-
-
-def make_manifest(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Makes MANIFEST rows of photos, all of one nameless category, so that none is left out for want of a detector."""
-    count = len(rows)
-    known = {
-        "image_id": range(count),
-        "image_uri": [row["image_uri"] for row in rows],
-        "image_etag": [row["image_etag"] for row in rows],
-        "category": ["photo"] * count,
-        "box": [row.get("box") for row in rows],
-    }
-    return pa.table(
-        [pa.array(known[field.name] if field.name in known else [None] * count, field.type) for field in MANIFEST],
-        schema=MANIFEST,
-    )
 
 
 def encode_jpeg(pixels: bytes, row: Mapping[str, Any], *, side_px: int) -> str:

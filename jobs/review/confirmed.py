@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 
 from jobs.errors import RequestError
 from jobs.review.matching import VerdictIndex
 from jobs.review.samples import PER_SITE, read_samples
 from jobs.review.verdicts import GOOD, UNSURE, read_latest_verdicts
-from jobs.tables.schema import MANIFEST
+from jobs.tables.manifest import make_manifest
 
 
 def list_confirmed_photos(results: str, category: str) -> pa.Table:
@@ -20,12 +22,12 @@ def list_confirmed_photos(results: str, category: str) -> pa.Table:
     """
     latest = read_latest_verdicts(results)
     verdicts, samples = VerdictIndex(latest), read_samples(results)
-    found: dict[str, dict[tuple[str, str | None, str | None], None]] = {}
+    found: dict[str, dict[tuple[str, str | None, str | None], dict[str, Any]]] = {}
     for row, verdict in zip(samples.to_pylist(), verdicts.find_each(samples), strict=True):
         if row["category"] == category and row["per"] != PER_SITE:
             key = (row["image_uri"], row["image_etag"], row["box"])
-            found.setdefault(verdict or "", {})[key] = None
-    good = list(found.get(GOOD, {}))
+            found.setdefault(verdict or "", {})[key] = row
+    good = list(found.get(GOOD, {}).values())
     if not good:
         raise RequestError(
             f"{results} has no photo of {category} that was drawn at random and found good: photos that were chosen by "
@@ -36,7 +38,7 @@ def list_confirmed_photos(results: str, category: str) -> pa.Table:
     print(
         describe_left_out(len(good), chosen=chosen, unsure=len(found.get(UNSURE, {})), unjudged=len(found.get("", {})))
     )
-    return make_manifest(good, category)
+    return make_manifest(good, category=category)
 
 
 def describe_left_out(good: int, *, chosen: int, unsure: int, unjudged: int) -> str:
@@ -65,12 +67,3 @@ def describe_left_out(good: int, *, chosen: int, unsure: int, unjudged: int) -> 
             "holds if the difficult ones were left"
         )
     return "\n".join(lines)
-
-
-def make_manifest(photos: list[tuple[str, str | None, str | None]], category: str) -> pa.Table:
-    """Makes MANIFEST rows of photos given as URI, entity tag and box."""
-    rows = [
-        {"image_id": number, "image_uri": uri, "image_etag": etag, "box": box, "category": category, "attempt": 1}
-        for number, (uri, etag, box) in enumerate(photos)
-    ]
-    return pa.Table.from_pylist(rows, schema=MANIFEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pyarrow as pa
 from pydantic import ValidationError
@@ -15,6 +16,7 @@ from jobs.detectors.backbone_weights import hash_backbone_weights
 from jobs.errors import EmptyArchiveError, RequestError
 from jobs.review.matching import VerdictIndex
 from jobs.review.verdicts import read_latest_verdicts
+from jobs.tables.manifest import number_photos
 from jobs.training.config import TrainConfig
 from jobs.training.units import TrainingUnit
 from model.statistics.calibration import describe_shortage
@@ -31,12 +33,36 @@ def plan_units(config: TrainConfig) -> list[TrainingUnit]:
         RequestError: a category without enough flawless photos, no category at all, or no weights file.
     """
     wanted = config.categories or list_categories(str(config.data))
-    weights_hashes = hash_weights(config)
-    return [unit for category in wanted for unit in _plan_category(config, category, weights_hashes)]
+    weights_hashes, exclusions = hash_weights(config), read_exclusions(config)
+    return [unit for category in wanted for unit in _plan_category(config, category, weights_hashes, exclusions)]
 
 
-def _plan_category(config: TrainConfig, category: str, weights_hashes: Mapping[str, str]) -> list[TrainingUnit]:
-    manifest = list_flawless_photos(config, category)
+@dataclass(frozen=True)
+class Exclusions:
+    """What a request leaves out beside patterns of keys, read once for all categories; None where it names nothing.
+
+    Attributes:
+        names: of photos, by the list ``exclude``.
+        verdicts: on photos, of which confirmed defects do not train.
+    """
+
+    names: list[str] | None
+    verdicts: VerdictIndex | None
+
+
+def read_exclusions(config: TrainConfig) -> Exclusions:
+    """Reads what a request leaves out. Raises RequestError where a list cannot be read, or there are no verdicts."""
+    exclude, results = config.exclude, config.verdicts
+    return Exclusions(
+        names=read_names(exclude) if exclude is not None and is_place(exclude) else None,
+        verdicts=VerdictIndex(read_latest_verdicts(results)) if results is not None else None,
+    )
+
+
+def _plan_category(
+    config: TrainConfig, category: str, weights_hashes: Mapping[str, str], exclusions: Exclusions
+) -> list[TrainingUnit]:
+    manifest = list_flawless_photos(config, category, exclusions)
     first = config.detector.seed
     return [
         TrainingUnit(make_unit_config(config, category, variant=variant, seed=seed), manifest, weights_hashes[variant])
@@ -100,7 +126,7 @@ def list_categories(data: str) -> list[str]:
     return found
 
 
-def list_flawless_photos(config: TrainConfig, category: str) -> pa.Table:
+def list_flawless_photos(config: TrainConfig, category: str, exclusions: Exclusions) -> pa.Table:
     """Returns MANIFEST rows of a category's flawless photos; warns where they are too few to calibrate.
 
     Raises:
@@ -113,10 +139,10 @@ def list_flawless_photos(config: TrainConfig, category: str) -> pa.Table:
     except EmptyArchiveError as error:
         suggested = "" if config.data is None else suggest_folder(config.data, category)
         raise EmptyArchiveError(f"no flawless photos of {category}: {error}{suggested}") from error
-    if config.exclude is not None and is_place(config.exclude):
-        manifest = leave_out_photos(manifest, config, category=category)
-    if config.verdicts is not None:
-        manifest = leave_out_defects(manifest, config.verdicts, category=category)
+    if exclusions.names is not None:
+        manifest = leave_out_photos(manifest, exclusions.names, config, category=category)
+    if exclusions.verdicts is not None:
+        manifest = leave_out_defects(manifest, exclusions.verdicts, place=str(config.verdicts), category=category)
     if len(manifest) < MIN_PHOTOS:
         raise RequestError(f"expected at least {MIN_PHOTOS} flawless photos in {folder}, got {len(manifest)}")
     held_out = len(split_calibration(len(manifest), fraction=config.calibration_fraction, seed=config.split_seed)[1])
@@ -126,14 +152,14 @@ def list_flawless_photos(config: TrainConfig, category: str) -> pa.Table:
     return manifest
 
 
-def leave_out_photos(manifest: pa.Table, config: TrainConfig, *, category: str) -> pa.Table:
-    """Returns the MANIFEST rows that ``config.exclude`` does not name, and prints how many it does.
+def leave_out_photos(manifest: pa.Table, names: list[str], config: TrainConfig, *, category: str) -> pa.Table:
+    """Returns the MANIFEST rows that ``names``, of ``config.exclude``, do not name, and prints how many they do.
 
     Raises:
-        RequestError: the list cannot be read, or it names none of the photos of the only category.
+        RequestError: they name none of the photos of the only category.
     """
     folder = str(config.data or config.good)
-    kept = number_rows(exclude_photos(manifest, read_names(str(config.exclude)), data=folder))
+    kept = number_photos(exclude_photos(manifest, names, data=folder))
     count = len(manifest) - len(kept)
     if not count and config.categories == [category]:
         raise RequestError(
@@ -144,18 +170,8 @@ def leave_out_photos(manifest: pa.Table, config: TrainConfig, *, category: str) 
     return kept
 
 
-def leave_out_defects(manifest: pa.Table, results: str, *, category: str) -> pa.Table:
-    """Returns the MANIFEST rows that no verdict confirms as a defect, and prints how many there are.
-
-    Raises:
-        RequestError: there are no verdicts.
-    """
-    is_defective = VerdictIndex(read_latest_verdicts(results)).find_defects(manifest)
-    print(f"left out {sum(is_defective)} of {len(manifest)} photos of {category}, confirmed as defects in {results}")
-    return number_rows(manifest.filter(pa.array([not one for one in is_defective], pa.bool_())))
-
-
-def number_rows(manifest: pa.Table) -> pa.Table:
-    """Returns MANIFEST rows with the row number as ``image_id``."""
-    place = manifest.schema.get_field_index("image_id")
-    return manifest.set_column(place, manifest.schema.field(place), pa.array(range(len(manifest)), pa.int64()))
+def leave_out_defects(manifest: pa.Table, verdicts: VerdictIndex, *, place: str, category: str) -> pa.Table:
+    """Returns the MANIFEST rows that no verdict of ``place`` confirms as a defect; prints how many others there are."""
+    is_defective = verdicts.find_defects(manifest)
+    print(f"left out {sum(is_defective)} of {len(manifest)} photos of {category}, confirmed as defects in {place}")
+    return number_photos(manifest.filter(pa.array([not one for one in is_defective], pa.bool_())))

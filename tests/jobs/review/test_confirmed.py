@@ -12,8 +12,9 @@ import pytest
 from jobs.detectors.config import RecalibrateConfig
 from jobs.errors import RequestError
 from jobs.review.confirmed import list_confirmed_photos
+from jobs.review.matching import VerdictIndex
 from jobs.review.samples import locate_sample, write_sample
-from jobs.review.verdicts import write_verdicts
+from jobs.review.verdicts import read_latest_verdicts, write_verdicts
 from jobs.scoring.recalibration import choose_scores
 from jobs.storage import uris
 from jobs.tables.schema import SAMPLES, VERDICTS
@@ -100,7 +101,7 @@ def test_confirmed_defects_leave_the_training_photos(results: str, capsys: pytes
             "box": pa.nulls(8, pa.string()),
         }
     )
-    kept = leave_out_defects(manifest, results, category="insulator")
+    kept = leave_out_defects(manifest, VerdictIndex(read_latest_verdicts(results)), place=results, category="insulator")
     assert kept["image_uri"].to_pylist() == [uri for number, uri in enumerate(uris_of_photos) if number != 6]
     assert kept["image_id"].to_pylist() == list(range(7))
     assert "left out 1 of 8 photos of insulator, confirmed as defects" in capsys.readouterr().out
