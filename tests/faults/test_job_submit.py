@@ -17,19 +17,15 @@ from jobs.config import DEFAULT_KEY_PATTERN
 from jobs.results.known import read_rows
 from tests.support.detectors import TINY
 from tests.support.places import ROOT
-from tests.support.servers.heads import RAY, Head
+from tests.support.servers.heads import RAY, Head, serve_head
 from tuning.trials.records import load_records
 
 
 @pytest.fixture
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """A head node, which ends with its own process."""
-    node = Head(tmp_path_factory.mktemp("r", numbered=True))
-    try:
-        node.start()
+    with serve_head(tmp_path_factory.mktemp("r", numbered=True)) as node:
         yield node
-    finally:
-        node.stop()
 
 
 @pytest.mark.docs

@@ -14,27 +14,24 @@ from jobs import storage
 from jobs.errors import JobError
 from jobs.findings.config import ReportConfig
 from jobs.findings.run import report_run
-from jobs.results import access, delta, maintenance
+from jobs.results import maintenance
 from jobs.results.known import read_rows
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.run import score_archive
-from jobs.storage import arrow, clients, listing, objects, s3_settings
 from tests.support.buckets import create_bucket
-from tests.support.users import User, create_user, forget_clients, grant, list_rights, read_policy, take_away
+from tests.support.clients import fresh_clients
+from tests.support.users import User, create_user, grant, list_rights, read_policy, take_away
 
 ARCHIVE, MODELS, RESULTS = "inspection-archive", "inspection-models", "inspection-results"
-CACHES = (access, arrow, clients, delta, listing, objects, s3_settings)
 
 
 @contextmanager
 def acting_as(user: User) -> Iterator[None]:
     """With the user's keys and none of the owner's."""
-    forget_clients(CACHES)
-    with pytest.MonkeyPatch.context() as patch:
+    with fresh_clients(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", user.name)
         patch.setenv("AWS_SECRET_ACCESS_KEY", user.secret)
         yield
-    forget_clients(CACHES)
 
 
 @pytest.fixture

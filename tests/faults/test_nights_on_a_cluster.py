@@ -15,19 +15,15 @@ from ray.job_submission import JobSubmissionClient
 
 from jobs.nights.head import RayHead
 from jobs.results.known import read_rows
-from tests.support.servers.heads import Head
+from tests.support.servers.heads import Head, serve_head
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
 
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    node = Head(tmp_path_factory.mktemp("n", numbered=True))
-    try:
-        node.start()
+    with serve_head(tmp_path_factory.mktemp("n", numbered=True)) as node:
         yield node
-    finally:
-        node.stop()
 
 
 class Scorer:

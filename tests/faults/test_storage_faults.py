@@ -20,11 +20,11 @@ from jobs.storage import uris
 from jobs.storage.clients import MAX_S3_ATTEMPTS
 from jobs.tables.schema import RETRIED_CODES
 from tests.support.bad_objects import jpeg
+from tests.support.clients import fresh_clients
 from tests.support.servers.fault_proxy import Proxy, Rule
 
 KEYS = {"ordinary": "in/insulator/photo.jpg", "odd": "in/insulator//photo.jpg"}
 """The second one is read by another client."""
-_CACHED = (storage_clients.open_boto3_client, storage_clients.open_store, storage_clients.open_s3_session)
 
 
 @pytest.fixture
@@ -32,11 +32,8 @@ def proxy(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """A proxy before the S3 server, that every client of this process goes through."""
     with Proxy(os.environ["AWS_ENDPOINT_URL"]) as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
-        for cached in _CACHED:
-            cached.cache_clear()
-        yield running
-    for cached in _CACHED:
-        cached.cache_clear()
+        with fresh_clients():
+            yield running
 
 
 @pytest.fixture

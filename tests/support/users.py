@@ -9,7 +9,6 @@ import subprocess
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from tests.support.places import ROOT
@@ -82,11 +81,3 @@ def grant(user: User, policy: Policy, buckets: dict[str, str]) -> None:
             owner.put_bucket_policy(Bucket=bucket, Policy=text)
         else:
             owner.delete_bucket_policy(Bucket=bucket)
-
-
-def forget_clients(modules: tuple[ModuleType, ...]) -> None:
-    """Lets clients be made anew, with the credentials of now."""
-    for module in modules:
-        for value in vars(module).values():
-            if hasattr(value, "cache_clear"):
-                value.cache_clear()

@@ -27,6 +27,7 @@ from jobs.storage import arrow, azure, clients, google, uris
 from jobs.storage.lease import hold_lease
 from jobs.tables.parquet import read_schema, scan_parquet, write_parquet
 from tests.jobs.results.score_rows import commit_rows, list_photos, score_row
+from tests.support.clients import fresh_clients
 from tests.support.servers.azurite import create_container, find_azurite, open_account, serve_azurite
 from tests.support.servers.gcs_stub import serve_gcs
 
@@ -36,12 +37,8 @@ _ACCOUNT = {"disable_oauth": True, "client_email": "", "private_key": "", "priva
 @pytest.fixture(autouse=True)
 def _no_clients() -> Iterator[None]:
     """Clients are made anew, for each test has its own settings."""
-    kept = (clients.open_store, clients.open_boto3_client, arrow.open_other_filesystem, azure.open_container)
-    for cached in kept:
-        cached.cache_clear()
-    yield
-    for cached in kept:
-        cached.cache_clear()
+    with fresh_clients():
+        yield
 
 
 @pytest.fixture

@@ -11,15 +11,7 @@ import pytest
 from pyarrow import fs
 
 from jobs.storage import arrow, clients, s3_settings
-
-CACHED = (
-    clients.open_boto3_client,
-    clients.open_store,
-    clients.warn_of_silence,
-    s3_settings.open_s3_session,
-    s3_settings.find_bucket_settings,
-    arrow.open_s3_filesystem,
-)
+from tests.support.clients import fresh_clients
 
 
 @pytest.fixture(autouse=True)
@@ -39,11 +31,8 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setattr(s3_settings, "find_bucket_region", lambda bucket: None)
-    for cached in CACHED:
-        cached.cache_clear()
-    yield
-    for cached in CACHED:
-        cached.cache_clear()
+    with fresh_clients():
+        yield
 
 
 def use_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:

@@ -16,11 +16,12 @@ from jobs import storage
 from jobs.detectors.aliases import set_alias
 from jobs.detectors.registry import put
 from jobs.results.known import read_rows
-from jobs.storage import arrow, azure, clients, uris
+from jobs.storage import azure, clients, uris
 from jobs.tables.schema import SCORES
 from model.artifact import save_artifact
 from model.detector import AttentDifferNet
 from model.statistics.calibration import Calibration
+from tests.support.clients import fresh_clients
 from tests.support.servers.azurite import create_container, find_azurite, open_account, serve_azurite
 from tests.support.servers.gcs_stub import serve_gcs
 from tests.support.training import build_training_config
@@ -30,12 +31,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture(autouse=True)
 def _no_clients() -> Iterator[None]:
-    kept = (clients.open_store, clients.open_boto3_client, arrow.open_other_filesystem, azure.open_container)
-    for cached in kept:
-        cached.cache_clear()
-    yield
-    for cached in kept:
-        cached.cache_clear()
+    with fresh_clients():
+        yield
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from jobs import storage
 from jobs.errors import ConflictError, DeniedError, MissingBucketError, MissingObjectError, RequestError, StorageError
 from jobs.storage import clients as storage_clients
 from jobs.storage import uris
-from jobs.storage.s3_settings import find_bucket_settings
 from tests.support.buckets import deny_reading
+from tests.support.clients import fresh_clients
 
 ORDINARY_KEYS = (
     "a b.jpg",
@@ -125,17 +125,8 @@ def nobody(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(standard.ExponentialBackoff, "delay_amount", lambda *_: 0.001)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://somebody:secret@127.0.0.1:9")
-    caches = (
-        storage_clients.open_boto3_client,
-        storage_clients.open_store,
-        storage_clients.warn_of_silence,
-        find_bucket_settings,
-    )
-    for cached in caches:
-        cached.cache_clear()
-    yield
-    for cached in caches:
-        cached.cache_clear()
+    with fresh_clients():
+        yield
 
 
 @pytest.mark.usefixtures("nobody")

@@ -9,6 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,3 +71,14 @@ class Head:
                     pytest.fail(f"the head node ended: {self.node.communicate()[0]}")
                 time.sleep(0.2)  # the pace of asking
         pytest.fail("the head node's dashboard did not answer within 90 s")
+
+
+@contextmanager
+def serve_head(folder: Path) -> Iterator[Head]:
+    """Runs a head node, which ends with the block."""
+    head = Head(folder)
+    try:
+        head.start()
+        yield head
+    finally:
+        head.stop()
