@@ -16,6 +16,8 @@ from model.config import AttentionConfig, DetectorConfig, FlowConfig
 from model.detector import AttentDifferNet
 from model.image import decode_image
 from model.inference.detector import build_scorer
+from model.localization.fitting import fit_positions
+from model.process import prepare_process
 from model.statistics.calibration import Calibration
 from model.training.loop import Snapshot, train
 from model.training.metrics import EpochMetrics
@@ -74,17 +76,20 @@ def train_plainly(config: TrainConfig, folder: Path) -> tuple[str, AttentDifferN
         The detector's id, the detector, and the metrics of its epochs.
     """
     (unit,) = plan_units(config)
+    prepare_process(threads=config.threads or 1)  # whatever the shell's OMP_NUM_THREADS says: bits are compared
     detector = AttentDifferNet(unit.config.detector)
     size = unit.config.detector.image_size
     images = torch.stack([decode_image(storage.read(uri), size=size) for uri in unit.manifest["image_uri"].to_pylist()])
     splits = split_photos(len(images), config=unit.config)
+    training = InMemory(images[splits.training])
     history = train(
         detector,
-        InMemory(images[splits.training]),
+        training,
         optimizer=unit.config.optimizer,
         on_epoch=lambda *_: None,
         validation=InMemory(images[splits.validation]),
     )
+    fit_positions(detector, training)
     scores = tuple(float(score) for score in build_scorer(detector).score(images[splits.calibration]))
     return save_artifact(folder, detector, calibration=Calibration(scores=scores), metrics={}), detector, history
 
