@@ -17,12 +17,12 @@ from jobs import storage
 from jobs.archive.mvtec import FLAWLESS, list_labelled
 from jobs.benchmarks.config import LocalizationBenchmarkConfig
 from jobs.benchmarks.report import print_metrics, write_report
+from jobs.decoding.photos import decode_images
 from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.errors import RequestError
 from jobs.storage import uris
 from model.config import DetectorConfig, OptimizerConfig
 from model.detector import AttentDifferNet, build_detector
-from model.image import decode_image
 from model.localization.fitting import fit_positions
 from model.localization.gradients import map_gradients
 from model.localization.metrics import Map, Mask, measure_maps
@@ -114,12 +114,8 @@ def train_detector(config: LocalizationBenchmarkConfig, photos: Sequence[str]) -
 
 def decode(photos: Sequence[str], detector: AttentDifferNet) -> Tensor:
     """Decodes photos as scoring does, uint8 (N, 3, S, S)."""
-    size, rules = detector.config.image_size, detector.config.pixel_rules
-    pixels = [
-        decode_image(storage.read(uri), size=size, black=rules.black, white=rules.white, resize=rules.resize)
-        for uri in photos
-    ]
-    return torch.from_numpy(np.stack(pixels))
+    config = detector.config
+    return decode_images((storage.read(uri) for uri in photos), size=config.image_size, rules=config.pixel_rules)
 
 
 def map_photos(detector: AttentDifferNet, images: Tensor) -> Mapping[str, Tensor]:

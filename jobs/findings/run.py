@@ -16,6 +16,7 @@ from jobs.findings.digest import COLUMNS, RunDigest, collect_p_values
 from jobs.findings.page import judge_categories, render_page
 from jobs.findings.thumbnails import make_thumbnails
 from jobs.results.known import stream_rows
+from jobs.results.runs import RECORDS
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.record import read_record, read_unfinished
 from jobs.scoring.run_folder import RunFolder
@@ -137,6 +138,6 @@ def require_record(results: str, run_id: str) -> dict[str, Any]:
 
 def list_runs(results: str, most: int = 5) -> str:
     """Names the newest runs that have a record."""
-    infos = [info for info in storage.list_objects(uris.join(results, "runs")) if info.uri.endswith(".json")]
+    infos = [info for info in storage.list_objects(uris.join(results, RECORDS)) if info.uri.endswith(".json")]
     names = sorted(info.uri.rpartition("/")[2].removesuffix(".json") for info in infos)
     return ", ".join(names[-most:]) or "none yet"

@@ -169,7 +169,7 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
         rescored=rescored,
         started_at=started_at,
         known_since=known_since,
-        first_slice=count_committed_slices(folder),
+        first_slice=find_next_slice(folder.results, folder.run_id),
         slice_photos=config.slice_photos or (LOCAL_SLICE_PHOTOS if config.local else SLICE_PHOTOS),
         listing_s=listing_s,
         ordering_s=time.monotonic() - began - listing_s,
@@ -177,11 +177,6 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
     # The plan comes last: a rerun that finds it can trust the manifest beside it.
     storage.write(folder.plan, staged.model_dump_json().encode())
     return staged
-
-
-def count_committed_slices(folder: RunFolder) -> int:
-    """Returns how many slices of a run the table has: the number of the first that is left."""
-    return find_next_slice(folder.results, folder.run_id)
 
 
 def plan_run(config: ScoreConfig, categories: set[str]) -> ScoringPlan:

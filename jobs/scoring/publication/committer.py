@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from jobs.cluster.run_log import RunLog
 from jobs.errors import JobError, one_line
-from jobs.scoring.preparation import StagedRun, count_committed_slices
+from jobs.results.commit import find_next_slice
+from jobs.scoring.preparation import StagedRun
 from jobs.scoring.publication.publish import publish_slice
 from jobs.scoring.publication.slices import RunSlice, divide_run
 from jobs.scoring.publication.staged_files import StagedFiles
@@ -43,7 +44,7 @@ class SliceCommitter:
         """Begins after the last slice that an earlier try has committed."""
         self._folder, self._staged, self._lease, self._log = folder, staged, lease, log
         self.slices = divide_run(staged.to_score, staged.slice_photos)
-        self._next = max(0, count_committed_slices(folder) - staged.first_slice)
+        self._next = max(0, find_next_slice(folder.results, folder.run_id) - staged.first_slice)
         self._files = StagedFiles(folder, staged.to_score)
         self.seconds, self.dropped = 0.0, 0
 

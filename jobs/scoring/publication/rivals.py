@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 from jobs import storage
@@ -22,12 +23,19 @@ def list_rivals(config: ScoreConfig) -> list[str]:
     A run counts as under way while its lease is younger than two of its lifetimes, by this machine's clock, which is
     good enough for a warning.
     """
-    staging, mine = uris.join(config.results, STAGING), config.model_dump(mode="json")
-    leases = [info for info in storage.list_objects(staging) if info.uri.endswith("/lease.json")]
-    young = [info.uri for info in leases if find_age(info) < timedelta(seconds=2 * TTL_S)]
-    runs = sorted({uri[len(staging) + 1 :].split("/", 1)[0] for uri in young} - {config.run_id})
-    records = {run: read_unfinished(RunFolder(config.results, run)) or {} for run in runs}
-    return [run for run in runs if all(records[run].get("config", {}).get(name) == mine[name] for name in _SAME_WORK)]
+    mine = config.model_dump(mode="json")
+    folders = storage.list_level(uris.join(config.results, STAGING))[1]
+    runs = sorted({folder.rsplit("/", 1)[1] for folder in folders} - {config.run_id})
+    alive = [run for run in runs if is_under_way(RunFolder(config.results, run))]
+    records = {run: read_unfinished(RunFolder(config.results, run)) or {} for run in alive}
+    return [run for run in alive if all(records[run].get("config", {}).get(name) == mine[name] for name in _SAME_WORK)]
+
+
+def is_under_way(folder: RunFolder) -> bool:
+    """Tells whether a run's lease is young; of its staging, which may have thousands of files, one page is listed."""
+    key = uris.split(folder.lease)[2]
+    found = itertools.chain.from_iterable(storage.list_between(folder.staging, after=key[:-1], until=key))
+    return any(info.uri == folder.lease and find_age(info) < timedelta(seconds=2 * TTL_S) for info in found)
 
 
 def describe_rivals(rivals: list[str]) -> str:
