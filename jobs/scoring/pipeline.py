@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pyarrow.fs
 import ray
@@ -14,11 +15,13 @@ from jobs.cluster.datasets import (
     map_in_scoring_actors,
     wait_for_scoring_resources,
 )
+from jobs.cluster.manifest_blocks import read_blocks
 from jobs.cluster.tally import Report
 from jobs.cluster.telemetry import RunTelemetry, Workload
 from jobs.config import ScoringResources
 from jobs.decoding.fetch import FetchDecode, Measure
 from jobs.scoring.plan import ScoringPlan
+from jobs.scoring.run_folder import MANIFEST_PART_ROWS
 from jobs.scoring.stage import ScoreImages
 
 BLOCK_PHOTOS = 128
@@ -63,6 +66,22 @@ def read_manifest(
     blocks = math.ceil(rows / block_rows)
     # Without partitioning: folders named key=value above the results would become columns.
     return ray.data.read_parquet(path, filesystem=filesystem, partitioning=None, override_num_blocks=blocks)
+
+
+def read_box_manifest(
+    files: Sequence[str], *, rows: int, plan: ScoringPlan, resources: ScoringResources
+) -> ray.data.Dataset:
+    """Reads a manifest with boxes as `read_manifest` does, in blocks of whole photos, so that each is fetched once.
+
+    Args:
+        files: URIs of the manifest's parts.
+        rows: number of manifest rows.
+        plan: detectors by category.
+        resources: share of the cluster.
+    """
+    batch = choose_batch_photos(rows, plan=plan, resources=resources)
+    block_rows = choose_block_photos(rows, batch=batch, actors=count_most_scoring_actors(resources))
+    return read_blocks(files, part_rows=MANIFEST_PART_ROWS, rows=rows, block_rows=block_rows)
 
 
 def choose_block_photos(rows: int, *, batch: int, actors: int) -> int:

@@ -23,7 +23,7 @@ from jobs.scoring.config import ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors, use_precisions
 from jobs.scoring.publication.deletions import check_whole_listing, mark_deleted
 from jobs.scoring.rescoring import list_few_photos, rescore_stored
-from jobs.scoring.run_folder import MANIFEST_PART_ROWS, RunFolder
+from jobs.scoring.run_folder import MANIFEST_GROUP_ROWS, MANIFEST_PART_ROWS, RunFolder
 from jobs.tables.files import regroup_batches
 from jobs.tables.parquet import write_parquet
 from jobs.tables.scratch import Scratch
@@ -65,6 +65,8 @@ class StagedRun(BaseModel):
     slice_photos: int
     first_slice: int = 0
     """Commits that the run id had when this was staged: of a try whose staging is gone."""
+    has_boxes: bool = False
+    """Whether rows may be parts of one photo."""
     listing_s: float
     """Listing an archive, or reading its inventory or list."""
     ordering_s: float
@@ -158,6 +160,7 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
         if config.mark_deleted:
             deleted = mark_deleted(scratch, config, version=known_since, listed_at=started_at)
             print(f"run {config.run_id}: {deleted} photos are marked as deleted", flush=True)
+        has_boxes = ordering.has_boxes()
         to_score = write_manifest(ordering.stream_rows(), folder)
     if to_score:
         plan = use_precisions(plan, asked=config.scoring.precision, resources=config.scoring, local=config.local)
@@ -171,6 +174,7 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
         known_since=known_since,
         first_slice=find_next_slice(folder.results, folder.run_id),
         slice_photos=config.slice_photos or (LOCAL_SLICE_PHOTOS if config.local else SLICE_PHOTOS),
+        has_boxes=has_boxes,
         listing_s=listing_s,
         ordering_s=time.monotonic() - began - listing_s,
     )
@@ -201,6 +205,6 @@ def write_manifest(rows: Iterable[pa.RecordBatch], folder: RunFolder) -> int:
     """Writes MANIFEST rows in parts of ``MANIFEST_PART_ROWS``; returns how many there are."""
     written = 0
     for number, table in enumerate(regroup_batches(rows, size_rows=MANIFEST_PART_ROWS)):
-        write_parquet(table, folder.manifest_part(number))
+        write_parquet(table, folder.manifest_part(number), row_group_rows=MANIFEST_GROUP_ROWS)
         written += len(table)
     return written

@@ -21,7 +21,7 @@ from jobs.results.known import stream_rows
 from jobs.results.orphans import remove_orphans
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.local import LocalScorer, score_slices
-from jobs.scoring.pipeline import choose_file_rows, read_manifest, score_photos
+from jobs.scoring.pipeline import choose_file_rows, read_box_manifest, read_manifest, score_photos
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.preparation import StagedRun, check_same_run, prepare_run
 from jobs.scoring.publication.abandoned import remove_abandoned_staging
@@ -182,7 +182,13 @@ def score_into_staging(
     try:
         with Progress(rows, activity="scoring") as progress, committer.follow_pipeline(progress.stop):
             lease.on_loss(lambda: progress.stop(f"the lease {folder.lease} is lost"))
-            manifest = read_manifest(manifest_path, filesystem=filesystem, rows=rows, plan=plan, resources=resources)
+            if staged.has_boxes:
+                files = folder.list_manifest_parts(0, rows)
+                manifest = read_box_manifest(files, rows=rows, plan=plan, resources=resources)
+            else:
+                manifest = read_manifest(
+                    manifest_path, filesystem=filesystem, rows=rows, plan=plan, resources=resources
+                )
             dataset = pipeline(manifest, rows=rows, plan=plan, resources=resources, report=progress.report)
             progress.report.describe("starting processes, loading detectors, fetching the first photos")
             started_wall = time.time()

@@ -16,6 +16,9 @@ STAGING = "staging"
 MANIFEST_PART_ROWS = 65_536
 """Rows of one manifest part: what one read task of Ray holds."""
 
+MANIFEST_GROUP_ROWS = 4096
+"""Rows of a row group of a part: what a task reads that needs some hundred rows."""
+
 
 @dataclass(frozen=True)
 class RunFolder:

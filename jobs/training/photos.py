@@ -7,7 +7,6 @@ time.
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from jobs.cluster.datasets import DECODE_BATCH_PHOTOS, count_scoring_actors, decode_manifest
+from jobs.cluster.manifest_blocks import divide_photos
 from jobs.config import ScoringResources
 from jobs.decoding.fingerprints import FINGERPRINT, take_fingerprints
 from jobs.decoding.photos import make_fetch_decode
@@ -133,7 +133,7 @@ def decode_photos(
         ray.exceptions.RayError: the cluster failed.
     """
     fetch_decode = make_fetch_decode(manifest, size=size, max_pixels=max_pixels, rules=rules)
-    rows = ray.data.from_arrow(manifest, override_num_blocks=math.ceil(len(manifest) / DECODE_BATCH_PHOTOS))
+    rows = ray.data.from_arrow(divide_photos(manifest, DECODE_BATCH_PHOTOS))
     # As many as scoring would take: each process takes seconds to import torch, more of them only wait for a core.
     tasks = count_scoring_actors(ScoringResources())
     blocks = decode_manifest(rows, fetch_decode.__call__, tasks=tasks).to_arrow_refs()
