@@ -19,6 +19,7 @@ COMMANDS = {
     "recalibrate": ("jobs.recalibrate", "calibrate a detector again, on new flawless photos"),
     "nightly": ("jobs.nightly", "submit tonight's scoring run to a cluster, wait, continue it when it was cut off"),
     "report": ("jobs.report", "write one page of what a run found, to look through and to mark"),
+    "explain": ("jobs.explain", "draw where the scores of some photos come from, in one picture"),
     "sample": ("jobs.sample", "draw photos of a run at random, to be looked at whatever their scores"),
     "verdicts": ("jobs.verdicts", "take in what people found on photos"),
     "registry": ("jobs.registry", "list, show, compare, promote and roll back detectors"),

@@ -20,6 +20,8 @@ _EXAMPLES = {
     "output": "out",
     "category": "insulator",
     "run-id": "2026-11-29",
+    "images": "1.jpg,2.jpg",
+    "detector": "s3://inspection/detectors/insulator",
     "name": "champion",
     "names": "champion,candidate",
 }

@@ -1,0 +1,99 @@
+"""Photos fetched to be explained: as their detector sees them, and as people do, from one GET and one decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+from jobs.decoding.fetch import FetchDecode
+from jobs.decoding.photos import FETCH_CONCURRENCY
+from jobs.tables.boxes import parse_box
+from jobs.tables.manifest import make_manifest, number_photos
+from model.config import PixelRules
+
+BATCH_PHOTOS = 8
+"""Photos fetched and mapped at a time. Fewer than jobs.decoding takes for a sign that storage is away."""
+_SEEN, _SHOWN = "seen", "shown"
+
+
+@dataclass(frozen=True)
+class ShownPhoto:
+    """A photo, or the box of it that its row is about.
+
+    Attributes:
+        seen: uint8 (3, S, S), what the detector sees.
+        shown: the same in the photo's proportions, for people.
+    """
+
+    seen: npt.NDArray[np.uint8]
+    shown: Image.Image
+
+
+def fetch_photos(
+    rows: Sequence[Mapping[str, Any]], *, size: int, rules: PixelRules, shown_px: int, max_pixels: int
+) -> list[ShownPhoto | str]:
+    """Fetches and decodes photos in this process, by the stage that scoring has.
+
+    Args:
+        rows: image_uri and image_etag of each photo, and box where it is a part of one; an entity tag of None takes
+            whatever bytes are there.
+        size: side S in pixels of what the detector sees.
+        rules: how photos become pixels.
+        shown_px: longer side in pixels of what people see.
+        max_pixels: largest photo decoded.
+
+    Returns:
+        For each row the photo, or the reason why there is none.
+
+    Raises:
+        CredentialsError: true of every photo, so it is no reason of one.
+    """
+    stage = FetchDecode(
+        image_sizes={_SEEN: size, _SHOWN: shown_px},
+        max_pixels=max_pixels,
+        concurrency=FETCH_CONCURRENCY,
+        # Of a photo that its detector cuts up, people see the whole.
+        rules={_SEEN: rules, _SHOWN: PixelRules(rules.black, rules.white, rules.resize)},
+    )
+    twice = pa.concat_tables([make_manifest(rows, category=name) for name in (_SEEN, _SHOWN)])
+    columns = ["error", "pixels", "width", "height"]
+    decoded = stage(number_photos(twice)).select(columns).to_pylist()
+    return [
+        str(seen["error"] or shown["error"])
+        if seen["pixels"] is None or shown["pixels"] is None
+        else ShownPhoto(
+            read_square(seen["pixels"], side_px=size), show_photo(shown, row, shown_px=shown_px, rules=rules)
+        )
+        for row, seen, shown in zip(rows, decoded[: len(rows)], decoded[len(rows) :], strict=True)
+    ]
+
+
+def read_square(pixels: bytes, *, side_px: int) -> npt.NDArray[np.uint8]:
+    """Returns decoded pixels as uint8 (3, side_px, side_px), which may be written to."""
+    return np.frombuffer(pixels, np.uint8).reshape(3, side_px, side_px).copy()
+
+
+def show_photo(decoded: Mapping[str, Any], row: Mapping[str, Any], *, shown_px: int, rules: PixelRules) -> Image.Image:
+    """Returns a decoded square as people see it: a stretched one in the proportions of the photo or box."""
+    square = Image.fromarray(read_square(decoded["pixels"], side_px=shown_px).transpose(1, 2, 0))
+    if rules.resize != "stretch":
+        return square
+    width, height = decoded["width"], decoded["height"]
+    if row.get("box"):
+        _, _, width, height = parse_box(row["box"])
+    return restore_proportions(square, width=width, height=height)
+
+
+def restore_proportions(square: Image.Image, *, width: int | None, height: int | None) -> Image.Image:
+    """Resizes a square picture to the proportions of a photo, its longer side as it is; None is not known."""
+    if not width or not height:
+        return square
+    side, longer = square.width, max(width, height)
+    size = (max(1, round(side * width / longer)), max(1, round(side * height / longer)))
+    return square.resize(size, Image.Resampling.BILINEAR)
