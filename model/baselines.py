@@ -22,6 +22,7 @@ from torch import Tensor
 from model.config import DetectorConfig, FlowConfig
 from model.detector import AttentDifferNet, build_detector
 from model.network.rotation import list_scoring_angles
+from model.tiling import combine_scores, cut_tiles
 from model.training.photos import InMemory
 from model.training.views import compute_view_features
 
@@ -134,12 +135,19 @@ def score_patch_memory(train: _Floats, test: _Floats, *, seed: int, share: float
 def make_pooled_scorer(
     score: Callable[[_Floats, _Floats], npt.NDArray[np.float64]],
 ) -> Callable[[AttentDifferNet, Tensor, Tensor, int], npt.NDArray[np.float64]]:
-    """Returns a scorer of photos, as in ``Baseline.scores``, from one of pooled features (N, D): mean over views."""
+    """Returns a scorer of photos, as in ``Baseline.scores``, from one of pooled features (N, D): mean over views.
+
+    With tiles, combined over them as detectors do.
+    """
 
     def scores(detector: AttentDifferNet, train: Tensor, test: Tensor, seed: int) -> npt.NDArray[np.float64]:
-        found = score(pool_views(detector, train), pool_views(detector, test))
-        mean: npt.NDArray[np.float64] = found.reshape(len(test), -1).mean(1)
-        return mean
+        config = detector.config
+        found = torch.from_numpy(score(pool_views(detector, train), pool_views(detector, test)))
+        mean = found.view(-1, config.views).mean(1)
+        combined: npt.NDArray[np.float64] = combine_scores(
+            mean, count=config.tile_grid.total, top=config.top_tiles
+        ).numpy()
+        return combined
 
     return scores
 
@@ -152,11 +160,13 @@ def pool_views(detector: AttentDifferNet, images: Tensor) -> _Floats:
 
 
 def score_positions(detector: AttentDifferNet, train: Tensor, test: Tensor, seed: int) -> npt.NDArray[np.float64]:
-    """Scores photos by `score_patch_memory` on the positions of the largest scale's feature map; (M,)."""
+    """Scores photos by `score_patch_memory` on the positions of the largest scale's feature map, of all tiles; (M,)."""
 
     def positions(images: Tensor) -> Tensor:
-        normalized = (images.float() / 255 - detector.image_mean) / detector.image_std
-        return detector.backbone.feature_map(normalized).flatten(2).transpose(1, 2)
+        tiles = cut_tiles(images, detector.config.tile_grid, side=detector.config.image_size)
+        normalized = (tiles.float() / 255 - detector.image_mean) / detector.image_std
+        found = detector.backbone.feature_map(normalized).flatten(2).transpose(1, 2)
+        return found.reshape(len(images), -1, found.shape[-1])
 
     return score_patch_memory(compute_in_chunks(positions, train), compute_in_chunks(positions, test), seed=seed)
 

@@ -5,9 +5,42 @@ The papers are AttentDifferNet (arXiv 2401.08686, arXiv 2311.02747) and DifferNe
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple, Self, cast, get_args
+from typing import Annotated, Literal, Self, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from model.parts import (
+    ATTENTION_KINDS,
+    AttentionConfig,
+    AttentionKind,
+    FlowConfig,
+    FrozenModel,
+    OptimizerConfig,
+    PretextConfig,
+)
+from model.pictures.rules import DEFAULT_RULES, MAX_PIXELS, PixelRules, Resize, Tiles, parse_tiles
+
+__all__ = [
+    "ATTENTION_KINDS",
+    "BACKBONE_STAGES",
+    "BF16_VARIABLE",
+    "DEFAULT_RULES",
+    "MAX_PIXELS",
+    "MIN_BACKBONE_PX",
+    "MIN_IMAGE_PX",
+    "REMOVED_BACKBONES",
+    "AttentionConfig",
+    "AttentionKind",
+    "BackboneName",
+    "DetectorConfig",
+    "FlowConfig",
+    "OptimizerConfig",
+    "PixelRules",
+    "PoolingKind",
+    "Precision",
+    "PretextConfig",
+    "Resize",
+]
 
 BACKBONE_STAGES: dict[str, tuple[str, ...]] = {
     "alexnet": ("pool1", "pool2", "conv3", "conv4", "conv5"),
@@ -24,29 +57,7 @@ MIN_BACKBONE_PX = {"alexnet": 63, "alexnet_caffe": 39}
 MIN_IMAGE_PX = 64
 """Smallest side in pixels of a detector's input."""
 
-MAX_PIXELS = 160_000_000
-"""Largest photo decoded by default, in pixels: aerial cameras reach 151 MP. A 160 MP PNG takes 1.6 GB, RGBA 2.4 GB."""
-
 Precision = Literal["fp32", "bf16"]
-
-Resize = Literal["stretch", "letterbox", "crop"]
-
-
-class PixelRules(NamedTuple):
-    """How photos become the squares that a detector sees; training and scoring share them.
-
-    Attributes:
-        black: sample value that is shown as black; None where the file's own declaration holds.
-        white: the same of white.
-        resize: what becomes of a photo that is no square.
-    """
-
-    black: float | None = None
-    white: float | None = None
-    resize: Resize = "stretch"
-
-
-DEFAULT_RULES = PixelRules()
 
 BF16_VARIABLE = "ATTENTDIFFERNET_BF16"
 """Environment variable: ``off`` treats a machine as one that is slow at bf16, ``auto`` (the default) asks it."""
@@ -62,80 +73,8 @@ _OLD_POOLINGS = {"average_max": "average+maximum"}
 REMOVED_BACKBONES = ("squeezenet1_0",)
 """Backbones of earlier versions: a detector that names one is refused by this reason, not as a misspelt name."""
 
-AttentionKind = Literal["se", "cbam", "eca"]
 
-ATTENTION_KINDS: tuple[AttentionKind, ...] = get_args(AttentionKind)
-"""Kinds of attention; `model.network.attention` builds each."""
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AttentionConfig(_Frozen):
-    """One attention block after one stage."""
-
-    kind: AttentionKind = Field(description="which attention")
-    reduction: int = Field(16, ge=1, description="channel reduction ratio r of the gate's bottleneck (C/r units, >= 1)")
-    gate: Literal["identity", "sigmoid"] = Field(
-        "identity",
-        description="identity: 2*sigmoid starting at exactly 1, so an untrained block changes nothing; "
-        "sigmoid: the published gate at seeded random initialisation",
-    )
-    spatial_kernel: int = Field(7, ge=1, le=31, description="side in pixels of CBAM's spatial convolution, odd")
-
-    @field_validator("spatial_kernel")
-    @classmethod
-    def _kernel_is_odd(cls, kernel: int) -> int:
-        if kernel % 2 == 0:
-            raise ValueError(f"spatial_kernel must be odd so that the map keeps its size, got {kernel}")
-        return kernel
-
-
-class FlowConfig(_Frozen):
-    """DifferNet's normalizing flow: permutation + GLOW coupling blocks (arXiv 2008.12577, section 3.2)."""
-
-    blocks: int = Field(
-        8,
-        ge=0,
-        description="number of coupling blocks; 0 with feature_scaling whiten is a Gaussian: nothing is trained, a "
-        "photo's score is its mean squared Mahalanobis distance over views",
-    )
-    hidden_width: int = Field(2048, ge=1, description="units of each hidden layer of a coupling subnet")
-    hidden_layers: int = Field(3, ge=1, description="hidden layers of a coupling subnet")
-    clamp: float = Field(3.0, gt=0, description="soft clamp alpha of the log scale, in nats")
-    dropout: float = Field(
-        0.0, ge=0, lt=1, description="dropout probability inside the coupling subnets, training only"
-    )
-    start: Literal["random", "identity"] = Field(
-        "random",
-        description="random: seeded random subnets (the paper); identity: last layers at zero, so that the untrained "
-        "flow's score is the mean squared scaled feature",
-    )
-
-
-class PretextConfig(_Frozen):
-    """How attention learns to make synthetic defects stand out (model.training.attention_pretext)."""
-
-    steps: int = Field(80, ge=1, description="optimizer steps")
-    pairs: int = Field(12, ge=1, description="pairs of a flawless photo and the same with a defect per step")
-    learning_rate: float = Field(2e-3, gt=0, description="Adam step size")
-    betas: tuple[float, float] = Field((0.9, 0.98), description="Adam betas")
-    weight_decay: float = Field(1e-4, ge=0, description="L2 penalty added to the gradient")
-    sharpness: float = Field(4.0, gt=0, description="factor on the difference of log scores in the ranking loss")
-    identity_weight: float = Field(3.0, ge=0, description="weight of mean (gate - 1)^2 on flawless photos")
-    defects: int = Field(3, ge=1, description="synthetic defects in one photo")
-    area: tuple[float, float] = Field((0.002, 0.06), description="smallest and largest share of the photo of a defect")
-
-    @field_validator("area")
-    @classmethod
-    def _area_is_a_range_of_shares(cls, area: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < area[0] <= area[1] < 1:
-            raise ValueError(f"area needs 0 < smallest <= largest < 1, got {area[0]:g} and {area[1]:g}")
-        return area
-
-
-class DetectorConfig(_Frozen):
+class DetectorConfig(FrozenModel):
     """Everything that decides a score, so two equal configs with equal weights give equal scores."""
 
     variant: str = Field("custom", min_length=1, description="name of this configuration in result tables")
@@ -166,6 +105,21 @@ class DetectorConfig(_Frozen):
         "stretch",
         description="what becomes of a photo that is no square: stretch (the paper: each side by itself), "
         "letterbox (scaled as a whole, black beside it), crop (its middle; what lies beside it is not looked at)",
+    )
+    tiles: str = Field(
+        "1x1",
+        pattern=r"^([1-9]|1[0-6])x([1-9]|1[0-6])$",
+        description="rows x columns of square tiles that a photo is cut into, each seen at image_size, so that small "
+        "defects are seen larger: 2x3 is two rows of three tiles; 1x1 looks at the photo as a whole",
+    )
+    tile_overlap: float = Field(
+        0.1, ge=0, le=0.5, description="share of a tile's side that neighbouring tiles have in common"
+    )
+    tile_score: str = Field(
+        "max",
+        pattern=r"^(max|top[1-9][0-9]{0,2})$",
+        description="a photo's score from its tiles' scores: max (the highest), or top2, top3 ... (the mean of so many "
+        "highest)",
     )
     feature_stage: str | None = Field(
         None,
@@ -242,7 +196,29 @@ class DetectorConfig(_Frozen):
     @property
     def pixel_rules(self) -> PixelRules:
         """Returns how photos become pixels."""
-        return PixelRules(self.black, self.white, self.resize)
+        return PixelRules(self.black, self.white, self.resize, self.tile_grid)
+
+    @property
+    def tile_grid(self) -> Tiles:
+        """Returns the tiles that photos are cut into."""
+        return parse_tiles(self.tiles, self.tile_overlap)
+
+    @property
+    def top_tiles(self) -> int:
+        """Returns how many of a photo's tiles, the highest, its score is the mean of."""
+        return 1 if self.tile_score == "max" else int(self.tile_score.removeprefix("top"))
+
+    @model_validator(mode="after")
+    def _tiles_fit(self) -> Self:
+        grid = self.tile_grid
+        if grid.total > 1 and self.resize == "letterbox":
+            raise ValueError("tiles need resize stretch or crop, got letterbox: whole tiles could be black")
+        if self.top_tiles > grid.total:
+            raise ValueError(f"tile_score {self.tile_score} needs as many tiles, got tiles {self.tiles}")
+        height, width = grid.measure_photo(self.image_size)
+        if height * width > MAX_PIXELS:
+            raise ValueError(f"tiles {self.tiles} of {self.image_size} px are {width} x {height}, over {MAX_PIXELS} px")
+        return self
 
     @model_validator(mode="after")
     def _black_is_below_white(self) -> Self:
@@ -301,39 +277,3 @@ class DetectorConfig(_Frozen):
         if self.train_angles == "scoring" and self.train_views > self.views:
             raise ValueError(f"train_views {self.train_views} cannot be drawn from {self.views} scoring views")
         return self
-
-
-class OptimizerConfig(_Frozen):
-    """DifferNet's training procedure: Adam on the flow, a fixed number of epochs, the last one kept."""
-
-    epochs: int = Field(
-        192,
-        ge=1,
-        description="passes over the training photos (DifferNet: 24 x 8); the variant differnet_fast: 12",
-    )
-    batch_size: int = Field(24, ge=1, description="photos per step, as batch_of says")
-    batch_of: Literal["all", "worker"] = Field(
-        "all",
-        description="whose photos batch_size counts: all workers' together, and any number of them trains the same; or "
-        "each worker's, and a step grows with them",
-    )
-    shuffle: Literal["auto", "photos", "blocks"] = Field(
-        "auto",
-        description="order of an epoch: all photos mixed, or blocks of photos mixed, a few at a time, which reads each "
-        "block once (for sets larger than memory); auto: blocks for sets of over 2 GB of decoded photos",
-    )
-    accumulate: int = Field(1, ge=1, description="parts that a worker's share of a step is cut into, to save memory")
-    patience: int | None = Field(
-        None,
-        ge=1,
-        description="stop after so many epochs without a better loss on held-out flawless photos and keep the best "
-        "epoch; null runs all epochs and keeps the last",
-    )
-    learning_rate: float = Field(2e-4, gt=0, description="Adam step size")
-    betas: tuple[float, float] = Field((0.8, 0.8), description="Adam betas")
-    eps: float = Field(1e-4, gt=0, description="Adam epsilon")
-    weight_decay: float = Field(1e-5, ge=0, description="L2 penalty added to the gradient, as torch.optim.Adam does")
-
-    def count_batch(self, workers: int) -> int:
-        """Counts the photos of a step over so many workers."""
-        return self.batch_size * (workers if self.batch_of == "worker" else 1)

@@ -17,6 +17,8 @@ from model.network.libraries import IMAGENET_MEAN, IMAGENET_STD, read_normalizat
 from model.network.precision import use_precision
 from model.network.rotation import list_scoring_angles, rotate_views
 from model.network.scaling import Scaling, fit_scaling
+from model.pictures.rules import WHOLE, Tiles
+from model.tiling import combine_scores, cut_tiles, place_maps
 
 
 class AttentDifferNet(nn.Module):
@@ -71,7 +73,7 @@ class AttentDifferNet(nn.Module):
             )
 
     def pool_features(self, images: Tensor, *, attended: bool = True) -> Tensor:
-        """Maps images, uint8 (N, 3, S, S) RGB, to pooled features before scaling, float32 (N, D).
+        """Maps images or tiles, uint8 (N, 3, S, S) RGB, to pooled features before scaling, float32 (N, D).
 
         Args:
             images: on any device; they are moved to the detector's.
@@ -127,7 +129,9 @@ class AttentDifferNet(nn.Module):
         return compute_nll(*self.flow(features))
 
     def score(self, images: Tensor) -> Tensor:
-        """Scores images, uint8 (B, 3, S, S) RGB, in float32; higher is more anomalous.
+        """Scores photos, uint8 (B, 3, H, W) RGB, in float32; higher is more anomalous.
+
+        H = W = ``config.image_size``, but for photos that are cut into tiles, see `Tiles.measure_photo`.
 
         `model.inference.detector.build_scorer` gives what scores in either precision, and faster in bf16.
 
@@ -135,7 +139,8 @@ class AttentDifferNet(nn.Module):
             images: on any device; they are moved to the detector's.
 
         Returns:
-            float64 (B,), the mean of z^2 over views and dimensions; without the Jacobian, as in DifferNet.
+            float64 (B,), the mean of z^2 over views and dimensions; without the Jacobian, as in DifferNet. With tiles
+            their highest, or as ``config.tile_score`` says.
 
         Raises:
             ValueError: a bf16 detector, or images of another type or shape.
@@ -155,7 +160,7 @@ class AttentDifferNet(nn.Module):
         bound below some 256 vectors.
 
         Args:
-            images: uint8 (B, 3, S, S) RGB, on any device; they are moved to the detector's.
+            images: uint8 (B, 3, H, W) RGB, on any device; they are moved to the detector's.
             conv_batch: views per pass of the backbone.
             flow_batch: largest number of vectors per pass of the flow.
 
@@ -174,7 +179,7 @@ class AttentDifferNet(nn.Module):
 
         Returns:
             scores float64 (B,); deviations float32 (B, h, w) as `PositionGaussians.forward` gives them, of the
-            unrotated views, or None for a detector without ``positions``.
+            unrotated views, or None for a detector without ``positions``. With tiles, see `model.tiling.place_maps`.
         """
         return self._inspect(images, self.positions, conv_batch=conv_batch, flow_batch=flow_batch)
 
@@ -182,26 +187,46 @@ class AttentDifferNet(nn.Module):
         self, images: Tensor, positions: PositionGaussians | None, *, conv_batch: int, flow_batch: int
     ) -> tuple[Tensor, Tensor | None]:
         """Scores images, and maps where they deviate if ``positions`` are given."""
-        check_images(images, side_px=self.config.image_size)
+        tiles, side = self.config.tile_grid, self.config.image_size
+        check_images(images, side_px=side, tiles=tiles)
         if min(conv_batch, flow_batch) < 1:
             raise ValueError(f"conv_batch and flow_batch must be >= 1, got {conv_batch} and {flow_batch}")
         if len(images) == 0:
             return torch.empty(0, dtype=torch.float64, device=self.image_mean.device), None
+        cut = cut_tiles(images.to(self.image_mean.device), tiles, side=side)
+        scores, deviations = self._inspect_tiles(cut, positions, conv_batch=conv_batch, flow_batch=flow_batch)
+        combined = combine_scores(scores, count=tiles.total, top=self.config.top_tiles)
+        return combined, None if deviations is None else place_maps(deviations, scores, tiles)
+
+    def score_tiles(self, tiles: Tensor, *, conv_batch: int = 16, flow_batch: int = VECTORS_PER_PASS) -> Tensor:
+        """Scores tiles (N, 3, S, S), N >= 1, each by itself, as `score_as_trained` does; float64 (N,)."""
+        return self._inspect_tiles(tiles, None, conv_batch=conv_batch, flow_batch=flow_batch)[0]
+
+    def _inspect_tiles(
+        self, tiles: Tensor, positions: PositionGaussians | None, *, conv_batch: int, flow_batch: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scores tiles (N, 3, S, S), N >= 1, and maps where they deviate if ``positions`` are given."""
         with torch.inference_mode(), use_evaluation_mode(self):
-            chunks = self._make_view_chunks(images.to(self.image_mean.device), conv_batch)
+            chunks = self._make_view_chunks(tiles, conv_batch)
             found = [
                 self._pool_padded(chunk, conv_batch, positions, before=k * conv_batch) for k, chunk in enumerate(chunks)
             ]
-            pooled = torch.cat([one for one, _ in found]).view(len(images), -1, self.feature_dim)
+            pooled = torch.cat([one for one, _ in found]).view(len(tiles), -1, self.feature_dim)
             deviations = [one for _, one in found if one is not None]
-            scores = self.score_pooled(pooled, flow_batch=flow_batch)
-            return scores, torch.cat(deviations) if deviations else None
+            return self._score_views(pooled, flow_batch=flow_batch), torch.cat(deviations) if deviations else None
 
     def score_pooled(self, pooled: Tensor, *, flow_batch: int = VECTORS_PER_PASS) -> Tensor:
         """Scores photos by pooled features (B, T, D) of T views each, unscaled; float64 (B,), see `score`.
 
-        For whoever scores the same photos with several flows on one extractor.
+        For whoever scores the same photos with several flows on one extractor. With tiles T counts the views of all of
+        a photo's tiles, tile by tile.
         """
+        count = self.config.tile_grid.total
+        scores = self._score_views(pooled.reshape(-1, pooled.shape[1] // count, pooled.shape[2]), flow_batch=flow_batch)
+        return combine_scores(scores, count=count, top=self.config.top_tiles)
+
+    def _score_views(self, pooled: Tensor, *, flow_batch: int) -> Tensor:
+        """Scores photos, or tiles, by pooled features (B, T, D) of T views each; float64 (B,)."""
         with torch.inference_mode(), use_evaluation_mode(self):
             scaled = self.scale_features(pooled.flatten(0, 1))
             squared = compute_mean_squared_latents(self.flow.latents, scaled, vectors_per_pass=flow_batch)
@@ -248,11 +273,12 @@ def build_detector(config: DetectorConfig, weights: Mapping[str, Tensor] | nn.Mo
     return detector
 
 
-def check_images(images: Tensor, *, side_px: int) -> None:
-    """Raises ValueError unless ``images`` are uint8 (N, 3, side_px, side_px)."""
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, side_px, side_px):
+def check_images(images: Tensor, *, side_px: int, tiles: Tiles = WHOLE) -> None:
+    """Raises ValueError unless ``images`` are uint8 (N, 3, H, W) photos whose tiles have the side."""
+    height, width = tiles.measure_photo(side_px)
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, height, width):
         raise ValueError(
-            f"needed uint8 images of shape (N, 3, {side_px}, {side_px}), got {images.dtype} {tuple(images.shape)}"
+            f"needed uint8 images of shape (N, 3, {height}, {width}), got {images.dtype} {tuple(images.shape)}"
         )
 
 

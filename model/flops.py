@@ -9,7 +9,7 @@ from model.detector import AttentDifferNet
 
 
 def count_scoring_gflop(detector: AttentDifferNet) -> float:
-    """Counts floating-point operations of scoring one photo, in 1e9: convolutions and matrix products, all views.
+    """Counts floating-point operations of scoring one photo, in 1e9: convolutions and products, all tiles and views.
 
     Counted on one view, a multiplication and an addition as two (torch.utils.flop_counter); what is left out, such as
     gates' products and pooling, is below a hundredth.
@@ -22,4 +22,4 @@ def count_scoring_gflop(detector: AttentDifferNet) -> float:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         detector.flow.latents(detector.features(view))
     flop: int = counter.get_total_flops()
-    return detector.config.views * flop / 1e9
+    return detector.config.tile_grid.total * detector.config.views * flop / 1e9

@@ -16,13 +16,13 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
-from model.config import MAX_PIXELS, Resize
 from model.pictures.boxes import UPRIGHT, Box, cut_box
 from model.pictures.errors import ImageError, explain_damage
 from model.pictures.header import open_image
 from model.pictures.levels import Levels, Pixels, narrow_samples
 from model.pictures.metadata import strip_metadata
-from model.pictures.resizing import resize_to_square
+from model.pictures.resizing import resize_photo
+from model.pictures.rules import MAX_PIXELS, WHOLE, Resize, Tiles
 from model.pictures.samples import convert_to_rgb, needs_low_bytes, select_low_bytes
 
 __all__ = ["ImageError", "Part", "decode_image", "decode_parts"]
@@ -35,19 +35,26 @@ _JPEG_STRAY_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd[0-79a]
 
 @dataclass(frozen=True)
 class Part:
-    """What is wanted of a photo: all of it or a box, as the square that a detector sees.
+    """What is wanted of a photo: all of it or a box, as the square that a detector sees, or its tiles together.
 
     Attributes:
-        size: side S of the result in pixels.
+        size: side S in pixels of the square, or of a tile.
         levels: sample values of black and white.
-        resize: what becomes of a part that is no square.
+        resize: what becomes of a part of other proportions.
         box: part of the photo, in pixels as stored; None is all of it.
+        tiles: that the part will be cut into.
     """
 
     size: int
     levels: Levels = AS_DECLARED
     resize: Resize = "stretch"
     box: Box | None = None
+    tiles: Tiles = WHOLE
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Returns height and width in pixels of the result."""
+        return self.tiles.measure_photo(self.size)
 
 
 def decode_image(
@@ -58,25 +65,28 @@ def decode_image(
     black: float | None = None,
     white: float | None = None,
     resize: Resize = "stretch",
+    tiles: Tiles = WHOLE,
 ) -> Tensor:
-    """Decodes one photo to the square that the detector sees.
+    """Decodes one photo to the square that the detector sees, or to the pixels of its tiles.
 
     Args:
         data: the object's bytes: JPEG, PNG, TIFF (first page), WebP, BMP or GIF, told by content and not by name.
-        size: side of the result in pixels.
+        size: side of the square, or of a tile, in pixels.
         max_pixels: largest width x height decoded; larger ones are refused from the header, before any allocation.
         black: sample value that is shown as black, in the file's units; None is 0.
         white: sample value that is shown as white; None is what the file declares, or the most its samples can hold.
-        resize: what becomes of a photo that is no square; stretch is DifferNet's.
+        resize: what becomes of a photo of other proportions; stretch is DifferNet's.
+        tiles: that the photo will be cut into by who scores it.
 
     Returns:
-        uint8 (3, size, size) RGB in 0..255, contiguous, upright by EXIF, transparency on black.
+        uint8 (3, H, W) of `Tiles.measure_photo`, (3, size, size) without tiles; RGB in 0..255, contiguous, upright by
+        EXIF, transparency on black.
 
     Raises:
         ImageError: the bytes are no single still photo that can be read whole.
         MemoryError: a photo within max_pixels does not fit into memory.
     """
-    (found,) = decode_parts(data, [Part(size, Levels(black, white), resize)], max_pixels=max_pixels)
+    (found,) = decode_parts(data, [Part(size, Levels(black, white), resize, tiles=tiles)], max_pixels=max_pixels)
     if isinstance(found, ImageError):
         raise found
     return found
@@ -101,13 +111,13 @@ def decode_parts(data: bytes, parts: Sequence[Part], *, max_pixels: int = MAX_PI
     photos: dict[tuple[int | None, Levels], UprightPhoto] = {}
     found: list[Tensor | ImageError] = []
     for part in parts:
-        size = part.size if part.box is None else None
+        size = max(part.shape) if part.box is None else None
         if (size, part.levels) not in photos:
             photos[size, part.levels] = read_photo(data, size, max_pixels, part.levels)
         photo = photos[size, part.levels]
         try:
             pixels = photo.pixels if part.box is None else cut_box(photo.pixels, part.box, orientation=photo.turned_by)
-            found.append(resize_to_square(pixels, part.size, resize=part.resize))
+            found.append(resize_photo(pixels, part.shape, resize=part.resize))
         except ImageError as error:
             found.append(error)
     return found

@@ -10,10 +10,10 @@ THUMBNAIL_SIDE = 64
 
 
 def make_thumbnail(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
-    """Averages a photo, uint8 (3, S, S), over areas and channels to float16 (64, 64) in 0..255."""
-    weights = _build_area_weights(pixels.shape[-1])
+    """Averages a photo, uint8 (3, H, W), over areas and channels to float16 (64, 64) in 0..255."""
+    rows, columns = (_build_area_weights(side) for side in pixels.shape[1:])
     grey = pixels.mean(axis=0, dtype=np.float32)
-    return np.asarray(weights @ grey @ weights.T, np.float16)
+    return np.asarray(rows @ grey @ columns.T, np.float16)
 
 
 def _build_area_weights(side_px: int) -> npt.NDArray[np.float32]:

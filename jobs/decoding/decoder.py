@@ -58,10 +58,10 @@ DEFAULT_LIMITS = DecodeLimits()
 
 @dataclass(frozen=True)
 class DecodedPart:
-    """What is asked of a photo, and where it goes: the photo or a box of it, as uint8 (3, S, S) in C order.
+    """What is asked of a photo, and where it goes: the photo or a box of it, as uint8 (3, H, W) in C order.
 
     Attributes:
-        size: side S in pixels.
+        size: side in pixels of the square, or of a tile, see ``rules``.
         at: first byte to write in the file of pixels.
         rules: how it becomes pixels.
         box: part of the photo, in pixels as stored; None is all of it.

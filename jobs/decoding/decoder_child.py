@@ -26,10 +26,10 @@ from typing import Any
 
 from torch import Tensor
 
-from model.config import PixelRules
 from model.image import ImageError, Part, decode_parts
 from model.pictures.header import read_stored_size
 from model.pictures.levels import Levels
+from model.pictures.rules import PixelRules, Tiles
 from model.process import prepare_process
 
 MESSAGE_BYTES = 65_536
@@ -119,9 +119,9 @@ def decode_one(request: dict[str, Any], *, photo: int, pixels: int) -> dict[str,
 
 def make_part(asked: dict[str, Any]) -> Part:
     """Makes what `decode_parts` takes of one part of a request."""
-    black, white, resize = PixelRules(*asked["rules"])
+    black, white, resize, tiles = PixelRules(*asked["rules"])
     box = None if asked["box"] is None else tuple(asked["box"])
-    return Part(asked["size"], Levels(black, white), resize, box)
+    return Part(asked["size"], Levels(black, white), resize, box, Tiles(*tiles))
 
 
 def refuse(error: ImageError) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def refuse(error: ImageError) -> dict[str, Any]:
 
 
 def give_part(found: Tensor | ImageError, pixels: int, *, at: int) -> dict[str, Any] | None:
-    """Writes a part, uint8 (3, S, S), into the file of pixels and returns None; or returns why there is none.
+    """Writes a part, uint8 (3, H, W), into the file of pixels and returns None; or returns why there is none.
 
     Raises:
         MemoryError: there is no room.

@@ -29,7 +29,7 @@ from jobs.decoding.reading import MAX_OBJECT_BYTES, FetchedPhoto, find_size, is_
 from jobs.errors import CredentialsError, StorageError, TooLargeError
 from jobs.tables.boxes import parse_box
 from jobs.tables.schema import MANIFEST, SCORES, Status, format_reason
-from model.config import DEFAULT_RULES, PixelRules
+from model.pictures.rules import DEFAULT_RULES, WHOLE, PixelRules, Tiles
 
 DECODED = MANIFEST.append(pa.field("status", pa.string())).append(pa.field("error", pa.string()))
 DECODED = DECODED.append(pa.field("pixels", pa.large_binary()))
@@ -38,7 +38,7 @@ FOUND = pa.schema([SCORES.field(name) for name in ("width", "height", "fetched_a
 DECODED = pa.schema([*DECODED, *FOUND])
 """FetchDecode's output, beside whatever other columns its input has.
 
-``pixels`` is uint8 (3, S, S) in C order, null together with a status that is final.
+``pixels`` is uint8 (3, H, W) in C order, null together with a status that is final.
 """
 
 Measure = Callable[[Mapping[str, float]], None]
@@ -67,7 +67,8 @@ class FetchDecode:
     has boxes, are kept for the next batch, which may begin with more of them.
 
     Args:
-        image_sizes: category -> side in pixels of its detector's input; photos of other categories are not fetched.
+        image_sizes: category -> side in pixels of its detector's input, which a tile of a photo has, see ``rules``;
+            photos of other categories are not fetched.
         max_pixels: largest photo decoded.
         concurrency: GETs under way at once.
         limits: time and memory that decoding one photo may take.
@@ -99,7 +100,7 @@ class FetchDecode:
         share_decoder(self._limits).start()
         spent = defaultdict[str, float](float)
         asked = rows.select(["image_uri", "image_etag", "image_bytes", "category", "box"]).to_pylist()
-        with PixelFile([self._image_sizes.get(row["category"]) for row in asked]) as pixels:
+        with PixelFile([self._find_shape(row["category"]) for row in asked]) as pixels:
             outcomes = asyncio.run(self._fetch_all(asked, pixels, spent))
             is_decoded = [status is None for status, _ in outcomes]
             decoded = pixels.to_arrow(is_decoded)
@@ -143,6 +144,11 @@ class FetchDecode:
         if self._kept is not None and self._kept.uri != kept_uri:
             self._kept = None
         return [outcomes[number] for number in range(len(rows))]
+
+    def _find_shape(self, category: str | None) -> tuple[int, int] | None:
+        """Returns height and width of the pixels of a category's photos; None where it has no detector."""
+        size = self._image_sizes.get(category or "")
+        return None if size is None else self._rules.get(category or "", DEFAULT_RULES).tiles.measure_photo(size)
 
     def _plan_part(self, row: Mapping[str, Any], at: int) -> DecodedPart | Outcome:
         """Returns what a row wants of its photo; or its outcome, where it wants nothing that can be had."""
@@ -235,16 +241,19 @@ def check_storage_answers(photos: Sequence[str], outcomes: Sequence[Outcome]) ->
         raise StorageError(f"none of {len(set(photos))} photos in a row could be fetched, the first: {unreached[0]}")
 
 
-def stack_images(pixels: pa.ChunkedArray, *, size: int, rows: Sequence[int] | None = None) -> np.ndarray:
-    """Stacks the ``pixels`` column of decoded rows into one uint8 array (N, 3, size, size).
+def stack_images(
+    pixels: pa.ChunkedArray, *, size: int, rows: Sequence[int] | None = None, tiles: Tiles = WHOLE
+) -> np.ndarray:
+    """Stacks the ``pixels`` column of decoded rows into one uint8 array (N, 3, H, W), (N, 3, size, size) without tiles.
 
     Args:
         pixels: the column.
-        size: side in pixels.
+        size: side in pixels of a tile.
         rows: the N rows that are wanted, copied once, not taken out first; None for all.
+        tiles: of each photo.
     """
     wanted = range(len(pixels)) if rows is None else rows
-    images = np.empty((len(wanted), 3, size, size), np.uint8)
+    images = np.empty((len(wanted), 3, *tiles.measure_photo(size)), np.uint8)
     for number, row in enumerate(wanted):
-        images[number] = np.frombuffer(pixels[row].as_buffer(), np.uint8).reshape(3, size, size)
+        images[number] = np.frombuffer(pixels[row].as_buffer(), np.uint8).reshape(images.shape[1:])
     return images

@@ -34,22 +34,28 @@ def hash_pixels(pixels: pa.Buffer) -> str:
     return hashlib.blake2b(pixels, digest_size=8).hexdigest()
 
 
-def take_fingerprints(decoded: pa.Table, *, with_thumbnails: bool) -> pa.Table:
-    """Returns FINGERPRINT rows of DECODED rows, in their order; without thumbnails that column is null."""
+def take_fingerprints(decoded: pa.Table, *, with_thumbnails: bool, shape: tuple[int, int] | None = None) -> pa.Table:
+    """Returns FINGERPRINT rows of DECODED rows, in their order; without thumbnails that column is null.
+
+    Args:
+        decoded: DECODED rows.
+        with_thumbnails: whether they are taken.
+        shape: height and width in pixels of the photos; None for squares.
+    """
     hashes: list[str | None] = []
     thumbnails: list[bytes | None] = []
     for photo in decoded["pixels"]:
         pixels = photo.as_buffer()
         hashes.append(None if pixels is None else hash_pixels(pixels))
-        thumbnails.append(_shrink(pixels) if with_thumbnails and pixels is not None else None)
+        thumbnails.append(_shrink(pixels, shape) if with_thumbnails and pixels is not None else None)
     columns = [decoded[name] for name in ("image_id", "image_uri", "error")]
     return pa.table([*columns, pa.array(hashes, pa.string()), pa.array(thumbnails, pa.binary())], schema=FINGERPRINT)
 
 
-def _shrink(pixels: pa.Buffer) -> bytes:
+def _shrink(pixels: pa.Buffer, shape: tuple[int, int] | None) -> bytes:
     values = np.frombuffer(pixels, np.uint8)
     side = round((len(values) / 3) ** 0.5)
-    return make_thumbnail(values.reshape(3, side, side)).tobytes()
+    return make_thumbnail(values.reshape(3, *(shape or (side, side)))).tobytes()
 
 
 def group_fingerprints(fingerprints: pa.Table, *, named: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:

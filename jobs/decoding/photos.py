@@ -75,18 +75,20 @@ def fingerprint_photos(
     stage = make_fetch_decode(manifest, size=size, max_pixels=max_pixels, rules=rules)
     with_thumbnails = len(manifest) <= MAX_COMPARED_PHOTOS
     found = [
-        take_fingerprints(stage(manifest.slice(first, FETCH_CONCURRENCY)), with_thumbnails=with_thumbnails)
+        take_fingerprints(
+            stage(manifest.slice(first, FETCH_CONCURRENCY)),
+            with_thumbnails=with_thumbnails,
+            shape=rules.tiles.measure_photo(size),
+        )
         for first in range(0, len(manifest), FETCH_CONCURRENCY)
     ]
     return pa.concat_tables(found or [FINGERPRINT.empty_table()])
 
 
 def decode_images(photos: Iterable[bytes], *, size: int, rules: PixelRules = DEFAULT_RULES) -> Tensor:
-    """Decodes N photos that lie in memory, at least one: uint8 (N, 3, size, size) RGB.
+    """Decodes N photos that lie in memory, at least one: uint8 (N, 3, H, W) RGB, squares without tiles.
 
     Raises:
         model.image.ImageError: one of them cannot be decoded.
     """
-    return torch.stack(
-        [decode_image(data, size=size, black=rules.black, white=rules.white, resize=rules.resize) for data in photos]
-    )
+    return torch.stack([decode_image(data, size=size, **rules._asdict()) for data in photos])

@@ -20,13 +20,13 @@ class PixelFile:
         starts: (N + 1,) int64, first byte of each photo, and the end of the last.
     """
 
-    def __init__(self, sides: Sequence[int | None]) -> None:
+    def __init__(self, shapes: Sequence[tuple[int, int] | None]) -> None:
         """Lays the file out; memory is taken as it is written.
 
         Args:
-            sides: side S in pixels of each photo, which will take 3 x S x S bytes; None takes no room.
+            shapes: height and width in pixels of each photo, which will take 3 x H x W bytes; None takes no room.
         """
-        self.starts = np.cumsum([0, *(3 * side * side if side else 0 for side in sides)], dtype=np.int64)
+        self.starts = np.cumsum([0, *(3 * shape[0] * shape[1] if shape else 0 for shape in shapes)], dtype=np.int64)
 
     def __enter__(self) -> Self:
         """Makes the file."""

@@ -26,7 +26,8 @@ def score_photos(detector: AttentDifferNet, photos: Photos, *, rank: int = 0, wo
     A p-value compares a photo's score with these, so they must come from the same arithmetic.
     """
     mine = torch.arange(len(photos))[rank::world_size]
-    batches = torch.split(mine, max(1, VECTORS_PER_BATCH // detector.config.views)) if len(mine) else ()
+    views = detector.config.views * detector.config.tile_grid.total
+    batches = torch.split(mine, max(1, VECTORS_PER_BATCH // views)) if len(mine) else ()
     scorer = build_scorer(detector)
     return [float(score) for batch in batches for score in scorer.score(photos.take(batch))]
 

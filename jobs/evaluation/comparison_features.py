@@ -32,6 +32,8 @@ _EXTRACTOR = {
     "feature_stage",
     "pooling",
     "scales",
+    "tiles",
+    "tile_overlap",
     "views",
     "rotation_padding",
     "precision",
@@ -65,10 +67,10 @@ def read_or_compute_features(uri: str, detector: AttentDifferNet, photos: Mappin
     Args:
         uri: of `locate_features`.
         detector: without attention, its weights loaded.
-        photos: uint8 (N, 3, S, S) by name.
+        photos: uint8 (N, 3, H, W) by name.
 
     Returns:
-        Unscaled features (N, T, D) at all scoring angles, by the same names.
+        Unscaled features (N, T, D) at all scoring angles, of all tiles, by the same names.
     """
     try:
         return safetensors.torch.load(storage.read(uri))

@@ -26,6 +26,7 @@ from model.config import DEFAULT_RULES, DetectorConfig, PixelRules
 from model.detector import build_detector
 from model.inference.detector import build_scorer
 from model.network.seeding import Stream, create_stream
+from model.pictures.rules import WHOLE
 from model.process import forget_peak_memory, prepare_process, read_peak_memory
 from model.statistics.groups import draw_one_of_each
 from model.training.attention_pretext import pretrain_attention
@@ -42,11 +43,11 @@ class ComparisonPhotos:
     """Photos of one category, decoded to one size.
 
     Attributes:
-        train: (N, 3, S, S) uint8, flawless.
-        test: (M, 3, S, S) uint8.
+        train: (N, 3, H, W) uint8, flawless; squares without tiles.
+        test: (M, 3, H, W) uint8.
         test_uris: their M URIs.
         lost: URI -> why it could not be decoded, of train and test photos.
-        calibration: (C, 3, S, S) uint8, flawless, that train nothing.
+        calibration: (C, 3, H, W) uint8, flawless, that train nothing.
     """
 
     train: npt.NDArray[np.uint8]
@@ -81,7 +82,7 @@ def decode_category(
     """
     readable, lost = decode_rows(manifest, size=size, max_pixels=max_pixels, rules=rules)
     train_rows, test_rows = select_split(readable, "train"), select_split(readable, "test")
-    flawless = stack_images(train_rows["pixels"], size=size)
+    flawless = stack_images(train_rows["pixels"], size=size, tiles=rules.tiles)
     kept, held_out = np.arange(len(flawless)), np.arange(0)
     if calibration_fraction:
         groups = group_flawless(
@@ -95,7 +96,7 @@ def decode_category(
     return ComparisonPhotos(
         train=flawless[kept],
         calibration=flawless[held_out],
-        test=stack_images(test_rows["pixels"], size=size),
+        test=stack_images(test_rows["pixels"], size=size, tiles=rules.tiles),
         test_uris=test_rows["image_uri"].to_pylist(),
         lost=lost,
     )
@@ -108,7 +109,7 @@ def group_flawless(
     mark = f"/train/{FLAWLESS}/"
     first = rows["image_uri"][0].as_py()
     asked = GroupRequest(rows["category"][0].as_py(), first[: first.index(mark)] + mark[:-1], group_by, key_pattern)
-    manifest = rows.select(MANIFEST.names)
+    manifest, rules = rows.select(MANIFEST.names), rules._replace(tiles=WHOLE)
     return group_as_asked(asked, fingerprint_photos(manifest, size=COMPARED_PX, max_pixels=max_pixels, rules=rules))
 
 

@@ -97,7 +97,7 @@ class ScoreWithEach:
 
     def _score(self, pixels: pa.ChunkedArray, rows: Sequence[int], candidate: NamedDetector) -> list[dict[str, Any]]:
         asked = candidate.registered
-        images = stack_images(pixels, size=asked.config.image_size, rows=rows)
+        images = stack_images(pixels, size=asked.config.image_size, rows=rows, tiles=asked.config.tile_grid)
         try:
             detector = self._loaded.get(
                 asked.category, detector_id=asked.detector_id, precision=self._precisions[asked.detector_id]

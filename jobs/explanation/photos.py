@@ -27,7 +27,7 @@ class ShownPhoto:
     """A photo, or the box of it that its row is about.
 
     Attributes:
-        seen: uint8 (3, S, S), what the detector sees.
+        seen: uint8 (3, H, W), what the detector sees.
         shown: the same in the photo's proportions, for people.
     """
 
@@ -68,20 +68,21 @@ def fetch_photos(
         str(seen["error"] or shown["error"])
         if seen["pixels"] is None or shown["pixels"] is None
         else ShownPhoto(
-            read_square(seen["pixels"], side_px=size), show_photo(shown, row, shown_px=shown_px, rules=rules)
+            read_pixels(seen["pixels"], rules.tiles.measure_photo(size)),
+            show_photo(shown, row, shown_px=shown_px, rules=rules),
         )
         for row, seen, shown in zip(rows, decoded[: len(rows)], decoded[len(rows) :], strict=True)
     ]
 
 
-def read_square(pixels: bytes, *, side_px: int) -> npt.NDArray[np.uint8]:
-    """Returns decoded pixels as uint8 (3, side_px, side_px), which may be written to."""
-    return np.frombuffer(pixels, np.uint8).reshape(3, side_px, side_px).copy()
+def read_pixels(pixels: bytes, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Returns decoded pixels as uint8 (3, *shape), which may be written to."""
+    return np.frombuffer(pixels, np.uint8).reshape(3, *shape).copy()
 
 
 def show_photo(decoded: Mapping[str, Any], row: Mapping[str, Any], *, shown_px: int, rules: PixelRules) -> Image.Image:
     """Returns a decoded square as people see it: a stretched one in the proportions of the photo or box."""
-    square = Image.fromarray(read_square(decoded["pixels"], side_px=shown_px).transpose(1, 2, 0))
+    square = Image.fromarray(read_pixels(decoded["pixels"], (shown_px, shown_px)).transpose(1, 2, 0))
     if rules.resize != "stretch":
         return square
     width, height = decoded["width"], decoded["height"]

@@ -78,8 +78,9 @@ class BatchScorer:
         if photos < MIN_ESTIMATED_BATCHES * workload.batch_photos or not self._telemetry.wants_estimate():
             return
         category = min(self._plan.by_category)
-        side = self._plan.by_category[category].image_size
-        images = np.zeros((workload.batch_photos, 3, side, side), np.uint8)
+        planned = self._plan.by_category[category]
+        shape = planned.rules.tiles.measure_photo(planned.image_size)
+        images = np.zeros((workload.batch_photos, 3, *shape), np.uint8)
         with suppress(ArtifactError, StorageError):  # its rows will say so
             detector = self._load_detector(category)
             began = time.perf_counter()
@@ -128,7 +129,11 @@ class BatchScorer:
         else:
             parts = np.split(mine, range(self._part_photos(planned), len(mine), self._part_photos(planned)))
             outcomes.scores[mine], places = self._score_parts(
-                detector, (stack_images(pixels, size=planned.image_size, rows=part.tolist()) for part in parts)
+                detector,
+                (
+                    stack_images(pixels, size=planned.image_size, rows=part.tolist(), tiles=planned.rules.tiles)
+                    for part in parts
+                ),
             )
             for number, place in zip(mine, places, strict=True):
                 outcomes.places[number] = place
@@ -144,7 +149,7 @@ class BatchScorer:
 
     def _part_photos(self, planned: PlannedDetector) -> int:
         """Returns the photos that are moved and scored together: on a CPU all, on a GPU those of a pass."""
-        return sys.maxsize if self._device == "cpu" else max(1, PART_VECTORS // planned.views)
+        return sys.maxsize if self._device == "cpu" else max(1, PART_VECTORS // planned.vectors)
 
     def _score_parts(
         self, detector: LoadedDetector, parts: Iterable[npt.NDArray[np.uint8]]

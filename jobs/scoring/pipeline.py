@@ -44,8 +44,8 @@ STAGED_FILE_ROWS = 8192
 def choose_batch_photos(rows: int, *, plan: ScoringPlan, resources: ScoringResources) -> int:
     """Returns photos per scoring batch for ``rows``: as asked, else enough latent vectors for the flow."""
     vectors = GPU_BATCH_VECTORS if resources.use_gpu else min(MAX_BATCH_VECTORS, max(BATCH_VECTORS, rows // 1000))
-    fewest_views = min(detector.views for detector in plan.by_category.values())
-    wanted = max(4, math.ceil(vectors / fewest_views))
+    fewest = min(detector.vectors for detector in plan.by_category.values())
+    wanted = max(4, math.ceil(vectors / fewest))
     return resources.batch_photos or (min(wanted, MAX_GPU_BATCH_PHOTOS) if resources.use_gpu else wanted)
 
 

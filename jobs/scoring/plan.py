@@ -25,9 +25,9 @@ class PlannedDetector(BaseModel):
         detector_id: hash of weights, config and calibration.
         weights_id: hash of what its raw scores depend on; None where it cannot be read.
         variant: its name in tables.
-        image_size: side of its input in pixels.
+        image_size: side of its input in pixels, of a tile where photos are cut into tiles.
         rules: how photos become pixels.
-        views: per photo.
+        views: per photo, or per tile.
         precision: the arithmetic that it scores with.
         false_alarm_rate: asked for, or chosen, see `plan_detector`.
         confidence: with which the threshold holds the rate; None: it holds on average over calibration sets.
@@ -52,6 +52,11 @@ class PlannedDetector(BaseModel):
     calibration: Calibration
     tail: Tail
     promoted_at: datetime | None = None
+
+    @property
+    def vectors(self) -> int:
+        """Returns the latent vectors of a photo: its views, of all tiles."""
+        return self.views * self.rules.tiles.total
 
 
 class ScoringPlan(BaseModel):

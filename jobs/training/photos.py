@@ -25,7 +25,7 @@ from jobs.cluster.manifest_blocks import divide_photos
 from jobs.config import ScoringResources
 from jobs.decoding.fingerprints import FINGERPRINT, take_fingerprints
 from jobs.decoding.photos import make_fetch_decode
-from model.config import DEFAULT_RULES, PixelRules
+from model.pictures.rules import DEFAULT_RULES, WHOLE, PixelRules, Tiles
 
 SAMPLE_PHOTOS = 16
 """Photos that are looked at for their contrast, so that little of a large set has to travel."""
@@ -42,8 +42,9 @@ class BlockPhotos:
     Attributes:
         blocks: references to DECODED tables; whoever made them must live as long as they are read.
         places: (N, 2) int64, the block and the row in it of each photo.
-        size: side S in pixels.
+        size: side S in pixels, of a tile where photos are cut into tiles.
         groups: (N,) the group of each photo; None: each by itself.
+        tiles: that each photo will be cut into.
         open_blocks: pixels of the blocks that this process has open, the one used last at the end.
     """
 
@@ -51,6 +52,7 @@ class BlockPhotos:
     places: npt.NDArray[np.int64]
     size: int
     groups: npt.NDArray[np.int64] | None = None
+    tiles: Tiles = WHOLE
     open_blocks: OrderedDict[int, pa.ChunkedArray] = field(default_factory=OrderedDict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -62,8 +64,8 @@ class BlockPhotos:
         return len(self.places)
 
     def take(self, photos: Tensor) -> Tensor:
-        """Returns the photos of indices (B,), int64 on the CPU, as uint8 (B, 3, S, S) RGB on the CPU."""
-        taken = np.empty((len(photos), 3, self.size, self.size), np.uint8)
+        """Returns the photos of indices (B,), int64 on the CPU, as uint8 (B, 3, H, W) RGB on the CPU."""
+        taken = np.empty((len(photos), 3, *self.tiles.measure_photo(self.size)), np.uint8)
         asked = self.places[photos.numpy()]
         # Block by block, so that a pass over more blocks than may be open opens each of them once.
         for position in np.argsort(asked[:, 0], kind="stable"):
@@ -78,12 +80,13 @@ class BlockPhotos:
 
     def count_bytes(self) -> int:
         """Counts the bytes of all photos."""
-        return len(self) * 3 * self.size * self.size
+        height, width = self.tiles.measure_photo(self.size)
+        return len(self) * 3 * height * width
 
     def subset(self, photos: npt.NDArray[np.int64]) -> BlockPhotos:
         """Returns the photos of indices (M,), in that order, over the same blocks."""
         groups = None if self.groups is None else self.groups[photos]
-        return BlockPhotos(self.blocks, self.places[photos], self.size, groups)
+        return BlockPhotos(self.blocks, self.places[photos], self.size, groups, self.tiles)
 
     def open(self, block: int) -> pa.ChunkedArray:
         """Returns the pixels of a block; closes the one that was not used for longest if `MAX_OPEN_BLOCKS` are open."""
@@ -141,12 +144,15 @@ def decode_photos(
     for first in range(0, len(blocks), tasks):
         # Where the blocks lie, not here: the driver's node need not have them for the driver to know what is in them.
         some = blocks[first : first + tasks]
-        outcomes += ray.get([_FINGERPRINTS.remote(block, with_thumbnails=with_thumbnails) for block in some])
-    return arrange_photos(manifest, blocks, outcomes, size=size)
+        shape = rules.tiles.measure_photo(size)
+        outcomes += ray.get(
+            [_FINGERPRINTS.remote(block, with_thumbnails=with_thumbnails, shape=shape) for block in some]
+        )
+    return arrange_photos(manifest, blocks, outcomes, size=size, tiles=rules.tiles)
 
 
 def sample_photos(photos: BlockPhotos) -> Tensor:
-    """Takes up to `SAMPLE_PHOTOS` photos, evenly spaced: uint8 (n, 3, S, S)."""
+    """Takes up to `SAMPLE_PHOTOS` photos, evenly spaced: uint8 (n, 3, H, W)."""
     chosen = np.linspace(0, len(photos) - 1, num=min(len(photos), SAMPLE_PHOTOS), dtype=np.int64)
     return photos.subset(chosen).take(torch.arange(len(chosen)))
 
@@ -156,7 +162,7 @@ _FINGERPRINTS: Any = _task(take_fingerprints)
 
 
 def arrange_photos(
-    manifest: pa.Table, blocks: Sequence[Any], outcomes: Sequence[pa.Table], *, size: int
+    manifest: pa.Table, blocks: Sequence[Any], outcomes: Sequence[pa.Table], *, size: int, tiles: Tiles
 ) -> DecodedPhotos:
     """Puts what the blocks hold, which come in any order, into the manifest's order."""
     places = np.array([(block, row) for block, rows in enumerate(outcomes) for row in range(len(rows))], np.int64)
@@ -167,7 +173,7 @@ def arrange_photos(
     unreadable = listed.filter(pc.invert(is_readable))
     in_order = places.reshape(-1, 2)[order]
     return DecodedPhotos(
-        photos=BlockPhotos(blocks, in_order[is_readable.to_numpy(zero_copy_only=False)], size),
+        photos=BlockPhotos(blocks, in_order[is_readable.to_numpy(zero_copy_only=False)], size, tiles=tiles),
         readable=manifest.filter(is_readable),
         fingerprints=listed.filter(is_readable),
         left_out=list(zip(unreadable["image_uri"].to_pylist(), unreadable["error"].to_pylist(), strict=True)),

@@ -94,11 +94,20 @@ def describe_config(config: DetectorConfig) -> list[str]:
         f"- backbone: {config.backbone}, weights {config.weights}, frozen; pooling {config.pooling}",
         f"- attention: {attention or 'none'}{trained}",
         f"- flow: {describe_flow(config)}",
-        f"- input: {config.image_size} x {config.image_size} px ({config.resize}) at {config.scales} scales, feature "
+        f"- input: {describe_input(config)} at {config.scales} scales, feature "
         f"scaling {config.feature_scaling}, {config.precision}",
         f"- views: {config.views} rotations in scoring; {config.train_views} per photo and epoch in training, angles "
         f"{config.train_angles}, padding {config.rotation_padding}",
     ]
+
+
+def describe_input(config: DetectorConfig) -> str:
+    """Returns the size of what the network sees, how a photo comes to it, and its tiles if there are any."""
+    square = f"{config.image_size} x {config.image_size} px ({config.resize})"
+    if config.tile_grid.total == 1:
+        return square
+    tiles = f"{config.tiles} tiles (rows x columns, overlap {config.tile_overlap:g}, score {config.tile_score})"
+    return f"{tiles} of {square}"
 
 
 def describe_flow(config: DetectorConfig) -> str:

@@ -55,8 +55,7 @@ class Artifact:
             ImageError: the bytes are no photo that can be read whole.
         """
         config = self.detector.config
-        black, white, resize = config.pixel_rules
-        image = decode_image(data, size=config.image_size, black=black, white=white, resize=resize)
+        image = decode_image(data, size=config.image_size, **config.pixel_rules._asdict())
         score = float(self.scorer.score(image[None])[0])
         p_values = None if self.calibration is None else self.calibration.compute_p_values(np.array([score]))
         return PhotoScore(score, None if p_values is None else float(p_values[0]))

@@ -19,6 +19,7 @@ from model.localization.gaussians import PositionGaussians
 from model.network.backbone import Backbone
 from model.network.flow import compute_mean_squared_latents
 from model.network.rotation import list_scoring_angles
+from model.tiling import combine_scores, cut_tiles, place_maps
 
 _VIEWS_PER_PASS = 16
 _MAX_VIEWS_PER_PASS = 256
@@ -50,6 +51,7 @@ class CompiledDetector:
         )
         self._positions = copy.deepcopy(detector.positions)
         self._image_size = detector.config.image_size
+        self._tiles, self._top_tiles = detector.config.tile_grid, detector.config.top_tiles
         self._angles = list_scoring_angles(detector.config.views)
         self._scaling = detector.feature_scaling()
         self._flow = HalfFlow(detector.flow)
@@ -62,13 +64,13 @@ class CompiledDetector:
 
     @torch.inference_mode()
     def score(self, images: Tensor) -> Tensor:
-        """Scores images, uint8 (B, 3, S, S) RGB; as `AttentDifferNet.score` does.
+        """Scores photos, uint8 (B, 3, H, W) RGB; as `AttentDifferNet.score` does.
 
         Args:
             images: on any device; they are moved to the CPU.
 
         Returns:
-            float64 (B,), the mean of z^2 over views and dimensions.
+            float64 (B,), the mean of z^2 over views and dimensions, combined over tiles.
 
         Raises:
             ValueError: images of another type or shape.
@@ -81,16 +83,19 @@ class CompiledDetector:
         return self._inspect(images, self._positions)
 
     def _inspect(self, images: Tensor, positions: PositionGaussians | None) -> tuple[Tensor, Tensor | None]:
-        check_images(images, side_px=self._image_size)
+        check_images(images, side_px=self._image_size, tiles=self._tiles)
         if len(images) == 0:
             return torch.empty(0, dtype=torch.float64), None
         pooled, deviations = [], []
-        for features, maps in self.backbone.pool_groups(images.cpu(), self._angles):
+        cut = cut_tiles(images.cpu(), self._tiles, side=self._image_size)
+        for features, maps in self.backbone.pool_groups(cut, self._angles):
             pooled.append(features)
             if positions is not None:
                 deviations.append(positions(maps))
         squared = compute_mean_squared_latents(self._flow.latents, self._scaling.apply(torch.cat(pooled)))
-        return squared.view(len(images), -1).mean(1), torch.cat(deviations) if deviations else None
+        scores = squared.view(len(cut), -1).mean(1)
+        combined = combine_scores(scores, count=self._tiles.total, top=self._top_tiles)
+        return combined, place_maps(torch.cat(deviations), scores, self._tiles) if deviations else None
 
 
 class EagerScorer:
@@ -117,7 +122,7 @@ class EagerScorer:
         return sum(tensor.nbytes for name, tensor in state.items() if not name.startswith("backbone."))
 
     def score(self, images: Tensor) -> Tensor:
-        """Scores images, uint8 (B, 3, S, S) RGB to float64 (B,); see `AttentDifferNet.score_as_trained`."""
+        """Scores photos, uint8 (B, 3, H, W) RGB to float64 (B,); see `AttentDifferNet.score_as_trained`."""
         return self.detector.score_as_trained(images, conv_batch=self._views_per_pass)
 
     def inspect(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

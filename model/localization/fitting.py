@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from model.detector import AttentDifferNet
-from model.training.photos import Photos
+from model.training.photos import Photos, tile_photos
 
 FITTED_PHOTOS = 200
 """Photos, at most: each has hundreds of positions, and more change the maps by little."""
@@ -25,8 +25,10 @@ def fit_positions(detector: AttentDifferNet, photos: Photos) -> None:
 
     Args:
         detector: with the attention that it will score with.
-        photos: N >= 1 flawless photos; at most `FITTED_PHOTOS` of them are looked at, evenly spread.
+        photos: N >= 1 flawless photos; at most `FITTED_PHOTOS` of them, or of their tiles, are looked at, evenly
+            spread.
     """
+    photos = tile_photos(photos, detector.config)
     chosen = torch.arange(0, len(photos), max(1, -(-len(photos) // FITTED_PHOTOS)))
     if detector.config.resize == "stretch":
         detector.add_positions()

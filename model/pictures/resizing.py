@@ -1,4 +1,4 @@
-"""A photo of any proportions as the square that a detector sees."""
+"""A photo of any proportions as the pixels that a detector sees: a square, or the tiles of a photo together."""
 
 from __future__ import annotations
 
@@ -6,36 +6,40 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from model.config import Resize
+from model.pictures.rules import Resize
 
 
-def resize_to_square(pixels: Tensor, size: int, *, resize: Resize = "stretch") -> Tensor:
-    """Resizes uint8 (H, W, 3) to uint8 (3, size, size), bilinear with antialiasing.
+def resize_photo(pixels: Tensor, shape: tuple[int, int], *, resize: Resize = "stretch") -> Tensor:
+    """Resizes uint8 (H, W, 3) to uint8 (3, *shape), bilinear with antialiasing.
 
     Args:
         pixels: the photo.
-        size: side of the square.
-        resize: stretch scales both sides to it, letterbox the longer one, with black beside the photo, crop the
-            shorter one, and takes the middle.
+        shape: height and width of the result.
+        resize: stretch scales both sides to it, letterbox keeps proportions, with black beside the photo, and so does
+            crop, which takes the middle.
     """
     if resize == "crop":
-        pixels = cut_middle(pixels)
+        pixels = cut_middle(pixels, shape)
     planes = pixels.contiguous().permute(2, 0, 1).unsqueeze(0)
     height, width = pixels.shape[:2]
-    longer = max(height, width) if resize == "letterbox" else 0
-    rows, columns = (max(1, round(size * side / longer)) if longer else size for side in (height, width))
+    rows, columns = shape
+    if resize == "letterbox" and height * columns >= width * rows:
+        columns = max(1, round(rows * width / height))
+    elif resize == "letterbox":
+        rows = max(1, round(columns * height / width))
     scaled = interpolate(planes, size=(rows, columns), mode="bilinear", antialias=True)[0]
-    if (rows, columns) == (size, size):
+    if (rows, columns) == shape:
         return scaled.contiguous()
-    square = torch.zeros(3, size, size, dtype=torch.uint8)
-    top, left = (size - rows) // 2, (size - columns) // 2
-    square[:, top : top + rows, left : left + columns] = scaled
-    return square
+    framed = torch.zeros(3, *shape, dtype=torch.uint8)
+    top, left = (shape[0] - rows) // 2, (shape[1] - columns) // 2
+    framed[:, top : top + rows, left : left + columns] = scaled
+    return framed
 
 
-def cut_middle(pixels: Tensor) -> Tensor:
-    """Cuts the largest square out of the middle of (H, W, 3)."""
+def cut_middle(pixels: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Cuts the largest part with the proportions of ``shape`` out of the middle of (H, W, 3)."""
     height, width = pixels.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return pixels[top : top + side, left : left + side]
+    rows = min(height, max(1, width * shape[0] // shape[1]))
+    columns = min(width, max(1, height * shape[1] // shape[0]))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return pixels[top : top + rows, left : left + columns]

@@ -37,7 +37,7 @@ from model.network.scaling import Scaling, fit_scaling
 from model.network.seeding import Stream, create_stream
 from model.statistics.groups import number_groups
 from model.training.metrics import DivergenceError
-from model.training.photos import Photos
+from model.training.photos import Photos, tile_photos
 from model.training.synthetic_defects import draw_defects
 from model.training.workers import copy_from_first
 
@@ -114,7 +114,7 @@ def pretrain_attention(detector: AttentDifferNet, categories: Sequence[Photos]) 
         ValueError: too few photos.
     """
     detector.eval()
-    _learn_pretext(detector, categories)
+    _learn_pretext(detector, [tile_photos(photos, detector.config) for photos in categories])
     return {name: value.detach().cpu().clone() for name, value in detector.backbone.attention.state_dict().items()}
 
 
@@ -158,6 +158,7 @@ def prepare_attention(
     kind, loss = detector.config.attention_training, None
     if kind == "frozen":
         return None
+    photos = tile_photos(photos, detector.config)
     if kind == "pretext" and learnt is None:
         loss = _learn_pretext(detector, [photos], tell=tell)
     if kind == "pretext" and learnt is not None:

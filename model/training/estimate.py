@@ -105,6 +105,7 @@ def estimate_seconds(
         learns_pretext: attention has still to learn.
     """
     config = detector.config
+    photos, scored = photos * config.tile_grid.total, scored * config.tile_grid.total
     views = photos * config.train_views / world_size
     if config.train_angles == "scoring" and not trains_jointly(detector):
         pooled = photos * config.views / world_size

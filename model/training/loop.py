@@ -38,7 +38,7 @@ from model.training.epoch_monitor import EpochMonitor
 from model.training.likelihood import Wrap, build_likelihood, trains_jointly
 from model.training.metrics import DivergenceError, EpochMetrics
 from model.training.optimizer import WorkerOptimizer
-from model.training.photos import Photos, draw_order
+from model.training.photos import Photos, draw_order, tile_photos
 from model.training.views import CachedViews, ComputedViews, TrainingViews, choose_views
 
 Snapshot = Callable[[], TrainingState]
@@ -91,7 +91,7 @@ def train(
 
     Args:
         detector: trained on the device its flow lies on; left in evaluation mode.
-        photos: N >= 1 flawless photos, the same on every worker.
+        photos: N >= 1 flawless photos, the same on every worker; with tiles, each tile counts as a photo from here on.
         optimizer: epochs, global batch size in photos, and Adam's settings.
         on_epoch: called after every epoch, on every worker; first with epoch 0 where there is an attention pretext.
         validation: flawless photos that are not among ``photos``; they decide when to stop, by ``optimizer.patience``.
@@ -121,6 +121,9 @@ def train(
         raise ValueError(f"rank must lie in 0..{world_size - 1}, got {rank}")
     detector.eval()
     started_s = time.perf_counter()
+    photos = tile_photos(photos, detector.config)
+    validation = None if validation is None else tile_photos(validation, detector.config)
+    features = None if features is None else features.reshape(len(photos), -1, features.shape[-1])
     pretext = None
     if resume is not None:
         load_detector_tensors(detector, resume.tensors, prefix=_DETECTOR)

@@ -10,8 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from model.config import DetectorConfig
 from model.network.seeding import Stream, create_stream
+from model.pictures.rules import Tiles
 from model.statistics.groups import count_groups, number_groups
+from model.tiling import cut_tiles
 
 MIXED_BLOCKS = 8
 """Blocks whose photos are mixed at a time by a shuffle of blocks."""
@@ -30,12 +33,12 @@ class Photos(Protocol):
         """Returns N."""
 
     def take(self, photos: Tensor) -> Tensor:
-        """Returns the photos of indices (B,), int64 on the CPU, as uint8 (B, 3, S, S) RGB on any device."""
+        """Returns the photos of indices (B,), int64 on the CPU, as uint8 (B, 3, H, W) RGB on any device."""
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """Photos as one tensor, uint8 (N, 3, S, S), on any device, and the group of each."""
+    """Photos as one tensor, uint8 (N, 3, H, W), on any device, and the group of each."""
 
     images: Tensor
     groups: npt.NDArray[np.int64] | None = None
@@ -50,7 +53,7 @@ class InMemory:
 
 
 @runtime_checkable
-class BlockedPhotos(Protocol):
+class BlockedPhotos(Photos, Protocol):
     """Photos that lie in blocks, of which few can be open at a time."""
 
     def list_blocks(self) -> npt.NDArray[np.int64]:
@@ -58,6 +61,59 @@ class BlockedPhotos(Protocol):
 
     def count_bytes(self) -> int:
         """Counts the bytes of all photos."""
+
+
+@dataclass(frozen=True)
+class TiledPhotos:
+    """The N * T tiles of N photos, photo by photo, each a photo of its own to a training; implements `Photos`.
+
+    The tiles of a photo are of its group, so no split parts them.
+    """
+
+    whole: Photos
+    tiles: Tiles
+    side: int
+
+    @property
+    def groups(self) -> npt.NDArray[np.int64]:
+        """Returns the group of each tile, (N * T,)."""
+        groups = np.arange(len(self.whole)) if self.whole.groups is None else self.whole.groups
+        return np.repeat(groups, self.tiles.total)
+
+    def __len__(self) -> int:
+        """Returns N * T."""
+        return len(self.whole) * self.tiles.total
+
+    def take(self, photos: Tensor) -> Tensor:
+        """Returns the tiles of indices (B,), see `Photos.take`; each photo is taken once."""
+        wanted, place = torch.unique(photos // self.tiles.total, return_inverse=True)
+        cut = cut_tiles(self.whole.take(wanted), self.tiles, side=self.side)
+        return cut[(place * self.tiles.total + photos % self.tiles.total).to(cut.device)]
+
+
+@dataclass(frozen=True)
+class BlockedTiles(TiledPhotos):
+    """Tiles of photos that lie in blocks."""
+
+    whole: BlockedPhotos
+
+    def list_blocks(self) -> npt.NDArray[np.int64]:
+        """Lists the block of each tile, (N * T,)."""
+        return np.repeat(self.whole.list_blocks(), self.tiles.total)
+
+    def count_bytes(self) -> int:
+        """Counts the bytes of all photos."""
+        return self.whole.count_bytes()
+
+
+def tile_photos(photos: Photos, config: DetectorConfig) -> Photos:
+    """Returns the tiles that a detector's network sees of photos; the photos themselves if it has none, or they are."""
+    tiles = config.tile_grid
+    if tiles.total == 1 or isinstance(photos, TiledPhotos):
+        return photos
+    if isinstance(photos, BlockedPhotos):
+        return BlockedTiles(photos, tiles, config.image_size)
+    return TiledPhotos(photos, tiles, config.image_size)
 
 
 def draw_order(rng: np.random.Generator, photos: Photos, *, shuffle: Literal["auto", "photos", "blocks"]) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 
 from model.detector import AttentDifferNet
-from model.training.photos import Photos
+from model.training.photos import Photos, tile_photos
 
 FOLDS = 5
 MIN_PHOTOS = 10
@@ -44,9 +44,12 @@ class UnlikelyPhoto:
 def pool_upright(
     detector: AttentDifferNet, photos: Photos, *, chosen: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
-    """Computes the pooled features (len(chosen), D) of photos as they stand, one view each."""
+    """Computes the pooled features (len(chosen) * T, D) of photos as they stand, one view of each of their T tiles."""
+    tiles = tile_photos(photos, detector.config)
+    count = detector.config.tile_grid.total
+    chosen = (chosen[:, None] * count + np.arange(count)).ravel()
     parts = torch.split(torch.from_numpy(chosen), PHOTOS_PER_BATCH)
-    return torch.cat([detector.pool_features(photos.take(part)).double().cpu() for part in parts]).numpy()
+    return torch.cat([detector.pool_features(tiles.take(part)).double().cpu() for part in parts]).numpy()
 
 
 def score_by_others(features: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -77,7 +80,9 @@ def find_unlikely_photos(detector: AttentDifferNet, photos: Photos, *, count: in
     groups = chosen if photos.groups is None else photos.groups[chosen]
     if len(np.unique(groups)) < MIN_PHOTOS:
         return []
-    scores = score_by_others(pool_upright(detector, photos, chosen=chosen), groups)
+    features = pool_upright(detector, photos, chosen=chosen)
+    tiles = len(features) // len(chosen)
+    scores = score_by_others(features, np.repeat(groups, tiles)).reshape(-1, tiles).max(1)
     ascending, median = np.sort(scores), float(np.median(scores)) or 1.0
     at_least = len(scores) - np.searchsorted(ascending, scores, side="left")
     order = np.argsort(-scores, kind="stable")[:count]

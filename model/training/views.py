@@ -17,7 +17,7 @@ from torch import Tensor
 
 from model.detector import AttentDifferNet
 from model.network.rotation import list_scoring_angles, rotate
-from model.training.photos import Photos
+from model.training.photos import Photos, tile_photos
 from model.training.workers import compute_together
 
 _VIEWS_PER_CHUNK = 64  # views in the convolutions at once: bounds the memory of a step whatever its batch size
@@ -106,15 +106,20 @@ def choose_views(detector: AttentDifferNet, photos: Photos) -> TrainingViews:
 
 
 def compute_view_features(detector: AttentDifferNet, photos: Photos, *, angles: Sequence[float]) -> Tensor:
-    """Computes pooled features (N, T, D), unscaled, of every photo at T angles in degrees, each worker its share."""
-    views, turns = ComputedViews(detector, photos), torch.tensor(angles, dtype=torch.float64)
+    """Computes pooled features (N, T, D), unscaled, of every photo at T angles in degrees, each worker its share.
+
+    With tiles the second axis has the views of all tiles of a photo, tile by tile.
+    """
+    tiles = tile_photos(photos, detector.config)
+    views, turns = ComputedViews(detector, tiles), torch.tensor(angles, dtype=torch.float64)
 
     def features(some: Tensor) -> Tensor:
         if len(some) == 0:
             return torch.empty(0, len(turns), detector.feature_dim, device=detector.image_mean.device)
         return views.pool(some, turns.expand(len(some), -1)).view(len(some), len(turns), -1)
 
-    return compute_together(features, len(photos))
+    computed = compute_together(features, len(tiles))
+    return computed.reshape(len(photos), len(tiles) // max(1, len(photos)) * len(turns), computed.shape[-1])
 
 
 def draw_without_repeats(rng: np.random.Generator, count: int, views: int, drawn: int) -> Tensor:

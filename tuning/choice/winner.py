@@ -133,9 +133,7 @@ def score_current(config: SearchConfig, detector_id: str, manifest: pa.Table, *,
                 storage.read(row["image_uri"]),
                 size=detector.config.image_size,
                 max_pixels=config.max_pixels,
-                black=detector.config.black,
-                white=detector.config.white,
-                resize=detector.config.resize,
+                **detector.config.pixel_rules._asdict(),
             )
             score = float(np.asarray(scorer.score(image[None]))[0])
         except ImageError as problem:

@@ -76,7 +76,7 @@ def count_bytes(arrays: Arrays) -> int:
 
 def hash_extractor(config: DetectorConfig, *, photos_hash: str) -> str:
     """Names what the features of some photos depend on: 16 hex digits."""
-    names = {*_EXTRACTOR, "precision"}
+    names = {*_EXTRACTOR, "precision", "tiles", "tile_overlap"}
     if config.attention or config.weights == "random":
         names |= _LEARNT
     asked = [config.model_dump(mode="json", include=names), photos_hash]

@@ -33,15 +33,15 @@ class SearchPhotos:
     """Decoded photos of one category at one image size.
 
     Attributes:
-        train: (N, 3, S, S) uint8, flawless, that train.
-        held_out: (M, 3, S, S) uint8, flawless, that do not, and that trials are judged by.
-        labelled: (K, 3, S, S) uint8, validation photos; of the final test where this is its room.
+        train: (N, 3, H, W) uint8, flawless, that train; squares without tiles.
+        held_out: (M, 3, H, W) uint8, flawless, that do not, and that trials are judged by.
+        labelled: (K, 3, H, W) uint8, validation photos; of the final test where this is its room.
         labels: (K,) True is defective.
         labelled_uris: their K URIs.
         lost: URI -> why it could not be decoded.
         trained_on: short hashes of the photos that train or judge, see
             `jobs.detectors.lineage.hash_training_photos`: none of them may calibrate.
-        calibration: (C, 3, S, S) uint8, flawless, that neither train nor judge.
+        calibration: (C, 3, H, W) uint8, flawless, that neither train nor judge.
     """
 
     train: npt.NDArray[np.uint8]
@@ -113,7 +113,7 @@ def decode_search_photos(
     prepare_process()
     flawless, lost = decode_rows(train, size=size, max_pixels=max_pixels, rules=rules)
     judged, lost_too = decode_rows(labelled, size=size, max_pixels=max_pixels, rules=rules)
-    images = stack_images(flawless["pixels"], size=size)
+    images = stack_images(flawless["pixels"], size=size, tiles=rules.tiles)
     if len(images) < 4:
         raise JobError(f"needed at least 4 readable flawless photos, got {len(images)} of {len(train)}")
     is_readable = pc.is_in(train["image_uri"], flawless["image_uri"].combine_chunks()).to_numpy(zero_copy_only=False)
@@ -125,7 +125,7 @@ def decode_search_photos(
     return SearchPhotos(
         train=images[parts.train],
         held_out=images[parts.judge],
-        labelled=stack_images(judged["pixels"], size=size),
+        labelled=stack_images(judged["pixels"], size=size, tiles=rules.tiles),
         labels=np.array([label != FLAWLESS for label in judged["label"].to_pylist()], dtype=bool),
         labelled_uris=judged["image_uri"].to_pylist(),
         lost={**lost, **lost_too},
@@ -142,25 +142,33 @@ def to_tensor(images: npt.NDArray[np.uint8]) -> Tensor:
 
 
 def shift_photos(images: Tensor) -> Tensor:
-    """Moves photos (N, 3, S, S) by a sixteenth of their side, mirrored at the edge, and darkens them a little.
+    """Moves photos (N, 3, H, W) by a sixteenth of their sides, mirrored at the edge, and darkens them a little.
 
     Another view of the same asset, which a good score hardly notices.
     """
-    side = images.shape[-1]
-    step = max(1, side // 16)
-    padded = torch.nn.functional.pad(images.float(), (step, 0, step, 0), mode="reflect")[..., :side, :side]
+    height, width = images.shape[-2:]
+    down, right = max(1, height // 16), max(1, width // 16)
+    padded = torch.nn.functional.pad(images.float(), (right, 0, down, 0), mode="reflect")[..., :height, :width]
     return padded.mul(0.95).round().to(torch.uint8)
 
 
 def add_synthetic_defects(images: Tensor) -> Tensor:
-    """Adds one synthetic defect to each of the photos (N, 3, S, S), the same ones every time.
+    """Adds one synthetic defect to each of the photos (N, 3, H, W), the same ones every time.
 
-    `model.training.synthetic_defects` draws them.
+    `model.training.synthetic_defects` draws them, into a random square of a photo that is none, as those of some tiles.
     """
     rng = np.random.default_rng([_SYNTHETIC_SEED, images.shape[-1]])
-    donors = images.roll(1, 0)
-    drawn = [
-        draw_defects(photo, donor=donor, rng=rng, defects=1, area=(0.002, 0.06))
-        for photo, donor in zip(images, donors, strict=True)
-    ]
-    return torch.stack(drawn)
+    donors, found = images.roll(1, 0), images.clone()
+    side = min(images.shape[-2:])
+    for photo, donor in zip(found, donors, strict=True):
+        rows, columns = (draw_stretch(whole, side, rng) for whole in photo.shape[-2:])
+        photo[:, rows, columns] = draw_defects(
+            photo[:, rows, columns], donor=donor[:, rows, columns], rng=rng, defects=1, area=(0.002, 0.06)
+        )
+    return found
+
+
+def draw_stretch(whole: int, part: int, rng: np.random.Generator) -> slice:
+    """Draws a stretch of ``part`` pixels out of a side of ``whole``; nothing is drawn where that is all of it."""
+    first = int(rng.integers(whole - part + 1)) if whole > part else 0
+    return slice(first, first + part)

@@ -27,6 +27,7 @@ from jobs.tables.schema import EVALUATED, MANIFEST
 from model.baselines import BASELINES
 from model.detector import AttentDifferNet
 from model.image import decode_image
+from model.pictures.rules import PixelRules
 from model.presets import PRESETS, get_preset
 from model.statistics.evaluation import compute_auroc
 from model.training.loop import train
@@ -333,7 +334,7 @@ def test_copies_stay_on_one_side_of_a_comparison_and_calibrate_once(data: Path, 
         ComparisonConfig.model_validate(_request(tmp_path, tmp_path / "out", **(asked | {"calibration_fraction": 0.0})))
     rows = list_labelled(f"file://{tmp_path}/first")
     with pytest.raises(JobError, match="no photo of insulator has a group site"):
-        decode_category(rows, 64, 10**8, (None, None), 0.25, ["site"], "(?P<site>north|south)/")
+        decode_category(rows, 64, 10**8, PixelRules(), 0.25, ["site"], "(?P<site>north|south)/")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 
 from model.config import DetectorConfig, PixelRules, Resize
 from model.image import Part, decode_image, decode_parts
-from model.pictures.resizing import resize_to_square
+from model.pictures.resizing import resize_photo
 from tests.support.bad_objects import encode, jpeg, photo
 
 SIZE = 48
@@ -22,7 +22,7 @@ def test_a_detector_of_before_stretches() -> None:
 @pytest.mark.parametrize(("width", "height"), [(96, 64), (30, 90), (300, 3), (1, 1)])
 def test_a_letterbox_keeps_proportions_with_black_beside_the_photo(width: int, height: int) -> None:
     white = torch.full((height, width, 3), 255, dtype=torch.uint8)
-    square = resize_to_square(white, SIZE, resize="letterbox")
+    square = resize_photo(white, (SIZE, SIZE), resize="letterbox")
     rows, columns = (max(1, round(SIZE * side / max(width, height))) for side in (height, width))
     assert square.shape == (3, SIZE, SIZE)
     assert int((square == 255).sum()) == 3 * rows * columns
