@@ -28,6 +28,7 @@ COMMANDS = {
     "comparison": ("jobs.comparison", "train all variants on labelled photos and compare them"),
     "dataset": ("jobs.dataset", "check public data sets against their published counts, and convert them"),
     "manifest": ("jobs.manifest", "list what an archive holds, as a Parquet file"),
+    "capacity": ("jobs.capacity", "say how large a cluster has to be for N photos, and what that costs"),
     "benchmark": ("jobs.benchmark", "measure how fast scoring is on this machine"),
     "demo": ("jobs.demo", "draw photos, train, score and query; needs no data"),
     "completion": ("jobs.cli.completion", "print a completion script for bash, zsh or fish"),

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 
 from jobs.benchmarks.config import (
     FidelityBenchmarkConfig,
+    GpuBenchmarkConfig,
     JobBenchmarkConfig,
     LocalizationBenchmarkConfig,
     NetworkBenchmarkConfig,
@@ -43,6 +44,7 @@ class Benchmark:
 
 BENCHMARKS = {
     "network": Benchmark(NetworkBenchmarkConfig, "jobs.benchmarks.network:measure_network"),
+    "gpu": Benchmark(GpuBenchmarkConfig, "jobs.benchmarks.devices.throughput:measure_gpu"),
     "fidelity": Benchmark(FidelityBenchmarkConfig, "jobs.benchmarks.fidelity:measure_fidelity"),
     "job": Benchmark(JobBenchmarkConfig, "jobs.benchmarks.job:measure_job"),
     "training": Benchmark(TrainingBenchmarkConfig, "jobs.benchmarks.training:measure_training"),

@@ -47,6 +47,7 @@ MINIMAL = {
     "jobs.comparison": "--data /d --output /o",
     "jobs.dataset": "convert --layout visa --source /d --output /o",
     "jobs.benchmark": "peers",
+    "jobs.capacity": "--photos 10M",
     "jobs.cli.completion": "--shell bash",
     "tuning.search": f"{PHOTOS} --results /o",
 }

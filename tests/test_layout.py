@@ -39,6 +39,7 @@ BELOW["findings"] = BELOW["scoring"] | {"scoring"}
 BELOW["nights"] = BELOW["scoring"] | {"scoring"}
 BELOW["synthetic"] = {"storage", "tables"}
 BELOW["benchmarks"] = BELOW["evaluation"] | {"evaluation", "synthetic"}
+BELOW["sizing"] = BELOW["benchmarks"] | {"benchmarks"}
 """The wings of jobs/, and which of the others each may import; all may import jobs/config.py, cli and errors."""
 MAX_FILES = 16
 FOUNDATIONS = {"jobs.config", "jobs.cli", "jobs.errors"}

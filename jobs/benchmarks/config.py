@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -18,6 +18,19 @@ class NetworkBenchmarkConfig(JobConfig):
 
     repeats: int = Field(5, ge=1, description="interleaved repeats")
     output: LocalPath = Field("build/bench-network.json", description="file to write")
+
+
+class GpuBenchmarkConfig(JobConfig):
+    """Measure scoring on a GPU against its bf16 products and its memory's bandwidth."""
+
+    device: Literal["cuda", "cpu"] = Field("cuda", description="where it is measured; cpu tries the measurement itself")
+    preset: str = Field("differnet", description="the detector's preset, with random weights")
+    precision: Precision = Field("bf16", description="arithmetic of its networks")
+    batch_photos: int = Field(64, ge=1, description="photos of a batch, in the CPU's memory")
+    repeats: int = Field(10, ge=1, description="batches that are timed, after one that warms up")
+    gemm_side: int = Field(8192, ge=64, description="rows and columns of the matrices whose product is the peak")
+    copied_mib: int = Field(1024, ge=1, description="MiB of the copies whose speed is the bandwidth")
+    output: LocalPath = Field("build/bench-gpu.json", description="file to write")
 
 
 class FidelityBenchmarkConfig(JobConfig):
@@ -45,6 +58,7 @@ class JobBenchmarkConfig(JobConfig):
     job_photos: int = Field(2000, ge=1, description="photos of the Ray job and of the loop")
     views: int = Field(4, ge=1, le=360, description="views per photo of the Ray job and of the loop")
     repeats: int = Field(5, ge=1, description="repeats of loop and job in turns")
+    use_gpu: bool = Field(False, description="the job scores on GPUs; the loop stays on the cores")
     memory_photos: Sizes = Field(
         default_factory=list, description="sizes of two more jobs whose peak memory is compared, such as 2000,20000"
     )

@@ -147,6 +147,7 @@ def submit_job(bench: JobBench, address: str, *, archive: str, run_id: str) -> M
     places = {name: uris.join(bench.scratch, name) for name in ("detectors", "results")}
     argv = ["--archive", uris.join(bench.scratch, archive), "--run-id", run_id, "--rescore", "--top", "0"]
     argv += [part for name, place in places.items() for part in (f"--{name}", place)]
+    argv += ["--scoring.use-gpu"] if bench.config.use_gpu else []
     submitted, peaks = time.time(), defaultdict[str, float](float)
     job = subprocess.Popen(  # noqa: S603  # our own command
         [sys.executable, "-m", "jobs.score", *argv],

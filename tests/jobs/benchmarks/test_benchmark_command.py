@@ -109,3 +109,20 @@ def test_nights_are_timed_at_both_ends_of_a_history(tmp_path: Path) -> None:
     assert len(found["nights"]) == 4
     assert found["night_growth"] > 0
     assert found["files"] <= 4
+
+
+@pytest.mark.slow
+def test_a_device_is_measured_against_its_own_limits(tmp_path: Path) -> None:
+    output = tmp_path / "gpu.json"
+    flags = ["--device=cpu", "--preset=gaussian_resnet18", "--precision=fp32", "--batch-photos=2", "--repeats=1"]
+    assert benchmark.main(["gpu", *flags, "--gemm-side=64", "--copied-mib=1", f"--output={output}"]) == 0
+    found = json.loads(output.read_text())
+    assert found["views_per_s"] == pytest.approx(1000 / found["gpu_view_ms"])
+    assert found["bf16_peak_fraction"] == pytest.approx(found["network_tflops"] / found["gemm_tflops"])
+    assert min(value for name, value in found.items() if name.endswith(("_s", "_fraction"))) > 0
+
+
+def test_a_gpu_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(RequestError, match="needed an NVIDIA GPU, torch sees none: run it on a GPU node"):
+        benchmark.main(["gpu"])

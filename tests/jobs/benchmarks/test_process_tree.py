@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from multiprocessing.shared_memory import SharedMemory
 
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from jobs.benchmarks import process_tree
-from jobs.benchmarks.process_tree import MemorySampler, list_processes, measure_cpu_s, measure_private_bytes
+from jobs.benchmarks.process_tree import CpuSampler, MemorySampler, list_processes, measure_cpu_s, measure_private_bytes
 
 MEBIBYTE = 2**20
 HOLD = "import sys; held = bytearray(b'x') * (64 << 20); print('ready', flush=True); sys.stdin.read()"
@@ -38,7 +39,7 @@ def test_cpu_seconds_of_an_ended_child_still_count() -> None:
     before = measure_cpu_s(os.getpid())
     work = "import time\nwhile time.process_time() < 0.5: pass"
     subprocess.run([sys.executable, "-c", work], check=True)
-    assert measure_cpu_s(os.getpid()) - before >= 0.5
+    assert measure_cpu_s(os.getpid()) - before >= 0.49  # ticks of 10 ms
 
 
 def test_private_memory_leaves_out_what_is_shared(child: subprocess.Popen[str]) -> None:
@@ -67,3 +68,18 @@ def test_a_sampler_knows_the_peak_of_a_child(child: subprocess.Popen[str], monke
         while sampler.peak_largest_bytes == 0:
             assert child.poll() is None
     assert 64 * MEBIBYTE < sampler.peak_largest_bytes <= sampler.peak_total_bytes
+
+
+def test_the_cpu_of_an_orphan_that_ends_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child of a killed worker: nobody who is counted waits for it."""
+    monkeypatch.setattr(process_tree, "SAMPLE_INTERVAL_S", 0.02)
+    burn = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\nimport sys; sys.stdin.read()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
+    with CpuSampler() as sampler:
+        worker = subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        time.sleep(0.2)
+        worker.kill()  # its child ends with its standard input
+        worker.communicate()
+    assert 0.45 < sampler.cpu_s < 1.5
