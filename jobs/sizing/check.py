@@ -43,7 +43,7 @@ def check_prediction(config: CapacityConfig) -> str:
     measured_ms = 1000 * (large_s - small_s) / (wanted - wanted // _SMALL_SHARE)
     predicted_ms = compute_photo_costs(config).cpu_ms / config.costs.used_share
     return (
-        f"the job took {measured_ms:.1f} ms of CPU a photo (Ray included, {wanted} photos less {wanted // _SMALL_SHARE}), "
+        f"the job took {measured_ms:.1f} ms of CPU for each of the last {wanted - wanted // _SMALL_SHARE} photos, "
         f"predicted {predicted_ms:.1f} ms: {100 * (predicted_ms / measured_ms - 1):+.0f} %"
     )
 
