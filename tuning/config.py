@@ -45,6 +45,11 @@ class SearchConfig(JobConfig):
     detectors: Uri | None = Field(None, description="registry for the compared detectors; default: <results>/detectors")
     include: Names = INCLUDE
     exclude: Exclusion | None = EXCLUSION
+    verdicts: Uri | None = Field(
+        None,
+        description="results of jobs.score: photos that people confirmed there as defects are the validation defects, "
+        "and do not train; no share of test/ is taken then",
+    )
     group_by: Names = GROUP_BY
     key_pattern: str | None = KEY_PATTERN
     trials: int = Field(64, ge=1, description="trials in all, presets included")

@@ -56,6 +56,7 @@ def run(config: SearchConfig) -> int:
         group_by=config.group_by,
         key_pattern=config.key_pattern,
         rules=config.detector.pixel_rules,
+        verdicts=config.verdicts,
     )
     objective = choose_objective(config, split)
     presets = check_request(config, split)

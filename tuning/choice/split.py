@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -31,16 +31,15 @@ from jobs.archive.exclusion import exclude_photos, make_selection, read_names
 from jobs.archive.mvtec import FLAWLESS, SPLITS, list_labelled, locate_flawless, select_split
 from jobs.config import is_place
 from jobs.decoding.fingerprints import group_fingerprints
-from jobs.decoding.photos import fingerprint_photos
 from jobs.detectors.lineage import hash_manifest
 from jobs.errors import ConflictError, JobError, MissingObjectError, RequestError
 from jobs.storage import uris
 from jobs.training.groups import GroupRequest, group_as_asked
-from model.config import DEFAULT_RULES, MAX_PIXELS, PixelRules
+from model.pictures.rules import DEFAULT_RULES, WHOLE, PixelRules
+from tuning.choice.confirmed import use_confirmed_defects
+from tuning.choice.grouping import group_some, name_by_first
 
 MIN_TRAINING_PHOTOS = 8
-COMPARED_PX = 256
-"""Side at which photos are decoded to be compared, whatever the trials' sizes are."""
 _MARK = "test-opened.json"
 
 
@@ -128,6 +127,7 @@ def split_data(
     group_by: Sequence[str] = (),
     key_pattern: str | None = None,
     rules: PixelRules = DEFAULT_RULES,
+    verdicts: str | None = None,
 ) -> Split:
     """Lists a category, splits its photos, and groups the flawless ones.
 
@@ -140,15 +140,19 @@ def split_data(
         group_by: what flawless photos of one group have in common, see `jobs.training.groups.GroupRequest`.
         key_pattern: of their keys, for group_by.
         rules: how photos become pixels.
+        verdicts: results of jobs.score; the defects that people confirmed there are validation photos, and no share
+            of ``test/`` is.
 
     Raises:
-        RequestError: too few flawless training photos.
+        RequestError: too few flawless training photos, or no defect is confirmed.
         JobError: group_by names groups, and no photo has one.
     """
-    folder = uris.join(data, category)
+    folder, rules = uris.join(data, category), rules._replace(tiles=WHOLE)
     rows = list_labelled(data, category=category, selection=make_selection(include, exclude))
     if exclude is not None and is_place(exclude):
         rows = exclude_photos(rows, read_names(exclude), data=data)
+    if verdicts is not None:
+        rows = use_confirmed_defects(rows, verdicts, category=category, rules=rules)
     splits = rows["split"].to_pylist()
     if splits.count("train") < MIN_TRAINING_PHOTOS:
         raise RequestError(
@@ -165,41 +169,6 @@ def split_data(
     asked = GroupRequest(category, locate_flawless(data, category), group_by, key_pattern)
     groups = group_some(train, np.arange(len(train)), partial(group_as_asked, asked), rules=rules)
     return Split(train, validation, SealedTest(test), is_carved, groups)
-
-
-def group_some(
-    rows: pa.Table,
-    chosen: npt.NDArray[np.int64],
-    group: Callable[[pa.Table], npt.NDArray[np.int64]],
-    *,
-    rules: PixelRules,
-) -> npt.NDArray[np.int64]:
-    """Groups those photos of MANIFEST rows (N,) that are chosen and can be read; all others are by themselves.
-
-    Args:
-        rows: photos.
-        chosen: ascending indices.
-        group: FINGERPRINT rows to the group of each.
-        rules: how photos become pixels.
-
-    Returns:
-        (N,) the index of the first photo of each photo's group.
-    """
-    groups = np.arange(len(rows))
-    photos = fingerprint_photos(rows.take(pa.array(chosen)), size=COMPARED_PX, max_pixels=MAX_PIXELS, rules=rules)
-    readable = np.flatnonzero(pc.is_null(photos["error"]).to_numpy(zero_copy_only=False))
-    if len(readable):
-        _, first, found = np.unique(group(photos.take(pa.array(readable))), return_index=True, return_inverse=True)
-        groups[chosen[readable]] = chosen[readable][first[found]]
-    return groups
-
-
-def name_by_first(keys: Sequence[str], groups: npt.NDArray[np.int64]) -> list[str]:
-    """Returns for each of N keys the first key of its group, in alphabetical order."""
-    first: dict[int, str] = {}
-    for key, group in sorted(zip(keys, groups.tolist(), strict=True)):
-        first.setdefault(group, key)
-    return [first[group] for group in groups.tolist()]
 
 
 def assign_split(split: str, key: str, *, share: float) -> str:

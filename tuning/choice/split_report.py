@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from jobs.archive.mvtec import FLAWLESS
 from model.statistics.groups import count_groups
 from model.statistics.sample_size import estimate_auroc_half_width, estimate_auroc_standard_error
+from tuning.choice.confirmed import CONFIRMED
 from tuning.choice.split import Split
 
 _EXPECTED = (0.7, 0.9)
@@ -33,6 +34,8 @@ def describe_photos(split: Split) -> Iterator[str]:
     """Yields how many photos there are and how well an AUROC on them is known."""
     counts = split.validation_counts
     where = "a share of test/, by the hash of the key" if split.is_share_of_test else "validation/"
+    if counts[CONFIRMED]:
+        where = f"{counts[CONFIRMED]} confirmed by verdicts" + (", others of validation/" if len(counts) > 1 else "")
     yield (
         f"{len(split.train)} flawless training photos in {count_groups(split.groups)} groups; "
         f"{sum(counts.values())} validation photos ({where}), {split.defects} of them defective; "
