@@ -15,7 +15,7 @@ from jobs.decoding.fetch import FetchDecode
 from jobs.decoding.photos import FETCH_CONCURRENCY
 from jobs.tables.boxes import parse_box
 from jobs.tables.manifest import make_manifest, number_photos
-from model.config import PixelRules
+from model.pictures.rules import WHOLE, PixelRules, Tiles
 
 BATCH_PHOTOS = 8
 """Photos fetched and mapped at a time. Fewer than jobs.decoding takes for a sign that storage is away."""
@@ -54,12 +54,14 @@ def fetch_photos(
     Raises:
         CredentialsError: true of every photo, so it is no reason of one.
     """
+    # Of a photo that its detector cuts into tiles people see the whole, unless it sees the middle of it alone.
+    people = rules if rules.resize == "crop" else rules._replace(tiles=WHOLE)
+    side = choose_side(people.tiles, longest_px=shown_px)
     stage = FetchDecode(
-        image_sizes={_SEEN: size, _SHOWN: shown_px},
+        image_sizes={_SEEN: size, _SHOWN: side},
         max_pixels=max_pixels,
         concurrency=FETCH_CONCURRENCY,
-        # Of a photo that its detector cuts up, people see the whole.
-        rules={_SEEN: rules, _SHOWN: PixelRules(rules.black, rules.white, rules.resize)},
+        rules={_SEEN: rules, _SHOWN: people},
     )
     twice = pa.concat_tables([make_manifest(rows, category=name) for name in (_SEEN, _SHOWN)])
     columns = ["error", "pixels", "width", "height"]
@@ -69,10 +71,15 @@ def fetch_photos(
         if seen["pixels"] is None or shown["pixels"] is None
         else ShownPhoto(
             read_pixels(seen["pixels"], rules.tiles.measure_photo(size)),
-            show_photo(shown, row, shown_px=shown_px, rules=rules),
+            show_photo(shown, row, shape=people.tiles.measure_photo(side), rules=people),
         )
         for row, seen, shown in zip(rows, decoded[: len(rows)], decoded[len(rows) :], strict=True)
     ]
+
+
+def choose_side(tiles: Tiles, *, longest_px: int) -> int:
+    """Chooses the side in pixels of tiles that are together about ``longest_px`` long; without tiles it is that."""
+    return max(1, longest_px * longest_px // max(tiles.measure_photo(longest_px)))
 
 
 def read_pixels(pixels: bytes, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
@@ -80,9 +87,11 @@ def read_pixels(pixels: bytes, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
     return np.frombuffer(pixels, np.uint8).reshape(3, *shape).copy()
 
 
-def show_photo(decoded: Mapping[str, Any], row: Mapping[str, Any], *, shown_px: int, rules: PixelRules) -> Image.Image:
-    """Returns a decoded square as people see it: a stretched one in the proportions of the photo or box."""
-    square = Image.fromarray(read_pixels(decoded["pixels"], (shown_px, shown_px)).transpose(1, 2, 0))
+def show_photo(
+    decoded: Mapping[str, Any], row: Mapping[str, Any], *, shape: tuple[int, int], rules: PixelRules
+) -> Image.Image:
+    """Returns decoded pixels as people see them: a stretched square in the proportions of the photo or box."""
+    square = Image.fromarray(read_pixels(decoded["pixels"], shape).transpose(1, 2, 0))
     if rules.resize != "stretch":
         return square
     width, height = decoded["width"], decoded["height"]

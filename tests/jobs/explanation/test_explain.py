@@ -17,7 +17,7 @@ from jobs.explanation.detector import find_detector
 from jobs.explanation.photos import ShownPhoto, fetch_photos
 from jobs.scoring.config import ScoreConfig
 from jobs.storage import uris
-from model.config import PixelRules
+from model.pictures.rules import PixelRules, Resize, Tiles
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,23 @@ def test_a_real_photo_is_shown_in_its_own_proportions_and_a_box_in_the_box_s(sha
     assert max(whole.shown.size) == 200
     assert whole.shown.width / whole.shown.height == pytest.approx(width / height, rel=0.02)
     assert part.shown.size == (200, 67)
+
+
+@pytest.mark.slow  # starts a process that decodes
+@pytest.mark.parametrize(("resize", "shown"), [("stretch", (128, 128)), ("crop", (128, 64))])
+def test_of_a_photo_in_tiles_people_see_what_its_detector_sees(
+    local_config: ScoreConfig, resize: Resize, shown: tuple[int, int]
+) -> None:
+    (found,) = fetch_photos(
+        [{"image_uri": f"{local_config.archive}/0.jpg", "image_etag": None}],
+        size=64,
+        rules=PixelRules(resize=resize, tiles=Tiles(1, 2)),
+        shown_px=128,
+        max_pixels=10**7,
+    )
+    assert isinstance(found, ShownPhoto)
+    assert found.seen.shape == (3, 64, 128)
+    assert found.shown.size == shown
 
 
 @pytest.mark.slow
