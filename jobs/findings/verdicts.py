@@ -16,10 +16,10 @@ from jobs.archive.uri_list import PHOTO_URI, normalize_listed, read_columns
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError
 from jobs.findings.config import AddVerdictsConfig
 from jobs.review.verdicts import WORDS, locate_verdicts, write_verdicts
+from jobs.tables.boxes import format_value, is_absent, parse_box
 from jobs.tables.schema import VERDICTS
 from jobs.tables.text import make_printable
 
-_BOX = re.compile(r"-?\d+,-?\d+,[1-9]\d*,[1-9]\d*")
 _MAX_NAMED = 10
 
 
@@ -87,16 +87,25 @@ def select_verdict_columns(names: list[str], file: str) -> list[str]:
 
 def find_problem(row: Mapping[str, Any]) -> str:
     """Returns what is wrong with a row of a list; empty where it is a verdict."""
-    uri, verdict, box, at = normalize_listed(row["image_uri"]), row["verdict"], row.get("box"), row.get("at")
+    uri, verdict, at = normalize_listed(row["image_uri"]), row["verdict"], row.get("at")
     if not uri or not re.match(PHOTO_URI, uri):
         return f"image_uri must be s3://bucket/key, gs://, az:// or a file, got {make_printable(str(row['image_uri']))}"
     if str(verdict).strip().lower() not in WORDS:
         return f"verdict must be {', '.join(WORDS)}, got {make_printable(str(verdict))}"
-    if box and not _BOX.fullmatch(box):
-        return f"box must be x,y,width,height in pixels, got {make_printable(str(box))}"
+    if (box := read_box(row)) is not None:
+        try:
+            parse_box(box)
+        except ValueError:
+            return f"box must be x,y,width,height in pixels, got {make_printable(str(row['box']))}"
     if isinstance(at, str) and at and parse_time(at) is None:
         return f"at must be a time in ISO 8601, got {make_printable(at)}"
     return ""
+
+
+def read_box(row: Mapping[str, Any]) -> str | None:
+    """Reads a row's box as archive lists are read, so that a verdict finds its row of results; None where none is."""
+    given = row.get("box")
+    return None if is_absent(given) else format_value(given)
 
 
 def complete_verdict(row: Mapping[str, Any], *, by: str, at: datetime) -> dict[str, Any]:
@@ -105,7 +114,7 @@ def complete_verdict(row: Mapping[str, Any], *, by: str, at: datetime) -> dict[s
     return {
         "image_uri": normalize_listed(row["image_uri"]),
         "image_etag": row.get("image_etag") or None,
-        "box": row.get("box") or None,
+        "box": read_box(row),
         "verdict": row["verdict"].strip().lower(),
         "by": row.get("by") or by,
         "at": (parse_time(given) if isinstance(given, str) else given) or at,

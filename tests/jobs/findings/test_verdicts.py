@@ -51,6 +51,14 @@ def test_what_the_page_downloads_is_taken_as_it_is(results: str, tmp_path: Path)
     assert (second["box"], second["verdict"], second["by"]) == ("10,20,300,40", "good", "anna")
 
 
+@pytest.mark.parametrize("written", ["10.0,20.2,300.0,39.8", "010,20,300,40", "(10; 20; 300; 40)"])
+def test_a_box_is_stored_as_the_result_table_writes_it(written: str, tmp_path: Path) -> None:
+    """Else the verdict would find no row of the results."""
+    results = uris.normalize(str(tmp_path / "results"))
+    assert _add(results, f'image_uri,verdict,box\ns3://a/1.jpg,good,"{written}"\n', tmp_path) == EXIT_DONE
+    assert [one["box"] for one in _read(results)] == ["10,20,300,40"]
+
+
 def test_the_same_file_again_adds_nothing(results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         assert _add(results, DOWNLOADED, tmp_path, "--by", "bert") == EXIT_DONE
