@@ -90,7 +90,7 @@ class OptimizerConfig(FrozenModel):
     epochs: int = Field(
         192,
         ge=1,
-        description="passes over the training photos (DifferNet: 24 x 8); the variant differnet_fast: 12",
+        description="passes over the training photos (DifferNet: 24 x 8); differnet_fast: 12, gaussian_resnet18: 1",
     )
     batch_size: int = Field(24, ge=1, description="photos per step, as batch_of says")
     batch_of: Literal["all", "worker"] = Field(

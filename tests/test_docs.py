@@ -196,7 +196,7 @@ def test_the_cpu_advice_fits_every_preset(variant: str) -> None:
 
 
 def test_a_wrong_flag_in_the_text_would_be_found() -> None:
-    advice = shlex.split("--detector.image-size 100 --detector.views 4")  # two scales of 100 px end below AlexNet's 63
+    advice = shlex.split("--detector.image-size 100 --detector.scales 4")  # 100 px are no multiple of 8
     assert None not in refusals(advice)
 
 

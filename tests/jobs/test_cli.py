@@ -72,13 +72,15 @@ def test_the_old_spelling_of_a_field_is_taken_in_yaml_and_as_a_flag(tmp_path: Pa
 
 
 def test_attention_given_replaces_the_preset_s_placement() -> None:
-    config = parse_config(TrainConfig, [*TRAIN, "--detector.attention", '{"conv3": {"kind": "se"}}'])
+    config = parse_config(
+        TrainConfig, [*TRAIN, "--variant", "attentdiffernet_se", "--detector.attention", '{"conv3": {"kind": "se"}}']
+    )
     assert list(config.detector.attention) == ["conv3"]
 
 
-def test_a_training_without_a_variant_takes_the_fast_preset_and_its_epochs() -> None:
+def test_a_training_without_a_variant_takes_the_default_preset_and_its_epochs() -> None:
     config = parse_config(TrainConfig, TRAIN)
-    assert (config.detector, config.optimizer.epochs) == (get_preset(DEFAULT_VARIANT), 12)
+    assert (config.detector, config.optimizer.epochs) == (get_preset(DEFAULT_VARIANT), 1)
     assert parse_config(TrainConfig, [*TRAIN, "--optimizer.epochs", "30"]).optimizer.epochs == 30
 
 
@@ -121,13 +123,16 @@ def test_a_wrong_score_request_names_the_field(argv: list[str], said: str) -> No
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ([*TRAIN, "--variant", "attentdiffernet_xx"], "differnet_fast, differnet, attentdiffernet_se"),
-        ([*TRAIN, "--detector.attention", '{"pool9": {"kind": "se"}}'], "no stage 'pool9'"),
+        (
+            [*TRAIN, "--variant", "attentdiffernet_xx"],
+            "gaussian_resnet18, differnet_fast, differnet, attentdiffernet_se",
+        ),
+        ([*TRAIN, "--variant", "differnet", "--detector.attention", '{"pool9": {"kind": "se"}}'], "no stage 'pool9'"),
         ([*TRAIN, "--detector.attention", '{"pool1": {"kind": "xx"}}'], "'se', 'cbam' or 'eca'"),
         ([*TRAIN, "--detector.image-size", "100", "--detector.scales", "4"], "image_size"),
-        ([*TRAIN, "--detector.image-size", "224", "--detector.scales", "3"], "the smallest is 252"),
+        ([*TRAIN, "--variant", "differnet", "--detector.image-size", "224"], "the smallest is 252"),
         ([*TRAIN, "--workers", "30"], "batch_size"),
-        ([*TRAIN, "--detector.attention-training", "pretext"], "needs attention, which differnet_fast has not"),
+        ([*TRAIN, "--detector.attention-training", "pretext"], "needs attention, which gaussian_resnet18 has not"),
         ([*TRAIN, "--detector.backbone", "squeezenet1_0"], "squeezenet1_0 was removed"),
     ],
 )
