@@ -15,7 +15,7 @@ from deltalake import DeltaTable, write_deltalake
 from sqlglot import exp
 
 from jobs.results.known import ROWS
-from jobs.tables.schema import VERDICTS, document_columns
+from jobs.tables.schema import MAPS, VERDICTS, document_columns
 from tests.jobs.results.score_rows import DAY, commit_rows, night, score_row
 from tests.support.pages import blocks
 from tests.support.places import ROOT
@@ -101,14 +101,37 @@ def write_verdicts(results: str) -> None:
     write_deltalake(f"{results}/verdicts", pa.Table.from_pylist(table, schema=VERDICTS))
 
 
+def write_maps(results: str) -> None:
+    """Maps of a photo by both of its detectors, twice by the newer one, and of bytes that are gone."""
+    rows = [
+        ("changed", "after", "d1", "old", 1),
+        ("changed", "after", "d2", "first", 2),
+        ("changed", "after", "d2", "newest", 3),
+        ("fine", "other bytes", "d2", "gone", 3),
+    ]
+    table = [
+        {
+            "image_uri": uri,
+            "image_etag": etag,
+            "detector_id": detector,
+            "run_id": f"run-{day}",
+            "overlay_uri": overlay,
+            "explained_at": datetime(2026, 4, day, tzinfo=UTC),
+        }
+        for uri, etag, detector, overlay, day in rows
+    ]
+    write_deltalake(f"{results}/maps", pa.Table.from_pylist(table, schema=MAPS))
+
+
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> duckdb.DuckDBPyConnection:
     """DuckDB with the views over the tables of three nights and of verdicts."""
     results = tmp_path_factory.mktemp("results")
     write_nights(f"file://{results}")
     write_verdicts(str(results))
+    write_maps(str(results))
     found = duckdb.connect()
-    for name in ("scores", "verdicts"):
+    for name in ("scores", "verdicts", "maps"):
         found.register(f"{name}_table", DeltaTable(str(results / name)).to_pyarrow_dataset())
     found.execute((FOLDER / "views.sql").read_text())
     return found
@@ -242,6 +265,17 @@ def test_the_share_of_flawless_photos_follows_from_large_p_values(database: duck
     assert row["flawless_low"] <= 0.4 <= row["flawless_high"]
 
 
+def test_a_photo_is_shown_by_the_newest_map_of_its_bytes_and_detector(database: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(database, "explained")
+    assert [(row["image_uri"], row["overlay_uri"]) for row in rows] == [
+        ("changed", "newest"),
+        ("fine", None),
+        (PHOTO, None),
+        ("south", None),
+        ("later", None),
+    ]
+
+
 def test_a_run_is_one_row(database: duckdb.DuckDBPyConnection) -> None:
     rows = database.execute("SELECT run_id, photos, scored, unreadable, failed, anomalies FROM runs ORDER BY run_id")
     assert rows.fetchall() == [("night-1", 7, 5, 1, 1, 2), ("night-2", 4, 2, 0, 0, 1), ("night-3", 4, 4, 0, 0, 2)]
@@ -266,7 +300,7 @@ def test_a_statement_is_of_every_engine_s_dialect(path: Path, dialect: str) -> N
 def test_an_engine_s_tables_are_named_in_its_dialect(dialect: str) -> None:
     statements = sqlglot.parse((FOLDER / f"tables_{dialect}.sql").read_text(), read=dialect)
     created = {statement.find(exp.Table).name for statement in statements if isinstance(statement, exp.Create)}
-    assert created == {"scores_table", "verdicts_table"}
+    assert created == {"scores_table", "verdicts_table", "maps_table"}
 
 
 def test_the_page_names_every_question() -> None:
@@ -274,7 +308,7 @@ def test_the_page_names_every_question() -> None:
     assert [name for name in sorted(NAMES) if f"`{name}.sql`" not in said] == []
 
 
-@pytest.mark.parametrize("schema", [ROWS, VERDICTS], ids=["scores", "verdicts"])
+@pytest.mark.parametrize("schema", [ROWS, VERDICTS, MAPS], ids=["scores", "verdicts", "maps"])
 def test_the_page_s_columns_are_those_of_the_schema(schema: pa.Schema) -> None:
     assert document_columns(schema) in PAGE.read_text()
 

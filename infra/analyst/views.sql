@@ -110,3 +110,17 @@ FROM (
     FROM verdicts_table AS judged
 ) AS numbered
 WHERE newest = 1;
+
+-- The newest overlay and float maps of each photo, or box of it, with its bytes and by its detector (jobs.score --explain). Not
+-- every photo has some: join from the photos with LEFT JOIN, as questions/explained.sql does.
+CREATE OR REPLACE VIEW maps AS
+SELECT *
+FROM (
+    SELECT
+        *,
+        row_number() OVER (
+            PARTITION BY image_uri, image_etag, box, detector_id ORDER BY explained_at DESC, run_id DESC
+        ) AS newest
+    FROM maps_table
+) AS numbered
+WHERE newest = 1;

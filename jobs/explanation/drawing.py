@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from model.localization.places import Place
 
-Box = tuple[float, float, float, float]
 _DARK, _LIGHT = (20, 20, 20), (255, 214, 0)
 _OPACITY = 0.6
 """Of the colour at the peak; where the map is 0 the photo is as it was."""
@@ -29,21 +31,14 @@ def draw_overlay(photo: Image.Image, values: npt.NDArray[np.float32]) -> Image.I
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def mark_place(image: Image.Image, *, x: float, y: float, box: Box) -> None:
-    """Frames the region that deviates most, light on dark so that it shows on any photo, and dots the peak.
-
-    Args:
-        image: drawn on.
-        x: of the peak, as a share of the width.
-        y: of the peak, as a share of the height.
-        box: x, y, width and height of the region, as shares.
-    """
-    (left, top, width, height), (wide, high) = box, image.size
+def mark_place(image: Image.Image, place: Place) -> None:
+    """Frames the region that deviates most, light on dark so that it shows on any photo, and dots the peak."""
+    (left, top, width, height), (wide, high) = place.box, image.size
     frame = (left * wide, top * high, (left + width) * wide - 1, (top + height) * high - 1)
     draw = ImageDraw.Draw(image)
     for colour, line_px, radius_px in ((_DARK, 3, 4), (_LIGHT, 1, 2)):
         draw.rectangle(frame, outline=colour, width=line_px)
-        across, down = x * wide, y * high
+        across, down = place.x * wide, place.y * high
         spot = (across - radius_px, down - radius_px, across + radius_px, down + radius_px)
         draw.ellipse(spot, fill=colour)
 
@@ -52,5 +47,13 @@ def mark_photo(photo: Image.Image, place: Place | None) -> Image.Image:
     """Returns a copy of a photo with its place marked, if it has one."""
     marked = photo.copy()
     if place is not None:
-        mark_place(marked, x=place.x, y=place.y, box=place.box)
+        mark_place(marked, place)
     return marked
+
+
+def read_place(row: Mapping[str, Any]) -> Place | None:
+    """Returns the place that a SCORES row speaks of, if it has one."""
+    if not row.get("peak_box"):
+        return None
+    left, top, width, height = (float(share) for share in row["peak_box"].split(","))
+    return Place(row["peak_x"], row["peak_y"], (left, top, width, height), 0.0)

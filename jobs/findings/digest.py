@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.explanation.selection import SORTED_BY
 from jobs.tables.schema import Status
 
 COLUMNS = (
@@ -38,8 +39,6 @@ COLUMNS = (
     "peak_box",
 )
 """SCORES columns that the page is made of."""
-SORTED_BY = [("tail_rank", "ascending"), ("p_value", "ascending"), ("image_uri", "ascending")]
-"""The tail rank orders photos of all categories also where p-values tie; raw scores of two detectors never do."""
 
 
 class RunDigest:

@@ -14,7 +14,7 @@ from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError
 from jobs.findings.config import ReportConfig
 from jobs.findings.digest import COLUMNS, RunDigest, collect_p_values
 from jobs.findings.page import judge_categories, render_page
-from jobs.findings.thumbnails import make_thumbnails
+from jobs.findings.pictures import make_pictures
 from jobs.results.known import stream_rows
 from jobs.results.runs import RECORDS
 from jobs.scoring.config import ScoreConfig
@@ -119,7 +119,7 @@ def write_page(config: ReportConfig, findings: Findings) -> str:
         findings.digest,
         record=findings.record,
         judgements=findings.judgements,
-        pictures=make_thumbnails(findings.digest.top, side_px=config.thumbnail_px, max_pixels=config.max_pixels),
+        pictures=make_pictures(findings.digest.top, config),
         compared=findings.compared,
     )
     output = config.output or uris.join(config.results, "reports", f"{config.run_id}.html")

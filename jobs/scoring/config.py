@@ -23,6 +23,7 @@ from jobs.config import (
     ScoringResources,
     Uri,
 )
+from jobs.explanation.choice import MAX_PER_CATEGORY, parse_choice
 
 
 class ScoreConfig(JobConfig):
@@ -90,6 +91,12 @@ class ScoreConfig(JobConfig):
     report: bool = Field(
         False, description="write the page of jobs.report when the run is done: <results>/reports/<run_id>.html"
     )
+    explain: str = Field(
+        "none",
+        description="after the scores are in the table, fetch the photos that stand out again and write an overlay and "
+        "float maps of each, which say where its score comes from: top:K for the K most anomalous of each category, "
+        f"anomalies for those reported (at most {MAX_PER_CATEGORY} of a category), or none",
+    )
     fail_on_drift: bool = Field(
         False,
         description="exit 3 where a category looks like new photos, so that its alarms cannot be trusted: another "
@@ -99,6 +106,12 @@ class ScoreConfig(JobConfig):
         "text", description="json also writes a JSON line per event to stderr, each with the run id"
     )
     scoring: ScoringResources = Field(default_factory=ScoringResources, description="share of the cluster")
+
+    @field_validator("explain")
+    @classmethod
+    def _explains_what_there_is(cls, text: str) -> str:
+        parse_choice(text)
+        return text
 
     @field_validator("key_pattern")
     @classmethod

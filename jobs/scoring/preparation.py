@@ -36,6 +36,7 @@ _MAY_CHANGE = (
     "scoring",
     "local",
     "top",
+    "explain",
     "max_error_rate",
     "max_missing_rate",
     "max_no_detector_rate",

@@ -17,6 +17,8 @@ from jobs.cluster.session import explain_error, start_ray
 from jobs.cluster.tally import Report, Reported
 from jobs.config import ScoringResources
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, JobError
+from jobs.explanation.choice import Choice, parse_choice
+from jobs.explanation.outcome import describe_maps
 from jobs.results.known import stream_rows
 from jobs.results.orphans import remove_orphans
 from jobs.scoring.config import ScoreConfig
@@ -68,7 +70,24 @@ def score_archive(config: ScoreConfig, *, pipeline: Pipeline = score_photos) -> 
     for alarm in alarms:
         log.event("alarm", {"reason": alarm})
         print(f"alarm: {alarm}; exit code {EXIT_TOO_MANY_UNREADABLE}", file=sys.stderr, flush=True)
+    if choice := parse_choice(config.explain):
+        explain_published(config, folder, choice=choice, log=log)
     return EXIT_TOO_MANY_UNREADABLE if alarms else EXIT_DONE
+
+
+def explain_published(config: ScoreConfig, folder: RunFolder, *, choice: Choice, log: RunLog) -> None:
+    """Writes the maps of a published run that are missing, and says how many; a second try writes none twice."""
+    # A driver that explains nothing needs no torch, which takes two seconds to import.
+    from jobs.explanation.run_maps import MapsRequest, explain_run
+
+    print(f"run {config.run_id}: explaining {config.explain}", flush=True)
+    request = MapsRequest(config.results, config.run_id, config.detectors, choice, config.scoring.max_pixels)
+    with hold_lease(folder.lease) as lease:
+        outcome = explain_run(request, confirm=lease.confirm)
+    storage.delete_tree(folder.staging)
+    print(describe_maps(outcome, config.results, config.run_id), flush=True)
+    counts = {"explained": outcome.explained, "known": outcome.known, "not_explained": len(outcome.problems)}
+    log.event("explained", counts | {"left_out": outcome.left_out})
 
 
 def ensure_published(config: ScoreConfig, folder: RunFolder, *, log: RunLog, pipeline: Pipeline) -> dict[str, Any]:

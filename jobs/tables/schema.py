@@ -150,6 +150,21 @@ VERDICTS = pa.schema(
 )
 """What people have found on photos: the Delta table <results>/verdicts."""
 
+MAPS = pa.schema(
+    [
+        *(SCORES.field(name) for name in ("image_uri", "image_etag", "box", "category", "run_id", "detector_id")),
+        define_column("shown", pa.string(), "what the overlay shows: positions, or gradcam where there are none"),
+        define_column("overlay_uri", pa.string(), "JPEG of the photo, or of its box, with the map and the place on it"),
+        define_column(
+            "maps_uri",
+            pa.string(),
+            "safetensors file of float32 maps (h, w) by name: positions, gradcam, gradcam_without_attention",
+        ),
+        define_column("explained_at", _TIME, "when; of two maps of a photo the newer holds"),
+    ]
+)
+"""Photos that runs have explained (jobs.score --explain): the Delta table <results>/maps."""
+
 SAMPLES = pa.schema(
     [
         *(SCORES.field(name) for name in ("image_uri", "image_etag", "box", "category", "site", "run_id")),

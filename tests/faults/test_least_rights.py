@@ -83,7 +83,10 @@ def test_a_scorer_needs_each_of_its_rights_and_no_other(
             silent.append((sid, action, said))
     assert silent == []
     grant(user, policy, buckets)
-    assert "3 scored, 1 unreadable" in run_as(user, lambda: score_archive(make_request(buckets)), capsys)
+    request = make_request(buckets).model_copy(update={"explain": "top:2"})
+    said = run_as(user, lambda: score_archive(request), capsys)
+    assert "3 scored, 1 unreadable" in said
+    assert "2 photos explained" in said
 
 
 def sid_place(sid: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from datetime import timedelta
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jobs import report
+from jobs import report, storage
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError
+from jobs.explanation.table import append_maps, locate_file
 from jobs.findings.run import conclude_run
 from jobs.results.commit import commit_slice
+from jobs.results.known import read_rows
 from jobs.scoring.config import ScoreConfig
 from jobs.storage import uris
 from tests.jobs.findings.scores import WHEN, make_scores
@@ -117,6 +120,26 @@ def test_new_photos_are_an_event_and_an_alarm_where_asked_for(
 
 
 def test_a_night_like_before_is_no_alarm(results: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.findings.run.make_thumbnails", lambda rows, **_: [("", "none")] * len(rows))
+    monkeypatch.setattr("jobs.findings.pictures.make_thumbnails", lambda rows, **_: [("", "none")] * len(rows))
     assert _conclude(results, "first", fail_on_drift=True, report=True) == EXIT_DONE
     assert (tmp_path / "results" / "reports" / "first.html").exists()
+
+
+@pytest.mark.slow  # starts a process that decodes
+def test_an_explained_photo_is_shown_by_its_overlay_and_by_a_thumbnail_once_that_is_gone(
+    results: str, tmp_path: Path
+) -> None:
+    known = read_rows(results, ["image_uri", "image_etag", "box"], run_id="second").to_pylist()
+    row = next(one for one in known if one["image_uri"].endswith("/1.png"))
+    append_maps(results, [{**row, "run_id": "second"}])
+    overlay = locate_file(results, "second", row, ending="jpg")
+    storage.write(overlay, b"an overlay")
+    embedded = base64.b64encode(b"an overlay").decode()
+    page = tmp_path / "results" / "reports" / "second.html"
+    assert _report(results, "second") == EXIT_DONE
+    assert page.read_text().count(f'src="data:image/jpeg;base64,{embedded}"') == 1
+    assert page.read_text().count('<img alt="photo') == 3
+    storage.delete(overlay)
+    assert _report(results, "second") == EXIT_DONE
+    assert embedded not in page.read_text()
+    assert page.read_text().count('<img alt="photo') == 3
