@@ -99,7 +99,7 @@ def test_the_fleet_s_commands_run_as_they_stand(
     for info in storage.list_objects(f"{inspection}/training/insulator/test/good"):
         name = info.uri.rsplit("/", 1)[-1]
         storage.write(f"{inspection}/new-season/insulator/train/good/{name}", storage.read(info.uri))
-    assert recalibrate.main(find_command("python -m jobs.recalibrate ")) == 0
+    assert recalibrate.main(["--data", *find_command("python -m jobs.recalibrate --data ")]) == 0
     assert read_aliases(detectors, "insulator")["champion"] != before
     assert "champion" in capsys.readouterr().out
 
