@@ -145,10 +145,13 @@ class FetchDecode:
             self._kept = None
         return [outcomes[number] for number in range(len(rows))]
 
-    def _find_shape(self, category: str | None) -> tuple[int, int] | None:
-        """Returns height and width of the pixels of a category's photos; None where it has no detector."""
-        size = self._image_sizes.get(category or "")
-        return None if size is None else self._rules.get(category or "", DEFAULT_RULES).tiles.measure_photo(size)
+    def _find_shape(self, category: Any) -> tuple[int, int] | None:
+        """Returns height and width of the pixels of a category's photos; None where it has no detector.
+
+        A manifest without categories has None for one, and its photos a detector like others.
+        """
+        size = self._image_sizes.get(category)
+        return None if size is None else self._rules.get(category, DEFAULT_RULES).tiles.measure_photo(size)
 
     def _plan_part(self, row: Mapping[str, Any], at: int) -> DecodedPart | Outcome:
         """Returns what a row wants of its photo; or its outcome, where it wants nothing that can be had."""

@@ -74,7 +74,7 @@ def test_a_search_decodes_with_its_black_and_white_and_refuses_photos_of_one_gro
     assert bright.train.mean() > 1.3 * plain.train.mean()
     assert bright.labelled.mean() > 1.3 * plain.labelled.mean()
     with pytest.raises(JobError, match="--group-by photo takes each photo by itself"):
-        decode_search_photos(train, labelled, 64, 10**8, 0.2, (None, None), np.zeros(20, np.int64))
+        decode_search_photos(train, labelled, 64, 10**8, 0.2, PixelRules(), np.zeros(20, np.int64))
 
 
 def test_photos_that_judged_are_recorded_and_those_that_calibrate_are_new_to_the_detector(drawn: Path) -> None:

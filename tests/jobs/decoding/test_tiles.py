@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from jobs.archive.manifest import list_archive
 from jobs.archive.mvtec import list_labelled, select_split
 from jobs.config import ScoringResources
 from jobs.decoding.fetch import FetchDecode, stack_images
@@ -135,3 +136,11 @@ def test_photos_of_any_proportions_are_shifted_and_get_a_defect(shape: tuple[int
         0 < int((one != other).any(0).sum()) < photos[0, 0].numel() / 2
         for one, other in zip(spoilt, photos, strict=True)
     )
+
+
+def test_photos_of_a_list_without_categories_are_decoded(drawn: Path) -> None:
+    listing = list_archive(f"file://{drawn}/data/insulator/train/good").slice(0, 2)
+    assert listing["category"].null_count == 2
+    prints = fingerprint_photos(listing, size=SIDE, max_pixels=10**6)
+    assert prints["pixel_hash"].null_count == 0
+    assert len(set(prints["pixel_hash"].to_pylist())) == 2
