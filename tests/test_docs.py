@@ -223,6 +223,16 @@ def test_the_readme_is_short() -> None:
     assert len(README.read_text().splitlines()) <= 120
 
 
+def test_readme_and_architecture_name_every_wing() -> None:
+    tops = ("jobs", "model", "tuning")
+    wings = {path.parent.name for top in tops for path in (ROOT / top).glob("*/__init__.py")} - {"cli", "errors"}
+    drawn = README.read_text().split("jobs/    ")[1].split("```")[0]
+    architecture = (ROOT / "infra" / "docs" / "architecture.md").read_text()
+    for wing in wings:
+        assert re.search(rf"\b{wing}\b", drawn), f"README.md lacks {wing}"
+        assert f"`{wing}/`" in architecture, f"architecture.md lacks {wing}/"
+
+
 def test_python_of_the_pages_compiles_and_imports_what_exists() -> None:
     found = [block for page in PAGES for block in blocks(page, "python")]
     assert len(found) >= 5
