@@ -10,6 +10,7 @@ from jobs.config import JobConfig, LocalPath, Uri
 from jobs.sizing.costs import DETECTORS
 from jobs.sizing.quantities import Quantities
 from model.config import Precision
+from model.presets import DEFAULT_VARIANT
 
 DEFAULT_HOURS = 8.0
 
@@ -58,7 +59,7 @@ class CapacityConfig(JobConfig):
     )
     megapixels: float = Field(12, gt=0, description="size of a photo")
     photo_mb: float | None = Field(None, gt=0, description="MB of a photo's file; default: 0.45 for each megapixel")
-    preset: str = Field("differnet_fast", description="the detectors' preset: " + ", ".join(DETECTORS))
+    preset: str = Field(DEFAULT_VARIANT, description="the detectors' preset: " + ", ".join(DETECTORS))
     precision: Precision = Field("bf16", description="arithmetic of the networks")
     views: int | None = Field(None, ge=1, le=360, description="views of a photo; default: the preset's")
     hours: float | None = Field(None, gt=0, description="length of the night; default: 8, or what --cores take")
