@@ -55,7 +55,7 @@ def fetch_photos(
         CredentialsError: true of every photo, so it is no reason of one.
     """
     # Of a photo that its detector cuts into tiles people see the whole, unless it sees the middle of it alone.
-    people = rules if rules.resize == "crop" else rules._replace(tiles=WHOLE)
+    people = rules if rules.resize == "crop" else rules._replace(tiles=WHOLE, resize="letterbox")
     side = choose_side(people.tiles, longest_px=shown_px)
     stage = FetchDecode(
         image_sizes={_SEEN: size, _SHOWN: side},
@@ -71,7 +71,7 @@ def fetch_photos(
         if seen["pixels"] is None or shown["pixels"] is None
         else ShownPhoto(
             read_pixels(seen["pixels"], rules.tiles.measure_photo(size)),
-            show_photo(shown, row, shape=people.tiles.measure_photo(side), rules=people),
+            show_photo(shown, row, shape=people.tiles.measure_photo(side), rules=rules),
         )
         for row, seen, shown in zip(rows, decoded[: len(rows)], decoded[len(rows) :], strict=True)
     ]
@@ -90,20 +90,42 @@ def read_pixels(pixels: bytes, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
 def show_photo(
     decoded: Mapping[str, Any], row: Mapping[str, Any], *, shape: tuple[int, int], rules: PixelRules
 ) -> Image.Image:
-    """Returns decoded pixels as people see them: a stretched square in the proportions of the photo or box."""
-    square = Image.fromarray(read_pixels(decoded["pixels"], shape).transpose(1, 2, 0))
+    """Returns decoded pixels as people see them; where ``rules`` stretch a photo, without the frame of a letterbox."""
+    image = Image.fromarray(read_pixels(decoded["pixels"], shape).transpose(1, 2, 0))
     if rules.resize != "stretch":
-        return square
+        return image
+    return trim_frame(image, find_stored_size(decoded, box=row.get("box")))
+
+
+def find_stored_size(decoded: Mapping[str, Any], *, box: str | None) -> tuple[int, int] | None:
+    """Finds width and height in pixels as stored, of a DECODED photo or what is inside it of a box; None: not known."""
     width, height = decoded["width"], decoded["height"]
-    if row.get("box"):
-        _, _, width, height = parse_box(row["box"])
-    return restore_proportions(square, width=width, height=height)
-
-
-def restore_proportions(square: Image.Image, *, width: int | None, height: int | None) -> Image.Image:
-    """Resizes a square picture to the proportions of a photo, its longer side as it is; None is not known."""
     if not width or not height:
-        return square
-    side, longer = square.width, max(width, height)
-    size = (max(1, round(side * width / longer)), max(1, round(side * height / longer)))
-    return square.resize(size, Image.Resampling.BILINEAR)
+        return None
+    if not box:
+        return width, height
+    left, top, wide, high = parse_box(box)
+    return min(left + wide, width) - max(left, 0), min(top + high, height) - max(top, 0)
+
+
+def trim_frame(image: Image.Image, stored: tuple[int, int] | None) -> Image.Image:
+    """Cuts the black frame off a photo that was letterboxed into a square.
+
+    A photo that EXIF turns has the proportions of the stored one or the reverse: the frame leaves out the darker part.
+
+    Args:
+        image: the square.
+        stored: width and height of the photo before it was turned upright; None leaves the frame.
+    """
+    if stored is None:
+        return image
+    windows = [place_window(image.width, width, height) for width, height in (stored, stored[::-1])]
+    return image.crop(max(windows, key=lambda window: int(np.asarray(image.crop(window), np.int64).sum())))
+
+
+def place_window(side: int, width: int, height: int) -> tuple[int, int, int, int]:
+    """Returns left, top, right and bottom of what has the proportions of a photo in the middle of a square."""
+    longer = max(width, height)
+    wide, high = (max(1, round(side * length / longer)) for length in (width, height))
+    left, top = (side - wide) // 2, (side - high) // 2
+    return left, top, left + wide, top + high

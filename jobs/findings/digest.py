@@ -32,8 +32,6 @@ COLUMNS = (
     "false_alarm_rate",
     "calibration_photos",
     "detector_id",
-    "width",
-    "height",
     "peak_x",
     "peak_y",
     "peak_box",

@@ -31,8 +31,6 @@ COLUMNS = (
     "captured_at",
     "status",
     "is_anomaly",
-    "width",
-    "height",
     "run_id",
 )
 """SCORES columns that are read; the score is none of them."""

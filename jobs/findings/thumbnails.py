@@ -12,11 +12,12 @@ from PIL import Image
 
 from jobs.decoding.photos import decode_rows
 from jobs.explanation.drawing import mark_photo, read_place
-from jobs.explanation.photos import restore_proportions
-from jobs.tables.boxes import parse_box
+from jobs.explanation.photos import find_stored_size, trim_frame
 from jobs.tables.manifest import make_manifest
+from model.pictures.rules import PixelRules
 
 _QUALITY = 82
+_IN_PROPORTION = PixelRules(resize="letterbox")
 _ANY = "photo"
 """Category of all photos shown, so that none is left out for want of a detector."""
 
@@ -25,7 +26,7 @@ def make_thumbnails(rows: Sequence[Mapping[str, Any]], *, side_px: int, max_pixe
     """Fetches photos and makes a JPEG of each, as a data URI.
 
     Args:
-        rows: image_uri, image_etag, box, width and height of each photo; the last three may be None.
+        rows: image_uri, image_etag and box of each photo; the last two may be None.
         side_px: longer side in pixels.
         max_pixels: largest photo that is decoded.
 
@@ -34,27 +35,29 @@ def make_thumbnails(rows: Sequence[Mapping[str, Any]], *, side_px: int, max_pixe
     """
     if not rows:
         return []
-    decoded, reasons = decode_rows(make_manifest(rows, category=_ANY), size=side_px, max_pixels=max_pixels)
-    columns = (decoded[name].to_pylist() for name in ("image_id", "pixels"))
-    pixels = dict(zip(*columns, strict=True))
+    manifest = make_manifest(rows, category=_ANY)
+    decoded, reasons = decode_rows(manifest, size=side_px, max_pixels=max_pixels, rules=_IN_PROPORTION)
+    found = {one["image_id"]: one for one in decoded.select(["image_id", "pixels", "width", "height"]).to_pylist()}
     return [
-        (encode_jpeg(pixels[number], row, side_px=side_px), "")
-        if number in pixels
+        (encode_jpeg(found[number], row, side_px=side_px), "")
+        if number in found
         else ("", reasons.get(row["image_uri"], "not decoded"))
         for number, row in enumerate(rows)
     ]
 
 
-def encode_jpeg(pixels: bytes, row: Mapping[str, Any], *, side_px: int) -> str:
-    """Returns square pixels, uint8 (3, S, S), as a JPEG in a data URI, with the proportions of the photo or box.
+def encode_jpeg(decoded: Mapping[str, Any], row: Mapping[str, Any], *, side_px: int) -> str:
+    """Returns a letterboxed photo as a JPEG in a data URI, without its frame.
 
     Where the row says where the photo deviates most, a frame and a dot mark it.
+
+    Args:
+        decoded: pixels, uint8 (3, S, S), width and height of the photo as stored.
+        row: box, and place, see `read_place`.
+        side_px: S.
     """
-    image = Image.fromarray(np.frombuffer(pixels, np.uint8).reshape(3, side_px, side_px).transpose(1, 2, 0))
-    width, height = row.get("width"), row.get("height")
-    if row.get("box"):
-        _, _, width, height = parse_box(row["box"])
-    shown = mark_photo(restore_proportions(image, width=width, height=height), read_place(row))
+    image = Image.fromarray(np.frombuffer(decoded["pixels"], np.uint8).reshape(3, side_px, side_px).transpose(1, 2, 0))
+    shown = mark_photo(trim_frame(image, find_stored_size(decoded, box=row.get("box"))), read_place(row))
     buffer = io.BytesIO()
     shown.save(buffer, "JPEG", quality=_QUALITY)
     return embed_jpeg(buffer.getvalue())

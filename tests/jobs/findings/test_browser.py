@@ -33,7 +33,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     many = [{"p_value": (number + 1) / 200, "tail_rank": (number + 1) / 200} for number in range(200)]
     digest.read([make_scores({"image_uri": HOSTILE, "tail_rank": 1e-6}, *rows, *many).select(COLUMNS)])
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8).tobytes()
-    picture = encode_jpeg(pixels, {"width": 300, "height": 200}, side_px=64)
+    picture = encode_jpeg({"pixels": pixels, "width": 300, "height": 200}, {}, side_px=64)
     content = render_page(
         digest,
         record={"run_id": "night", "config": {"archive": "s3://archive"}},

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import pytest
+from PIL import ExifTags, Image
 
-from jobs.findings.thumbnails import encode_jpeg
+from jobs.findings.thumbnails import encode_jpeg, make_thumbnails
 
 SIDE = 64
 GREY = np.full((3, SIDE, SIDE), 128, np.uint8).tobytes()
 
 
 def _draw(**row: object) -> np.ndarray:
-    data = encode_jpeg(GREY, {"width": 200, "height": 100, **row}, side_px=SIDE)
+    data = encode_jpeg({"pixels": GREY, "width": 200, "height": 100}, row, side_px=SIDE)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",", 1)[1]))).convert("RGB")).astype(int)
 
 
@@ -31,3 +33,26 @@ def test_the_region_is_framed_in_the_proportions_of_the_photo() -> None:
 
 def test_a_photo_without_a_place_stays_as_it_is() -> None:
     assert np.array_equal(_draw(), _draw(peak_x=None, peak_y=None, peak_box=None))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "box", "expected"),
+    [
+        (1, None, (64, 32)),
+        (6, None, (32, 64)),  # EXIF: turned by a quarter
+        (6, "0,0,60,120", (64, 32)),  # upright as stored, so it lies once the photo is turned
+        (1, "-60,0,120,60", (64, 64)),  # half of it is outside
+    ],
+)
+def test_a_photo_has_the_proportions_that_people_see(
+    orientation: int, box: str | None, expected: tuple[int, int], tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", (240, 120), "grey").save(tmp_path / "photo.jpg", exif=exif)
+    row = {"image_uri": f"file://{tmp_path}/photo.jpg", "image_etag": None, "box": box}
+    ((data, reason),) = make_thumbnails([row], side_px=64, max_pixels=10**6)
+    assert reason == ""
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",", 1)[1]))).convert("L"))
+    assert shown.shape == expected[::-1]
+    assert shown.min() > 100  # no frame
