@@ -117,6 +117,8 @@ def cluster(s3_environment: str | None) -> Iterator[str]:
     os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # W&B gives its own process 30 s to start, once for each trial: a busy machine takes longer, and that run is lost.
+    os.environ.setdefault("WANDB__SERVICE_WAIT", "300")
     for tries_left in (2, 1, 0):
         try:
             context = ray.init(

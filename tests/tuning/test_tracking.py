@@ -28,7 +28,8 @@ def read_wandb_run(folder: Path, words: list[str]) -> bytes:
             if all(word.encode() in content for word in words):
                 return content
         time.sleep(0.2)
-    return pytest.fail(f"no run of W&B with {words} within two minutes")
+    found = [f"{path.relative_to(folder)}: {path.stat().st_size} bytes" for path in folder.glob("wandb/*/*.wandb")]
+    return pytest.fail(f"no run of W&B with {words} within two minutes, but {found}")
 
 
 @pytest.mark.timeout(400)
