@@ -99,7 +99,7 @@ def test_the_fleet_s_commands_run_as_they_stand(
     for info in storage.list_objects(f"{inspection}/training/insulator/test/good"):
         name = info.uri.rsplit("/", 1)[-1]
         storage.write(f"{inspection}/new-season/insulator/train/good/{name}", storage.read(info.uri))
-    assert recalibrate.main(["--data", *find_command("python -m jobs.recalibrate --data ")]) == 0
+    assert recalibrate.main(find_command("python -m jobs.recalibrate ", having="--data")) == 0
     assert read_aliases(detectors, "insulator")["champion"] != before
     assert "champion" in capsys.readouterr().out
 
@@ -122,7 +122,7 @@ def test_the_search_s_command_runs_as_it_stands_and_its_winner_can_be_trained(
             }
         )
     )
-    asked = find_command("python -m tuning.search ")
+    asked = find_command("python -m tuning.search ", having="--trials")
     smaller = [*asked[: asked.index("--trials")], "--trials", "5", "--seeds", "1", "--finalist-seeds", "1"]
     assert search.main(["--config", str(small), *smaller]) == 0
     results = f"{inspection}/search/insulator"

@@ -35,14 +35,14 @@ def inline_code(page: Path) -> list[str]:
     return [" ".join(span.split()) for span in spans]
 
 
-def find_command(beginning: str) -> list[str]:
-    """The arguments of the first command that begins so on any page.
+def find_command(beginning: str, *, having: str = "") -> list[str]:
+    """The arguments of the first command on any page that begins so, and has a flag where several commands do.
 
     Raises:
         LookupError: no page has one.
     """
     for page in PAGES:
         for line in shell_lines(page):
-            if line.startswith(beginning):
+            if line.startswith(beginning) and having in line:
                 return shlex.split(line.removeprefix(beginning))
-    raise LookupError(f"no page has a command that begins with {beginning!r}")
+    raise LookupError(f"no page has a command that begins with {beginning!r} and has {having!r}")
