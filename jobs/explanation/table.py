@@ -7,12 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
-from jobs.errors import StorageError, one_line
-from jobs.results.access import make_location, make_storage_options
-from jobs.results.delta import HOOKS, explain_errors
+from jobs.results.side_table import append_rows, read_table
 from jobs.storage import uris
 from jobs.tables.schema import MAPS
 
@@ -52,20 +48,9 @@ def append_maps(results: str, rows: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         StorageError: the storage refused, or the table is damaged.
     """
-    uri = locate_maps(results)
-    with explain_errors(uri, needs="write"):
-        try:
-            write_deltalake(
-                make_location(uri),
-                pa.Table.from_pylist([dict(row) for row in rows], schema=MAPS),
-                mode="append",
-                name=TABLE,
-                description="attentdiffernet-ray: overlays and float maps of photos that runs have explained",
-                storage_options=make_storage_options(uri),
-                post_commithook_properties=HOOKS,
-            )
-        except CommitFailedError as error:
-            raise StorageError(f"{uri}: the commit failed: {one_line(error)[:200]}; run again") from error
+    added = pa.Table.from_pylist([dict(row) for row in rows], schema=MAPS)
+    description = "overlays and float maps of photos that runs have explained"
+    append_rows(locate_maps(results), added, name=TABLE, description=description)
 
 
 def read_maps(results: str, run_id: str) -> dict[Key, dict[str, Any]]:
@@ -74,11 +59,5 @@ def read_maps(results: str, run_id: str) -> dict[Key, dict[str, Any]]:
     Raises:
         StorageError: the table is damaged, or storage refused.
     """
-    uri = locate_maps(results)
-    with explain_errors(uri):
-        try:
-            table = DeltaTable(make_location(uri), storage_options=make_storage_options(uri))
-        except TableNotFoundError:
-            return {}
-        found = table.to_pyarrow_table(columns=list(MAPS.names), filters=[("run_id", "=", run_id)])
-        return {make_key(row): row for row in pa.table(found).cast(MAPS).to_pylist()}
+    found = read_table(locate_maps(results), schema=MAPS, filters=[("run_id", "=", run_id)])
+    return {} if found is None else {make_key(row): row for row in found.to_pylist()}

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
-from jobs.errors import RequestError, StorageError, one_line
-from jobs.results.access import make_location, make_storage_options
-from jobs.results.delta import HOOKS, explain_errors
+from jobs.errors import RequestError
+from jobs.results.side_table import append_rows, read_table
 from jobs.storage import uris
 from jobs.tables.schema import VERDICTS
 
@@ -33,21 +30,13 @@ def write_verdicts(results: str, rows: pa.Table) -> int:
     """
     known = read_verdicts(results)
     new = rows if known is None else leave_out_known(rows, known)
-    uri = locate_verdicts(results)
     if len(new) or known is None:
-        with explain_errors(uri):
-            try:
-                write_deltalake(
-                    make_location(uri),
-                    new,
-                    mode="append",
-                    name=TABLE,
-                    description="attentdiffernet-ray: what people found on photos; the newest verdict holds",
-                    storage_options=make_storage_options(uri),
-                    post_commithook_properties=HOOKS,
-                )
-            except CommitFailedError as error:
-                raise StorageError(f"{uri}: the commit failed: {one_line(error)[:200]}; run again") from error
+        append_rows(
+            locate_verdicts(results),
+            new,
+            name=TABLE,
+            description="what people found on photos; the newest verdict holds",
+        )
     return len(new)
 
 
@@ -64,13 +53,7 @@ def read_verdicts(results: str) -> pa.Table | None:
     Raises:
         StorageError: the table is damaged, or storage refused.
     """
-    uri = locate_verdicts(results)
-    with explain_errors(uri):
-        try:
-            table = DeltaTable(make_location(uri), storage_options=make_storage_options(uri))
-        except TableNotFoundError:
-            return None
-        return pa.table(table.to_pyarrow_table(columns=list(VERDICTS.names))).cast(VERDICTS)
+    return read_table(locate_verdicts(results), schema=VERDICTS)
 
 
 def select_latest(verdicts: pa.Table, key: Sequence[str] = KEY) -> pa.Table:
