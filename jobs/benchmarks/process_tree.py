@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
@@ -42,20 +43,13 @@ def measure_private_bytes(process: psutil.Process) -> int:
     return int(memory.rss - memory.shared)
 
 
-class MemorySampler:
-    """Samples the memory of this process's descendants while its ``with`` block runs.
-
-    Attributes:
-        peak_total_bytes: the most that all of them had together, less what they share.
-        peak_largest_bytes: the most that one of them had.
-    """
+class Sampler(ABC):
+    """Looks at this process and its descendants again and again while its ``with`` block runs."""
 
     def __init__(self) -> None:
         """Prepares the thread that samples."""
-        self.peak_total_bytes = 0
-        self.peak_largest_bytes = 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="memory sampler", daemon=True)
+        self._thread = threading.Thread(target=self._sample, name=type(self).__name__, daemon=True)
 
     def __enter__(self) -> Self:
         """Starts sampling."""
@@ -71,12 +65,35 @@ class MemorySampler:
 
     def _sample(self) -> None:
         while not self._stop.wait(SAMPLE_INTERVAL_S):
-            sizes = [measure_private_bytes(process) for process in list_processes(os.getpid())[1:]]
-            self.peak_total_bytes = max(self.peak_total_bytes, sum(sizes))
-            self.peak_largest_bytes = max(self.peak_largest_bytes, *sizes, 0)
+            self.look()
+
+    @abstractmethod
+    def look(self) -> None:
+        """Takes one sample."""
 
 
-class CpuSampler:
+class MemorySampler(Sampler):
+    """Samples the memory of this process's descendants while its ``with`` block runs.
+
+    Attributes:
+        peak_total_bytes: the most that all of them had together, less what they share.
+        peak_largest_bytes: the most that one of them had.
+    """
+
+    def __init__(self) -> None:
+        """Starts at nothing."""
+        super().__init__()
+        self.peak_total_bytes = 0
+        self.peak_largest_bytes = 0
+
+    def look(self) -> None:
+        """Takes one sample."""
+        sizes = [measure_private_bytes(process) for process in list_processes(os.getpid())[1:]]
+        self.peak_total_bytes = max(self.peak_total_bytes, sum(sizes))
+        self.peak_largest_bytes = max(self.peak_largest_bytes, *sizes, 0)
+
+
+class CpuSampler(Sampler):
     """Adds up the CPU of this process and its descendants while its ``with`` block runs, also of those that end in it.
 
     What a killed worker's child has used is otherwise lost: nobody who is counted waits for it. The last interval of a
@@ -87,34 +104,28 @@ class CpuSampler:
     """
 
     def __init__(self) -> None:
-        """Prepares the thread that samples."""
+        """Starts at nothing."""
+        super().__init__()
         self.cpu_s = 0.0
         self._first: dict[tuple[int, float], float] = {}
         self._last: dict[tuple[int, float], float] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="CPU sampler", daemon=True)
 
     def __enter__(self) -> Self:
         """Starts sampling; what has been used until now does not count."""
-        self._look()
+        self.look()
         self._first = dict(self._last)
-        self._thread.start()
-        return self
+        return super().__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stops sampling and adds up."""
-        self._stop.set()
-        self._thread.join()
-        self._look()
+        super().__exit__(kind, error, trace)
+        self.look()
         self.cpu_s = sum(last - self._first.get(process, 0.0) for process, last in self._last.items())
 
-    def _sample(self) -> None:
-        while not self._stop.wait(SAMPLE_INTERVAL_S):
-            self._look()
-
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Takes one sample."""
         for process in list_processes(os.getpid()):
             try:
                 times = process.cpu_times()
