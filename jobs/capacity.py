@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from jobs.cli import parse_config, run_command
 from jobs.errors import EXIT_DONE
 from jobs.sizing.config import CapacityConfig
+from jobs.sizing.plan import make_plan
+from jobs.sizing.report import describe_plans, format_plans
 
 
 def main(argv: Sequence[str]) -> int:
     """Measures if it is asked to, prints a plan for each number of photos and returns the exit code."""
     config = parse_config(CapacityConfig, argv, prog="python -m jobs.capacity")
-    from jobs.sizing.plan import make_plan
-    from jobs.sizing.report import describe_plans, format_plans
-
+    # What measures imports torch, which takes seconds; a plan needs none of it.
     if config.measure is not None:
         from jobs.sizing.measurement import measure_costs
 

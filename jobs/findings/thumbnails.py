@@ -7,14 +7,11 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from jobs.decoding.photos import decode_rows
 from jobs.explanation.drawing import mark_photo, read_place
-from jobs.explanation.photos import find_stored_size, trim_frame
+from jobs.explanation.photos import show_photo
 from jobs.tables.manifest import make_manifest
-from model.pictures.rules import PixelRules
+from model.pictures.rules import DEFAULT_RULES, PixelRules
 
 _QUALITY = 82
 _IN_PROPORTION = PixelRules(resize="letterbox")
@@ -56,8 +53,8 @@ def encode_jpeg(decoded: Mapping[str, Any], row: Mapping[str, Any], *, side_px: 
         row: box, and place, see `read_place`.
         side_px: S.
     """
-    image = Image.fromarray(np.frombuffer(decoded["pixels"], np.uint8).reshape(3, side_px, side_px).transpose(1, 2, 0))
-    shown = mark_photo(trim_frame(image, find_stored_size(decoded, box=row.get("box"))), read_place(row))
+    photo = show_photo(decoded, row, shape=(side_px, side_px), rules=DEFAULT_RULES)
+    shown = mark_photo(photo, read_place(row))
     buffer = io.BytesIO()
     shown.save(buffer, "JPEG", quality=_QUALITY)
     return embed_jpeg(buffer.getvalue())
