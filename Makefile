@@ -33,7 +33,8 @@ test: .venv/installed lint  ## lint, type-check and run the tests (about 35 minu
 test-fast: .venv/installed  ## the tests without Ray, S3 and long computations (under 2 minutes on 2 cores)
 	$(RUN_ENV) $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not ray and not s3 and not docs and not nightly"
 
-nightly: .venv/installed fuzz  ## the slow tests: kills of every process, a minute of throttling (half an hour)
+nightly: .venv/installed fuzz  ## the slow tests: kills, a minute of throttling, new examples of every law (40 minutes)
+	$(RUN_ENV) $(BIN)/python -m pytest -m "hypothesis and not ray and not s3 and not docs" --hypothesis-profile "new examples"
 	$(RUN_ENV) $(BIN)/python -m pytest -m nightly --timeout 1200
 
 fuzz: .venv/installed  ## 20,000 mutated image files against the decoder (some minutes)

@@ -109,7 +109,8 @@ def compute_tail_ranks(
     with np.errstate(over="ignore"):
         excess = np.maximum(asked - tail.largest, 0.0) / tail.scale
         beyond = np.exp(-np.log1p(tail.shape * excess) / tail.shape) / (n + 1)
-    inside = np.interp(asked, known, above, left=1.0)
+    following = np.minimum(np.searchsorted(known, asked, side="right"), len(known) - 1)
+    inside = np.maximum(np.interp(asked, known, above, left=1.0), above[following])  # rounding may fall below the line
     return np.where(asked > tail.largest, beyond, inside)
 
 

@@ -31,6 +31,12 @@ def test_a_higher_score_never_has_a_higher_rank(known: list[float], scores: list
     assert np.all((ranks >= 0) & (ranks <= 1))
 
 
+def test_rounding_does_not_lift_the_rank_of_a_calibration_score() -> None:
+    tiny = 1.7957979977830474e-27  # the straight line from -1 to here ends 5.6e-17 below the rank here
+    ranks = _rank([0.0, tiny], Calibration(scores=(-1.0, tiny, tiny, tiny)))
+    assert ranks[0] >= ranks[1]
+
+
 @given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=150, unique=True), st.lists(_FINITE, min_size=1))
 @settings(deadline=None)
 def test_ranks_stay_within_the_step_of_the_p_value(known: list[int], scores: list[float]) -> None:
