@@ -12,9 +12,9 @@ from jobs.detectors.config import RecalibrateConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reads the command line, runs `jobs.scoring.recalibration.recalibrate_detector` and returns the exit code."""
+    """Reads the command line, runs `jobs.scoring.recalibration.run.recalibrate_detector` and returns the exit code."""
     config = parse_config(RecalibrateConfig, argv, prog="python -m jobs.recalibrate")
-    from jobs.scoring.recalibration import recalibrate_detector
+    from jobs.scoring.recalibration.run import recalibrate_detector
 
     return recalibrate_detector(config)
 

@@ -15,7 +15,7 @@ from jobs.review.confirmed import list_confirmed_photos
 from jobs.review.matching import VerdictIndex
 from jobs.review.samples import locate_sample, write_sample
 from jobs.review.verdicts import read_latest_verdicts, write_verdicts
-from jobs.scoring.recalibration import choose_scores
+from jobs.scoring.recalibration.calibration import choose_scores
 from jobs.storage import uris
 from jobs.tables.schema import SAMPLES, VERDICTS
 from jobs.training.planning import leave_out_defects

@@ -23,8 +23,8 @@ from jobs.detectors.aliases import read_history
 from jobs.detectors.config import RecalibrateConfig
 from jobs.detectors.lineage import hash_manifest, hash_training_photos, list_training_pixels
 from jobs.errors import ConflictError, JobError, RequestError
-from jobs.scoring import recalibration
 from jobs.scoring.plan import ScoringPlan, plan_detectors
+from jobs.scoring.recalibration import scores
 from jobs.scoring.stage import ScoreImages
 from jobs.storage import uris
 from model.artifact import save_artifact
@@ -84,7 +84,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         photos = FetchDecode(image_sizes=sizes, max_pixels=plan.max_pixels, concurrency=4)(manifest)
         return ScoreImages(plan=plan, cache_bytes=1, telemetry=LocalTelemetry(), device="cpu")(photos)
 
-    monkeypatch.setattr(recalibration, "score_manifest", staged)
+    monkeypatch.setattr(scores, "score_manifest", staged)
 
 
 def test_unseen_photos_recalibrate_and_the_weights_and_the_lineage_stay(

@@ -1,0 +1,1 @@
+"""A new calibration of a registered detector, whose weights stay."""
