@@ -106,10 +106,18 @@ def refresh_table(results: str) -> DeltaTable | None:
             return None
     except MissingObjectError:
         return None
-    with explain_errors(uri):
-        table.update_incremental()
-    check_version(table, uri)
+    if has_newer_commit(table, uri):
+        with explain_errors(uri):
+            table.update_incremental()
+        check_version(table, uri)
     return table
+
+
+def has_newer_commit(table: DeltaTable, uri: str) -> bool:
+    """Tells by a listing whether the log has gone on; deltalake reads again what it holds of the log to tell that."""
+    newest = uris.join(uri, LOG, f"{table.version():020d}.json")
+    pages = storage.list_between(uris.join(uri, LOG), after=uris.split(newest)[2])
+    return any(info.uri > newest and info.uri.endswith(".json") for page in pages for info in page)
 
 
 def create_table(results: str) -> DeltaTable:

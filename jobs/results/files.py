@@ -39,6 +39,14 @@ _STATISTICS = (
 """Columns whose least and greatest value the log keeps for each file, so that readers leave out whole files."""
 
 
+_UNIQUE = ("image_uri", "image_etag", "image_key")
+_WRITER: dict[str, Any] = {
+    "compression": "zstd",
+    # Columns whose values hardly repeat: a dictionary of them takes room, and time of whoever looks for photos.
+    "use_dictionary": [name for name in SCORES.names if name not in _UNIQUE],
+}
+
+
 @dataclass(frozen=True)
 class LocalFile:
     """A finished Parquet file on local disk, and what the log says of it."""
@@ -59,7 +67,7 @@ def write_local_files(batches: Iterable[pa.RecordBatch], folder: Path) -> list[L
     group = next(groups, None)
     while group is not None:
         path = folder / f"{uuid.uuid4().hex}.parquet"
-        with pa.OSFile(str(path), "wb") as sink, pq.ParquetWriter(sink, SCORES, compression="zstd") as writer:
+        with pa.OSFile(str(path), "wb") as sink, pq.ParquetWriter(sink, SCORES, **_WRITER) as writer:
             writer.write_table(group.cast(SCORES))
             group = next(groups, None)
             while group is not None and sink.tell() < FILE_BYTES:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
+import weakref
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -26,17 +29,26 @@ ROWS = pa.schema([*SCORES, PARTITION], metadata=SCORES.metadata)
 LATEST = "row_number() OVER (PARTITION BY image_uri, box ORDER BY scored_at DESC, run_id DESC) = 1"
 """What makes a row the latest of its photo and box."""
 _SMALL_BYTES = 16_000_000
+_OF_FILES = (
+    "path",
+    "size_bytes",
+    f"partition.{PARTITION.name}",
+    *(f"{end}.{name}" for name in ("run_id", "image_uri") for end in ("min", "max")),
+)
+_LISTED = threading.local()
+"""The files of the table that this thread has listed last: deltalake takes a tenth of a second for a year of nights."""
 _ORDERING = ("image_uri", "box", "scored_at", "run_id")
 
 
 @dataclass(frozen=True)
 class ActiveFile:
-    """A file of the table: where it is, its size, its day, and the range of run ids in it (None: not known)."""
+    """A file of the table: where it is, its size, its day, the ranges of run ids and photos in it (None: unknown)."""
 
     uri: str
     size_bytes: int
     day: date
     runs: tuple[str | None, str | None]
+    photos: tuple[str | None, str | None] = (None, None)
 
 
 def stream_known(
@@ -65,8 +77,7 @@ def stream_known(
         return NO_TABLE, iter(())
     found, files = table.version(), leave_out_lost(list_files(table, results), results)
     if photos is not None:
-        names = find_files([file.uri for file in files], column="image_uri", values=photos)
-        files = [file for file in files if file.uri in names]
+        files = select_files(files, photos)
     return found, scan_files(files, columns)
 
 
@@ -150,20 +161,48 @@ def open_version(results: str, version: int | None) -> DeltaTable | None:
 
 
 def list_files(table: DeltaTable, results: str) -> list[ActiveFile]:
-    """Lists the files of an open table, in the order of their names."""
+    """Lists the files of an open table, in the order of their names; reads the list of each version once."""
+    kept, version, files = getattr(_LISTED, "last", (None, -1, []))
+    if kept is None or kept() is not table or version != table.version():
+        files = read_files(table, results)
+        _LISTED.last = weakref.ref(table), table.version(), files
+    return list(files)
+
+
+def read_files(table: DeltaTable, results: str) -> list[ActiveFile]:
+    """Reads the list of files from what deltalake holds of the log."""
     uri = locate_table(results)
     with explain_errors(uri):
-        actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+        actions = pa.table(table.get_add_actions(flatten=True))
+    wanted = [name for name in _OF_FILES if name in actions.column_names]
     found = [
         ActiveFile(
             uris.join(uri, action["path"]),
             action["size_bytes"],
             action[f"partition.{PARTITION.name}"],
             (action.get("min.run_id"), action.get("max.run_id")),
+            (action.get("min.image_uri"), action.get("max.image_uri")),
         )
-        for action in actions
+        for action in actions.select(wanted).to_pylist()
     ]
     return sorted(found, key=lambda file: file.uri)
+
+
+def select_files(files: Sequence[ActiveFile], photos: pa.Array) -> list[ActiveFile]:
+    """Selects the files that have one of some photos; those whose range has none are not opened."""
+    ordered = sorted(photos.to_pylist())
+    near = [file for file in files if may_have_photo(file, ordered)]
+    names: set[str] = set()
+    for small in (True, False):
+        alike = [file.uri for file in near if (file.size_bytes < _SMALL_BYTES) is small]
+        names |= find_files(alike, column="image_uri", values=photos, small=small)
+    return [file for file in near if file.uri in names]
+
+
+def may_have_photo(file: ActiveFile, ordered: Sequence[str]) -> bool:
+    """Tells whether a file may have one of some photos, in order, by the range of photos in it."""
+    first, last = file.photos
+    return first is None or last is None or bisect_left(ordered, first) < bisect_right(ordered, last)
 
 
 def may_have_run(file: ActiveFile, run_id: str) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 
 from jobs.results import delta, known
 from jobs.results.known import read_rows, stream_known
@@ -45,6 +47,36 @@ def test_files_without_a_wanted_photo_are_left_out(
     photos: list[str], runs: list[str], results: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert read_runs(results, photos, monkeypatch) == (runs, len(runs))
+
+
+def test_a_file_whose_range_of_photos_has_no_wanted_one_is_not_opened(
+    results: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def watch(files: list[str], **_: object) -> set[str]:
+        opened.extend(files)
+        return set()
+
+    monkeypatch.setattr(known, "find_files", watch)
+    stream_known(results, ["image_uri"], photos=pa.array(["o", "z1"], pa.string()))
+    nights = sorted(uri.rsplit("/", 1)[1].split("-0")[0] for uri in opened)
+    assert nights == ["night-1", "night-2"]
+
+
+def test_a_log_that_has_not_gone_on_is_not_read_again(results: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = read_rows(results, ["image_uri"])
+    for name in ("update_incremental", "get_add_actions"):
+        monkeypatch.setattr(DeltaTable, name, lambda *_, **__: pytest.fail("the log was read anew"))
+    assert read_rows(results, ["image_uri"]) == before
+
+
+def test_unique_columns_have_no_dictionary(results: str) -> None:
+    first = sorted(Path(results.removeprefix("file://")).glob("scores/*/*.parquet"))[0]
+    columns = pq.read_metadata(first).row_group(0).to_dict()["columns"]
+    with_dictionary = {column["path_in_schema"] for column in columns if column["has_dictionary_page"]}
+    assert "run_id" in with_dictionary
+    assert not {"image_uri", "image_etag", "image_key"} & with_dictionary
 
 
 def test_the_log_is_read_once_however_often_the_table_is(results: str, monkeypatch: pytest.MonkeyPatch) -> None:
