@@ -1,0 +1,74 @@
+"""Places: URIs of stored data and paths of this machine, as flags and YAML give them."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel
+
+from jobs.errors import RequestError
+from jobs.storage import uris
+
+SUBMITTED_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by Ray in the environment of what `ray job submit` runs."""
+
+
+def is_relative(value: str) -> bool:
+    """Tells whether a place depends on the folder in which a command runs."""
+    return "://" not in value and not value.startswith(("/", "~"))
+
+
+def as_uri(value: str) -> str:
+    """Returns the URI of a place that may be written with ``~``, ``..`` or relative to the folder of the command.
+
+    Raises:
+        ValueError: it is none, or a relative one in a submitted job.
+    """
+    if SUBMITTED_JOB_VARIABLE in os.environ and is_relative(value):
+        raise ValueError(
+            f"a submitted job runs in a temporary folder of the cluster, where {value!r} would be lost: give a URI, "
+            "such as s3://bucket/folder, or an absolute path on storage that all nodes share"
+        )
+    try:  # a shell expands ~ only at the beginning of a word: not after --data=, in quotes, or in YAML
+        return uris.normalize(value)
+    except RequestError as error:
+        raise ValueError(str(error)) from error
+
+
+def as_path(value: str) -> str:
+    """Returns the absolute path of a local file that may be written with ``~``, ``..`` or ``file://``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return _as_local(as_uri(value), value)
+
+
+def as_config_path(value: str) -> str:
+    """Returns the absolute path of a configuration file: a submitted job's comes with it, so a relative one is right.
+
+    Raises:
+        ValueError: it is no local file.
+    """
+    try:
+        return _as_local(uris.normalize(value), value)
+    except RequestError as error:
+        raise ValueError(str(error)) from error
+
+
+def _as_local(uri: str, value: str) -> str:
+    if not uri.startswith("file://"):
+        raise ValueError(f"expected a local file or folder, got {value!r}")
+    return uri.removeprefix("file://") or "/"
+
+
+_MAKE_URI = AfterValidator(as_uri)
+Uri = Annotated[str, _MAKE_URI]
+LocalPath = Annotated[str, AfterValidator(as_path)]
+"""A file or folder of this machine, which may be written with ~, .. or file://; absolute once validated."""
+
+
+def list_uri_fields(config_class: type[BaseModel]) -> list[str]:
+    """Lists the fields of a configuration that hold the URI of a place."""
+    return [name for name, field in config_class.model_fields.items() if _MAKE_URI in field.metadata]
