@@ -1,14 +1,16 @@
-"""Why there is no photo where one was expected: an empty folder, a misspelt one, or another layout."""
+"""Why there is no photo or list where one was expected: an empty folder, a misspelt one, or another layout."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from jobs import storage
+from jobs.errors import MissingObjectError, RequestError
 from jobs.storage import uris
 from jobs.tables.text import make_printable
 
@@ -29,6 +31,19 @@ class Level:
     def find_folder(self, name: str) -> str | None:
         """Returns the folder of this name, or else the one that is called so in other letters; None for none."""
         return next((one for one in sorted(self.folders, key=lambda one: one != name) if one.lower() == name), None)
+
+
+@contextmanager
+def refuse_missing_input() -> Iterator[None]:
+    """Makes a missing file a fault of the request that names it; elsewhere a file that is gone is a failure of the run.
+
+    Raises:
+        RequestError: storage found no such object.
+    """
+    try:
+        yield
+    except MissingObjectError as error:
+        raise RequestError(f"{error}: correct its name in the request") from error
 
 
 def look_into(folder: str) -> Level:

@@ -88,7 +88,7 @@ class ReproductionBenchmarkConfig(JobConfig):
     recipes: Annotated[list[str], BeforeValidator(split_at_commas)] = Field(
         default_factory=list, description="what to run, of the names that the table has, with commas; default: all"
     )
-    image_size: int = Field(448, ge=64, description="side in pixels of the largest scale of all recipes but half_size")
+    image_size: int = Field(448, ge=64, description="side in pixels of the largest scale of all recipes but 256_px")
     epochs: int = Field(192, ge=1, description="passes over the training photos")
     seeds: Annotated[list[int], BeforeValidator(split_at_commas)] = Field(
         [0, 1, 2], min_length=1, description="seeds of flow and order, with commas"

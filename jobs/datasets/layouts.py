@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import csv
 
 from jobs import storage
+from jobs.archive.absence import refuse_missing_input
 from jobs.archive.manifest import list_archive
 from jobs.archive.mvtec import FLAWLESS, SPLITS, list_labelled
 from jobs.archive.uri_list import read_columns
@@ -106,21 +108,23 @@ def read_list(config: CheckDatasetConfig) -> Iterator[LabelledPhoto]:
     """Reads a list with the columns image_uri and label, perhaps category and split; a path is below the list's folder.
 
     Raises:
-        RequestError: a column is missing, or a row has no value in it.
+        RequestError: the list or a column is missing, or a row has no value in it.
     """
-    folder = config.source.rpartition("/")[0]
-    for batch in read_columns(config.source, _select_list_columns):
-        for row in batch.to_pylist():
-            place = row.get("image_uri") or row.get(_OLDER_URI) or ""
-            category = row.get("category") or config.category
-            if not place or not row["label"] or not category:
-                raise RequestError(
-                    f"{config.source}: each row needs image_uri, label and category (or --category), got {row}"
-                )
-            whole = place if "://" in place or place.startswith("/") else uris.join(folder, place)
-            split = check_split(row["split"], place) if row.get("split") else ""
-            label = read_label(str(row["label"]), config)
-            yield LabelledPhoto(uris.normalize(whole), place, str(category), split, label)
+    with refuse_missing_input():
+        for batch in read_columns(config.source, _select_list_columns):
+            yield from (read_row(row, config) for row in batch.to_pylist())
+
+
+def read_row(row: Mapping[str, Any], config: CheckDatasetConfig) -> LabelledPhoto:
+    """Reads a row of a list; see `read_list`."""
+    place = row.get("image_uri") or row.get(_OLDER_URI) or ""
+    category = row.get("category") or config.category
+    if not place or not row["label"] or not category:
+        raise RequestError(f"{config.source}: each row needs image_uri, label and category (or --category), got {row}")
+    is_whole = "://" in place or place.startswith("/")
+    whole = place if is_whole else uris.join(config.source.rpartition("/")[0], place)
+    split = check_split(row["split"], place) if row.get("split") else ""
+    return LabelledPhoto(uris.normalize(whole), place, str(category), split, read_label(str(row["label"]), config))
 
 
 def _select_list_columns(names: list[str], file: str) -> list[str]:

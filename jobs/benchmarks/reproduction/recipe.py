@@ -60,6 +60,10 @@ class Recipe:
         )
 
 
+_SMALL_PX = 256
+"""The smallest usual size whose quarter, the third scale, AlexNet can still see."""
+
+
 def list_deviations(published: Recipe) -> Mapping[str, Recipe]:
     """Returns recipes by name: the published one, then each with one thing changed, or what its name says.
 
@@ -75,7 +79,7 @@ def list_deviations(published: Recipe) -> Mapping[str, Recipe]:
         "4_even_angles": even,
         "4_test_views": replace(published, scored_views=4),
         "1_test_view": replace(published, scored_views=1),
-        "half_size": replace(published, image_size=published.image_size // 2),
+        "256_px": replace(published, image_size=_SMALL_PX),
         "product_resize": replace(published, resize="product"),
         "scaled": replace(published, scaling="channel"),
         "whitened": replace(published, scaling="whiten"),

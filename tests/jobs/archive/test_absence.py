@@ -9,6 +9,8 @@ import pytest
 
 from jobs import storage
 from jobs.archive.absence import explain_absence, suggest_folder
+from jobs.archive.manifest import list_archive
+from jobs.errors import RequestError
 
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.s3)])
@@ -57,3 +59,14 @@ def test_photos_in_another_layout_are_found_and_the_flags_for_them_named(
 
 def test_nothing_is_suggested_where_nothing_is(tmp_path: Path) -> None:
     assert suggest_folder(f"file://{tmp_path}", "pole") == ""
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.csv.gz", "list.txt", "list.parquet", "boxes.json", "manifest.json"])
+def test_a_list_that_is_not_there_is_a_fault_of_the_request(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=rf"/x/{name} does not exist: correct its name in the request"):
+        list_archive(f"file://{tmp_path}/x/{name}")
+
+
+def test_boxes_that_are_not_there_are_a_fault_of_the_request(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"boxes\.json does not exist: correct its name in the request"):
+        list_archive(f"file://{tmp_path}", boxes=f"file://{tmp_path}/boxes.json")

@@ -15,7 +15,7 @@ from jobs import benchmark
 from jobs.benchmarks.config import ReproductionBenchmarkConfig
 from jobs.benchmarks.reproduction.features import ViewFeatures, draw_views
 from jobs.benchmarks.reproduction.loop import train_as_authors
-from jobs.benchmarks.reproduction.recipe import Recipe
+from jobs.benchmarks.reproduction.recipe import DEVIATIONS, Recipe
 from jobs.benchmarks.reproduction.run import choose_recipes, choose_rows, summarize_runs
 from jobs.errors import RequestError
 from model.config import FlowConfig
@@ -123,6 +123,10 @@ def test_a_category_must_be_named_where_there_are_several(tiles: str) -> None:
 
 
 def test_photos_that_are_too_small_for_three_scales_are_refused(tmp_path: Path) -> None:
-    config = ReproductionBenchmarkConfig(data=str(tmp_path), recipes=["half_size"], image_size=448 - 8)
-    with pytest.raises(RequestError, match="recipe half_size needs a multiple of 4 px, at least 252: got 220"):
+    config = ReproductionBenchmarkConfig(data=str(tmp_path), recipes=["published"], image_size=220)
+    with pytest.raises(RequestError, match="recipe published needs a multiple of 4 px, at least 252: got 220"):
         choose_recipes(config)
+
+
+def test_every_recipe_can_be_run_at_the_sizes_of_the_command_without_options(tmp_path: Path) -> None:
+    assert set(choose_recipes(ReproductionBenchmarkConfig(data=str(tmp_path)))) == set(DEVIATIONS)

@@ -10,7 +10,7 @@ import pytest
 from jobs import dataset
 from jobs.datasets.config import CheckDatasetConfig
 from jobs.datasets.counts import PUBLISHED, PhotoCounts, count_photos, list_problems
-from jobs.datasets.layouts import read_dataset
+from jobs.datasets.layouts import read_dataset, read_list
 from jobs.datasets.photo import LabelledPhoto, split_flawless
 from jobs.errors import RequestError
 
@@ -186,3 +186,8 @@ def test_counts_are_of_flawless_training_photos_and_both_classes_of_test_photos(
         for n, (split, label) in enumerate([("train", "good"), ("test", "good"), ("test", "a"), ("test", "b")])
     ]
     assert count_photos(photos) == {"x": PhotoCounts(1, 1, 2)}
+
+
+def test_a_labelled_list_that_is_not_there_is_a_fault_of_the_request(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"labels\.csv does not exist: correct its name in the request"):
+        list(read_list(CheckDatasetConfig(source=f"file://{tmp_path}/labels.csv", layout="list")))

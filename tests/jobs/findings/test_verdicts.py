@@ -10,6 +10,7 @@ import pytest
 
 from jobs import verdicts
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError
+from jobs.findings.verdicts import read_verdict_list
 from jobs.review.verdicts import read_verdicts, select_latest
 from jobs.storage import uris
 
@@ -130,3 +131,8 @@ def test_a_file_that_is_no_list_of_verdicts_is_refused(content: str | bytes, sai
 def test_another_command_is_refused() -> None:
     with pytest.raises(RequestError, match=r"expected a command \(add\), got 'remove'"):
         verdicts.main(["remove"])
+
+
+def test_a_list_of_verdicts_that_is_not_there_is_a_fault_of_the_request(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"verdicts\.csv does not exist: correct its name in the request"):
+        read_verdict_list(f"file://{tmp_path}/verdicts.csv", by="ann")
