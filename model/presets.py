@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from model.config import DetectorConfig
+from model.config import DetectorConfig, Precision
 
 _PAPER_STAGES = ("pool1", "pool2", "conv5")
 
@@ -88,6 +88,23 @@ def get_preset(name: str) -> DetectorConfig:
     if name not in TRAINING_PRESETS:
         raise KeyError(f"unknown variant {name!r}, expected one of {', '.join(TRAINING_PRESETS)}")
     return DetectorConfig.model_validate({"variant": name, **TRAINING_PRESETS[name]})
+
+
+def get_random_preset(name: str, *, precision: Precision, views: int | None = None) -> DetectorConfig:
+    """Returns the preset ``name`` with random weights, to measure its speed, which does not depend on them.
+
+    Args:
+        name: of the preset.
+        precision: of its arithmetic.
+        views: of each photo; None for the preset's own.
+
+    Raises:
+        KeyError: unknown name.
+    """
+    fields = get_preset(name).model_dump() | {"weights": "random", "precision": precision}
+    if views is not None:  # such a detector trains with no more views than it scores with
+        fields |= {"views": views, "train_views": min(views, fields["train_views"])}
+    return DetectorConfig.model_validate(fields)
 
 
 def settle_attention(fields: Mapping[str, Any], *, given: Mapping[str, Any]) -> dict[str, Any]:

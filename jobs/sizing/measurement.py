@@ -27,7 +27,7 @@ from jobs.tables.manifest import make_manifest
 from model.config import MAX_PIXELS, DetectorConfig
 from model.detector import AttentDifferNet
 from model.inference.detector import build_scorer
-from model.presets import get_preset
+from model.presets import get_random_preset
 from model.process import keep_freed_memory, prepare_process
 
 _BATCH_VECTORS = 64
@@ -82,9 +82,8 @@ def measure_costs(config: CapacityConfig) -> CapacityConfig:
 
 
 def make_detector_config(config: CapacityConfig) -> DetectorConfig:
-    """Makes the configuration of a detector with random weights: what it costs does not depend on them."""
-    fields = get_preset(config.preset).model_dump() | {"weights": "random", "precision": config.precision}
-    return DetectorConfig.model_validate(fields | ({} if config.views is None else {"views": config.views}))
+    """Makes the configuration of the detector whose cost was asked for; its weights are random."""
+    return get_random_preset(config.preset, precision=config.precision, views=config.views)
 
 
 def list_photos(folder: str, *, at_most: int) -> tuple[list[ObjectInfo], float]:

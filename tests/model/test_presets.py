@@ -8,7 +8,14 @@ import pytest
 
 from model.config import BACKBONE_STAGES, DetectorConfig
 from model.detector import AttentDifferNet
-from model.presets import DEFAULT_VARIANT, PRESET_OPTIMIZERS, TRAINING_PRESETS, get_preset, settle_attention
+from model.presets import (
+    DEFAULT_VARIANT,
+    PRESET_OPTIMIZERS,
+    TRAINING_PRESETS,
+    get_preset,
+    get_random_preset,
+    settle_attention,
+)
 
 
 def _settle(**given: Any) -> dict[str, Any]:
@@ -59,3 +66,13 @@ def test_published_gates_need_a_word_on_how_they_learn() -> None:
 def test_attention_that_is_taken_away_leaves_nothing_to_learn() -> None:
     fields = get_preset("attentdiffernet_se").model_dump() | {"attention": {}}
     assert settle_attention(fields, given={"attention": {}})["attention_training"] == "frozen"
+
+
+def test_a_preset_with_random_weights_is_the_preset_in_all_else() -> None:
+    expected = get_preset("differnet_fast").model_copy(update={"weights": "random", "precision": "bf16"})
+    assert get_random_preset("differnet_fast", precision="bf16") == expected
+
+
+@pytest.mark.parametrize("views", [1, 2, 64])
+def test_a_preset_is_measured_with_any_number_of_views(views: int) -> None:
+    assert get_random_preset("differnet_fast", precision="fp32", views=views).views == views

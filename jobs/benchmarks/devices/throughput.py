@@ -14,10 +14,9 @@ from jobs.benchmarks.config import GpuBenchmarkConfig
 from jobs.benchmarks.network import count_operations_per_view
 from jobs.benchmarks.report import print_metrics, write_report
 from jobs.errors import RequestError
-from model.config import DetectorConfig
 from model.detector import AttentDifferNet
 from model.inference.detector import build_scorer
-from model.presets import get_preset
+from model.presets import get_random_preset
 from model.process import prepare_process
 
 _HALF_BYTES = 2
@@ -36,8 +35,7 @@ def measure_gpu(config: GpuBenchmarkConfig) -> None:
         raise RequestError("needed an NVIDIA GPU, torch sees none: run it on a GPU node, or give --device cpu")
     prepare_process()
     device = torch.device(config.device)
-    fields = get_preset(config.preset).model_dump() | {"weights": "random", "precision": config.precision}
-    detector = AttentDifferNet(DetectorConfig.model_validate(fields)).eval()
+    detector = AttentDifferNet(get_random_preset(config.preset, precision=config.precision)).eval()
     sums, traffic = count_operations_per_view(detector), count_traffic_per_view(detector)
     views, size = detector.config.views, detector.config.image_size
     scorer = build_scorer(detector.to(device))
