@@ -192,10 +192,7 @@ def select_files(files: Sequence[ActiveFile], photos: pa.Array) -> list[ActiveFi
     """Selects the files that have one of some photos; those whose range has none are not opened."""
     ordered = sorted(photos.to_pylist())
     near = [file for file in files if may_have_photo(file, ordered)]
-    names: set[str] = set()
-    for small in (True, False):
-        alike = [file.uri for file in near if (file.size_bytes < _SMALL_BYTES) is small]
-        names |= find_files(alike, column="image_uri", values=photos, small=small)
+    names = find_files([file.uri for file in near], column="image_uri", values=photos)
     return [file for file in near if file.uri in names]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -14,7 +13,6 @@ from jobs.errors import RequestError
 
 BATCH_ROWS = 65_536
 _SMALL_FILES_AHEAD = 32
-_COMPARED_ROWS = 8 * BATCH_ROWS
 
 
 def scan_parquet(
@@ -54,15 +52,8 @@ def scan_small_files(files: Sequence[str], columns: Sequence[str], schema: pa.Sc
     )
 
 
-def find_files(files: Sequence[str], *, column: str, values: pa.Array, small: bool = False) -> set[str]:
+def find_files(files: Sequence[str], *, column: str, values: pa.Array) -> set[str]:
     """Finds those Parquet files that have one of some values in a column, which alone is read of them.
-
-    Args:
-        files: their URIs.
-        column: its name.
-        values: some of its values.
-        small: whether the files are so small that asking which of their row groups may have a value takes longer than
-            reading them.
 
     Raises:
         StorageError: a file is missing, damaged or cannot be reached.
@@ -77,40 +68,14 @@ def find_files(files: Sequence[str], *, column: str, values: pa.Array, small: bo
     try:
         schema = pa.schema([pa.field(column, values.type)])
         dataset = pyarrow.dataset.dataset(list(by_path), schema=schema, filesystem=filesystem)
-        may_match = None if small else pc.field(column).isin(values)
-        scanner = dataset.scanner(columns=[column], filter=may_match, fragment_readahead=_SMALL_FILES_AHEAD)
-        tagged = ((batch.fragment.path, batch.record_batch.column(0)) for batch in scanner.scan_batches())
-        return {by_path[path] for path in select_names(tagged, values)}
+        found: set[str] = set()
+        for batch in dataset.to_batches(
+            columns=["__filename"], filter=pc.field(column).isin(values), fragment_readahead=_SMALL_FILES_AHEAD
+        ):
+            found.update(pc.unique(batch.column(0)).to_pylist())
     except (OSError, pa.ArrowInvalid) as error:
         raise storage.translate_error(error, files[0]) from error
-
-
-def select_names(named: Iterable[tuple[str, pa.Array]], values: pa.Array) -> set[str]:
-    """Returns the names of arrays that have one of some values; many are compared at once, for a hash table of them."""
-    import pyarrow.compute as pc
-
-    found: set[str] = set()
-    for group in group_arrays(named):
-        is_wanted = pc.is_in(pa.chunked_array([array for _, array in group]), value_set=values).to_numpy()
-        starts = np.cumsum([0, *(len(array) for _, array in group[:-1])])
-        has_wanted = np.logical_or.reduceat(is_wanted, starts)
-        found.update(name for (name, _), is_found in zip(group, has_wanted, strict=True) if is_found)
-    return found
-
-
-def group_arrays(named: Iterable[tuple[str, pa.Array]]) -> Iterator[list[tuple[str, pa.Array]]]:
-    """Groups a stream of arrays so that each group has about _COMPARED_ROWS; empty ones are left out."""
-    group: list[tuple[str, pa.Array]] = []
-    rows = 0
-    for name, array in named:
-        if len(array):
-            group.append((name, array))
-            rows += len(array)
-        if rows >= _COMPARED_ROWS:
-            yield group
-            group, rows = [], 0
-    if group:
-        yield group
+    return {by_path[path] for path in found}
 
 
 def scan_row_groups(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -6,17 +6,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
-from jobs.tables import parquet
 from jobs.tables.parquet import find_files
 
 
-@pytest.mark.parametrize("small", [True, False])
-def test_the_files_that_have_a_value_are_found_however_many_are_compared_at_once(
-    small: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parquet, "_COMPARED_ROWS", 5)
+def test_the_files_that_have_a_value_are_found_in_any_of_their_row_groups(tmp_path: Path) -> None:
     files = []
     for number in range(6):
         names = pa.array([f"{number}-{row}" for row in range(3)])
@@ -25,5 +19,5 @@ def test_the_files_that_have_a_value_are_found_however_many_are_compared_at_once
     pq.write_table(pa.table({"name": pa.array([], pa.string())}), tmp_path / "none.parquet")
     files.append(f"file://{tmp_path}/none.parquet")
     wanted = pa.array(["1-0", "4-2", "9-9"])
-    assert find_files(files, column="name", values=wanted, small=small) == {files[1], files[4]}
-    assert find_files(files, column="name", values=pa.array([], pa.string()), small=small) == set()
+    assert find_files(files, column="name", values=wanted) == {files[1], files[4]}
+    assert find_files(files, column="name", values=pa.array([], pa.string())) == set()
