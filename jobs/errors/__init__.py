@@ -40,6 +40,10 @@ class MissingObjectError(StorageError):
     """The object is not there."""
 
 
+class DamagedFileError(StorageError):
+    """The file is there, and is not what its name says: cut off, or overwritten."""
+
+
 class DeniedError(StorageError):
     """The credentials may not do this."""
 

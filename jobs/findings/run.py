@@ -16,6 +16,7 @@ from jobs.findings.digest import COLUMNS, RunDigest, collect_p_values
 from jobs.findings.page import judge_categories, render_page
 from jobs.findings.pictures import make_pictures
 from jobs.results.known import stream_rows
+from jobs.results.maintenance import require_table
 from jobs.results.runs import RECORDS
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.record import read_record, read_unfinished
@@ -97,6 +98,8 @@ def write_report(config: ReportConfig) -> str:
 def read_findings(config: ReportConfig) -> Findings:
     """Reads the rows of a run and judges its categories. Raises RequestError where there is no such run."""
     record = require_record(config.results, config.run_id)
+    if any((record.get("counts") or {}).values()):
+        require_table(config.results)
     digest = RunDigest(top=config.top)
     digest.read(stream_rows(config.results, COLUMNS, run_id=config.run_id))
     detector_ids = {name: numbers.detector_ids for name, numbers in digest.categories.items()}

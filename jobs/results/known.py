@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 from jobs import storage
 from jobs.errors import StorageError
 from jobs.results.delta import PARTITION, explain_errors, locate_table, open_current, open_table
+from jobs.results.errors import explain_lost_files
 from jobs.storage import uris
 from jobs.tables.parquet import find_files, scan_parquet
 from jobs.tables.schema import SCORES
@@ -192,7 +193,8 @@ def select_files(files: Sequence[ActiveFile], photos: pa.Array) -> list[ActiveFi
     """Selects the files that have one of some photos; those whose range has none are not opened."""
     ordered = sorted(photos.to_pylist())
     near = [file for file in files if may_have_photo(file, ordered)]
-    names = find_files([file.uri for file in near], column="image_uri", values=photos)
+    with explain_lost_files():
+        names = find_files([file.uri for file in near], column="image_uri", values=photos)
     return [file for file in near if file.uri in names]
 
 
@@ -231,14 +233,19 @@ def leave_out_lost(files: Sequence[ActiveFile], results: str) -> list[ActiveFile
 
 
 def scan_files(files: Sequence[ActiveFile], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Streams some columns of files: many small ones at once, large ones by row groups."""
+    """Streams some columns of files: many small ones at once, large ones by row groups.
+
+    Raises:
+        DamagedFileError, MissingObjectError: a file is damaged or lost; the error says what to do.
+    """
     stored = [name for name in columns if name != PARTITION.name] or ["image_uri"]
     for files_of_day in group_by_day(files) if PARTITION.name in columns else [list(files)]:
         small = [file.uri for file in files_of_day if file.size_bytes < _SMALL_BYTES]
         large = [file.uri for file in files_of_day if file.size_bytes >= _SMALL_BYTES]
         for uris_of_kind in (small, large):
-            for batch in scan_parquet(uris_of_kind, columns=stored, schema=SCORES, small=uris_of_kind is small):
-                yield add_day(batch, files_of_day[0].day, columns)
+            with explain_lost_files():
+                for batch in scan_parquet(uris_of_kind, columns=stored, schema=SCORES, small=uris_of_kind is small):
+                    yield add_day(batch, files_of_day[0].day, columns)
 
 
 def add_day(batch: pa.RecordBatch, day: date, columns: Sequence[str]) -> pa.RecordBatch:

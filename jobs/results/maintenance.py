@@ -12,7 +12,7 @@ from deltalake.exceptions import CommitFailedError
 from jobs import storage
 from jobs.errors import RequestError, StorageError, one_line
 from jobs.results.config import SAFE_RETENTION_HOURS
-from jobs.results.delta import HOOKS, explain_errors, locate_table, open_table
+from jobs.results.delta import HOOKS, explain_errors, locate_table, open_current
 from jobs.results.known import list_files
 from jobs.results.orphans import delete_unnamed, find_age, list_replaced, list_running
 from jobs.tables.files import FILE_BYTES, ROW_GROUP_ROWS
@@ -132,7 +132,7 @@ def describe_commit(commit: dict[str, Any]) -> dict[str, Any]:
 
 def require_table(results: str) -> DeltaTable:
     """Opens the table. Raises RequestError where there is none."""
-    table = open_table(results)
+    table = open_current(results)
     if table is None:
         raise RequestError(
             f"{locate_table(results)} is no table: nothing was published there yet, or correct --results"

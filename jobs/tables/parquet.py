@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs import storage
-from jobs.errors import RequestError
+from jobs.errors import DamagedFileError, RequestError, StorageError, one_line
 
 BATCH_ROWS = 65_536
 _SMALL_FILES_AHEAD = 32
+_DAMAGED = re.compile(r"decompress|deserialize|Thrift|corrupt|page header|end of stream", re.IGNORECASE)
+_PATHS = re.compile(r"^.*?Parquet input source '[^']*': |\. Detail: .*$")
 
 
 def scan_parquet(
@@ -27,14 +30,43 @@ def scan_parquet(
         small: whether the files are so small that many should be on their way at once.
 
     Raises:
-        StorageError: a file is missing, damaged or cannot be reached.
+        DamagedFileError: a file is no whole Parquet file.
+        StorageError: a file is missing, or cannot be reached.
     """
-    if not files:
-        return
-    try:
-        yield from scan_small_files(files, columns, schema) if small else scan_row_groups(files, columns, schema)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise storage.translate_error(error, files[0]) from error
+    scan, wanted = scan_small_files if small else scan_row_groups, pa.schema([schema.field(name) for name in columns])
+    for group in filter(None, [files] if small else [[uri] for uri in files]):
+        try:
+            yield from scan(group, columns, schema)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise explain_read_error(error, group, schema=wanted) from error
+
+
+def explain_read_error(error: Exception, files: Sequence[str], *, schema: pa.Schema) -> StorageError:
+    """Translates what pyarrow raises while it reads some files at once, of which it may not say which it was.
+
+    Args:
+        error: what was raised.
+        files: their URIs.
+        schema: columns that were read.
+    """
+    uri = next((uri for uri in files if storage.resolve_filesystem(uri)[1] in str(error)), None)
+    if uri is None:
+        uri, error = find_unreadable(files, schema) or (files[0], error)
+    said = one_line(error)
+    if isinstance(error, pa.ArrowInvalid) or _DAMAGED.search(said):
+        return DamagedFileError(f"{uri} is damaged, it is no whole Parquet file: {_PATHS.sub('', said)[:200]}")
+    return storage.translate_error(error, uri)
+
+
+def find_unreadable(files: Sequence[str], schema: pa.Schema) -> tuple[str, Exception] | None:
+    """Finds the first of some files that cannot be read, and what is raised then; reads one after the other."""
+    for uri in files:
+        try:
+            for _ in scan_row_groups([uri], schema.names, schema):
+                pass
+        except (OSError, pa.ArrowInvalid) as error:
+            return uri, error
+    return None
 
 
 def scan_small_files(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -65,8 +97,8 @@ def find_files(files: Sequence[str], *, column: str, values: pa.Array) -> set[st
         return set()
     filesystem = storage.resolve_filesystem(files[0])[0]
     by_path = {storage.resolve_filesystem(uri)[1]: uri for uri in files}
+    schema = pa.schema([pa.field(column, values.type)])
     try:
-        schema = pa.schema([pa.field(column, values.type)])
         dataset = pyarrow.dataset.dataset(list(by_path), schema=schema, filesystem=filesystem)
         found: set[str] = set()
         for batch in dataset.to_batches(
@@ -74,7 +106,7 @@ def find_files(files: Sequence[str], *, column: str, values: pa.Array) -> set[st
         ):
             found.update(pc.unique(batch.column(0)).to_pylist())
     except (OSError, pa.ArrowInvalid) as error:
-        raise storage.translate_error(error, files[0]) from error
+        raise explain_read_error(error, files, schema=schema) from error
     return {by_path[path] for path in found}
 
 

@@ -57,6 +57,14 @@ def _report(results: str, run_id: str, *flags: str) -> int:
     return report.main(["--results", results, "--run-id", run_id, *flags])
 
 
+def test_a_run_whose_table_is_gone_has_no_page(tmp_path: Path) -> None:
+    record = {"run_id": "n", "started_at": WHEN.isoformat(), "config": {}, "counts": {"scored": 3}}
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "n.json").write_text(json.dumps(record))
+    with pytest.raises(RequestError, match=r"/scores is no table: .* correct --results"):
+        _report(str(tmp_path), "n")
+
+
 @pytest.mark.slow  # starts a process that decodes
 def test_the_page_lies_beside_the_results_and_shows_each_photo_in_its_own_shape(
     results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

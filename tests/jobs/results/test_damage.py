@@ -10,11 +10,13 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, Schema
 
-from jobs.errors import JobError, MissingObjectError, RequestError, StorageError
-from jobs.results import access
+from jobs.errors import DamagedFileError, JobError, MissingObjectError, RequestError, StorageError
+from jobs.results import access, known
 from jobs.results import delta as delta_module
 from jobs.results.delta import make_schema, open_table, read_version
 from jobs.results.known import NO_TABLE, read_rows, stream_known
+from jobs.results.maintenance import optimize_table, repair_table
+from jobs.results.side_table import append_rows, read_table
 from jobs.tables.schema import SCHEMA_VERSION, SCORES
 from tests.jobs.results.score_rows import commit_rows, list_photos, score_row
 
@@ -92,10 +94,71 @@ def test_a_table_that_cannot_be_read_is_left_as_it_is(
     assert {path: path.read_bytes() for path in scores.rglob("*") if path.is_file()} == before
 
 
-def test_a_lost_file_is_named(scores: Path) -> None:
-    next(scores.glob("run_date=*/*.parquet")).unlink()
-    with pytest.raises(MissingObjectError, match=r"scores/run_date=\S+ does not exist"):
-        list_photos(f"file://{scores.parent}")
+def find_file(scores: Path) -> Path:
+    """The file of the second commit."""
+    return next(scores.glob("run_date=*/night-1-00001-*.parquet"))
+
+
+def cut(path: Path) -> None:
+    """Leaves the first half of a file, as a full disk does."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def scribble(path: Path) -> None:
+    """Overwrites what lies before the footer, which stays as it is."""
+    data = path.read_bytes()
+    path.write_bytes(data[:20] + b"x" * 400 + data[420:])
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.parametrize("damage", [Path.unlink, cut, scribble], ids=["lost", "cut", "scribbled"])
+def test_a_file_that_cannot_be_read_is_named_with_what_to_do(
+    scores: Path, damage: Callable[[Path], None], size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, results = find_file(scores), f"file://{scores.parent}"
+    damage(path)
+    monkeypatch.setattr(known, "_SMALL_BYTES", 0 if size == "large" else known._SMALL_BYTES)
+    kind = MissingObjectError if damage is Path.unlink else DamagedFileError
+    with pytest.raises(kind, match=rf"{path} (does not exist|is damaged).*restore it.*jobs.table repair") as raised:
+        list_photos(results)
+    assert "\n" not in str(raised.value)
+    path.unlink(missing_ok=True)
+    assert repair_table(results) == [f"file://{path}"]
+    assert list_photos(results) == ["p0", "p2"]
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut, scribble], ids=["lost", "cut", "scribbled"])
+def test_a_compaction_stops_at_a_file_that_cannot_be_read(scores: Path, damage: Callable[[Path], None]) -> None:
+    damage(find_file(scores))
+    with pytest.raises(StorageError, match=r"a file of \S+/scores is (missing|damaged).*jobs.table repair"):
+        optimize_table(f"file://{scores.parent}")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut], ids=["lost", "cut"])
+def test_nobody_is_sent_to_repair_a_table_that_repair_does_not_know(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    uri = f"file://{tmp_path}/verdicts"
+    append_rows(uri, pa.table({"image_uri": ["a"]}), name="verdicts", description="for a test")
+    damage(next((tmp_path / "verdicts").glob("*.parquet")))
+    with pytest.raises(StorageError, match=r"verdicts is (missing|damaged).*restore it from a backup") as raised:
+        read_table(uri, schema=pa.schema([("image_uri", pa.string())]))
+    assert "jobs.table" not in str(raised.value)
+    assert "\x1b" not in str(raised.value)
+
+
+def test_a_file_in_the_place_of_the_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "scores").write_text("a note")
+    with pytest.raises(RequestError, match=r"/scores is no folder, a table needs one: correct --results"):
+        open_table(f"file://{tmp_path}")
+
+
+def test_damage_of_the_log_is_told_without_a_backtrace(scores: Path) -> None:
+    path = log(scores, 2)
+    path.write_text(path.read_text()[:80])
+    with pytest.raises(StorageError, match="the log of") as raised:
+        open_table(f"file://{scores.parent}")
+    assert "unknown" not in str(raised.value)
 
 
 def test_a_delta_table_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -112,8 +175,8 @@ def test_parquet_files_without_a_log_are_no_table(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_nothing_is_no_error(tmp_path: Path) -> None:
-    version, known = stream_known(f"file://{tmp_path}", ["image_uri"])
-    assert (version, list(known)) == (NO_TABLE, [])
+    version, rows = stream_known(f"file://{tmp_path}", ["image_uri"])
+    assert (version, list(rows)) == (NO_TABLE, [])
 
 
 def test_a_percent_sign_in_the_path_is_refused(tmp_path: Path) -> None:
