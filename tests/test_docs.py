@@ -33,6 +33,8 @@ CLUSTER = (
     "ray job submit ",
 )
 """What the pages do with others' tools; tests/infra/test_cluster_page.py looks at the files that cluster.md names."""
+SCRIPTS = ("infra/first-nights.sh", "ROLES=yes infra/first-nights.sh ")
+"""Run by tests/infra/test_first_nights.py."""
 COMMAND = re.compile(r"(?:python -m ((?:jobs|tuning)\.\w+)|attentdiffernet ([a-z-]+))(?: (.*))?$")
 PHOTOS = "--data /d --category c"
 MINIMAL = {
@@ -129,7 +131,9 @@ def test_every_line_of_a_page_is_a_command_that_is_known(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
     for line in shell_lines(page):
         made = re.match(r"make ([a-z-]+)", line)
-        assert COMMAND.match(line) or line.startswith((*INSTALLING, *CLUSTER)) or (made and made[1] in targets), line
+        assert (
+            COMMAND.match(line) or line.startswith((*INSTALLING, *CLUSTER, *SCRIPTS)) or (made and made[1] in targets)
+        ), line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names)

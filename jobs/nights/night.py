@@ -116,8 +116,8 @@ class Night:
             if self._ends_at is not None and self._clock.now() >= self._ends_at:
                 self._head.stop(submission_id)
                 raise OutOfTimeError(
-                    f"{submission_id}: stopped after {self._config.hours:g} hours; what it has committed is in the "
-                    "table, and the next night goes on from there"
+                    f"{submission_id}: stopped after {self._config.hours:g} hours; what {self._config.run_id} has "
+                    "committed is in the table, and the next night goes on from there"
                 )
             self._clock.sleep(self._config.poll_s)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,13 @@ import pytest
 
 from jobs import storage
 from jobs.errors import JobError
-from jobs.findings.config import ReportConfig
+from jobs.findings.config import AddVerdictsConfig, ReportConfig, SampleConfig
 from jobs.findings.run import report_run
+from jobs.findings.sample import sample_run
+from jobs.findings.verdict_report import report_verdicts
+from jobs.findings.verdicts import add_verdicts
 from jobs.results import maintenance
+from jobs.results.commands import run_table_command
 from jobs.results.known import read_rows
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.run import score_archive
@@ -94,22 +98,96 @@ def sid_place(sid: str) -> str:
     return sid.removeprefix("List").removeprefix("Read").removeprefix("Write").lower()
 
 
+def list_silent(
+    role: str,
+    make_commands: Callable[[str], Sequence[Callable[[], object]]],
+    buckets: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> list[tuple[str, str, list[str]]]:
+    """The rights of a role without which no command fails with one line that names the right and a place.
+
+    With all its rights every command has to succeed. Each try has results of its own, which the owner has written:
+    on Ceph he may not read what another user has written.
+    """
+    policy, user, silent = read_policy(role), create_user(), []
+    for number, (sid, action) in enumerate(list_rights(policy)):
+        results = write_nights(buckets, f"without-{number}")
+        grant(user, take_away(policy, sid, action), buckets)
+        said = [run_as(user, command, capsys) for command in make_commands(results)]
+        asked = [line for line in said if f"lack the permission {action}" in line or f"or {action}" in line]
+        if not any(uri in line for line in asked for uri in buckets.values()):
+            silent.append((sid, action, said))
+    results = write_nights(buckets, "with-all")
+    grant(user, policy, buckets)
+    said = [run_as(user, command, capsys) for command in make_commands(results)]
+    assert [line for line in said if line.startswith("error: ") or "lack the permission" in line] == []
+    return silent
+
+
+def write_nights(buckets: dict[str, str], folder: str) -> str:
+    """Scores three nights as the owner, and gathers the files of two: there are files to gather and files to delete."""
+    results = f"{buckets[RESULTS]}/{folder}"
+    for number in range(3):
+        score_archive(make_request(buckets, f"night-{number}").model_copy(update={"results": results}))
+        if number == 1:
+            maintenance.optimize_table(results)
+    return results
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_an_analyst_reads_and_a_janitor_cares_for_the_table(
-    buckets: dict[str, str], capsys: pytest.CaptureFixture[str]
+def test_an_analyst_needs_each_of_its_rights_and_cannot_write(
+    buckets: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    score_archive(make_request(buckets))
-    results = f"{buckets[RESULTS]}/fleet"
-    analyst, janitor = create_user(), create_user()
+    def make_commands(results: str) -> list[Callable[[], object]]:
+        export = ["export", "--results", results, "--output", str(tmp_path / "latest.parquet")]
+        commands = [["runs", "--results", results], ["history", "--results", results], export]
+        return [partial(read_rows, results, ["image_uri"]), *(partial(run_table_command, argv) for argv in commands)]
+
+    assert list_silent("analyst", make_commands, buckets, capsys) == []
+    assert (tmp_path / "latest.parquet").is_file()
+    results, analyst = write_nights(buckets, "read"), create_user()
     grant(analyst, read_policy("analyst"), buckets)
-    with acting_as(analyst):
-        assert len(read_rows(results, ["image_uri"])) == 4
-        with pytest.raises(JobError, match=r"lack the permission s3:PutObject"):
-            storage.write(f"{results}/mine", b"x")
-    report = ReportConfig(results=results, run_id="night")
-    assert "lack the permission s3:PutObject" in run_as(analyst, lambda: report_run(report), capsys)
-    grant(janitor, read_policy("janitor"), buckets)
-    with acting_as(janitor):
-        maintenance.optimize_table(results)
-        maintenance.vacuum_table(results, retention_hours=168)
+    with acting_as(analyst), pytest.raises(JobError, match=r"lack the permission s3:PutObject"):
+        storage.write(f"{results}/mine", b"x")
+    said = run_as(analyst, partial(report_run, ReportConfig(results=results, run_id="night-0")), capsys)
+    assert "lack the permission s3:PutObject" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_janitor_needs_each_of_its_rights(buckets: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    def make_commands(results: str) -> list[Callable[[], object]]:
+        return [
+            partial(maintenance.vacuum_table, results, retention_hours=0),
+            partial(maintenance.optimize_table, results),
+            partial(maintenance.repair_table, results),
+        ]
+
+    assert list_silent("janitor", make_commands, buckets, capsys) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_reviewer_needs_each_of_its_rights(
+    buckets: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marks = tmp_path / "marks.csv"
+    marks.write_text(f"image_uri,verdict\n{buckets[ARCHIVE]}/flat/0.jpg,good\n")
+
+    def make_commands(results: str) -> list[Callable[[], object]]:
+        verdicts = AddVerdictsConfig.model_validate({"results": results, "file": str(marks), "by": "me"})
+        return [
+            lambda: print(write_and_read_page(results)),
+            partial(sample_run, SampleConfig(results=results, run_id="night-2", n=2)),
+            partial(add_verdicts, verdicts),
+            partial(report_verdicts, results, "night-2"),
+        ]
+
+    assert list_silent("reviewer", make_commands, buckets, capsys) == []
+
+
+def write_and_read_page(results: str) -> str:
+    """The page of a run: pictures that could not be fetched are lines there."""
+    report_run(ReportConfig(results=results, run_id="night-2"))
+    return storage.read(f"{results}/reports/night-2.html").decode()

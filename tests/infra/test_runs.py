@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from jobs.cli import parse_config
 from jobs.errors import RequestError
@@ -74,3 +75,29 @@ def test_the_search_of_the_readme_needs_nothing_but_photos_and_a_place() -> None
     config = parse_config(SearchConfig, flags)
     check_space(read_space(config))
     assert config.detector.weights.startswith("weights/")
+
+
+COMMANDS: dict[str, tuple[type[BaseModel], list[str]]] = {
+    "comparison.yaml": (ComparisonConfig, ["--data", "/a,/b", "--output", "/o"]),
+    "recipes.yaml": (ComparisonConfig, ["--data", "/a,/b,/c", "--output", "/o"]),
+    "tiles.yaml": (ComparisonConfig, ["--data", "/a", "--output", "/o"]),
+    "score.yaml": (ScoreConfig, ["--run-id", "night"]),
+    "search.yaml": (SearchConfig, ["--data", "/d", "--category", "c", "--results", "/r"]),
+    "search-fleet.yaml": (SearchConfig, []),
+    "train.yaml": (TrainConfig, ["--category", "insulator"]),
+    "train-fleet.yaml": (TrainConfig, []),
+}
+
+
+def test_every_configuration_of_a_run_has_its_command_here() -> None:
+    assert {path.name for path in (INFRA / "runs").iterdir()} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_configuration_of_a_run_is_accepted_by_its_command(name: str) -> None:
+    config_class, flags = COMMANDS[name]
+    config = parse_config(config_class, ["--config", str(INFRA / "runs" / name), *flags])
+    if isinstance(config, ComparisonConfig):
+        assert all(config.make_detector_config(variant, seed=0) for variant in config.variants)
+    if isinstance(config, SearchConfig):
+        check_space(read_space(config))

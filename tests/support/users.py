@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,21 +64,31 @@ def grant(user: User, policy: Policy, buckets: dict[str, str]) -> None:
         policy: as AWS takes it for a role.
         buckets: URIs of the test's buckets, by their names in the policy.
     """
+    grant_all({user: policy}, buckets)
+
+
+def grant_all(policies: Mapping[User, Policy], buckets: Mapping[str, str]) -> None:
+    """Gives each user the rights of his policy, and takes all rights given before; see `grant`."""
     import boto3
 
     owner = boto3.client("s3")
     for written, uri in buckets.items():
         bucket = uri.removeprefix("s3://")
-        statements = []
-        for statement in policy["Statement"]:
-            given = statement["Resource"]
-            resources = [given] if isinstance(given, str) else given
-            if resources[0].removeprefix("arn:aws:s3:::").split("/")[0] == written:
-                here = [resource.replace(f":::{written}", f":::{bucket}") for resource in resources]
-                principal = {"AWS": [f"arn:aws:iam:::user/{user.name}"]}
-                statements.append(statement | {"Resource": here, "Principal": principal})
-        if statements:
-            text = json.dumps({"Version": policy["Version"], "Statement": statements})
-            owner.put_bucket_policy(Bucket=bucket, Policy=text)
+        given = [
+            statement | {"Resource": resources, "Principal": {"AWS": [f"arn:aws:iam:::user/{user.name}"]}}
+            for user, policy in policies.items()
+            for statement in policy["Statement"]
+            if (resources := list_resources(statement, written=written, bucket=bucket))
+        ]
+        if given:
+            owner.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": given}))
         else:
             owner.delete_bucket_policy(Bucket=bucket)
+
+
+def list_resources(statement: dict[str, Any], *, written: str, bucket: str) -> list[str]:
+    """The resources of a statement, with the bucket of the test in place of ``written``; none if it is about others."""
+    resources = [statement["Resource"]] if isinstance(statement["Resource"], str) else statement["Resource"]
+    if resources[0].removeprefix("arn:aws:s3:::").split("/")[0] != written:
+        return []
+    return [resource.replace(f":::{written}", f":::{bucket}") for resource in resources]

@@ -170,7 +170,7 @@ def test_the_end_of_the_hours_stops_the_job_and_says_that_the_next_night_goes_on
     head = FakeHead([RUNNING])
     assert night(head, hours=2, poll_s=60).run() == 1
     assert head.stopped == ["nightly-2026-11-29-1"]
-    assert "stopped after 2 hours; what it has committed is in the table" in capsys.readouterr().out
+    assert "stopped after 2 hours; what nightly-2026-11-29 has committed is in the table" in capsys.readouterr().out
 
 
 def test_a_head_that_starts_again_is_waited_for_and_one_that_is_gone_is_not(
