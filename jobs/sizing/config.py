@@ -66,6 +66,11 @@ class CapacityConfig(JobConfig):
     cores: int | None = Field(None, ge=1, description="cores of all workers together, to be told the hours")
     use_gpu: bool = Field(False, description="views are computed on GPUs, the cores only decode")
     gpus: int | None = Field(None, ge=1, description="GPUs beside --cores")
+    fleets: Quantities = Field(
+        default_factory=list,
+        description="numbers of GPUs (without --use-gpu of cores), such as 8,64,512: say instead of a plan how fast "
+        "each could score, and what one run waits for",
+    )
     node_cores: int = Field(16, ge=1, description="cores of a worker node")
     node_gbit: float = Field(10, gt=0, description="Gbit/s between storage and a worker node")
     gets_per_s: float = Field(
