@@ -120,14 +120,17 @@ END
 as reviewer "$python" -m jobs.verdicts add "$folder/verdicts.csv" --results "$results" --by first-nights
 as analyst "$python" -m jobs.evaluate --verdicts "$results" --run-id fleet-2026-04-30
 as analyst "$python" - "$results" <<'END'
-import os, sys, pathlib
+import sys, pathlib
 import duckdb
 from deltalake import DeltaTable
-plain = {"AWS_ALLOW_HTTP": "true"} if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://") else {}
+from jobs.results.access import make_location, make_storage_options
+from jobs.storage import uris
 for name in ("scores", "verdicts", "maps"):
-    place = sys.argv[1] + "/" + name
-    if DeltaTable.is_deltatable(place, storage_options=plain):
-        duckdb.register(name + "_table", DeltaTable(place, storage_options=plain).to_pyarrow_dataset())
+    uri = uris.join(uris.normalize(sys.argv[1]), name)
+    # The keys of a profile, which deltalake itself does not read.
+    place, options = make_location(uri), make_storage_options(uri)
+    if DeltaTable.is_deltatable(place, storage_options=options):
+        duckdb.register(name + "_table", DeltaTable(place, storage_options=options).to_pyarrow_dataset())
 for view in duckdb.extract_statements(pathlib.Path("infra/analyst/views.sql").read_text()):
     try:
         duckdb.execute(view)
