@@ -2,46 +2,9 @@
 
 -- All rows: a photo has one for each time that something new was found out about it.
 CREATE OR REPLACE VIEW scores AS
-SELECT
-    image_uri,
-    image_etag,
-    image_bytes,
-    category,
-    site,
-    captured_at,
-    status,
-    error,
-    score,
-    p_value,
-    threshold,
-    is_anomaly,
-    detector_id,
-    detector_variant,
-    views,
-    precision,
-    run_id,
-    scored_at,
-    schema_version,
-    box,
-    false_alarm_rate,
-    confidence,
-    calibration_photos,
-    smallest_p_value,
-    tail_rank,
-    weights_id,
-    attempt,
-    image_key,
-    width,
-    height,
-    fetched_at,
-    peak_x,
-    peak_y,
-    peak_box,
-    peak_share,
-    run_date
-FROM scores_table;
+SELECT * FROM scores_table;
 
--- The newest row of each photo, or of each box where parts of photos are scored: what holds now.
+-- The newest row of each photo, or of each box where parts of photos are scored: what holds now. Its columns are those of scores.
 CREATE OR REPLACE VIEW latest AS
 SELECT
     image_uri,

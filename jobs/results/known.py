@@ -152,13 +152,14 @@ def select_fields(columns: Sequence[str]) -> pa.Schema:
 
 def open_version(results: str, version: int | None) -> DeltaTable | None:
     """Opens the newest version of the table, or an earlier one; None where there is no table."""
-    if version is None:
-        return open_current(results)
-    table = open_table(results)
-    if table is not None:
+    table = open_current(results)
+    if version is None or table is None or table.version() == version:
+        return table
+    earlier = open_table(results)
+    if earlier is not None:
         with explain_errors(locate_table(results)):
-            table.load_as_version(version)
-    return table
+            earlier.load_as_version(version)
+    return earlier
 
 
 def list_files(table: DeltaTable, results: str) -> list[ActiveFile]:

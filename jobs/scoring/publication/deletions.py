@@ -13,10 +13,12 @@ from jobs.results.commit import commit_slice, find_next_slice
 from jobs.results.files import ROW_ORDER
 from jobs.results.known import LATEST, stream_known
 from jobs.scoring.config import ScoreConfig
+from jobs.scoring.rescoring import list_few_photos
 from jobs.tables.schema import SCHEMA_VERSION, SCORES, Status
 from jobs.tables.scratch import Scratch
 
 _KEPT = ("image_uri", "image_etag", "image_bytes", "box", "category", "site", "captured_at", "image_key")
+_NAME = pa.schema([SCORES.field("image_uri")])
 _READ = pa.schema([SCORES.field(name) for name in (*_KEPT, "status", "scored_at", "run_id")])
 
 
@@ -51,7 +53,13 @@ def mark_deleted(scratch: Scratch, config: ScoreConfig, *, version: int, listed_
         return 0
     below = config.archive.rstrip("/").replace("'", "''") + "/"
     only = f"ANTI JOIN listed ON incoming.image_uri = listed.image_uri WHERE starts_with(incoming.image_uri, '{below}')"
-    seen = stream_known(config.results, _READ.names, version=version)[1]
+    # Names alone are read of all rows: on most nights none is absent, and then of few files.
+    names = stream_known(config.results, _NAME.names, version=version)[1]
+    scratch.insert("absent", names, schema=_NAME, only=only)
+    photos = list_few_photos(scratch, "absent")
+    if photos is not None and not len(photos):
+        return 0
+    seen = stream_known(config.results, _READ.names, version=version, photos=photos)[1]
     scratch.insert("seen", seen, schema=_READ, only=only)
     scratch.execute(
         f"CREATE TABLE gone AS SELECT * FROM (SELECT * FROM seen QUALIFY {LATEST}) "
