@@ -59,7 +59,12 @@ def decode_rows(
 
 
 def fingerprint_photos(
-    manifest: pa.Table, *, size: int, max_pixels: int, rules: PixelRules = DEFAULT_RULES
+    manifest: pa.Table,
+    *,
+    size: int,
+    max_pixels: int,
+    rules: PixelRules = DEFAULT_RULES,
+    with_thumbnails: bool = True,
 ) -> pa.Table:
     """Fetches and decodes photos in this process, a few at a time, and keeps their fingerprints alone.
 
@@ -68,12 +73,13 @@ def fingerprint_photos(
         size: side S in pixels.
         max_pixels: largest photo decoded.
         rules: how photos become pixels.
+        with_thumbnails: take them too, of at most `MAX_COMPARED_PHOTOS` photos.
 
     Returns:
         FINGERPRINT rows of all photos, in order; those that cannot be decoded have an error.
     """
     stage = make_fetch_decode(manifest, size=size, max_pixels=max_pixels, rules=rules)
-    with_thumbnails = len(manifest) <= MAX_COMPARED_PHOTOS
+    with_thumbnails = with_thumbnails and len(manifest) <= MAX_COMPARED_PHOTOS
     found = [
         take_fingerprints(
             stage(manifest.slice(first, FETCH_CONCURRENCY)),

@@ -14,8 +14,7 @@ from jobs.archive.mvtec import list_as_category, list_labelled, locate_flawless,
 from jobs.config import is_place
 from jobs.detectors.backbone_weights import hash_backbone_weights
 from jobs.errors import EmptyArchiveError, RequestError
-from jobs.review.matching import VerdictIndex
-from jobs.review.verdicts import read_latest_verdicts
+from jobs.review.copies import ConfirmedDefects, read_confirmed_defects
 from jobs.tables.manifest import number_photos
 from jobs.training.config import TrainConfig
 from jobs.training.units import TrainingUnit
@@ -43,11 +42,11 @@ class Exclusions:
 
     Attributes:
         names: of photos, by the list ``exclude``.
-        verdicts: on photos, of which confirmed defects do not train.
+        defects: confirmed ones, which do not train, nor do copies of them.
     """
 
     names: list[str] | None
-    verdicts: VerdictIndex | None
+    defects: ConfirmedDefects | None
 
 
 def read_exclusions(config: TrainConfig) -> Exclusions:
@@ -55,7 +54,7 @@ def read_exclusions(config: TrainConfig) -> Exclusions:
     exclude, results = config.exclude, config.verdicts
     return Exclusions(
         names=read_names(exclude) if exclude is not None and is_place(exclude) else None,
-        verdicts=VerdictIndex(read_latest_verdicts(results)) if results is not None else None,
+        defects=None if results is None else read_confirmed_defects(results, rules=config.detector.pixel_rules),
     )
 
 
@@ -141,8 +140,8 @@ def list_flawless_photos(config: TrainConfig, category: str, exclusions: Exclusi
         raise EmptyArchiveError(f"no flawless photos of {category}: {error}{suggested}") from error
     if exclusions.names is not None:
         manifest = leave_out_photos(manifest, exclusions.names, config, category=category)
-    if exclusions.verdicts is not None:
-        manifest = leave_out_defects(manifest, exclusions.verdicts, place=str(config.verdicts), category=category)
+    if exclusions.defects is not None:
+        manifest = leave_out_defects(manifest, exclusions.defects, place=str(config.verdicts), category=category)
     if len(manifest) < MIN_PHOTOS:
         raise RequestError(f"expected at least {MIN_PHOTOS} flawless photos in {folder}, got {len(manifest)}")
     held_out = len(split_calibration(len(manifest), fraction=config.calibration_fraction, seed=config.split_seed)[1])
@@ -170,8 +169,8 @@ def leave_out_photos(manifest: pa.Table, names: list[str], config: TrainConfig, 
     return kept
 
 
-def leave_out_defects(manifest: pa.Table, verdicts: VerdictIndex, *, place: str, category: str) -> pa.Table:
-    """Returns the MANIFEST rows that no verdict of ``place`` confirms as a defect; prints how many others there are."""
-    is_defective = verdicts.find_defects(manifest)
+def leave_out_defects(manifest: pa.Table, defects: ConfirmedDefects, *, place: str, category: str) -> pa.Table:
+    """Returns the MANIFEST rows that are no defect confirmed in ``place``, nor a copy; prints how many others are."""
+    is_defective = defects.find(manifest)
     print(f"left out {sum(is_defective)} of {len(manifest)} photos of {category}, confirmed as defects in {place}")
     return number_photos(manifest.filter(pa.array([not one for one in is_defective], pa.bool_())))

@@ -8,9 +8,8 @@ import pyarrow.compute as pc
 
 from jobs.archive.mvtec import LABELLED, select_split
 from jobs.decoding.fingerprints import group_fingerprints
+from jobs.review.copies import read_confirmed_defects
 from jobs.review.defects import list_confirmed_defects
-from jobs.review.matching import VerdictIndex
-from jobs.review.verdicts import read_latest_verdicts
 from jobs.tables.manifest import number_photos
 from jobs.tables.schema import MANIFEST
 from jobs.training.planning import leave_out_defects
@@ -41,7 +40,8 @@ def use_confirmed_defects(rows: pa.Table, results: str, *, category: str, rules:
     groups = group_some(both, np.arange(len(both)), group_fingerprints, rules=rules)
     is_new = ~np.isin(groups[len(test) :], groups[: len(test)])
     train = select_split(rows, "train")
-    kept = leave_out_defects(train, VerdictIndex(read_latest_verdicts(results)), place=results, category=category)
+    defects = read_confirmed_defects(results, rules=rules)
+    kept = leave_out_defects(train, defects, place=results, category=category)
     others = rows.filter(pc.not_equal(rows["split"], "train"))
     print(describe_confirmed(int(is_new.sum()), in_test=int((~is_new).sum()), place=results))
     return number_photos(pa.concat_tables([kept, others, confirmed.filter(pa.array(is_new))]))

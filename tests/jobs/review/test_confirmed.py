@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
+from jobs.archive.manifest import list_archive
 from jobs.detectors.config import RecalibrateConfig
 from jobs.errors import RequestError
 from jobs.review.confirmed import list_confirmed_photos
+from jobs.review.copies import ConfirmedDefects, read_confirmed_defects
 from jobs.review.matching import VerdictIndex
 from jobs.review.samples import locate_sample, write_sample
 from jobs.review.verdicts import read_latest_verdicts, write_verdicts
@@ -19,6 +23,7 @@ from jobs.scoring.recalibration.calibration import choose_scores
 from jobs.storage import uris
 from jobs.tables.schema import SAMPLES, VERDICTS
 from jobs.training.planning import leave_out_defects
+from model.pictures.rules import DEFAULT_RULES
 from model.statistics.calibration import Calibration
 from tests.jobs.findings.scores import WHEN, complete_row
 
@@ -101,7 +106,53 @@ def test_confirmed_defects_leave_the_training_photos(results: str, capsys: pytes
             "box": pa.nulls(8, pa.string()),
         }
     )
-    kept = leave_out_defects(manifest, VerdictIndex(read_latest_verdicts(results)), place=results, category="insulator")
+    defects = ConfirmedDefects(VerdictIndex(read_latest_verdicts(results)), frozenset(), DEFAULT_RULES)
+    kept = leave_out_defects(manifest, defects, place=results, category="insulator")
     assert kept["image_uri"].to_pylist() == [uri for number, uri in enumerate(uris_of_photos) if number != 6]
     assert kept["image_id"].to_pylist() == list(range(7))
     assert "left out 1 of 8 photos of insulator, confirmed as defects" in capsys.readouterr().out
+
+
+def _save_photos(folder: Path, *numbers: int) -> dict[int, Path]:
+    """Saves photos of noise without loss; another size of file for each name, so that only pixels are the same."""
+    folder.mkdir(parents=True)
+    saved = {}
+    for number in numbers:
+        noise = np.random.default_rng(number).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        saved[number] = folder / f"{folder.name}-{number}.png"
+        Image.fromarray(noise).save(saved[number], compress_level=1 if folder.name == "archive" else 9)
+    return saved
+
+
+def _judge(results: str, words: Mapping[Path, str], *, box: str | None = None) -> None:
+    rows = [
+        {"image_uri": uris.normalize(str(file)), "box": box, "verdict": word, "at": WHEN}
+        for file, word in words.items()
+    ]
+    write_verdicts(results, pa.Table.from_pylist(rows, schema=VERDICTS))
+
+
+def _list_kept(results: str, folder: Path) -> list[str]:
+    manifest = list_archive(uris.normalize(str(folder)), key_pattern="(?P<category>)")
+    defects = read_confirmed_defects(results, rules=DEFAULT_RULES)
+    kept = leave_out_defects(manifest, defects, place=results, category="insulator")
+    return [uri.rsplit("/", 1)[1] for uri in kept["image_uri"].to_pylist()]
+
+
+def test_copies_of_confirmed_defects_under_other_names_do_not_train(tmp_path: Path) -> None:
+    judged, results = _save_photos(tmp_path / "archive", 1, 2, 3, 4), uris.normalize(str(tmp_path / "results"))
+    train = _save_photos(tmp_path / "train", 1, 2, 3, 4, 5)
+    _judge(results, {judged[1]: "defect", judged[2]: "good", judged[4]: "defect", train[4]: "good"})
+    _judge(results, {judged[3]: "defect"}, box="5,5,20,20")
+    assert _list_kept(results, tmp_path / "train") == ["train-2.png", "train-4.png", "train-5.png"]
+
+
+def test_a_defect_that_is_gone_is_named_and_the_others_still_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged, results = _save_photos(tmp_path / "archive", 1, 2), uris.normalize(str(tmp_path / "results"))
+    _save_photos(tmp_path / "train", 1, 2)
+    _judge(results, dict.fromkeys(judged.values(), "defect"))
+    judged[1].unlink()
+    assert _list_kept(results, tmp_path / "train") == ["train-1.png"]
+    assert "1 of 2 confirmed defects have changed or cannot be read" in capsys.readouterr().out
