@@ -64,9 +64,14 @@ class AttentDifferNet(nn.Module):
             self.register_buffer("feature_rotation", torch.eye(self.feature_dim))
         self.positions = None
 
-    def add_positions(self) -> None:
-        """Makes room for Gaussians of positions, see `model.localization`; none where maps have a single position."""
+    def add_positions(self, *, stages: int | None = None) -> None:
+        """Makes room for Gaussians of positions, see `model.localization`; none where maps have a single position.
+
+        Args:
+            stages: the last of the mapped ones, of artifacts of before; None: all.
+        """
         shapes = self.backbone.trace_map_shapes()
+        shapes = shapes if stages is None else shapes[-stages:]
         if any(height * width > 1 for _, height, width in shapes):
             self.positions = (
                 PositionGaussians(shapes, precision=self.config.precision).to(self.image_mean.device).eval()
@@ -85,7 +90,7 @@ class AttentDifferNet(nn.Module):
         return self.pool_with_maps(images, attended=attended)[0]
 
     def pool_with_maps(self, images: Tensor, *, attended: bool = True) -> tuple[Tensor, list[Tensor]]:
-        """Maps images to pooled features as `pool_features` does, and to the maps (N, C, h, w) of each pooled stage."""
+        """Maps images to pooled features as `pool_features` does, and to the maps (N, C, h, w) of each mapped stage."""
         check_images(images, side_px=self.config.image_size)
         device = self.image_mean.device
         pixels = images.to(device, torch.float32, memory_format=torch.channels_last)
@@ -252,7 +257,7 @@ class AttentDifferNet(nn.Module):
         padded = torch.cat([views, padding]) if len(padding) else views
         pooled, maps = self.pool_with_maps(padded)
         upright = slice(-before % self.config.views, len(views), self.config.views)  # a photo's first view is unrotated
-        deviations = None if positions is None else positions([one[upright] for one in maps])
+        deviations = None if positions is None else positions.map_last([one[upright] for one in maps])
         return pooled[: len(views)], deviations
 
 

@@ -103,7 +103,8 @@ class DetectorCache:
         with hold_detector(self._detectors, category, detector_id=detector_id) as folder:
             detector = load_artifact(folder, device=self._device, precision=precision, from_cache=True).detector
         # Compiled for the place, it has other outputs.
-        backbone = f"{precision} {detector.positions is not None} {hash_backbone(detector)}"
+        stages = 0 if detector.positions is None else detector.positions.stages
+        backbone = f"{precision} {stages} {hash_backbone(detector)}"
         shared = next((one.scorer for one in self._loaded.values() if one.backbone == backbone), None)
         scorer = build_scorer(detector, sharing=shared)
         return LoadedDetector(scorer, precision, scorer.size_bytes, backbone)

@@ -197,8 +197,8 @@ def load_artifact(
 def build_empty(config: DetectorConfig, tensors: Mapping[str, Tensor]) -> AttentDifferNet:
     """Builds the detector that tensors belong to; artifacts of before have none of positions, and stay without."""
     detector = AttentDifferNet(config)
-    if any(name.startswith(PREFIX) for name in tensors):
-        detector.add_positions()
+    if stages := sum(name.startswith(f"{PREFIX}mean") for name in tensors):
+        detector.add_positions(stages=stages)
     return detector
 
 

@@ -1,4 +1,7 @@
-"""A backbone compiled by OpenVINO for this machine's CPU: uint8 photos to pooled features in bf16.
+"""A backbone compiled by OpenVINO for this machine's CPU: uint8 photos to pooled features, and distances, in bf16.
+
+Distances of positions are computed inside, for the maps are large: to take them out costs more than all that is done
+with them. What whitens them is an input, so that detectors which differ in it share one backbone.
 
 ``model.network.backbone`` is what it must agree with, up to the rounding of bf16 (tests/model/inference).
 """
@@ -9,8 +12,10 @@ import copy
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import openvino
 import torch
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import Tensor, nn
 
 from model.config import DetectorConfig
@@ -25,7 +30,7 @@ class CompiledBackbone:
     """Convolutions and attention of one backbone; detectors with equal ones may share it."""
 
     def __init__(
-        self, backbone: Backbone, config: DetectorConfig, *, mean: Tensor, std: Tensor, with_maps: bool = False
+        self, backbone: Backbone, config: DetectorConfig, *, mean: Tensor, std: Tensor, mapped_stages: int = 0
     ) -> None:
         """Compiles a copy of the weights, for as many threads as torch has now; takes about 2 seconds.
 
@@ -34,14 +39,17 @@ class CompiledBackbone:
             config: what it was built from.
             mean: (3, 1, 1) that is subtracted from colours in 0..1.
             std: (3, 1, 1) that divides them then.
-            with_maps: the maps come out as well.
+            mapped_stages: of so many stages, the last of those mapped, distances come out as well.
         """
         self._padding = config.rotation_padding
         self._shape = (VIEWS_PER_PASS, config.image_size, config.image_size, BYTES_PER_PIXEL)
-        network = _PixelsToFeatures(backbone, mean=mean, std=std, with_maps=with_maps).eval()
-        example = torch.zeros(1, *self._shape[1:], dtype=torch.uint8)
+        network = _PixelsToFeatures(backbone, mean=mean, std=std).eval()
+        views = torch.zeros(1, *self._shape[1:], dtype=torch.uint8)
+        channels = [shape[0] for shape in backbone.trace_map_shapes()[-mapped_stages:]] if mapped_stages else []
+        whitening = [part for count in channels for part in (torch.zeros(count, count, 1, 1), torch.zeros(count))]
+        inputs = [(list(self._shape), np.uint8), *((list(part.shape), np.float32) for part in whitening)]
         with torch.no_grad():
-            graph = openvino.convert_model(network, example_input=example, input=(list(self._shape), np.uint8))
+            graph = openvino.convert_model(network, example_input=(views, *whitening), input=inputs)
         self._compiled = openvino.Core().compile_model(graph, "CPU", choose_settings(torch.get_num_threads()))
 
     def pool(self, images: Tensor, angles: Sequence[float]) -> Tensor:
@@ -55,22 +63,29 @@ class CompiledBackbone:
         """
         return torch.cat([pooled for pooled, _ in self.pool_groups(images, angles)])
 
-    def pool_groups(self, images: Tensor, angles: Sequence[float]) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Yields, for a few photos at a time, pooled features and the maps (B, C, h, w) of their unrotated views.
+    def pool_groups(
+        self, images: Tensor, angles: Sequence[float], *, projections: Sequence[tuple[Tensor, Tensor]] = ()
+    ) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Yields, for a few photos at a time, pooled features and squared distances (B, h, w) of their first views.
 
-        So their views stay in the caches, and memory does not grow with the batch. Without ``with_maps`` there are no
-        maps; with them the first angle is 0.
+        So their views stay in the caches, and memory does not grow with the batch.
+
+        Args:
+            images: as `pool` takes them.
+            angles: the first is 0 where there are projections.
+            projections: of each of the mapped stages, see `PositionGaussians.list_projections`.
         """
+        whitening = [part.numpy() for projection in projections for part in projection]
         for group in torch.split(images, max(1, VIEWS_PER_PASS // len(angles))):
             views = gather_views(group, angles, padding=self._padding)
-            passes = [self._run_pass(part) for part in torch.split(views, VIEWS_PER_PASS)]
+            passes = [self._run_pass(part, whitening) for part in torch.split(views, VIEWS_PER_PASS)]
             # A pass holds several photos' views, or a part of one photo's: its first is in the first pass.
             yield torch.cat([found[0] for found in passes]), [one[:: len(angles)] for one in passes[0][1:]]
 
-    def _run_pass(self, views: Tensor) -> list[Tensor]:
+    def _run_pass(self, views: Tensor, whitening: Sequence[npt.NDArray[np.float32]]) -> list[Tensor]:
         missing = VIEWS_PER_PASS - len(views)
         whole = torch.cat([views, views.new_zeros(missing, *views.shape[1:])]) if missing else views
-        found = self._compiled(whole.numpy())
+        found = self._compiled([whole.numpy(), *whitening])
         return [torch.from_numpy(found[number])[: len(views)] for number in range(len(found))]
 
 
@@ -83,9 +98,8 @@ class _PixelsToFeatures(nn.Module):
     offset: Tensor
     scale: Tensor
 
-    def __init__(self, backbone: Backbone, *, mean: Tensor, std: Tensor, with_maps: bool) -> None:
+    def __init__(self, backbone: Backbone, *, mean: Tensor, std: Tensor) -> None:
         super().__init__()
-        self._with_maps = with_maps
         self.backbone = copy.deepcopy(backbone)
         offset, scale = 255 * mean.flatten(), 255 * std.flatten()
         if first := backbone.find_first_convolution():
@@ -97,12 +111,22 @@ class _PixelsToFeatures(nn.Module):
         self.register_buffer("offset", offset)
         self.register_buffer("scale", scale)
 
-    def forward(self, views: Tensor) -> tuple[Tensor, ...]:
-        """Maps uint8 (N, S, S, 4) to pooled features, float32 (N, D), and to maps (N, C, h, w) if they are wanted."""
+    def forward(self, views: Tensor, *whitening: Tensor) -> tuple[Tensor, ...]:
+        """Maps uint8 (N, S, S, 4) to pooled features, float32 (N, D), and to squared distances (N, h, w).
+
+        Args:
+            views: in pixels.
+            whitening: weight and bias of the convolution that whitens the maps, for each of the last mapped stages.
+        """
         pixels = views[..., : self._channels].float() - self.offset
         images = (pixels / self.scale if self.scale.ndim else pixels).permute(0, 3, 1, 2)
         features, maps = self.backbone.pool_with_maps(images)
-        return (features, *maps) if self._with_maps else (features,)
+        weights, biases = whitening[::2], whitening[1::2]
+        last = maps[len(maps) - len(weights) :]
+        return features, *[
+            F.conv2d(one, weight, bias).square().mean(1)
+            for one, weight, bias in zip(last, weights, biases, strict=True)
+        ]
 
 
 def fold_normalization(convolution: nn.Module, *, grey: Tensor, mean: Tensor, std: Tensor) -> nn.Conv2d:

@@ -47,9 +47,10 @@ class CompiledDetector:
             detector.config,
             mean=detector.image_mean,
             std=detector.image_std,
-            with_maps=detector.positions is not None,
+            mapped_stages=0 if detector.positions is None else detector.positions.stages,
         )
         self._positions = copy.deepcopy(detector.positions)
+        self._projections = [] if self._positions is None else self._positions.list_projections()
         self._image_size = detector.config.image_size
         self._tiles, self._top_tiles = detector.config.tile_grid, detector.config.top_tiles
         self._angles = list_scoring_angles(detector.config.views)
@@ -86,16 +87,18 @@ class CompiledDetector:
         check_images(images, side_px=self._image_size, tiles=self._tiles)
         if len(images) == 0:
             return torch.empty(0, dtype=torch.float64), None
-        pooled, deviations = [], []
+        pooled, measured = [], []
         cut = cut_tiles(images.cpu(), self._tiles, side=self._image_size)
-        for features, maps in self.backbone.pool_groups(cut, self._angles):
+        for features, distances in self.backbone.pool_groups(cut, self._angles, projections=self._projections):
             pooled.append(features)
-            if positions is not None:
-                deviations.append(positions(maps))
+            measured.append(distances)
         squared = compute_mean_squared_latents(self._flow.latents, self._scaling.apply(torch.cat(pooled)))
         scores = squared.view(len(cut), -1).mean(1)
         combined = combine_scores(scores, count=self._tiles.total, top=self._top_tiles)
-        return combined, place_maps(torch.cat(deviations), scores, self._tiles) if deviations else None
+        if positions is None:
+            return combined, None
+        deviations = positions.combine([torch.cat(stage) for stage in zip(*measured, strict=True)])
+        return combined, place_maps(deviations, scores, self._tiles)
 
 
 class EagerScorer:

@@ -40,7 +40,7 @@ def explain_photos(detector: AttentDifferNet, images: Tensor) -> list[dict[str, 
     images, highest = select_highest(tiles.cpu(), scores, count=grid.total)
     if detector.positions is not None:
         with torch.no_grad():
-            found[POSITIONS] = detector.positions(detector.pool_with_maps(images)[1])
+            found[POSITIONS] = detector.positions.map_last(detector.pool_with_maps(images)[1])
     found[GRADCAM] = map_gradients(detector, images)["gradcam"]
     if detector.config.attention:
         found[GRADCAM_WITHOUT] = map_gradients(detector, images, attended=False)["gradcam"]

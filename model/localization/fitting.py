@@ -38,6 +38,6 @@ def fit_positions(detector: AttentDifferNet, photos: Photos) -> None:
 
 @torch.no_grad()
 def stream_maps(detector: AttentDifferNet, photos: Photos, chosen: Tensor) -> Iterator[list[Tensor]]:
-    """Yields the pooled stages' maps (B, C, h, w) of photos (N,), unrotated, a few at a time."""
+    """Yields the mapped stages' maps (B, C, h, w) of photos (N,), unrotated, a few at a time."""
     for some in torch.split(chosen, _BATCH_PHOTOS):
         yield detector.pool_with_maps(photos.take(some))[1]

@@ -15,10 +15,12 @@ PREFIX = "positions."
 """Of the tensors' names in an artifact; artifacts of before have none of them, and no place."""
 _RIDGE = 1e-3
 _SMALLEST = 1e-12
+_SMOOTHED_SIDE = 48
+"""Positions a side of a fine grid: there single ones are noise, and peaks of defects are wider."""
 
 
 class PositionGaussians(nn.Module):
-    """One Gaussian per pooled stage, over all positions of flawless photos, and how far each position lies from it.
+    """One Gaussian per mapped stage, over all positions of flawless photos, and how far each position lies from it.
 
     A position's deviation is the logarithm of its squared Mahalanobis distance, less what flawless photos have there on
     average. The edges of photos are unusual in every photo, so without that many peaks would lie there.
@@ -41,6 +43,11 @@ class PositionGaussians(nn.Module):
             self.register_buffer(f"spread{stage}", torch.ones(()))
 
     @property
+    def stages(self) -> int:
+        """Mapped stages, the last of the backbone's, that have a Gaussian."""
+        return len(self._stages)
+
+    @property
     def size_bytes(self) -> int:
         """Memory of the Gaussians."""
         return sum(tensor.nbytes for tensor in self.buffers())
@@ -49,29 +56,44 @@ class PositionGaussians(nn.Module):
         """Computes how much each position deviates.
 
         Args:
-            maps: (N, C, h, w) of each pooled stage, of unrotated photos.
+            maps: (N, C, h, w) of each mapped stage, of unrotated photos.
 
         Returns:
             float32 (N, H, W) at the grid of the finest stage; 0 is as in flawless photos on average, 1 one standard
             deviation above. Higher is more anomalous.
         """
-        found = [self._calibrate(stage, self._measure(stage, one)) for stage, one in enumerate(maps)]
+        return self.combine([self._measure(stage, one) for stage, one in enumerate(maps)])
+
+    def map_last(self, maps: Sequence[Tensor]) -> Tensor:
+        """Computes what `forward` does of all mapped stages: artifacts of before have Gaussians of the last alone."""
+        deviations: Tensor = self(maps[-len(self._stages) :])
+        return deviations
+
+    def combine(self, distances: Sequence[Tensor]) -> Tensor:
+        """Computes what `forward` returns of the squared distances (N, h, w) of each stage, float32."""
+        found = [self._calibrate(stage, take_logarithm(one)) for stage, one in enumerate(distances)]
         finest = max((one.shape[1:] for one in found), key=lambda grid: grid[0] * grid[1])
         same = [one if one.shape[1:] == finest else resize_maps(one, (finest[0], finest[1])) for one in found]
-        return torch.stack(same).mean(0)
+        mean = torch.stack(same).mean(0)
+        return mean if min(finest) < _SMOOTHED_SIDE else smooth_maps(mean)
+
+    def list_projections(self) -> list[tuple[Tensor, Tensor]]:
+        """Lists for each stage the 1 x 1 convolution, weight (C, C, 1, 1) and bias (C,), that whitens its maps."""
+        whitenings = [self.get_buffer(f"whitening{stage}") for stage in self._stages]
+        means = [self.get_buffer(f"mean{stage}") for stage in self._stages]
+        return [(one[:, :, None, None], -(one @ mean)) for one, mean in zip(whitenings, means, strict=True)]
 
     def _calibrate(self, stage: int, logs: Tensor) -> Tensor:
         return (logs - self.get_buffer(f"level{stage}")) / self.get_buffer(f"spread{stage}")
 
     def _measure(self, stage: int, maps: Tensor) -> Tensor:
-        """Computes log squared distances (N, h, w) of maps (N, C, h, w)."""
+        """Computes squared distances (N, h, w) of maps (N, C, h, w)."""
         count, _, height, width = maps.shape
         # Channels first, as the maps lie in memory: to turn them around takes longer than the product.
         centred = maps.float().flatten(2) - self.get_buffer(f"mean{stage}")[:, None]
         with use_precision(self._precision, centred.device):  # the ridge is far above what bf16 rounds
             whitened = (self.get_buffer(f"whitening{stage}") @ centred).float()
-        distances = whitened.mul_(whitened).mean(1).clamp_min_(_SMALLEST)
-        return distances.log().view(count, height, width)
+        return whitened.mul_(whitened).mean(1).view(count, height, width)
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Sequence[Tensor]], again: Iterable[Sequence[Tensor]]) -> None:
@@ -89,9 +111,11 @@ class PositionGaussians(nn.Module):
             mean, whitening = moment.whiten()
             self.get_buffer(f"mean{stage}").copy_(mean)
             self.get_buffer(f"whitening{stage}").copy_(whitening)
-        distances = [[self._measure(stage, one) for stage, one in enumerate(maps)] for maps in again]
+        logs_of_batches = [
+            [take_logarithm(self._measure(stage, one)) for stage, one in enumerate(maps)] for maps in again
+        ]
         for stage in self._stages:
-            logs = torch.cat([batch[stage] for batch in distances])
+            logs = torch.cat([batch[stage] for batch in logs_of_batches])
             level = logs.mean(0)
             self.get_buffer(f"level{stage}").copy_(level)
             self.get_buffer(f"spread{stage}").copy_((logs - level).square().mean().sqrt().clamp_min(_SMALLEST))
@@ -121,6 +145,16 @@ class _Moments:
         covariance += ridge * torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
         values, vectors = torch.linalg.eigh(covariance)
         return mean, (vectors * values.clamp_min(float(ridge) / 2).rsqrt()) @ vectors.T
+
+
+def take_logarithm(distances: Tensor) -> Tensor:
+    """Returns the logarithm of squared distances; of none at all that of the smallest."""
+    return distances.clamp_min(_SMALLEST).log()
+
+
+def smooth_maps(maps: Tensor) -> Tensor:
+    """Averages maps (N, h, w) over 3 x 3 positions, fewer at the edge."""
+    return F.avg_pool2d(maps[:, None], 3, stride=1, padding=1, count_include_pad=False)[:, 0]
 
 
 def resize_maps(maps: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -29,7 +29,8 @@ def map_gradients(detector: AttentDifferNet, images: Tensor, *, attended: bool =
     with torch.enable_grad():
         pixels = (images.to(device, torch.float32) / 255 - detector.image_mean) / detector.image_std
         pixels.requires_grad_()
-        features, maps = detector.backbone.pool_with_maps(pixels, attended=attended)
+        features, mapped = detector.backbone.pool_with_maps(pixels, attended=attended)
+        maps = mapped[-len(detector.backbone.pooled_stages) :]
         scores = detector.flow.latents(detector.scale_features(features)).square().mean(1)
         by_pixel, *by_map = torch.autograd.grad(scores.sum(), [pixels, *maps])
     plain = [one.detach() for one in maps]

@@ -28,6 +28,7 @@ class Backbone(nn.Module):
 
     Attributes:
         pooled_stages: whose maps are pooled, in the order of the features.
+        mapped_stages: whose maps come out: perhaps a finer one that is not pooled, then the pooled ones.
         feature_dim: D = scales * channels of the pooled stages * ways to pool them.
     """
 
@@ -52,7 +53,7 @@ class Backbone(nn.Module):
                     if stage in config.attention
                 }
             )
-        self.pooled_stages = network.pooled
+        self.pooled_stages, self.mapped_stages = network.pooled, network.finer + network.pooled
         channels = sum(network.channels[stage] for stage in network.pooled)
         self.feature_dim = config.scales * channels * len(config.poolings)
 
@@ -63,7 +64,7 @@ class Backbone(nn.Module):
         return self
 
     def feature_maps(self, images: Tensor, *, attended: bool = True) -> dict[str, Tensor]:
-        """Maps normalised images (N, 3, H, W) to the maps (N, channels, h, w) of each pooled stage.
+        """Maps normalised images (N, 3, H, W) to the maps (N, channels, h, w) of each mapped stage.
 
         Args:
             images: on the device of the weights.
@@ -88,16 +89,16 @@ class Backbone(nn.Module):
         stage by stage, and a stage's in the order of ``config.pooling``.
 
         Returns:
-            float32 (N, D), largest scale first; (N, C, h, w) of each pooled stage at the largest scale alone.
+            float32 (N, D), largest scale first; (N, C, h, w) of each mapped stage at the largest scale alone.
         """
         side = images.shape[-1]
         pyramid = [images, *(F.interpolate(images, size=side // 2**k, mode="nearest") for k in range(1, self.scales))]
         found = [self.feature_maps(scaled, attended=attended) for scaled in pyramid]
-        pooled = [pool_maps(list(maps.values()), self._config.poolings) for maps in found]
+        pooled = [pool_maps([maps[stage] for stage in self.pooled_stages], self._config.poolings) for maps in found]
         return torch.cat(pooled, dim=1), list(found[0].values())
 
     def trace_map_shapes(self) -> list[tuple[int, int, int]]:
-        """Returns the shape (C, h, w) of each pooled stage's map at the largest scale, without computing one."""
+        """Returns the shape (C, h, w) of each mapped stage's map at the largest scale, without computing one."""
         layers = copy.deepcopy(self.layers).to("meta")
         found = trace_shapes(layers, self._graph, side_px=self._config.image_size)
         return [(int(one[1]), int(one[2]), int(one[3])) for one in found.values()]

@@ -34,15 +34,17 @@ class StagedNetwork:
 
     Attributes:
         layers: what the graph calls, by the names that the network's own weights have.
-        graph: from images (N, 3, S, S) to a dictionary of the pooled stages' outputs.
+        graph: from images (N, 3, S, S) to a dictionary of the outputs of the finer stage and the pooled ones.
         channels: of each stage that is pooled or can have attention.
-        pooled: the stages that come out, in this order.
+        pooled: the stages that are pooled, in this order.
+        finer: at most one stage before them, whose maps come out too, for they say more precisely where.
     """
 
     layers: nn.Module
     graph: fx.Graph
     channels: Mapping[str, int]
     pooled: tuple[str, ...]
+    finer: tuple[str, ...] = ()
 
 
 def chain_layers(layers: nn.Sequential, ends: Mapping[str, int], *, pooled: Sequence[str]) -> fx.Graph:
@@ -68,7 +70,7 @@ def chain_layers(layers: nn.Sequential, ends: Mapping[str, int], *, pooled: Sequ
 def run_graph(
     layers: nn.Module, graph: fx.Graph, images: Tensor, *, attention: Mapping[str, nn.Module]
 ) -> dict[str, Tensor]:
-    """Runs a graph: the pooled stages' maps (N, C, h, w).
+    """Runs a graph: the maps (N, C, h, w) of the stages that come out.
 
     Args:
         layers: what it calls.

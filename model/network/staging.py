@@ -34,6 +34,9 @@ from model.network.libraries import (
 DEFAULT_STRIDES = ("stride8", "stride16")
 """Pooled where no stage is named, as far as a network has them."""
 
+FINER_STRIDE = "stride4"
+"""Mapped beside the pooled stages where all of these are coarser."""
+
 _STRIDES = (2, 4, 8, 16, 32)
 _PROBED_PX = (224, 256, 384, 512, 518)  # nearly every network takes one of them
 _MAX_PX = 1024
@@ -44,7 +47,7 @@ def build_staged_network(plan: StagedNetwork, name: str) -> StagedNetwork:
     is_meta = torch.get_default_device().type == "meta"
     network = copy.deepcopy(build_without_weights(name)) if is_meta else build_whole_network(name)
     layers = fold_batch_norms(network, plan.graph)
-    return StagedNetwork(layers, layers.graph, plan.channels, plan.pooled)
+    return StagedNetwork(layers, layers.graph, plan.channels, plan.pooled, plan.finer)
 
 
 @lru_cache(maxsize=32)
@@ -65,19 +68,24 @@ def plan_network(
     with torch.device("meta"):
         network = build_without_weights(name)
         taken = pooled or tuple(stage for stage in DEFAULT_STRIDES if stage in list_strides(name))
-        nodes = {stage: find_node(name, stage) for stage in (*taken, *attended)}
+        finer = (FINER_STRIDE,) if FINER_STRIDE in list_strides(name) else ()
+        nodes = {stage: find_node(name, stage) for stage in (*finer, *taken, *attended)}
         traced = choose_tracer(name)[0](network, {node: node for node in nodes.values()})
         check_sides(name, traced, sides_px)
         layouts = read_layouts(traced, sides_px[0])
         if hidden := [stage for stage, node in nodes.items() if node not in layouts]:
             raise ValueError(f"stage {hidden[0]} of {name} gives no maps")
+        positions = count_positions(traced, layouts, side_px=sides_px[0])
+        if finer and positions[nodes[FINER_STRIDE]] <= max(positions[nodes[stage]] for stage in taken):
+            finer = ()
         graph = end_graph(
             traced,
-            pooled={stage: nodes[stage] for stage in taken},
+            pooled={stage: nodes[stage] for stage in (*finer, *taken)},
             attended={stage: nodes[stage] for stage in attended},
             layouts=layouts,
         )
-        return StagedNetwork(network, graph, {stage: layouts[node].channels for stage, node in nodes.items()}, taken)
+        channels = {stage: layouts[node].channels for stage, node in nodes.items()}
+        return StagedNetwork(network, graph, channels, taken, finer)
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,12 @@ def read_layouts(traced: fx.GraphModule, side_px: int) -> dict[str, Layout]:
         is_last = len(shape) == 3 or (len(shape) == 4 and any(one[1] == one[2] != one[3] for one in both))
         found[name] = Layout(shape[-1] if is_last else shape[1], is_last)
     return found
+
+
+def count_positions(traced: fx.GraphModule, layouts: Mapping[str, Layout], *, side_px: int) -> dict[str, int]:
+    """Counts the positions of each output's map, for photos of a side."""
+    shapes = trace_shapes(traced, traced.graph, side_px=side_px)
+    return {name: math.prod(shape[1:]) // layouts[name].channels for name, shape in shapes.items()}
 
 
 def end_graph(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from model.artifact import load_artifact, save_artifact
 from model.artifact.files import ArtifactError
 from model.detector import AttentDifferNet
-from model.inference.detector import build_scorer
+from model.inference.detector import EagerScorer, build_scorer
 from model.localization.fitting import fit_positions
 from model.localization.places import find_places
 from model.training.photos import InMemory
@@ -102,3 +102,33 @@ def test_maps_of_one_position_have_no_place() -> None:
     detector = _detector(image_size=64, scales=1, feature_stage=None)
     assert detector.backbone.trace_map_shapes() == [(256, 1, 1)]
     assert detector.positions is None
+
+
+@pytest.mark.slow  # builds a network of a library
+def test_a_finer_stage_than_those_pooled_tells_where_and_artifacts_without_it_still_do(tmp_path: Path) -> None:
+    detector = _detector(backbone="resnet18", feature_stage="layer2+layer3", scales=1)
+    assert detector.backbone.mapped_stages == ("stride4", "layer2", "layer3")
+    assert detector.feature_dim == 128 + 256
+    whole, photos = detector.positions, _photos(3, seed=1)
+    assert whole is not None
+    assert detector.inspect_as_trained(photos)[1].shape == (3, 32, 32)  # type: ignore[union-attr]
+    scores = detector.score(photos)
+    detector.add_positions(stages=2)  # as before the finer one was mapped
+    assert detector.positions is not None
+    detector.positions.fit(*([detector.pool_with_maps(_photos(24))[1][1:]] for _ in range(2)))
+    save_artifact(tmp_path, detector, calibration=None, metrics={})
+    loaded = load_artifact(tmp_path).detector
+    found, deviations = loaded.inspect_as_trained(photos)
+    assert torch.equal(found, scores)
+    assert deviations is not None
+    assert deviations.shape == (3, 16, 16)
+
+
+@needs_fast_bf16
+def test_distances_inside_the_compiled_network_are_those_outside_up_to_rounding() -> None:
+    detector, photos = _detector(precision="bf16", views=4), _photos(5, seed=1)
+    photos[3] = _spoil(photos[3:4])[0]
+    compiled, eager = (one.inspect(photos)[1] for one in (build_scorer(detector), EagerScorer(detector)))
+    assert compiled is not None
+    assert eager is not None
+    assert float((compiled - eager).abs().max()) < 0.1 * float(eager.max())

@@ -118,7 +118,7 @@ def test_attention_survives_a_copy_of_the_backbone() -> None:
 def test_a_network_with_its_channels_last_gives_maps() -> None:
     backbone = _build(backbone="swin_t", attention={"features.1": {"kind": "cbam", "gate": "sigmoid"}})
     maps = backbone.feature_maps(_images())
-    assert [tuple(one.shape) for one in maps.values()] == [(2, 192, 8, 8), (2, 384, 4, 4)]
+    assert [tuple(one.shape) for one in maps.values()] == [(2, 96, 16, 16), (2, 192, 8, 8), (2, 384, 4, 4)]
     assert not torch.equal(backbone(_images()), backbone(_images(), attended=False))
 
 
