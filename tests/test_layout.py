@@ -29,7 +29,7 @@ BELOW = {
     "detectors": {"storage", "tables", "archive", "decoding", "cluster"},
 }
 BELOW["results"] = {"storage", "tables"}
-BELOW["review"] = {"storage", "tables", "results"}
+BELOW["review"] = {"storage", "tables", "results", "decoding"}
 BELOW["datasets"] = BELOW["archive"] | {"archive"}
 BELOW["explanation"] = BELOW["detectors"] | {"detectors", "results"}
 BELOW["scoring"] = BELOW["detectors"] | {"detectors", "results", "review", "explanation"}
