@@ -28,6 +28,12 @@ from tests.support.places import ROOT
 from tuning import search
 
 
+@pytest.fixture(autouse=True)
+def _stay_out_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command writes beside itself, such as the registry's list, lands in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def inspection(s3_environment: str | None, cluster: str, drawn: Path) -> str:
     """The bucket that the README speaks of, with training photos and an archive."""
@@ -46,7 +52,7 @@ def inspection(s3_environment: str | None, cluster: str, drawn: Path) -> str:
 
 @pytest.mark.docs
 def test_the_main_job_s_commands_run_as_they_stand(
-    inspection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    inspection: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = tmp_path / "small.yaml"
     small.write_text(yaml.safe_dump({"detector": TINY, "optimizer": {"epochs": 5}}))
@@ -63,7 +69,6 @@ def test_the_main_job_s_commands_run_as_they_stand(
     some = next(info.uri for info in storage.list_objects(f"{inspection}/training"))
     (tmp_path / "photo.jpg").write_bytes(storage.read(some))
     shutil.copytree(ROOT / "infra" / "analyst", tmp_path / "infra" / "analyst")
-    monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     for page in PAGES:
         for block in blocks(page, "python"):
@@ -90,6 +95,7 @@ def test_the_fleet_s_commands_run_as_they_stand(
     before = read_aliases(detectors, "insulator")["champion"]
 
     assert registry.main(["list", *find_command("python -m jobs.registry list ")]) == 0
+    assert (tmp_path / "detectors.parquet").exists()
     assert registry.main(["promote", *find_command("python -m jobs.registry promote ")]) == 0
     promoted = read_aliases(detectors, "insulator")
     assert promoted["champion"] == promoted["attentdiffernet_se.seed0"] != before
@@ -147,14 +153,13 @@ QUERYING = [page for page in PAGES if page.name == "README.md"]
 @pytest.mark.parametrize("page", QUERYING, ids=names)
 @pytest.mark.parametrize("number", [0, 1], ids=["duckdb", "pandas"])
 def test_a_query_gives_each_photo_once(
-    page: Path, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path, number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "results"
     publish(results, "first", day=1, rows={"a": 0.011, "b": 0.012})
     publish(results, "second", day=2, rows={"a": 0.013, "c": 0.014})
     (file, *_) = (results / "scores").rglob("*.parquet")
     file.with_name("leftover.parquet").write_bytes(file.read_bytes())  # of a run that was killed before its commit
-    monkeypatch.chdir(tmp_path)
     duckdb.set_default_connection(duckdb.connect())  # views of other tests are not those of a newcomer
     found: dict[str, Any] = {}
     exec(compile(blocks(page, "python")[number], page.name, "exec"), found)
