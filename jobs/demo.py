@@ -102,7 +102,7 @@ def find_weights() -> str:
     if given:
         print(f"features: AlexNet with the weights of {given}")
         return str(Path(given).expanduser().absolute())
-    import torch.hub
+    import torch.hub  # seconds, see above
 
     if any((Path(torch.hub.get_dir()) / "checkpoints").glob("alexnet-*.pth")):
         print("features: AlexNet trained on ImageNet, from torch's cache")
@@ -119,6 +119,7 @@ def call(command: Callable[[Sequence[str]], int], argv: list[str]) -> None:
 
 def measure_auroc(folder: Path) -> float:
     """Measures the AUROC over the archive's readable photos, by the labels that the drawing kept aside."""
+    # Seconds as well: scikit-learn and DuckDB.
     import numpy as np
 
     from jobs.results.known import read_rows

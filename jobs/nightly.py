@@ -14,6 +14,7 @@ from jobs.nights.config import NightlyConfig
 def main(argv: Sequence[str]) -> int:
     """Reads the command line, runs `jobs.nights.night.run_night` and returns the exit code."""
     config = parse_config(NightlyConfig, argv, prog="python -m jobs.nightly")
+    # Imported once the request is right: 0.6 s of CPU, --help and a typo take 0.3 s.
     from jobs.nights.night import run_night
 
     return run_night(config)

@@ -14,11 +14,13 @@ from jobs.scoring.config import ScoreConfig
 def main(argv: Sequence[str]) -> int:
     """Reads the command line, runs `jobs.scoring.run.score_archive` and returns the exit code."""
     config = parse_config(ScoreConfig, argv, prog="python -m jobs.score")
+    # Imported once the request is right: 2 s of CPU: Ray and DuckDB, --help and a typo take 0.3 s.
     from jobs.scoring.run import score_archive
 
     code = score_archive(config)
     if not (config.report or config.fail_on_drift or config.log_format == "json"):
         return code
+    # 4 s of CPU that a run without a page or drift check does not need.
     from jobs.findings.run import conclude_run
 
     return max(code, conclude_run(config))

@@ -13,6 +13,7 @@ from urllib.parse import unquote_plus
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import csv
 
 from jobs import storage
 from jobs.archive.keys import parse_keys, parse_time
@@ -94,8 +95,6 @@ def _check_columns(names: Sequence[str], uri: str) -> None:
 
 
 def _read_csv(uri: str, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    from pyarrow import csv
-
     ours = [_AS_IN_PARQUET.get(name, name) for name in names]
     _check_columns(ours, uri)
     wanted = [name for name in _AS_IN_PARQUET.values() if name in ours]

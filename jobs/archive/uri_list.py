@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import csv
 
 from jobs import storage
 from jobs.archive.keys import parse_keys, parse_time
@@ -87,8 +88,6 @@ def read_parquet_columns(file: str, select: Callable[[list[str], str], list[str]
 
 def _read_text(archive: str) -> Iterator[pa.RecordBatch]:
     """Reads a URI a line, or a CSV that is only called text."""
-    from pyarrow import csv
-
     try:
         with storage.open_stream(archive) as stream:
             first = bytes(stream.read(_FIRST_BYTES)).decode(errors="replace").removeprefix("\ufeff").split("\n", 1)[0]
@@ -115,8 +114,6 @@ def read_csv_columns(file: str, select: Callable[[list[str], str], list[str]]) -
         RequestError: it is no CSV.
         StorageError: it cannot be read.
     """
-    from pyarrow import csv
-
     try:
         with storage.open_stream(file) as stream:
             columns = select(csv.open_csv(stream).schema.names, file)

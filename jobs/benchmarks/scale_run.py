@@ -39,7 +39,7 @@ class ScaleRunConfig(JobConfig):
 def main(argv: Sequence[str]) -> int:
     """Starts Ray, runs twice over few objects and once over all, and prints the metrics."""
     config = parse_config(ScaleRunConfig, argv, prog="python -m jobs.benchmarks.scale_run")
-    # --help need not wait for Ray, and jobs.benchmarks.scale only wants the names above.
+    # --help need not wait 2 s for Ray, and jobs.benchmarks.scale only wants the names above.
     from jobs.benchmarks.process_tree import MemorySampler
     from jobs.benchmarks.synthetic_fleet import register_null_detectors
     from jobs.cluster.session import start_own_ray
@@ -75,6 +75,7 @@ def measure_peak_gib() -> float:
 
 def measure_run(folder: Path, rows: int, *, settled: int) -> dict[str, Any]:
     """Returns seconds of each part, CPU seconds of all processes, rows and slices of one run."""
+    # Ray and the pipeline: 2 s of CPU, see above.
     from jobs.benchmarks.null_pipeline import score_with_null
     from jobs.benchmarks.process_tree import measure_cpu_s
     from jobs.benchmarks.synthetic_fleet import publish_earlier_run, write_list

@@ -33,6 +33,7 @@ class ScoreImages:
         workload: Workload | None = None,
     ) -> None:
         """Loads the first category's detector, while the first photos are fetched; others when they are needed."""
+        # The network takes 3 s of CPU to import: the actors need it, the driver, which names this class, does not.
         from jobs.scoring.batch_scoring import BatchScorer
 
         log_as_json()

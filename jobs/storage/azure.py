@@ -1,6 +1,7 @@
 """Microsoft's client of Azure's storage, for odd keys, which obstore cannot name. Part of jobs.storage.
 
 It takes thirty times as long per listed object (0.2 ms of CPU), so it lists only what obstore cannot.
+It is imported where it is called: it takes 0.7 s of CPU, which only who reads Azure has to spend.
 """
 
 from __future__ import annotations

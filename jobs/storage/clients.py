@@ -75,7 +75,7 @@ def open_store(scheme: str, bucket: str) -> AnyStore:
 
 def open_s3_bucket(bucket: str) -> S3Store:
     """Opens obstore's client of a bucket of S3, with the settings that boto3 resolved."""
-    from obstore.auth.boto3 import Boto3CredentialProvider
+    from obstore.auth.boto3 import Boto3CredentialProvider  # imports boto3, see jobs.storage.s3_settings
 
     endpoint = find_s3_endpoint()
     if endpoint:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from botocore.exceptions import IncompleteReadError, ResponseStreamingError
+
 from jobs.errors import TooLargeError
 from jobs.storage import azure
 from jobs.storage.clients import open_boto3_client
@@ -55,8 +57,6 @@ def check_size(uri: str, size_bytes: int, *, max_bytes: int | None) -> None:
 
 
 def _read_by_boto3(scheme: str, bucket: str, key: str, *, max_bytes: int | None) -> tuple[bytes, str]:
-    from botocore.exceptions import IncompleteReadError, ResponseStreamingError
-
     client: Any = open_boto3_client(scheme)
     tries_left = MAX_BROKEN_BODIES
     while True:  # boto3 tries requests again, but not bodies that break off

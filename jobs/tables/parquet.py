@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs import storage
@@ -71,7 +72,7 @@ def find_unreadable(files: Sequence[str], schema: pa.Schema) -> tuple[str, Excep
 
 def scan_small_files(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Streams many small files of one schema, with 32 of them on their way at once."""
-    import pyarrow.dataset
+    import pyarrow.dataset  # 0.3 s of CPU, which those who only write Parquet or read a file need not spend
 
     filesystem = storage.resolve_filesystem(files[0])[0]
     paths = [storage.resolve_filesystem(uri)[1] for uri in files]
@@ -90,8 +91,7 @@ def find_files(files: Sequence[str], *, column: str, values: pa.Array) -> set[st
     Raises:
         StorageError: a file is missing, damaged or cannot be reached.
     """
-    import pyarrow.compute as pc
-    import pyarrow.dataset
+    import pyarrow.dataset  # see above
 
     if not files:
         return set()
@@ -112,8 +112,6 @@ def find_files(files: Sequence[str], *, column: str, values: pa.Array) -> set[st
 
 def scan_row_groups(files: Sequence[str], columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Reads one row group at a time: a dataset would read half a gigabyte ahead while its consumer sorts."""
-    import pyarrow.parquet as pq
-
     wanted = pa.schema([schema.field(name) for name in columns])
     for uri in files:
         filesystem, path = storage.resolve_filesystem(uri)
@@ -134,8 +132,6 @@ def read_schema(uri: str) -> pa.Schema:
         RequestError: it is no Parquet file.
         StorageError: it is missing or cannot be reached.
     """
-    import pyarrow.parquet as pq
-
     filesystem, path = storage.resolve_filesystem(uri)
     try:
         return pq.read_schema(path, filesystem=filesystem)

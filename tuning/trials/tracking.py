@@ -19,11 +19,11 @@ def make_tracking_callbacks(config: SearchConfig, *, metrics: Sequence[str]) -> 
     project = name_project(config.category)
     found: list[Any] = []
     if "mlflow" in config.trackers:
-        from tuning.trials.mlflow_runs import MLflowRuns
+        from tuning.trials.mlflow_runs import MLflowRuns  # of the extra ``tracking``: maybe not installed
 
         found.append(MLflowRuns(metrics, experiment_name=project))
     if "wandb" in config.trackers:
-        from ray.air.integrations.wandb import WandbLoggerCallback
+        from ray.air.integrations.wandb import WandbLoggerCallback  # as above
 
         found.append(WandbLoggerCallback(project=project, **read_wandb_settings()))
     return found
