@@ -22,6 +22,7 @@ from jobs.benchmarks.config import (
     ScaleBenchmarkConfig,
     TrainingBenchmarkConfig,
 )
+from jobs.benchmarks.engines.config import EnginesBenchmarkConfig
 from jobs.benchmarks.peers.config import PeersBenchmarkConfig
 from jobs.cli import parse_config, run_command
 from jobs.config import JobConfig
@@ -47,6 +48,7 @@ BENCHMARKS = {
     "gpu": Benchmark(GpuBenchmarkConfig, "jobs.benchmarks.devices.throughput:measure_gpu"),
     "fidelity": Benchmark(FidelityBenchmarkConfig, "jobs.benchmarks.fidelity:measure_fidelity"),
     "job": Benchmark(JobBenchmarkConfig, "jobs.benchmarks.job:measure_job"),
+    "engines": Benchmark(EnginesBenchmarkConfig, "jobs.benchmarks.engines.run:measure_engines"),
     "training": Benchmark(TrainingBenchmarkConfig, "jobs.benchmarks.training:measure_training"),
     "scale": Benchmark(ScaleBenchmarkConfig, "jobs.benchmarks.scale:measure_scale"),
     "nights": Benchmark(NightsBenchmarkConfig, "jobs.benchmarks.nights:measure_nights"),
