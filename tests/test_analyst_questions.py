@@ -15,6 +15,7 @@ from deltalake import DeltaTable, write_deltalake
 from sqlglot import exp
 
 from jobs.results.known import ROWS
+from jobs.review.matching import VerdictIndex
 from jobs.tables.schema import MAPS, VERDICTS, document_columns
 from tests.jobs.results.score_rows import DAY, commit_rows, night, score_row
 from tests.support.pages import blocks
@@ -80,12 +81,13 @@ def write_nights(results: str) -> None:
 
 
 def write_verdicts(results: str) -> None:
-    """Two people on four photos; one looks twice, and one has seen bytes that are gone."""
+    """Verdicts on four photos; one is looked at twice, one as it was before, and one by a list without entity tags."""
     rows = [
         ("changed", "after", "good", 1),
         ("changed", "after", "defect", 2),
-        ("fine", "etag of fine", "good", 1),
-        ("south", "etag of south", "unsure", 1),
+        ("fine", None, "good", 1),
+        ("south", None, "defect", 1),
+        ("south", "etag of south", "unsure", 2),
         (PHOTO, "other bytes", "defect", 1),
     ]
     table = [
@@ -246,6 +248,14 @@ def test_precision_takes_the_newest_verdict_on_the_bytes_of_today(database: duck
     assert (row["alarms"], row["judged"], row["defects"], float(row["alarm_precision"])) == (2, 2, 1, 0.5)
     assert math.isclose(row["precision_low"], 0.0945, abs_tol=1e-3)  # Wilson's interval of 1 in 2
     assert math.isclose(row["precision_high"], 0.9055, abs_tol=1e-3)
+
+
+def test_a_verdict_is_about_the_same_photos_in_sql_as_in_the_commands(database: duckdb.DuckDBPyConnection) -> None:
+    index = VerdictIndex(database.sql("SELECT * FROM verdicts_table").to_arrow_table())
+    photos = database.sql("SELECT image_uri, image_etag, box FROM latest").to_arrow_table()
+    told = dict(database.sql("SELECT image_uri, verdict FROM latest_verdicts").fetchall())
+    assert told == {"changed": "defect", "fine": "good", "south": "unsure"}
+    assert [told.get(uri) for uri in photos["image_uri"].to_pylist()] == index.find_each(photos)
 
 
 def test_judged_photos_are_not_on_the_list_of_what_to_look_at(database: duckdb.DuckDBPyConnection) -> None:

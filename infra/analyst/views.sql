@@ -74,6 +74,27 @@ FROM (
 ) AS numbered
 WHERE newest = 1;
 
+-- What people say of the photos of `latest`, one row for each that has a verdict. A verdict without image_etag is about whatever
+-- bytes lie there.
+CREATE OR REPLACE VIEW latest_verdicts AS
+SELECT image_uri, box, verdict
+FROM (
+    SELECT
+        latest.image_uri,
+        latest.box,
+        verdicts.verdict,
+        row_number() OVER (
+            PARTITION BY latest.image_uri, latest.box ORDER BY verdicts.at DESC, verdicts.verdict
+        ) AS newest
+    FROM latest
+    INNER JOIN verdicts
+        ON
+            latest.image_uri = verdicts.image_uri
+            AND coalesce(latest.box, '') = coalesce(verdicts.box, '')
+            AND coalesce(latest.image_etag = verdicts.image_etag, true)
+) AS numbered
+WHERE newest = 1;
+
 -- The newest overlay and float maps of each photo, or box of it, with its bytes and by its detector (jobs.score --explain). Not
 -- every photo has some: join from the photos with LEFT JOIN, as questions/explained.sql does.
 CREATE OR REPLACE VIEW maps AS

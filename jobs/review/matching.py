@@ -29,7 +29,8 @@ class VerdictIndex:
             one = (row["at"], row["image_etag"], row["verdict"])
             self._found.setdefault((row["image_uri"], row["box"]), []).append(one)
         for several in self._found.values():
-            several.sort(key=lambda one: (one[0], one[2]), reverse=True)
+            several.sort(key=lambda one: one[2])  # of verdicts of one moment the first, as in `select_latest`
+            several.sort(key=lambda one: one[0], reverse=True)
         self._boxes: dict[str, list[str | None]] = {}
         for uri, box in self._found:
             self._boxes.setdefault(uri, []).append(box)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,19 +22,9 @@ from jobs.results.known import read_rows
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.run import score_archive
 from tests.support.buckets import create_bucket
-from tests.support.clients import fresh_clients
-from tests.support.users import User, create_user, grant, list_rights, read_policy, take_away
+from tests.support.users import User, act_as, create_user, grant, list_rights, read_policy, take_away
 
 ARCHIVE, MODELS, RESULTS = "inspection-archive", "inspection-models", "inspection-results"
-
-
-@contextmanager
-def acting_as(user: User) -> Iterator[None]:
-    """With the user's keys and none of the owner's."""
-    with fresh_clients(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", user.name)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", user.secret)
-        yield
 
 
 @pytest.fixture
@@ -59,7 +48,7 @@ def make_request(buckets: dict[str, str], run_id: str = "night") -> ScoreConfig:
 def run_as(user: User, command: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
     """Runs a command with a user's rights; returns all that it said."""
     capsys.readouterr()
-    with acting_as(user):
+    with act_as(user):
         try:
             command()
         except JobError as error:
@@ -148,7 +137,7 @@ def test_an_analyst_needs_each_of_its_rights_and_cannot_write(
     assert (tmp_path / "latest.parquet").is_file()
     results, analyst = write_nights(buckets, "read"), create_user()
     grant(analyst, read_policy("analyst"), buckets)
-    with acting_as(analyst), pytest.raises(JobError, match=r"lack the permission s3:PutObject"):
+    with act_as(analyst), pytest.raises(JobError, match=r"lack the permission s3:PutObject"):
         storage.write(f"{results}/mine", b"x")
     said = run_as(analyst, partial(report_run, ReportConfig(results=results, run_id="night-0")), capsys)
     assert "lack the permission s3:PutObject" in said

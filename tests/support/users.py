@@ -7,11 +7,15 @@ import json
 import os
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.support.clients import fresh_clients
 from tests.support.places import ROOT
 
 CEPH_FOLDER = "TEST_CEPH_FOLDER"
@@ -54,6 +58,15 @@ def create_user() -> User:
     command += ["--display-name", user.name, "--access-key", user.name, "--secret-key", user.secret]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     return user
+
+
+@contextmanager
+def act_as(user: User) -> Iterator[None]:
+    """Uses the user's keys, and none of the owner's, in this process."""
+    with fresh_clients(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", user.name)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", user.secret)
+        yield
 
 
 def grant(user: User, policy: Policy, buckets: dict[str, str]) -> None:

@@ -26,14 +26,11 @@ FROM (
     SELECT
         latest.category,
         count(*) AS alarms,
-        sum(CASE WHEN verdicts.verdict IN ('good', 'defect') THEN 1 ELSE 0 END) AS judged,
-        sum(CASE WHEN verdicts.verdict = 'defect' THEN 1 ELSE 0 END) AS defects
+        sum(CASE WHEN judgement.verdict IN ('good', 'defect') THEN 1 ELSE 0 END) AS judged,
+        sum(CASE WHEN judgement.verdict = 'defect' THEN 1 ELSE 0 END) AS defects
     FROM latest
-    LEFT JOIN verdicts
-        ON
-            latest.image_uri = verdicts.image_uri
-            AND coalesce(latest.box, '') = coalesce(verdicts.box, '')
-            AND coalesce(latest.image_etag, '') = coalesce(verdicts.image_etag, '')
+    LEFT JOIN latest_verdicts AS judgement
+        ON latest.image_uri = judgement.image_uri AND coalesce(latest.box, '') = coalesce(judgement.box, '')
     WHERE latest.status = 'scored' AND latest.is_anomaly
     GROUP BY latest.category
 ) AS counted

@@ -19,12 +19,9 @@ FROM (
             ORDER BY coalesce(latest.tail_rank, latest.p_value), latest.p_value, latest.image_uri, latest.box
         ) AS overall
     FROM latest
-    LEFT JOIN verdicts
-        ON
-            latest.image_uri = verdicts.image_uri
-            AND coalesce(latest.box, '') = coalesce(verdicts.box, '')
-            AND coalesce(latest.image_etag, '') = coalesce(verdicts.image_etag, '')
-    WHERE latest.status = 'scored' AND verdicts.verdict IS NULL
+    LEFT JOIN latest_verdicts AS judgement
+        ON latest.image_uri = judgement.image_uri AND coalesce(latest.box, '') = coalesce(judgement.box, '')
+    WHERE latest.status = 'scored' AND judgement.verdict IS NULL
 ) AS ranked
 WHERE overall <= 100
 ORDER BY place;

@@ -27,6 +27,11 @@ def test_the_newest_verdict_on_these_bytes_holds() -> None:
     assert _index({}, newer | {"image_etag": "0b"}).find(URI, "0a", None) == "good"
 
 
+def test_of_two_verdicts_of_one_moment_a_defect_holds() -> None:
+    assert _index({}, {"verdict": "defect"}).find(URI, "0a", None) == "defect"
+    assert _index({"verdict": "defect"}, {}).find(URI, "0a", None) == "defect"
+
+
 def test_other_bytes_and_other_boxes_have_no_verdict() -> None:
     index = _index({"box": "1,2,3,4"})
     assert index.find(URI, "0a", "1,2,3,4") == "good"
