@@ -30,7 +30,7 @@ demo: .venv/installed  ## draw a small archive, train on it, score it, query the
 test: .venv/installed lint  ## lint, type-check and run the tests (about 35 minutes on 2 cores)
 	$(RUN_ENV) $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
-test-fast: .venv/installed  ## the tests without Ray, S3 and long computations (under 2 minutes on 2 cores)
+test-fast: .venv/installed  ## the tests without Ray, S3 and long computations (about 3 minutes on 2 cores)
 	$(RUN_ENV) $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not ray and not s3 and not docs and not nightly"
 
 nightly: .venv/installed fuzz  ## the slow tests: kills, a minute of throttling, new examples of every law (40 minutes)

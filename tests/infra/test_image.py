@@ -19,7 +19,7 @@ from tests.support.places import ROOT
 INFRA = ROOT / "infra"
 SCRIPT = INFRA / "image-install.sh"
 REQUIREMENTS = (ROOT / "requirements.txt").read_text()
-CLUSTER_ADDRESS = re.compile(r"https?://(?:10(?:\.\d+){3}|[\w-]+|[\w-]+\.[\w-]+\.svc|127\.0\.0\.1):\d+")
+CLUSTER_ADDRESS = re.compile(r"https?://(?:10(?:\.\d+){3}|[\w-]+|[\w-]+\.[\w-]+\.svc|127\.0\.0\.1):(?:\d+|\$\w+)")
 """A service inside the cluster, which is no web address."""
 
 
