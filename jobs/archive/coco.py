@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs import storage
+from jobs.archive.absence import refuse_missing_input
 from jobs.archive.keys import parse_keys
 from jobs.archive.uri_list import check_uris, normalize_listed
 from jobs.errors import RequestError
@@ -40,8 +41,8 @@ def read_coco(file: str, *, folder: str, pattern: re.Pattern[str]) -> Iterator[p
         pattern: matched at the beginning of each ``file_name`` for what the file does not say of the category.
 
     Raises:
-        RequestError: it is no such file, or names what can be no object.
-        StorageError: it is missing or cannot be reached.
+        RequestError: it is not there, is no such file, or names what can be no object.
+        StorageError: it cannot be reached.
     """
     content = load_coco(file)
     names = {one["id"]: one["file_name"].removeprefix("./") for one in content["images"] if is_named(one)}
@@ -67,7 +68,8 @@ def read_coco(file: str, *, folder: str, pattern: re.Pattern[str]) -> Iterator[p
 def load_coco(file: str) -> dict[str, Any]:
     """Loads a COCO file; see `read_coco` for errors."""
     try:
-        content = json.loads(storage.read(file), parse_int=parse_whole)
+        with refuse_missing_input():
+            content = json.loads(storage.read(file), parse_int=parse_whole)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{file} is no JSON: {str(error)[:200]}") from error
     is_coco = isinstance(content, dict) and all(

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from jobs import storage
+from jobs.archive.absence import refuse_missing_input
 from jobs.archive.keys import parse_keys, parse_time
 from jobs.errors import RequestError, StorageError
 from jobs.storage import uris
@@ -42,8 +43,8 @@ def read_inventory(manifest: str, *, pattern: re.Pattern[str]) -> Iterator[pa.Re
         pattern: matched at the beginning of each key for category, site and captured_at.
 
     Raises:
-        RequestError: it is no inventory, or one in ORC.
-        StorageError: a file is missing, damaged or cannot be reached.
+        RequestError: it is not there, is no inventory, or one in ORC.
+        StorageError: a file that it names is missing, damaged or cannot be reached.
     """
     content = read_content(manifest)
     scheme, bucket, _ = uris.split(manifest)
@@ -59,7 +60,8 @@ def read_inventory(manifest: str, *, pattern: re.Pattern[str]) -> Iterator[pa.Re
 def read_content(manifest: str) -> Mapping[str, Any]:
     """Reads an inventory's manifest.json and checks that it is one."""
     try:
-        content: Any = json.loads(storage.read(manifest))
+        with refuse_missing_input():
+            content: Any = json.loads(storage.read(manifest))
         content["files"][:], content["destinationBucket"], content["fileSchema"]
         file_format = content["fileFormat"]
     except (ValueError, TypeError, KeyError) as error:

@@ -10,7 +10,6 @@ from enum import StrEnum
 import pyarrow as pa
 
 from jobs import storage
-from jobs.archive.absence import refuse_missing_input
 from jobs.archive.coco import SUFFIX, read_coco
 from jobs.archive.inventory import read_inventory
 from jobs.archive.keys import parse_keys
@@ -114,16 +113,15 @@ def stream_archive(
     else:
         below = len(archive) + 1
         batches = (_to_batch(page, below=below, pattern=pattern) for page in list_pages(archive) if page)
-    with refuse_missing_input():
-        for batch in batches:
-            found = batch.column("image_uri").to_pylist()
-            is_below = kind is ArchiveKind.PREFIX
-            keys = [
-                uri[len(archive) + 1 :] if is_below and uri.startswith(archive) else uris.split(uri)[2] for uri in found
-            ]
-            yield selection.select(
-                batch, pa.array(keys, pa.string()), is_list=boxes is not None or kind is ArchiveKind.LIST
-            )
+    for batch in batches:
+        found = batch.column("image_uri").to_pylist()
+        is_below = kind is ArchiveKind.PREFIX
+        keys = [
+            uri[len(archive) + 1 :] if is_below and uri.startswith(archive) else uris.split(uri)[2] for uri in found
+        ]
+        yield selection.select(
+            batch, pa.array(keys, pa.string()), is_list=boxes is not None or kind is ArchiveKind.LIST
+        )
 
 
 def read_any_list(file: str, *, pattern: re.Pattern[str]) -> Iterator[pa.RecordBatch]:

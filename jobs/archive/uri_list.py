@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from jobs import storage
+from jobs.archive.absence import refuse_missing_input
 from jobs.archive.keys import parse_keys, parse_time
 from jobs.errors import RequestError
 from jobs.storage import uris
@@ -41,15 +42,16 @@ def read_list(archive: str, *, pattern: re.Pattern[str]) -> Iterator[pa.RecordBa
         pattern: matched at the beginning of each key for the category, site and captured_at that the list leaves open.
 
     Raises:
-        RequestError: it has no column image_uri, or a value that cannot be what its column says.
-        StorageError: it is missing or cannot be reached.
+        RequestError: it is not there, has no column image_uri, or a value that cannot be what its column says.
+        StorageError: it cannot be reached.
     """
     rows = 0
     name = archive.lower().removesuffix(".gz")
-    for batch in _read_text(archive) if name.endswith(".txt") else read_columns(archive, select_filled):
-        if len(batch):
-            yield to_listed(batch, pattern, place=f"{archive}, rows from {rows + 1}")
-        rows += len(batch)
+    with refuse_missing_input():
+        for batch in _read_text(archive) if name.endswith(".txt") else read_columns(archive, select_filled):
+            if len(batch):
+                yield to_listed(batch, pattern, place=f"{archive}, rows from {rows + 1}")
+            rows += len(batch)
 
 
 def select_known(names: list[str], archive: str) -> list[str]:
@@ -74,9 +76,15 @@ def select_filled(names: list[str], archive: str) -> list[str]:
 
 
 def read_columns(file: str, select: Callable[[list[str], str], list[str]]) -> Iterator[pa.RecordBatch]:
-    """Streams the columns of a list, Parquet by its name or else CSV, that ``select`` makes of their names."""
+    """Streams the columns of a list, Parquet by its name or else CSV, that ``select`` makes of their names.
+
+    Raises:
+        RequestError: it is not there, or no such list.
+        StorageError: it cannot be reached.
+    """
     is_parquet = file.lower().removesuffix(".gz").endswith(".parquet")
-    return read_parquet_columns(file, select) if is_parquet else read_csv_columns(file, select)
+    with refuse_missing_input():
+        yield from read_parquet_columns(file, select) if is_parquet else read_csv_columns(file, select)
 
 
 def read_parquet_columns(file: str, select: Callable[[list[str], str], list[str]]) -> Iterator[pa.RecordBatch]:

@@ -11,7 +11,6 @@ import pyarrow as pa
 from pyarrow import csv
 
 from jobs import storage
-from jobs.archive.absence import refuse_missing_input
 from jobs.archive.manifest import list_archive
 from jobs.archive.mvtec import FLAWLESS, SPLITS, list_labelled
 from jobs.archive.uri_list import read_columns
@@ -110,9 +109,8 @@ def read_list(config: CheckDatasetConfig) -> Iterator[LabelledPhoto]:
     Raises:
         RequestError: the list or a column is missing, or a row has no value in it.
     """
-    with refuse_missing_input():
-        for batch in read_columns(config.source, _select_list_columns):
-            yield from (read_row(row, config) for row in batch.to_pylist())
+    for batch in read_columns(config.source, _select_list_columns):
+        yield from (read_row(row, config) for row in batch.to_pylist())
 
 
 def read_row(row: Mapping[str, Any], config: CheckDatasetConfig) -> LabelledPhoto:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.archive.absence import refuse_missing_input
 from jobs.archive.keys import parse_time
 from jobs.archive.uri_list import PHOTO_URI, normalize_listed, read_columns
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError
@@ -72,9 +71,8 @@ def read_verdict_list(file: str, *, by: str) -> tuple[pa.Table, list[str], int]:
 
 def stream_list(file: str) -> Iterator[dict[str, Any]]:
     """Yields the rows of a list with the columns of VERDICTS that it has."""
-    with refuse_missing_input():
-        for batch in read_columns(file, select_verdict_columns):
-            yield from batch.to_pylist()
+    for batch in read_columns(file, select_verdict_columns):
+        yield from batch.to_pylist()
 
 
 def select_verdict_columns(names: list[str], file: str) -> list[str]:
