@@ -48,7 +48,7 @@ def explain_delta_error(error: Exception, uri: str, *, needs: storage.Access = "
     if isinstance(translated, MissingObjectError) or _GONE.search(said):
         mend = f"restore it, or {_TAKE_OUT}" if is_cared_for else "restore it from a backup"
         return MissingObjectError(f"a file of {uri} is missing: {mend}: {said[:200]}")
-    if _NO_PARQUET.search(said):
+    if type(translated) is StorageError and _NO_PARQUET.search(said):  # not where the storage's own reason is known
         mend = f"restore it, or delete it and {_TAKE_OUT}" if is_cared_for else "restore it from a backup"
         return DamagedFileError(f"a file of {uri} is damaged, it is no whole Parquet file: {mend}: {said[:200]}")
     return translated

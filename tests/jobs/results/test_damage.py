@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, Schema
 
-from jobs.errors import DamagedFileError, JobError, MissingObjectError, RequestError, StorageError
+from jobs.errors import DamagedFileError, DeniedError, JobError, MissingObjectError, RequestError, StorageError
 from jobs.results import access, known
 from jobs.results import delta as delta_module
 from jobs.results.delta import make_schema, open_table, read_version
+from jobs.results.errors import explain_delta_error
 from jobs.results.known import NO_TABLE, read_rows, stream_known
 from jobs.results.maintenance import optimize_table, repair_table
 from jobs.results.side_table import append_rows, read_table
@@ -206,3 +207,9 @@ def test_a_table_of_an_older_version_gets_the_new_columns(tmp_path: Path, monkey
     assert set(names) == {*SCORES.names, "run_date"}
     assert read_rows(results, ["box"])["box"].to_pylist() == ["0,0,1,1"]
     assert read_version(table) == SCHEMA_VERSION
+
+
+def test_a_denied_write_of_a_parquet_file_is_no_damaged_file() -> None:
+    said = "Failed to parse parquet: External: Generic S3 error: PUT: 403 Forbidden: <Code>AccessDenied</Code>"
+    found = explain_delta_error(OSError(said), "s3://bucket/results/scores", needs="write")
+    assert isinstance(found, DeniedError)
