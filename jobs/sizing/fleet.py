@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from jobs.sizing.config import CapacityConfig
 from jobs.sizing.plan import compute_photo_costs
 from jobs.sizing.quantities import format_quantity
+from jobs.sizing.report import align_right
 
 _MB_PER_GBIT = 125
 PER_RUN = ("driver", "commits", "listing")
@@ -93,9 +94,7 @@ def invert(seconds: float) -> float:
 
 def format_fleets(fleets: Sequence[Fleet]) -> str:
     """Formats fleets as a table."""
-    rows = [_HEADER, *(_format_row(fleet) for fleet in fleets)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(align_right([_HEADER, *(_format_row(fleet) for fleet in fleets)]))
 
 
 def _format_row(fleet: Fleet) -> tuple[str, ...]:

@@ -26,10 +26,14 @@ def describe_plans(plans: Sequence[Plan], config: CapacityConfig) -> dict[str, A
 
 def format_plans(plans: Sequence[Plan], config: CapacityConfig) -> str:
     """Formats the plans as a table, with the formula filled in below it."""
-    rows = [_HEADER, *(_format_row(plan) for plan in plans)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines = align_right([_HEADER, *(_format_row(plan) for plan in plans)])
     return "\n".join([*lines, "", *_explain(config), *_list_limits(plans, config)])
+
+
+def align_right(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns a line for each row, every column flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
 def _format_row(plan: Plan) -> tuple[str, ...]:
