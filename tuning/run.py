@@ -15,7 +15,7 @@ from torch import Tensor
 from jobs.cluster.resources import Demand, wait_for_resources
 from jobs.cluster.session import start_ray
 from jobs.cluster.trackers import check_trackers
-from jobs.detectors.backbone_weights import hash_backbone_weights, load_backbone_weights
+from jobs.detectors.backbone_weights import WeightsFiles, hash_backbone_weights, load_backbone_weights
 from jobs.errors import EXIT_DONE, EXIT_FAILED, RequestError, one_line
 from tuning.choice.final import TUNED, build_final_rows, make_final_promises, plan_final, run_final
 from tuning.choice.finalists import put_winner_first, run_finalists
@@ -60,8 +60,9 @@ def run(config: SearchConfig) -> int:
     )
     objective = choose_objective(config, split)
     presets = check_request(config, split)
-    weights = load_backbone_weights(config.detector, asked_as=f"--detector.weights {config.detector.weights}")
-    weights_hash = hash_backbone_weights(config.detector, asked_as=f"--detector.weights {config.detector.weights}")
+    files, asked_as = WeightsFiles(), f"--detector.weights {config.detector.weights}"
+    weights = load_backbone_weights(config.detector, files, asked_as=asked_as)
+    weights_hash = hash_backbone_weights(config.detector, files, asked_as=asked_as)
     claim_results(config, photos_hash=split.photos_hash, weights_hash=weights_hash)
     lines = describe_split(split, objective)
     print("\n".join(lines), flush=True)

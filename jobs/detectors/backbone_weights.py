@@ -17,8 +17,28 @@ from model.network.fitting import find_network_of
 from model.network.weights import WeightsUnavailableError, resolve_backbone_weights
 
 
-def hash_backbone_weights(detector: DetectorConfig, *, asked_as: str) -> str:
+class WeightsFiles:
+    """The weights files of one run, each read once: what names a detector's weights is of the bytes that it got."""
+
+    def __init__(self) -> None:
+        """Begins without any file."""
+        self._content: dict[str, bytes] = {}
+
+    def read(self, uri: str) -> bytes:
+        """Returns the content of a file. Raises MissingObjectError where it is not there."""
+        place = uris.normalize(uri)
+        if place not in self._content:
+            self._content[place] = storage.read(place)
+        return self._content[place]
+
+
+def hash_backbone_weights(detector: DetectorConfig, files: WeightsFiles, *, asked_as: str) -> str:
     """Names the bytes of a weights file, 64 hex digits; weights of a name of ours, such as imagenet, are that name.
+
+    Args:
+        detector: its weights.
+        files: of the run.
+        asked_as: what the request calls them, for the message.
 
     Raises:
         RequestError: the file is not there.
@@ -26,16 +46,19 @@ def hash_backbone_weights(detector: DetectorConfig, *, asked_as: str) -> str:
     if detector.weights in ("imagenet", "random"):
         return detector.weights
     try:
-        return hashlib.sha256(storage.read(uris.normalize(detector.weights))).hexdigest()
+        return hashlib.sha256(files.read(detector.weights)).hexdigest()
     except MissingObjectError as error:
         raise RequestError(f"{asked_as}: {error}") from error
 
 
-def load_backbone_weights(detector: DetectorConfig, *, asked_as: str) -> dict[str, torch.Tensor] | None:
+def load_backbone_weights(
+    detector: DetectorConfig, files: WeightsFiles | None = None, *, asked_as: str
+) -> dict[str, torch.Tensor] | None:
     """Loads the weights by name and tries them on the backbone; None where they are random.
 
     Args:
         detector: its backbone and its weights.
+        files: of the run, where their bytes have been named before.
         asked_as: what the request calls them, for the message.
 
     Raises:
@@ -44,7 +67,7 @@ def load_backbone_weights(detector: DetectorConfig, *, asked_as: str) -> dict[st
     weights = None
     check_backbone(detector)
     try:
-        weights = resolve_backbone_weights(detector, read=lambda uri: storage.read(uris.normalize(uri)))
+        weights = resolve_backbone_weights(detector, read=(files or WeightsFiles()).read)
         if weights is not None:
             Backbone(detector).load_features(weights)
         return weights

@@ -20,7 +20,7 @@ from jobs.cluster.resources import Demand, wait_for_resources
 from jobs.cluster.session import start_ray
 from jobs.cluster.task_pool import FAILED, Stored, read_outcomes, run_and_keep, run_units
 from jobs.config import ScoringResources
-from jobs.detectors.backbone_weights import load_backbone_weights
+from jobs.detectors.backbone_weights import WeightsFiles, load_backbone_weights
 from jobs.detectors.lineage import read_git_commit
 from jobs.errors import EXIT_DONE, EXIT_FAILED, JobError, MissingObjectError, RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
@@ -41,12 +41,14 @@ References = Mapping[tuple[Any, ...], Any]
 def compare_variants(config: ComparisonConfig) -> int:
     """Runs what is not finished yet, writes and prints the comparison; returns 1 if a unit failed, else 0."""
     manifests = list_categories(config)
-    units = {unit.locate_outcome(config.output): unit for unit in plan_units(config, manifests)}
+    weights = WeightsFiles()
+    units = {unit.locate_outcome(config.output): unit for unit in plan_units(config, manifests, weights)}
     outcomes = read_outcomes(units)
     print(f"comparison of {len(units)} units, {len(outcomes)} of them finished before", flush=True)
     warn_of_other_code(outcomes.values())
     if len(outcomes) < len(units):
-        outcomes |= run_missing({uri: unit for uri, unit in units.items() if uri not in outcomes}, config, manifests)
+        missing = {uri: unit for uri, unit in units.items() if uri not in outcomes}
+        outcomes |= run_missing(missing, config, manifests, weights)
     failures = [
         Failure(unit.category, unit.variant, unit.seed, outcomes[uri][FAILED])
         for uri, unit in units.items()
@@ -108,7 +110,9 @@ def warn_of_other_code(outcomes: Iterable[Stored]) -> None:
         )
 
 
-def run_missing(units: Units, config: ComparisonConfig, manifests: Mapping[str, pa.Table]) -> dict[str, Stored]:
+def run_missing(
+    units: Units, config: ComparisonConfig, manifests: Mapping[str, pa.Table], files: WeightsFiles
+) -> dict[str, Stored]:
     """Runs units as Ray tasks, a limited number at a time, and keeps their outcomes.
 
     Returns:
@@ -119,7 +123,7 @@ def run_missing(units: Units, config: ComparisonConfig, manifests: Mapping[str, 
     """
     detectors = {unit.weights_key: unit.detector for unit in units.values()}
     loaded = {
-        key: load_backbone_weights(detector, asked_as=f"weights {detector.weights} of {detector.backbone}")
+        key: load_backbone_weights(detector, files, asked_as=f"weights {detector.weights} of {detector.backbone}")
         for key, detector in detectors.items()
     }
     start_ray()

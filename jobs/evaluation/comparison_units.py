@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from jobs.detectors.backbone_weights import hash_backbone_weights
+from jobs.detectors.backbone_weights import WeightsFiles, hash_backbone_weights
 from jobs.detectors.lineage import hash_json, hash_manifest
 from jobs.errors import RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
@@ -88,12 +88,15 @@ class ComparisonUnit:
         return uris.join(output, "attention", f"{self.variant}.seed{self.seed}.{hash_json(asked)}.safetensors")
 
 
-def plan_units(config: ComparisonConfig, manifests: Mapping[str, pa.Table]) -> list[ComparisonUnit]:
+def plan_units(
+    config: ComparisonConfig, manifests: Mapping[str, pa.Table], files: WeightsFiles | None = None
+) -> list[ComparisonUnit]:
     """Returns all units: baselines first, then seed by seed, so that a comparison of fewer seeds is there early.
 
     Args:
         config: what is asked for.
         manifests: category -> MANIFEST rows.
+        files: of weights; whoever loads the weights afterwards takes the same.
 
     Raises:
         RequestError: a variant of --custom has the name of a baseline, or a weights file is not there.
@@ -112,9 +115,10 @@ def plan_units(config: ComparisonConfig, manifests: Mapping[str, pa.Table]) -> l
         for variant in config.variants
         for unit in plan_variant(config, hashes, variant=variant, seed=seed)
     ]
+    files = files or WeightsFiles()
     by_weights = {unit.detector.weights: unit.detector for unit in units}
     weights = {
-        name: hash_backbone_weights(detector, asked_as=f"weights {name} of {detector.backbone}")
+        name: hash_backbone_weights(detector, files, asked_as=f"weights {name} of {detector.backbone}")
         for name, detector in by_weights.items()
     }
     return [replace(unit, weights_hash=weights[unit.detector.weights]) for unit in units]

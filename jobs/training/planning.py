@@ -12,7 +12,7 @@ from jobs.archive.absence import describe_level, explain_absence, look_into, sug
 from jobs.archive.exclusion import exclude_photos, make_selection, read_names
 from jobs.archive.mvtec import list_as_category, list_labelled, locate_flawless, select_split
 from jobs.config import is_place
-from jobs.detectors.backbone_weights import hash_backbone_weights
+from jobs.detectors.backbone_weights import WeightsFiles, hash_backbone_weights
 from jobs.errors import EmptyArchiveError, RequestError
 from jobs.review.copies import ConfirmedDefects, read_confirmed_defects
 from jobs.tables.manifest import number_photos
@@ -25,14 +25,18 @@ MIN_PHOTOS = 2
 """Flawless photos that a training needs: one trains, one calibrates."""
 
 
-def plan_units(config: TrainConfig) -> list[TrainingUnit]:
+def plan_units(config: TrainConfig, files: WeightsFiles | None = None) -> list[TrainingUnit]:
     """Returns all units of a request, category by category; warns about what their photos cannot support.
+
+    Args:
+        config: the request.
+        files: of weights; whoever loads the weights afterwards takes the same.
 
     Raises:
         RequestError: a category without enough flawless photos, no category at all, or no weights file.
     """
     wanted = config.categories or list_categories(str(config.data))
-    weights_hashes, exclusions = hash_weights(config), read_exclusions(config)
+    weights_hashes, exclusions = hash_weights(config, files or WeightsFiles()), read_exclusions(config)
     return [unit for category in wanted for unit in _plan_category(config, category, weights_hashes, exclusions)]
 
 
@@ -70,8 +74,8 @@ def _plan_category(
     ]
 
 
-def hash_weights(config: TrainConfig) -> dict[str, str]:
-    """Returns what names the bytes of the backbone's weights, by variant; each file is read once.
+def hash_weights(config: TrainConfig, files: WeightsFiles) -> dict[str, str]:
+    """Returns what names the bytes of the backbone's weights, by variant.
 
     Raises:
         RequestError: a file is not there.
@@ -79,7 +83,7 @@ def hash_weights(config: TrainConfig) -> dict[str, str]:
     detectors = {name: config.make_detector_config(name, seed=config.detector.seed) for name in config.asked_variants}
     by_weights = {detector.weights: detector for detector in detectors.values()}
     hashes = {
-        weights: hash_backbone_weights(detector, asked_as=f"--detector.weights {weights}")
+        weights: hash_backbone_weights(detector, files, asked_as=f"--detector.weights {weights}")
         for weights, detector in by_weights.items()
     }
     return {name: hashes[detector.weights] for name, detector in detectors.items()}

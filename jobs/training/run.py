@@ -14,7 +14,7 @@ from jobs.cluster.session import start_ray
 from jobs.cluster.trackers import check_trackers
 from jobs.detectors import registry
 from jobs.detectors.aliases import NO_DETECTOR
-from jobs.detectors.backbone_weights import load_backbone_weights
+from jobs.detectors.backbone_weights import WeightsFiles, load_backbone_weights
 from jobs.errors import EXIT_DONE, EXIT_FAILED, ConflictError, JobError
 from jobs.storage import uris
 from jobs.tables.text import make_printable
@@ -35,11 +35,12 @@ def train_detectors(config: TrainConfig) -> int:
         JobError: the only unit failed.
     """
     check_trackers(config.trackers)
-    units = plan_units(config)
+    weights = WeightsFiles()
+    units = plan_units(config, weights)
     champions = read_champions(config, units)
     results = []
     waiting = Counter(unit.config.category for unit in units)
-    for result in train_or_find(config, units):
+    for result in train_or_find(config, units, weights):
         results.append(result)
         print_result(result)
         category = result.unit.config.category
@@ -57,7 +58,7 @@ def train_detectors(config: TrainConfig) -> int:
     return EXIT_FAILED if failed else EXIT_DONE
 
 
-def train_or_find(config: TrainConfig, units: Sequence[TrainingUnit]) -> Iterator[UnitResult]:
+def train_or_find(config: TrainConfig, units: Sequence[TrainingUnit], weights: WeightsFiles) -> Iterator[UnitResult]:
     """Yields the results of earlier runs, then each as it is trained; Ray starts only if one is missing."""
     left = []
     for unit in units:
@@ -67,15 +68,15 @@ def train_or_find(config: TrainConfig, units: Sequence[TrainingUnit]) -> Iterato
         else:
             yield UnitResult(unit, "already trained", *found, seconds=0, reason=None)
     if left:
-        yield from train_missing(config, left)
+        yield from train_missing(config, left, weights)
 
 
-def train_missing(config: TrainConfig, units: Sequence[TrainingUnit]) -> Iterator[UnitResult]:
+def train_missing(config: TrainConfig, units: Sequence[TrainingUnit], weights: WeightsFiles) -> Iterator[UnitResult]:
     """Loads backbone weights, starts Ray and trains the units; yields each result when it is there."""
-    weights = {unit.weights_key: unit.config.detector for unit in units}
+    detectors = {unit.weights_key: unit.config.detector for unit in units}
     loaded = {
-        key: load_backbone_weights(detector, asked_as=f"--detector.weights {detector.weights}")
-        for key, detector in weights.items()
+        key: load_backbone_weights(detector, weights, asked_as=f"--detector.weights {detector.weights}")
+        for key, detector in detectors.items()
     }
     start_ray()
     flags = f"--workers {config.workers}" + (" --use-gpu" if config.use_gpu else "")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 
-from jobs.detectors.backbone_weights import load_backbone_weights
+from jobs.detectors.backbone_weights import WeightsFiles, hash_backbone_weights, load_backbone_weights
 from jobs.errors import RequestError
 from model.config import DetectorConfig
 from model.network.backbone import Backbone
@@ -46,3 +47,22 @@ def test_weights_of_another_network_of_torchvision_are_recognized(tmp_path: Path
     asked = DetectorConfig(backbone="resnet18", weights=str(tmp_path / "w.safetensors"))
     with pytest.raises(RequestError, match=r"do not fit: missing: .*looks like squeezenet1_1: add"):
         load_backbone_weights(asked, asked_as="--detector.weights w.safetensors")
+
+
+def test_a_weights_file_that_is_replaced_during_a_run_trains_as_it_was_named(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    first, second = (_save_random_weights(file, seed=seed) for seed in range(2))
+    file.write_bytes(first)
+    asked, files = DetectorConfig(weights=str(file)), WeightsFiles()
+    name = hash_backbone_weights(asked, files, asked_as="--detector.weights w.safetensors")
+    file.write_bytes(second)
+    loaded = load_backbone_weights(asked, files, asked_as="--detector.weights w.safetensors")
+    assert loaded is not None
+    assert all(torch.equal(loaded[key], tensor) for key, tensor in load(first).items())
+    assert name != hash_backbone_weights(asked, WeightsFiles(), asked_as="--detector.weights w.safetensors")
+
+
+def _save_random_weights(file: Path, *, seed: int) -> bytes:
+    backbone = Backbone(DetectorConfig(weights="random", seed=seed))
+    save_file({key: tensor.contiguous() for key, tensor in backbone.layers.state_dict().items()}, file)
+    return file.read_bytes()

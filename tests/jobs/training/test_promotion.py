@@ -10,6 +10,7 @@ import pytest
 
 from jobs import storage
 from jobs.detectors.aliases import read_aliases, set_alias
+from jobs.detectors.backbone_weights import WeightsFiles
 from jobs.training import run as training
 from jobs.training.config import TrainConfig
 from jobs.training.fleet import UnitResult
@@ -43,7 +44,9 @@ def _train(
 ) -> None:
     """Runs the command with made-up trainings: the detector of seed n is n repeated, trained now if in ``new``."""
 
-    def train_or_find(config: TrainConfig, units: Sequence[TrainingUnit]) -> Iterator[UnitResult]:
+    def train_or_find(
+        config: TrainConfig, units: Sequence[TrainingUnit], weights: WeightsFiles
+    ) -> Iterator[UnitResult]:
         for seed, unit in enumerate(units):
             status = "trained" if seed in new else "already trained"
             metrics = METRICS | {"validation_loss": validation_loss[seed]}
