@@ -77,17 +77,23 @@ docs-check: .venv/installed  ## run the README's commands, the demo and `ray job
 lock: .venv/installed  ## resolve pyproject.toml into requirements.txt again
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra peers --universal --python-version 3.11 --generate-hashes --no-header --constraints requirements.txt -o infra/requirements-peers.txt
+	$(BIN)/uv pip compile --quiet --group pyproject.toml:audit --universal --python-version 3.11 --generate-hashes --no-header -o infra/requirements-audit.txt
 
 # What the image holds, with its hashes, for the two targets below.
 build/requirements-image.txt: requirements.txt pyproject.toml infra/image-install.sh .venv/installed
 	@mkdir -p build
 	PATH="$(abspath $(BIN)):$$PATH" infra/image-install.sh list > $@
 
-sbom: build/requirements-image.txt  ## write what the image holds as CycloneDX -> build/sbom.json
-	$(BIN)/uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --output-format JSON --output-file build/sbom.json $<
+.venv-audit/installed: infra/requirements-audit.txt .venv/installed
+	$(BIN)/python -m venv --without-pip .venv-audit
+	$(BIN)/uv pip install --quiet --python .venv-audit/bin/python --require-hashes -r infra/requirements-audit.txt
+	@touch $@
 
-audit: build/requirements-image.txt  ## ask PyPI's advisories about every package of the image (needs the internet)
-	$(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit --require-hashes --disable-pip --requirement $<
+sbom: build/requirements-image.txt .venv-audit/installed  ## write what the image holds as CycloneDX -> build/sbom.json
+	.venv-audit/bin/cyclonedx-py requirements --output-format JSON --output-file build/sbom.json $<
+
+audit: build/requirements-image.txt .venv-audit/installed  ## ask PyPI's advisories about every package of the image (needs the internet)
+	PATH="$(abspath .venv-audit/bin):$$PATH" infra/audit.sh $<
 
 clean:  ## remove what was built
-	rm -rf .venv .venv-peers build
+	rm -rf .venv .venv-peers .venv-audit build
