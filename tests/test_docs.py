@@ -14,6 +14,8 @@ import pytest
 from pydantic import BaseModel
 
 from jobs import cli
+from jobs.__main__ import COMMANDS
+from jobs.benchmark import BENCHMARKS
 from jobs.errors import RequestError
 from tests.support.pages import PAGES, README, blocks, inline_code, names, shell_lines
 from tests.support.places import ROOT
@@ -235,6 +237,13 @@ def test_readme_and_architecture_name_every_wing() -> None:
     for wing in packages - {"cli", "config", "errors"}:
         assert re.search(rf"\b{wing}\b", drawn), f"README.md lacks {wing}"
         assert f"`{wing}/`" in architecture, f"architecture.md lacks {wing}/"
+
+
+def test_the_list_of_commands_is_whole() -> None:
+    table = (ROOT / "infra" / "docs" / "operating.md").read_text().split("## Commands")[1].split("\n## ")[0]
+    for name, (module, _) in COMMANDS.items():
+        assert f"`python -m {module}`" in table or f"attentdiffernet {name} " in table, f"operating.md lacks {name}"
+    assert {name for name in BENCHMARKS if f"`{name}`" not in table} == set()
 
 
 def test_python_of_the_pages_compiles_and_imports_what_exists() -> None:
