@@ -9,11 +9,20 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jobs.errors import EXIT_DONE, EXIT_FAILED, JobError, RequestError, explain_missing_module, one_line
+from jobs.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    JobError,
+    RequestError,
+    explain_missing_module,
+    is_disk_full,
+    one_line,
+)
 
 try:  # this Python may be the system's, with none of it: one line says so instead of a traceback
     import yaml
@@ -211,6 +220,12 @@ def run_command(main: Callable[[Sequence[str]], int]) -> None:
         code = error.exit_code
     except ModuleNotFoundError as error:
         print(f"error: {explain_missing_module(error)}", file=sys.stderr)
+        code = EXIT_FAILED
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        place = error.filename or f"a local disk, such as that of {tempfile.gettempdir()}"
+        print(f"error: no room is left on {place}: make room, or set TMPDIR to a larger disk", file=sys.stderr)
         code = EXIT_FAILED
     except (KeyboardInterrupt, SystemExit) as ending:
         if isinstance(ending, SystemExit) and ending.code != signal.SIGTERM:

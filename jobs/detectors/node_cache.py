@@ -19,7 +19,7 @@ from typing import TextIO
 
 from jobs import storage
 from jobs.detectors.aliases import DETECTOR_ID, check_category
-from jobs.errors import JobError, MissingObjectError, RequestError
+from jobs.errors import JobError, MissingObjectError, RequestError, is_disk_full
 from jobs.storage import uris
 from model.artifact.files import ARTIFACT_FILES, WEIGHTS, ArtifactError, hash_content
 
@@ -42,6 +42,7 @@ def hold_detector(detectors: str, category: str, *, detector_id: str) -> Iterato
         RequestError: a category that would lead elsewhere, or a bound of the cache that is no number.
         MissingObjectError: no such detector.
         ArtifactError: the content is not what the id says.
+        JobError: the local disk is full.
     """
     check_category(category)
     cache = make_private_cache() / category
@@ -145,6 +146,7 @@ def download(detectors: str, category: str, *, detector_id: str, folder: Path) -
     Raises:
         MissingObjectError: no such detector.
         ArtifactError: the content is not what the id says.
+        JobError: the local disk is full.
     """
     folder.mkdir(parents=True)
     prefix = uris.join(detectors, category, detector_id)
@@ -154,6 +156,13 @@ def download(detectors: str, category: str, *, detector_id: str, folder: Path) -
         except MissingObjectError:
             if name == WEIGHTS:
                 raise
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            raise JobError(
+                f"no room is left in {tempfile.gettempdir()} for the detector {prefix}: make room there, or set TMPDIR "
+                f"to a larger disk ({CACHE_BYTES_VARIABLE} bounds what detectors take of it)"
+            ) from error
     if hash_content(folder) != detector_id:
         raise ArtifactError(
             f"{prefix} does not hold the content its id names: it was changed or damaged; register it again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 EXIT_DONE = 0
@@ -98,3 +99,8 @@ def explain_missing_module(error: ModuleNotFoundError) -> str:
 def one_line(error: BaseException) -> str:
     """Returns an error's message without its line breaks, as a row, a log or stderr takes it."""
     return " ".join(str(error).split())
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tells whether an error says that a local disk, or the user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import random
 import tempfile
@@ -18,7 +17,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
-from jobs.errors import JobError, StorageError, one_line
+from jobs.errors import JobError, StorageError, is_disk_full, one_line
 from jobs.results.conflicts import drop_committed, list_added_files
 from jobs.results.delta import HOOKS, PARTITION, explain_errors, locate_table, open_current, open_or_create_table
 from jobs.results.files import LocalFile, put_files, write_local_files
@@ -196,7 +195,7 @@ def explain_full_disk(folder: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_disk_full(error):
             raise
         raise JobError(
             f"no room is left in {folder}, where a slice is put together, so nothing was committed: make room there, "

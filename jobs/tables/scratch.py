@@ -34,7 +34,11 @@ class Scratch:
     """A database in a folder that only this user can read, gone when the ``with`` block ends, however it ends."""
 
     def __init__(self) -> None:
-        """Makes the folder, under TMPDIR, and opens the database in it."""
+        """Makes the folder, under TMPDIR, and opens the database in it.
+
+        Raises:
+            JobError: the local disk is full.
+        """
         import duckdb  # 0.1 s of CPU, which whoever only reads rows need not spend
 
         remove_abandoned(Path(tempfile.gettempdir()))
@@ -49,7 +53,11 @@ class Scratch:
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
-        self._connection: Any = duckdb.connect(str(self.folder / "scratch.duckdb"), config=settings)
+        try:
+            self._connection: Any = duckdb.connect(str(self.folder / "scratch.duckdb"), config=settings)
+        except duckdb.Error as error:
+            self._remove()
+            raise self._explain(error) from error
 
     def __enter__(self) -> Self:
         """Returns the database, which is open already."""
@@ -60,6 +68,9 @@ class Scratch:
     ) -> None:
         """Closes the database and removes the folder."""
         self._connection.close()
+        self._remove()
+
+    def _remove(self) -> None:
         self._lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

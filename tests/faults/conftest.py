@@ -1,7 +1,10 @@
-"""The archive that killed jobs score."""
+"""The archive that killed jobs score, and a disk that is soon full."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +20,15 @@ def archive(drawn: Path, bucket: str) -> str:
     for number in range(PHOTOS):
         storage.write(f"{bucket}/archive/insulator/{number:04d}.jpg", photos[number % len(photos)].read_bytes())
     return f"{bucket}/archive"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs to be root and allowed to mount a tmpfs")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)

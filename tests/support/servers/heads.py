@@ -27,9 +27,13 @@ def find_free_port() -> int:
 
 @dataclass
 class Head:
-    """A head node, which ends with `stop`; started again it has the same ports and knows nothing of before."""
+    """A head node, which ends with `stop`; started again it has the same ports and knows nothing of before.
+
+    ``environment``: variables that its jobs have, too, such as those of a storage.
+    """
 
     folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
     ports: list[int] = field(default_factory=lambda: [find_free_port() for _ in range(4)])
     node: subprocess.Popen[str] | None = None
 
@@ -50,6 +54,7 @@ class Head:
         argv += ["--metrics-export-port", metrics, "--temp-dir", str(self.folder)[:60], "--disable-usage-stats"]
         own = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_ADDRESS"))}
         own |= {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0", "RAY_metrics_report_interval_ms": "500"}
+        own |= self.environment
         self.node = subprocess.Popen(argv, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._wait_until_it_answers(f"{self.address}/api/version")
 
@@ -74,9 +79,9 @@ class Head:
 
 
 @contextmanager
-def serve_head(folder: Path) -> Iterator[Head]:
-    """Runs a head node, which ends with the block."""
-    head = Head(folder)
+def serve_head(folder: Path, environment: dict[str, str] | None = None) -> Iterator[Head]:
+    """Runs a head node, which ends with the block; see `Head` for its environment."""
+    head = Head(folder, environment or {})
     try:
         head.start()
         yield head
