@@ -13,10 +13,10 @@ from urllib.parse import unquote_plus
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv
 
 from jobs import storage
 from jobs.archive.absence import refuse_missing_input
+from jobs.archive.csv_columns import CsvError, read_csv
 from jobs.archive.keys import parse_keys, parse_time
 from jobs.errors import RequestError, StorageError
 from jobs.storage import uris
@@ -82,7 +82,7 @@ def read_rows(files: Sequence[str], content: Mapping[str, Any]) -> Iterator[pa.R
     if content["fileFormat"] == "CSV":
         names = [name.strip() for name in content["fileSchema"].split(",")]
         for uri in files:
-            yield from _read_csv(uri, names)
+            yield from read_csv_rows(uri, names)
         return
     for uri in files:
         have = tables.read_schema(uri)
@@ -96,26 +96,20 @@ def _check_columns(names: Sequence[str], uri: str) -> None:
         raise RequestError(f"the inventory file {uri} has no column {' or '.join(sorted(missing))}: got {list(names)}")
 
 
-def _read_csv(uri: str, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def read_csv_rows(uri: str, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Reads a CSV file of an inventory, which has no line of names.
+
+    Raises:
+        RequestError: the inventory lacks a column.
+        StorageError: the file is missing, damaged or cannot be reached.
+    """
     ours = [_AS_IN_PARQUET.get(name, name) for name in names]
     _check_columns(ours, uri)
     wanted = [name for name in _AS_IN_PARQUET.values() if name in ours]
-    with storage.open_stream(uri) as stream:
-        try:
-            yield from csv.open_csv(
-                stream,
-                read_options=csv.ReadOptions(column_names=ours),
-                convert_options=csv.ConvertOptions(
-                    column_types=dict.fromkeys(wanted, pa.string()),
-                    include_columns=wanted,
-                    strings_can_be_null=True,
-                    null_values=[""],
-                ),
-            )
-        except pa.ArrowInvalid as error:
-            raise StorageError(f"the inventory file {uri} is damaged: {str(error).splitlines()[0]}") from error
-        except OSError as error:
-            raise storage.translate_error(error, uri) from error
+    try:
+        yield from read_csv(uri, lambda *_: wanted, names=ours)
+    except CsvError as error:
+        raise StorageError(f"the inventory file {uri} is damaged: {error}") from error
 
 
 def mark_current(batch: pa.RecordBatch) -> pa.Array:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 _GROUPS = ("category", "site", "captured_at")
+FIRST_TIME, LAST_TIME = (moment.replace(tzinfo=UTC) for moment in (datetime.min, datetime.max))
+"""What Python can hold; times of tables may lie outside."""
 
 
 def parse_keys(keys: Sequence[str], pattern: re.Pattern[str]) -> dict[str, list[object]]:
@@ -24,6 +26,6 @@ def parse_time(text: str | None) -> datetime | None:
     """Parses an ISO 8601 time, UTC unless it says otherwise; None where the text is no time that exists."""
     try:
         moment = datetime.fromisoformat(text) if text else None
-    except ValueError:
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC) if moment else None
+    except (ValueError, OverflowError):  # in UTC it may lie before the first time or after the last one
         return None
-    return moment.replace(tzinfo=moment.tzinfo or UTC) if moment else None

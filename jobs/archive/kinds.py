@@ -55,13 +55,23 @@ def list_parts(folder: str) -> list[str]:
 
 
 def find_list_files(archive: str) -> list[str]:
-    """Returns the files of a list: the list itself, or the parts of a folder, also of one that is named like a file."""
+    """Returns the files of a list: the list itself, or the parts of a folder, also of one that is named like a file.
+
+    Raises:
+        RequestError: something else has the name of a list, such as a folder of photos.
+    """
     if not _LIST.search(archive):
         return list_parts(archive)
     try:
         asyncio.run(storage.read_size_async(archive))
-    except (MissingObjectError, RefusedError):
+    except MissingObjectError:
         return list_parts(archive) or [archive]
+    except RefusedError as error:
+        if parts := list_parts(archive):
+            return parts
+        raise RequestError(
+            f"{error}: expected a list, or a folder of its parts alone (part-*.csv, .txt or .parquet)"
+        ) from error
     except StorageError:
         return [archive]  # reading it says what is wrong
     return [archive]

@@ -15,7 +15,16 @@ from pyarrow import csv
 
 from jobs import storage
 from jobs.archive.absence import refuse_missing_input
-from jobs.archive.keys import parse_keys, parse_time
+from jobs.archive.csv_columns import (
+    CsvError,
+    explain_damage,
+    find_delimiter,
+    find_once,
+    name_columns,
+    read_csv,
+    read_first_line,
+)
+from jobs.archive.keys import FIRST_TIME, LAST_TIME, parse_keys, parse_time
 from jobs.errors import RequestError
 from jobs.storage import uris
 from jobs.tables import parquet as tables
@@ -29,8 +38,6 @@ OLDER_NAMES = {"image_uri": "uri", "image_etag": "etag", "image_bytes": "size_by
 _TIMES = ("last_modified", "captured_at")
 BOX_COLUMNS = ("x", "y", "width", "height")
 """Of a box, in pixels of the photo as stored; a list that lacks one of them speaks of whole photos."""
-_FIRST_BYTES = 4096
-"""Enough for a list's line of names."""
 
 
 def read_list(archive: str, *, pattern: re.Pattern[str]) -> Iterator[pa.RecordBatch]:
@@ -46,12 +53,10 @@ def read_list(archive: str, *, pattern: re.Pattern[str]) -> Iterator[pa.RecordBa
         StorageError: it cannot be reached.
     """
     rows = 0
-    name = archive.lower().removesuffix(".gz")
-    with refuse_missing_input():
-        for batch in _read_text(archive) if name.endswith(".txt") else read_columns(archive, select_filled):
-            if len(batch):
-                yield to_listed(batch, pattern, place=f"{archive}, rows from {rows + 1}")
-            rows += len(batch)
+    for batch in read_columns(archive, select_filled):
+        if len(batch):
+            yield to_listed(batch, pattern, place=f"{archive}, rows from {rows + 1}")
+        rows += len(batch)
 
 
 def select_known(names: list[str], archive: str) -> list[str]:
@@ -76,65 +81,60 @@ def select_filled(names: list[str], archive: str) -> list[str]:
 
 
 def read_columns(file: str, select: Callable[[list[str], str], list[str]]) -> Iterator[pa.RecordBatch]:
-    """Streams the columns of a list, Parquet by its name or else CSV, that ``select`` makes of their names.
+    """Streams the columns of a list that ``select`` makes of their names: Parquet, text or CSV by its name.
 
     Raises:
         RequestError: it is not there, or no such list.
         StorageError: it cannot be reached.
     """
-    is_parquet = file.lower().removesuffix(".gz").endswith(".parquet")
+    name = file.lower().removesuffix(".gz")
+    read = read_parquet_columns if name.endswith(".parquet") else read_text if name.endswith(".txt") else read_csv
     with refuse_missing_input():
-        yield from read_parquet_columns(file, select) if is_parquet else read_csv_columns(file, select)
+        try:
+            yield from read(file, select)
+        except CsvError as error:
+            said = "cannot be read" if read is read_parquet_columns else "is no CSV"
+            raise RequestError(f"the list {file} {said}: {error}") from error
 
 
 def read_parquet_columns(file: str, select: Callable[[list[str], str], list[str]]) -> Iterator[pa.RecordBatch]:
-    """Streams the columns of a Parquet list that ``select`` makes of all their names and the list's, in its order."""
+    """Streams the columns of a Parquet list that ``select`` makes of all their names and the list's, in its order.
+
+    Raises:
+        CsvError: it has one of them twice.
+        StorageError: it cannot be reached.
+    """
     have = tables.read_schema(file)
-    columns = select(have.names, file)
-    yield from (batch.select(columns) for batch in tables.scan_parquet([file], columns=columns, schema=have))
+    names = name_columns(have.names)
+    columns = select(names, file)
+    wanted = [have.names[find_once(names, name)] for name in columns]
+    for batch in tables.scan_parquet([file], columns=wanted, schema=have):
+        yield pa.RecordBatch.from_arrays([batch.column(name) for name in wanted], names=columns)
 
 
-def _read_text(archive: str) -> Iterator[pa.RecordBatch]:
-    """Reads a URI a line, or a CSV that is only called text."""
+def read_text(file: str, select: Callable[[list[str], str], list[str]]) -> Iterator[pa.RecordBatch]:
+    """Reads a URI a line, or a CSV that is only called text.
+
+    Raises:
+        CsvError: it is no text.
+        StorageError: it cannot be read.
+    """
+    first = read_first_line(file)
+    names = {name.strip('" ').lower() for name in first.split(find_delimiter(first))}
+    if {"image_uri", "uri"} & names:
+        yield from read_csv(file, select)
+        return
+    columns = select(["image_uri"], file)
     try:
-        with storage.open_stream(archive) as stream:
-            first = bytes(stream.read(_FIRST_BYTES)).decode(errors="replace").removeprefix("\ufeff").split("\n", 1)[0]
-        if {"image_uri", "uri"}.intersection(name.strip('" \r') for name in first.split(",")):
-            yield from read_csv_columns(archive, select_known)
-            return
-        with storage.open_stream(archive) as stream:
+        with storage.open_stream(file) as stream:
             yield from csv.open_csv(
                 stream,
-                read_options=csv.ReadOptions(column_names=["image_uri"]),
+                read_options=csv.ReadOptions(column_names=columns),
                 parse_options=csv.ParseOptions(delimiter="\x1f", quote_char=False),  # keys may have commas and quotes
                 convert_options=csv.ConvertOptions(column_types={"image_uri": pa.string()}),
             )
     except pa.ArrowInvalid as error:
-        raise RequestError(f"the list {archive} is no text: {str(error).splitlines()[0]}") from error
-    except OSError as error:
-        raise storage.translate_error(error, archive) from error
-
-
-def read_csv_columns(file: str, select: Callable[[list[str], str], list[str]]) -> Iterator[pa.RecordBatch]:
-    """Streams columns of a CSV list as text, as `read_parquet_columns` does; what is empty is null.
-
-    Raises:
-        RequestError: it is no CSV.
-        StorageError: it cannot be read.
-    """
-    try:
-        with storage.open_stream(file) as stream:
-            columns = select(csv.open_csv(stream).schema.names, file)
-        convert = csv.ConvertOptions(
-            column_types=dict.fromkeys(columns, pa.string()),
-            include_columns=columns,
-            strings_can_be_null=True,
-            null_values=[""],
-        )
-        with storage.open_stream(file) as stream:
-            yield from csv.open_csv(stream, convert_options=convert)
-    except pa.ArrowInvalid as error:
-        raise RequestError(f"the list {file} is no CSV: {str(error).splitlines()[0]}") from error
+        raise CsvError(explain_damage(error)) from error
     except OSError as error:
         raise storage.translate_error(error, file) from error
 
@@ -170,7 +170,7 @@ def to_column(column: pa.Array, field: pa.Field, *, place: str) -> pa.Array:
         if field.name in _TIMES:
             return to_times(column, field.type)
         found = to_sizes(column) if field.name == "image_bytes" else column.cast(field.type)
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:  # also of columns of lists or records, which no cast takes
         raise RequestError(f"column {field.name} of {place}: {str(error).splitlines()[0]}") from error
     # As in a listing: entity tags without quotes, and nothing said is nothing known.
     found = pc.utf8_trim(found, '"') if field.name == "image_etag" else found
@@ -192,6 +192,8 @@ def is_text(kind: pa.DataType) -> bool:
 def to_times(column: pa.Array, kind: pa.DataType) -> pa.Array:
     """Converts ISO 8601 text, dates and timestamps of any unit; finer ones lose what is below a microsecond.
 
+    A time that Python cannot hold is none.
+
     Raises:
         pa.ArrowInvalid: the column holds no times, such as plain numbers, whose unit nobody knows.
     """
@@ -201,27 +203,35 @@ def to_times(column: pa.Array, kind: pa.DataType) -> pa.Array:
         raise pa.ArrowInvalid(f"expected timestamps or ISO 8601 text, got {column.type}")
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("us"))
-    return column.cast(kind, safe=False)
+    times = column.cast(kind, safe=False)
+    return pc.if_else(pc.and_(pc.greater_equal(times, FIRST_TIME), pc.less_equal(times, LAST_TIME)), times, None)
 
 
 def to_sizes(column: pa.Array) -> pa.Array:
-    """Converts sizes that are text, or numbers with a point, as pandas writes whole numbers beside missing ones."""
+    """Converts sizes that are text, or numbers with a point, as pandas writes whole numbers beside missing ones.
+
+    Raises:
+        pa.ArrowInvalid: one is no whole number, or less than 0.
+    """
     if pa.types.is_string(column.type):
         trimmed = pc.replace_substring_regex(pc.utf8_trim_whitespace(column), r"\.0*$", "")
         column = pc.if_else(pc.match_substring_regex(trimmed, "(?i)^(|nan|null|none)$"), None, trimmed)
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
-    return column.cast(pa.int64())
+    sizes = column.cast(pa.int64())
+    if (least := pc.min(sizes).as_py()) is not None and least < 0:
+        raise pa.ArrowInvalid(f"expected sizes in bytes, got {least}")
+    return sizes
 
 
 def normalize_listed(uri: str | None) -> str | None:
     """Returns a listed URI as a listing would name the object: absolute paths as ``file://``, ``s3a://`` as ``s3://``."""
     if uri is None or uri.startswith(("s3://", "gs://", "az://")):
         return uri
-    if uri.startswith(("/", "~", "file:")):
+    if uri.startswith(("/", "~")) or uri[:5].lower() == "file:":
         with suppress(RequestError):
             return uris.normalize(uri)
-    return re.sub(r"^s3[an]://", "s3://", uri)
+    return re.sub(r"^(s3|gs|az)[an]?://", lambda found: f"{found[1].lower()}://", uri, flags=re.IGNORECASE)
 
 
 def check_uris(found: pa.Array, *, place: str) -> None:

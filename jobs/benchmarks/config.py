@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from jobs.config import JobConfig, LocalPath, Uri, split_at_commas
+from jobs.config.places import PlaceKind
 from model.config import BackboneName, FlowConfig, Precision
 
 Uris = Annotated[list[Uri], BeforeValidator(split_at_commas)]
@@ -81,6 +82,8 @@ class ReproductionBenchmarkConfig(JobConfig):
 
     Finished runs are kept, as are the features of all views, so the same command again goes on.
     """
+
+    output_kind: ClassVar[PlaceKind | None] = "folder"
 
     data: Uri = Field(description="labelled set in MVTec layout, such as the magnetic tiles in their authors' split")
     category: str | None = Field(None, description="category of it; default: the only one")

@@ -4,14 +4,47 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from jobs.config.places import PlaceKind, check_kind
+
+FOLDERS = ("results", "detectors", "detector", "data", "verdicts")
+"""Fields that name a folder in every command, there or to be made."""
+FILES = ("boxes", "file", "save", "settings", "score_config", "train_list")
+"""Fields that name a file in every command."""
 
 
 class JobConfig(BaseModel):
-    """Base of all commands: unknown fields are refused, so a typo never passes silently."""
+    """Base of all commands: unknown fields are refused, so a typo never passes silently.
+
+    A field has one name in all commands, so what has to lie at the place that it names is checked here, before any
+    work: a folder, or a file.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    output_kind: ClassVar[PlaceKind | None] = "file"
+    """What a command makes of ``output``; None where that depends on other fields."""
+
+    @field_validator(*FOLDERS, check_fields=False)
+    @classmethod
+    def _check_folder(cls, value: Any) -> Any:
+        check_kind(value, "folder")
+        return value
+
+    @field_validator(*FILES, check_fields=False)
+    @classmethod
+    def _check_file(cls, value: Any) -> Any:
+        check_kind(value, "file")
+        return value
+
+    @field_validator("output", check_fields=False)
+    @classmethod
+    def _check_output(cls, value: Any) -> Any:
+        if cls.output_kind is not None:
+            check_kind(value, cls.output_kind)
+        return value
 
 
 RENAMED_FIELDS = {"optimiser": "optimizer"}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from jobs.config.places import as_uri
+from jobs.config.places import as_uri, check_kind
 from jobs.config.values import split_at_commas
 
 ARCHIVE_HELP = (
@@ -38,9 +38,13 @@ def as_exclusion(value: str) -> str:
     """Returns the URI of a list of photos, or patterns of their keys as they are given.
 
     Raises:
-        ValueError: a list that is no URI.
+        ValueError: a list that is no URI, or a folder.
     """
-    return as_uri(value) if is_place(value) else value
+    if not is_place(value):
+        return value
+    uri = as_uri(value)
+    check_kind(uri, "file")
+    return uri
 
 
 def is_place(value: str) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from jobs.config import JobConfig, Uri, split_at_commas
+from jobs.config.places import PlaceKind
 
 LayoutName = Literal["mvtec_ad", "visa", "insplad_fault", "mtd", "wafer", "mvtec_layout", "folders", "list"]
 
@@ -42,6 +43,8 @@ class CheckDatasetConfig(JobConfig):
 
 class ConvertDatasetConfig(CheckDatasetConfig):
     """Write a data set in MVTec's layout, as links or copies, or as a list with labels; the source stays as it is."""
+
+    output_kind: ClassVar[PlaceKind | None] = None
 
     output: Uri = Field(description="folder to write into, outside the source; for a list, a .csv or .parquet file")
     write: Literal["links", "copies", "list"] = Field(

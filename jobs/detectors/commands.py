@@ -55,6 +55,9 @@ def list_detectors(config: ListConfig) -> None:
     if config.format == "json":
         print(json.dumps(rows, indent=1))
         return
+    if not rows:
+        print(f"no detector in {config.detectors}")
+        return
     lines = [[*shorten_row(row), ", ".join(row["aliases"]) or row.get("damage")] for row in rows]
     print(format_table([*_LISTED, "aliases"], lines))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
@@ -18,6 +18,7 @@ from jobs.config import (
     merge,
     split_at_commas,
 )
+from jobs.config.places import PlaceKind
 from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
 from model.presets import PRESETS, settle_attention
 
@@ -32,6 +33,8 @@ class ComparisonConfig(JobConfig):
     only what a preset itself sets (attention, for instance). The last epoch is scored and nothing is selected on test
     photos. Finished units are kept in --output, so the same command again continues a run that was killed.
     """
+
+    output_kind: ClassVar[PlaceKind | None] = "folder"
 
     data: list[Uri] = Field(
         min_length=1,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from jobs.config import EXCLUDE, INCLUDE, Confidence, JobConfig, Name, Patterns, ScoringResources, Uri
+from jobs.config.places import PlaceKind
 
 
 class EvaluateConfig(JobConfig):
@@ -17,6 +18,8 @@ class EvaluateConfig(JobConfig):
     With --variants, every variant gets its mean and interval over seeds, and is compared with the first one by a paired
     bootstrap over photos and seeds. What is not registered is named and left out.
     """
+
+    output_kind: ClassVar[PlaceKind | None] = "folder"
 
     data: Uri = Field("", description="data in MVTec layout: <category>/test/good and <category>/test/<defect>")
     detectors: Uri = Field("", description="registry of trained detectors")

@@ -55,6 +55,8 @@ _NO_CREDENTIALS = frozenset(
     }
 )
 """Exceptions of boto, google-auth and Microsoft's client, by name: importing them takes longer than most commands."""
+_NO_CREDENTIALS_FOUND = "Received None from session.get_credentials"
+"""What obstore says where boto3 finds none."""
 _KEY_NAMES = {"s3": "AWS_ACCESS_KEY_ID", "gs": "GOOGLE_APPLICATION_CREDENTIALS", "az": "AZURE_STORAGE_ACCOUNT_KEY"}
 _SOURCES = {
     "s3": "the AWS_* variables, a profile or a role",
@@ -136,7 +138,7 @@ def translate_error(error: Exception, uri: str, *, needs: Access = "read") -> St
         return MissingObjectError(f"{uri} does not exist")
     if spent := _SPENT.search(f"{code} {error}"):
         return CredentialsError(f"the credentials for {uri} have run out ({spent[0]}): renew them, or set the clock")
-    if type(error).__name__ in _NO_CREDENTIALS:
+    if type(error).__name__ in _NO_CREDENTIALS or _NO_CREDENTIALS_FOUND in str(error):
         return CredentialsError(f"no credentials found for {uri}: set {_SOURCES.get(scheme, _SOURCES['s3'])}")
     if code == "InvalidAccessKeyId":
         return CredentialsError(f"the storage of {uri} does not know these credentials ({code}): set {key_name}")
@@ -162,7 +164,8 @@ def explain_refusal(error: Exception, code: str, uri: str, *, needs: Access) -> 
     if code in _DENIED or isinstance(error, PermissionError):
         named = re.search(r"not authorized to perform: (\w+:\w+)", str(error))  # as AWS says it
         lacked = f"the permission {named[1]}" if named else name_permission(uri, needs)
-        return DeniedError(f"access to {uri} was denied: the credentials lack {lacked}")
+        who = "this user lacks" if uri.startswith("file:") else "the credentials lack"
+        return DeniedError(f"access to {uri} was denied: {who} {lacked}")
     if code == "403" or (isinstance(error, PermissionDeniedError) and not code):
         return DeniedError(
             f"access to {uri} was denied (403, no reason given): perhaps the credentials lack "

@@ -101,7 +101,13 @@ def write_file(path: Path, data: bytes, *, if_absent: bool = False, if_etag: str
 
 
 def put_file(path: Path, data: bytes | Path, *, if_absent: bool = False) -> str:
-    """Writes bytes, or copies another file, under a name beside ``path`` and moves it there; returns its entity tag."""
+    """Writes bytes, or copies another file, under a name beside ``path`` and moves it there; returns its entity tag.
+
+    Raises:
+        RefusedError: a folder, device, pipe or socket is there, which a move would put out of the way.
+    """
+    with suppress(FileNotFoundError):
+        check_regular(path, path.stat())
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
     try:

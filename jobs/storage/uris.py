@@ -13,6 +13,7 @@ from pathlib import Path
 from jobs.errors import RequestError
 
 SCHEMES = ("s3", "gs", "az", "file")
+_SCHEME = re.compile(r"^(s3[an]?|gs|az|file)(?=:/)", re.IGNORECASE)
 _PRIVATE = 0xF700
 """The code point that stands for byte 0; bytes from 128 on are used, as U+F780 to U+F7FF."""
 _TAKEN = re.compile("[\uf780-\uf7ff]")
@@ -22,13 +23,19 @@ def normalize(uri: str) -> str:
     """Returns ``uri`` with a scheme and without a trailing slash; plain paths become absolute ``file://`` URIs.
 
     Of files, ``~``, ``.``, ``..``, doubled slashes and the host ``localhost`` are resolved, so that one file has one
-    URI. Keys of buckets stay as they are, for there ``..`` is a name.
+    URI. Keys of buckets stay as they are, for there ``..`` is a name. Schemes are told in any letters, and Hadoop's
+    ``s3a`` is ``s3``.
 
     Raises:
         RequestError: a scheme other than s3, gs, az, file, or a bucket name that is missing.
     """
+    if "\0" in uri:
+        raise RequestError(f"expected a URI or path without a zero byte, got {uri!r}")
+    uri = _SCHEME.sub(lambda found: re.sub("^s3[an]$", "s3", found[0].lower()), uri)
     if uri.startswith("file:/") and not uri.startswith("file://"):  # as Java programs write it
         uri = "file://" + uri.removeprefix("file:")
+    if one_slash := re.match(r"(s3|gs|az):/?(?!/)", uri):
+        raise RequestError(f"expected two slashes, such as {one_slash[1]}://bucket/folder, got {uri!r}")
     if "://" not in uri:
         return "file://" + escape_name(resolve_path(uri))
     scheme, rest = uri.split("://", 1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from botocore.exceptions import ClientError
-from obstore.exceptions import PermissionDeniedError
+from obstore.exceptions import GenericError, PermissionDeniedError
 
-from jobs.errors import ArchivedObjectError, DeniedError, EncryptionError, RefusedError
+from jobs.errors import ArchivedObjectError, CredentialsError, DeniedError, EncryptionError, RefusedError
 from jobs.storage import Access, translate_error
 
 KINDS = [
@@ -70,12 +70,22 @@ def test_a_refusal_without_a_reason_says_so() -> None:
         ("s3://b/k", "delete", "the permission s3:DeleteObject"),
         ("gs://b/k", "read", "the permission storage.objects.get"),
         ("az://c/k", "write", "the role Storage Blob Data Contributor"),
-        ("file:///k", "write", "the permission to write"),
     ],
 )
 def test_a_denial_names_the_permission_that_the_access_needs(uri: str, needs: Access, permission: str) -> None:
     found = translate_error(from_obstore("AccessDenied", "Access Denied"), uri, needs=needs)
     assert str(found).startswith(f"access to {uri} was denied: the credentials lack {permission}")
+
+
+def test_a_local_denial_speaks_of_the_user() -> None:
+    found = translate_error(PermissionError(13, "Permission denied"), "file:///k", needs="write")
+    assert str(found) == "access to file:///k was denied: this user lacks the permission to write"
+
+
+def test_obstore_without_credentials_says_so() -> None:
+    error = GenericError("Generic S3 error: ValueError: Received None from session.get_credentials")
+    with pytest.raises(CredentialsError, match="no credentials found for s3://b/k: set the AWS_"):
+        raise translate_error(error, "s3://b/k")
 
 
 def test_a_denial_by_aws_names_the_permission_that_aws_names() -> None:
