@@ -6,8 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from jobs.config import JobConfig, LocalPath, Uri, split_at_commas
-from jobs.config.places import PlaceKind
+from jobs.config import JobConfig, LocalPath, PlaceKind, Uri, split_at_commas
 from model.config import BackboneName, FlowConfig, Precision
 
 Uris = Annotated[list[Uri], BeforeValidator(split_at_commas)]

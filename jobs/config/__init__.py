@@ -23,6 +23,7 @@ from jobs.config.photos import (
 from jobs.config.places import (
     SUBMITTED_JOB_VARIABLE,
     LocalPath,
+    PlaceKind,
     Uri,
     as_config_path,
     as_path,
@@ -51,6 +52,7 @@ __all__ = [
     "LocalPath",
     "Name",
     "Patterns",
+    "PlaceKind",
     "ScoringResources",
     "Trackers",
     "Uri",

@@ -6,8 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from jobs.config import JobConfig, Uri, split_at_commas
-from jobs.config.places import PlaceKind
+from jobs.config import JobConfig, PlaceKind, Uri, split_at_commas
 
 LayoutName = Literal["mvtec_ad", "visa", "insplad_fault", "mtd", "wafer", "mvtec_layout", "folders", "list"]
 

@@ -13,12 +13,12 @@ from jobs.config import (
     KEY_PATTERN,
     JobConfig,
     Patterns,
+    PlaceKind,
     Uri,
     check_group_names,
     merge,
     split_at_commas,
 )
-from jobs.config.places import PlaceKind
 from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
 from model.presets import PRESETS, settle_attention
 

@@ -6,8 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jobs.config import EXCLUDE, INCLUDE, Confidence, JobConfig, Name, Patterns, ScoringResources, Uri
-from jobs.config.places import PlaceKind
+from jobs.config import EXCLUDE, INCLUDE, Confidence, JobConfig, Name, Patterns, PlaceKind, ScoringResources, Uri
 
 
 class EvaluateConfig(JobConfig):
