@@ -53,7 +53,7 @@ BENCHMARKS = {
     "scale": Benchmark(ScaleBenchmarkConfig, "jobs.benchmarks.scale:measure_scale"),
     "nights": Benchmark(NightsBenchmarkConfig, "jobs.benchmarks.nights:measure_nights"),
     "reproduction": Benchmark(ReproductionBenchmarkConfig, "jobs.benchmarks.reproduction.run:measure_reproduction"),
-    "localization": Benchmark(LocalizationBenchmarkConfig, "jobs.benchmarks.localization:measure_localization"),
+    "localization": Benchmark(LocalizationBenchmarkConfig, "jobs.benchmarks.localization.run:measure_localization"),
     "peers": Benchmark(PeersBenchmarkConfig, "jobs.benchmarks.peers.run:measure_peers"),
 }
 

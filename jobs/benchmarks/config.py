@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from jobs.config import JobConfig, LocalPath, PlaceKind, Uri, split_at_commas
-from model.config import BackboneName, FlowConfig, Precision
+from model.config import AttentionKind, BackboneName, FlowConfig, Precision
 
 Uris = Annotated[list[Uri], BeforeValidator(split_at_commas)]
 Sizes = Annotated[list[int], BeforeValidator(split_at_commas)]
@@ -123,7 +123,10 @@ class NightsBenchmarkConfig(JobConfig):
 
 
 class LocalizationBenchmarkConfig(JobConfig):
-    """Measure how well maps find defects that are marked by masks or boxes: every way to make them, side by side."""
+    """Measure how well maps find defects that are marked by masks or boxes: every way to make them, side by side.
+
+    A seed that is done is kept, so the same command again goes on.
+    """
 
     data: Uri = Field(description="labelled set in MVTec layout; masks lie in ground_truth/<defect>/<name>_mask.png")
     boxes: Uri | None = Field(
@@ -131,6 +134,15 @@ class LocalizationBenchmarkConfig(JobConfig):
     )
     variant: str = Field("gaussian_resnet18", description="preset of the detector that is trained")
     weights: str = Field("imagenet", description="its backbone's: random, imagenet or the URI of a file")
-    precision: Precision = Field("fp32", description="arithmetic of its convolutions")
-    every: int = Field(1, ge=1, description="look at every so-manieth marked photo, to be done sooner")
-    output: LocalPath = Field("build/bench-localization.json", description="file to write")
+    attention: AttentionKind | None = Field(
+        None, description="attention after each stage that the preset pools, trained on flawless photos; default: none"
+    )
+    precision: Precision = Field("bf16", description="arithmetic of its convolutions")
+    photos: int | None = Field(None, ge=1, description="marked photos to look at, drawn at random; default: all")
+    draw_seed: int = Field(0, ge=0, description="seed of that draw")
+    seeds: Annotated[list[int], BeforeValidator(split_at_commas)] = Field(
+        [0], min_length=1, description="seeds of the training, with commas; only attention and flows depend on them"
+    )
+    output: LocalPath = Field(
+        "build/bench-localization.json", description="file to write; runs that are done are kept in a folder beside it"
+    )

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from model.detector import AttentDifferNet
 from model.localization.gaussians import resize_maps
+
+_BLUR_SHARE = 3 / 448
 
 
 def map_gradients(detector: AttentDifferNet, images: Tensor, *, attended: bool = True) -> dict[str, Tensor]:
@@ -18,7 +21,8 @@ def map_gradients(detector: AttentDifferNet, images: Tensor, *, attended: bool =
       gradient, and what lowers the score counts as 0;
     - ``share``: gradient times feature, summed over channels and stages: to first order, what each position adds to the
       score. With average pooling and a Gaussian it is exact but for a constant;
-    - ``gradient``: DifferNet's (arXiv 2008.12577): the gradient's size at each pixel.
+    - ``gradient``: DifferNet's (arXiv 2008.12577): the size of the gradient at each pixel, blurred before, as in its
+      authors' code; theirs is a mean over rotated views besides.
 
     Args:
         detector: in evaluation mode.
@@ -37,8 +41,14 @@ def map_gradients(detector: AttentDifferNet, images: Tensor, *, attended: bool =
     return {
         "gradcam": (by_map[-1].mean((2, 3), keepdim=True) * plain[-1]).sum(1).relu(),
         "share": sum_stages([(grad * one).sum(1) for grad, one in zip(by_map, plain, strict=True)]),
-        "gradient": by_pixel.abs().sum(1),
+        "gradient": blur_pixels(by_pixel).abs().sum(1),
     }
+
+
+def blur_pixels(values: Tensor) -> Tensor:
+    """Blurs (N, C, S, S) with a Gaussian of 3 pixels where S is 448, as in DifferNet's code."""
+    sigma = _BLUR_SHARE * values.shape[-1]
+    return torch.from_numpy(ndimage.gaussian_filter(values.cpu().numpy(), (0, 0, sigma, sigma))).to(values.device)
 
 
 def sum_stages(maps: Sequence[Tensor]) -> Tensor:

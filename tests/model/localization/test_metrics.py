@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.localization.metrics import TOLERANCE, measure_distance, measure_maps
+from model.localization.metrics import TOLERANCE, compare_pointing, measure_distance, measure_maps
 
 
 def _mask() -> np.ndarray:
@@ -44,3 +44,11 @@ def test_a_flat_map_peaks_in_the_middle() -> None:
     mask = np.zeros((100, 100), bool)
     mask[45:55, 45:55] = True
     assert measure_distance(np.zeros((1, 1), np.float32), mask) == 0
+
+
+def test_two_methods_are_compared_on_the_same_photos() -> None:
+    hits, misses, masks = [_map(4, 2)] * 40, [_map(0, 0)] * 40, [_mask()] * 40
+    assert compare_pointing(hits, misses, masks) == (1, 1, 1)
+    mean, low, high = compare_pointing([*hits[:30], *misses[:10]], [*misses[:30], *hits[:10]], masks)
+    assert mean == 0.5
+    assert 0.1 < low < 0.5 < high < 0.9

@@ -1,0 +1,1 @@
+"""How well the maps of a detector find defects that are marked by masks or boxes."""
