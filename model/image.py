@@ -21,6 +21,7 @@ from model.pictures.errors import ImageError, explain_damage
 from model.pictures.header import open_image
 from model.pictures.levels import Levels, Pixels, narrow_samples
 from model.pictures.metadata import strip_metadata
+from model.pictures.png_rows import check_rows
 from model.pictures.resizing import resize_photo
 from model.pictures.rules import MAX_PIXELS, WHOLE, Resize, Tiles
 from model.pictures.samples import convert_to_rgb, needs_low_bytes, select_low_bytes
@@ -196,6 +197,8 @@ def load_rgb(data: bytes, image: ImageFile, max_pixels: int, levels: Levels) -> 
         low_bytes = select_low_bytes(open_image(data, max_pixels))
         low_bytes.load()
     image.load()
+    if image.format == "PNG":
+        check_rows(image, data)
     return convert_to_rgb(image, low_bytes, levels=levels, data=data)
 
 

@@ -22,7 +22,7 @@ Outcome = tuple[str | None, str | None]
 _IMAGE_SUFFIX = re.compile(
     r"\.(jpe?g|jpe|jfif|png|tiff?|gif|webp|bmp|dib|hei[cf]s?|avif|jp2|j2k|jpx|dng|raw|nef|cr[23])$", re.IGNORECASE
 )
-_FILM_SUFFIX = re.compile(r"\.(mp4|m4v|mov|3gp|psd|svg|e?ps)$", re.IGNORECASE)
+_FILM_SUFFIX = re.compile(r"\.(mp4|m4v|mov|3gp|avi|mkv|webm|psd|svg|e?ps)$", re.IGNORECASE)
 _REASONS: tuple[tuple[type[StorageError], str], ...] = (
     (TooLargeError, "too_many_bytes"),
     (ArchivedObjectError, "archived"),

@@ -94,9 +94,34 @@ def test_an_avif_picture_without_its_reader_is_named(monkeypatch: pytest.MonkeyP
         (b"FUJIFILMCCD-RAW 0201", r"a camera raw \(RAF\)"),
         (b"IIRO\x08\0\0\0", r"a camera raw \(ORF\)"),
         (b"IIU\0\x18\0\0\0", r"a camera raw \(RW2\)"),
+        (b"P6\n128 96\n255\n", "a PNM picture"),
+        (b"DDS |\0\0\0", "a DirectDraw surface"),
+        (b"\x01\xda\x00\x01\x00\x03", "an SGI picture"),
+        (b"\n\x05\x01\x08", "a PCX picture"),
+        (b"v/1\x01\2\0\0\0", "an OpenEXR picture"),
+        (b"SIMPLE  =                    T", "a FITS picture"),
+        (bytes(128) + b"DICM", "a DICOM picture"),
+        (b"FFF\0CAMERA", "a thermal recording"),
+        (b"RIFF\0\0\0\0AVI LIST", "a video"),
     ],
     ids=lambda value: None if isinstance(value, bytes) else value,
 )
 def test_what_cannot_be_read_is_refused_by_its_name(beginning: bytes, name: str) -> None:
     with pytest.raises(ImageError, match=f"unsupported_format: .*{name}"):
+        decode(beginning + bytes(range(256)))
+
+
+@pytest.mark.parametrize(
+    ("beginning", "name"),
+    [
+        (b"\0\0\x01\0\x01\0\x10\x10", "a Windows icon"),
+        (b"\x89HDF\r\n", "an HDF5 file"),
+        (b"\x93NUMPY\1\0", "a NumPy array"),
+        (b"7z\xbc\xaf", "a packed archive"),
+        (b"PAR1\x15", "a Parquet file"),
+    ],
+    ids=lambda value: None if isinstance(value, bytes) else value,
+)
+def test_what_is_no_picture_is_named_too(beginning: bytes, name: str) -> None:
+    with pytest.raises(ImageError, match=f"not_an_image: .*{name}"):
         decode(beginning + bytes(range(256)))
