@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -184,6 +185,13 @@ def escape_controls(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
+def escape_unencodable() -> None:
+    """Escapes what the terminal's encoding lacks: a key in another script must not end a command that prints it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run_subcommand(
     argv: Sequence[str], commands: Mapping[str, tuple[type[BaseModel], Callable[[Any], int | None]]], *, prog: str
 ) -> int:
@@ -211,6 +219,7 @@ def run_subcommand(
 def run_command(main: Callable[[Sequence[str]], int]) -> None:
     """Runs a command and exits with its code; an expected error becomes one line on stderr, without a traceback."""
     os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
+    escape_unencodable()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(signal.SIGTERM))  # jobs.cluster keeps it, whatever Ray sets
     try:
@@ -225,7 +234,10 @@ def run_command(main: Callable[[Sequence[str]], int]) -> None:
         if not is_disk_full(error):
             raise
         place = error.filename or f"a local disk, such as that of {tempfile.gettempdir()}"
-        print(f"error: no room is left on {place}: make room, or set TMPDIR to a larger disk", file=sys.stderr)
+        print(
+            f"error: no room is left on {escape_controls(str(place))}: make room, or set TMPDIR to a larger disk",
+            file=sys.stderr,
+        )
         code = EXIT_FAILED
     except (KeyboardInterrupt, SystemExit) as ending:
         if isinstance(ending, SystemExit) and ending.code != signal.SIGTERM:

@@ -22,6 +22,7 @@ from jobs.storage import uris
 from jobs.tables.parquet import find_files, scan_parquet
 from jobs.tables.schema import SCORES
 from jobs.tables.scratch import Scratch
+from jobs.tables.text import make_printable
 
 NO_TABLE = -1
 """Version of a table that is not there yet."""
@@ -225,8 +226,8 @@ def leave_out_lost(files: Sequence[ActiveFile], results: str) -> list[ActiveFile
         if any(file.uri not in active for file in lost):
             raise StorageError(f"{locate_table(results)} was compacted and vacuumed while it was read: run again")
         print(
-            f"warning: {len(lost)} files of {locate_table(results)} are lost, such as {lost[0].uri}: their photos "
-            "count as new; restore them, or take them out of the table with `python -m jobs.table repair`",
+            f"warning: {len(lost)} files of {locate_table(results)} are lost, such as {make_printable(lost[0].uri)}: "
+            "their photos count as new; restore them, or take them out of the table with `python -m jobs.table repair`",
             file=sys.stderr,
             flush=True,
         )

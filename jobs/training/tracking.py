@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from jobs.cluster.tally import Report
 from jobs.cluster.trackers import name_project, read_wandb_settings
 from jobs.errors import one_line
+from jobs.tables.text import make_printable
 from jobs.training.units import TrainingUnit
 
 INTERVAL_S = 5.0
@@ -180,4 +181,4 @@ class _Log:
                 self._warn(name, error)
 
     def _warn(self, name: str, error: Exception) -> None:
-        print(f"warning: {name} no longer logs {self._unit}: {one_line(error)}", flush=True)
+        print(f"warning: {name} no longer logs {self._unit}: {make_printable(one_line(error))}", flush=True)

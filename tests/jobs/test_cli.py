@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -305,6 +306,19 @@ def test_a_module_that_hides_a_package_of_ours_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"error: {tmp_path}/model.py hides our package model" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_key_that_the_terminal_cannot_write_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", terminal)
+
+    def print_key(argv: Sequence[str]) -> int:
+        print("caf\u00e9/\u5de5\u5382.jpg \u2192")
+        return 0
+
+    with pytest.raises(SystemExit, match=r"^0$"):
+        run_command(print_key)
+    assert terminal.buffer.getvalue().decode("latin-1") == "caf\u00e9/\\u5de5\\u5382.jpg \\u2192\n"  # type: ignore[attr-defined]
 
 
 def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:

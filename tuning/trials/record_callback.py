@@ -12,6 +12,7 @@ from optuna.distributions import distribution_to_json
 from ray import tune
 
 from jobs.cluster.tally import Report
+from jobs.tables.text import make_printable
 from tuning.trials.measure import EPOCH, OBJECTIVE
 from tuning.trials.records import Status, TrialRecord, TrialStart, write_record
 
@@ -63,7 +64,7 @@ class RecordCallback(tune.Callback):
         reason = read_failure_reason(trial.error_file)
         record = self._record(trial, epochs=(trial.last_result or {}).get(EPOCH, 0), metrics={}, reason=reason)
         write_record(self._results, record)
-        print(f"failed: trial {record.number} ({record.name}): {reason}", flush=True)
+        print(f"failed: trial {record.number} ({record.name}): {make_printable(reason)}", flush=True)
         self._report({"failed": 1})
 
     def _record(
