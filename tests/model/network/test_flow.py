@@ -143,3 +143,15 @@ def test_building_leaves_the_global_generators_untouched() -> None:
 def test_a_single_value_cannot_flow() -> None:
     with pytest.raises(ValueError, match="at least 2 values, got 1"):
         Flow(1, _SMALL, seed=0)
+
+
+def test_off_its_data_scores_are_huge_and_finite() -> None:
+    """A flow that learnt a few scenes stretches others by up to exp(clamp) in each block: it may score over 1e12."""
+    flow = Flow(6, config=FlowConfig(blocks=6, hidden_width=16, hidden_layers=1), seed=0)
+    with torch.no_grad():
+        for name, parameter in flow.named_parameters():
+            if name.endswith("bias"):
+                parameter.fill_(1e6)  # all log-scales are at their clamp
+    scores = flow.latents(torch.ones(1, 6)).detach().double().square().mean(1)
+    assert flow.saturation(torch.ones(1, 6)) == 1
+    assert 1e12 < float(scores) < math.inf

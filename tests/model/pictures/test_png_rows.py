@@ -24,7 +24,7 @@ def make_png(pixels: np.ndarray, *, rows: float = 1.0, interlaced: bool = False)
     """Writes a grey PNG of 8 or 16 bits, or the first share of its rows."""
     parts = [pixels[place] for place in ADAM7] if interlaced else [pixels]
     raw = b"".join(
-        b"\0" + row.astype(">u2" if pixels.dtype == np.uint16 else "u1").tobytes() for p in parts for row in p
+        b"\0" + row.astype(">u2" if pixels.dtype == np.uint16 else "u1").tobytes() for p in parts if p.size for row in p
     )
     packed = zlib.compress(raw[: int(len(raw) * rows)])
     header = struct.pack(">IIBBBBB", pixels.shape[1], len(pixels), pixels.dtype.itemsize * 8, 0, 0, 0, interlaced)
