@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -168,10 +169,15 @@ def make_card(row: Mapping[str, Any], picture: tuple[str, str]) -> dict[str, Any
         "is_anomaly": p_value is not None and bool(row["is_anomaly"]),
         "p_value": "" if p_value is None else f"{p_value:.4g}",
         "tail_rank": "" if tail_rank is None else f"{tail_rank:.2g}",
-        "captured_at": "" if captured_at is None else f"{captured_at:%Y-%m-%d %H:%M}",
+        "captured_at": "" if captured_at is None else format_time(captured_at),
         "picture": data,
         "reason": make_printable(reason),
     }
+
+
+def format_time(moment: datetime) -> str:
+    """Formats when a photo was taken, to the minute; midnight is what a date without a time became, so a date."""
+    return f"{moment:%Y-%m-%d}" if moment.time() == time.min else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def make_category_row(name: str, numbers: GroupNumbers, judgement: NightJudgement | None) -> dict[str, Any]:

@@ -97,6 +97,13 @@ def test_keys_mark_photos_one_after_the_other_and_again_takes_the_mark_back(brow
     assert browser.find_element(By.ID, "progress").text == "2 of 5 marked"
 
 
+def test_the_photo_that_keys_move_to_is_not_behind_the_bar(browser: webdriver.Chrome) -> None:
+    browser.set_window_size(500, 500)
+    _press(browser, *[Keys.ARROW_RIGHT] * 5, *[Keys.ARROW_LEFT] * 2)
+    hidden = "const top = (one) => one.getBoundingClientRect(); const bar = top(document.querySelector('.bar'));"
+    assert browser.execute_script(f"{hidden} return top(document.activeElement).top - bar.bottom") >= 0
+
+
 def test_marks_are_there_again_when_the_page_is_opened_again(browser: webdriver.Chrome) -> None:
     browser.find_element(By.CSS_SELECTOR, "button[data-verdict=defect]").click()
     browser.refresh()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 from jobs.findings.digest import COLUMNS, RunDigest
-from jobs.findings.page import draw_bars, judge_categories, render_page
+from jobs.findings.page import draw_bars, format_time, judge_categories, render_page
 from jobs.tables.schema import Status
 from tests.jobs.findings.scores import make_scores
 
@@ -57,8 +58,22 @@ def test_the_uri_for_the_verdict_is_the_one_of_the_table() -> None:
 def test_nothing_comes_from_outside() -> None:
     tags = _list_tags(_render({}))
     links = [attributes.get(name) for _, attributes in tags for name in ("src", "href") if attributes.get(name)]
-    assert all(str(link).startswith("data:") for link in links)
+    assert all(str(link).startswith(("data:", "#")) for link in links)
     assert "default-src 'none'" in _render({})
+
+
+def test_each_link_of_the_page_leads_to_a_part_of_it() -> None:
+    tags = _list_tags(
+        _render({"site": "north"}, {"site": "south", "status": Status.UNREADABLE, "error": "empty: no bytes"})
+    )
+    links = {str(attributes["href"])[1:] for name, attributes in tags if name == "a"}
+    assert links == {"photos", "categories", "sites", "reasons", "record"}
+    assert links <= {attributes.get("id") for _, attributes in tags}
+
+
+def test_a_date_without_a_time_is_shown_as_a_date() -> None:
+    assert format_time(datetime(2026, 3, 16, tzinfo=UTC)) == "2026-03-16"
+    assert format_time(datetime(2026, 3, 16, 7, 5, tzinfo=UTC)) == "2026-03-16 07:05"
 
 
 def test_a_run_without_scores_has_a_page_that_says_why() -> None:
