@@ -10,6 +10,7 @@ Statistics 2023, arXiv 2104.08279.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 
 import numpy as np
 import numpy.typing as npt
@@ -174,7 +175,7 @@ def describe_shortage(
     needed = find_min_sample_size(false_alarm_rate, confidence=confidence)
     if photos >= needed:
         return None
-    surely = "" if confidence is None else f" with {confidence:.0%} confidence"
+    surely = "" if confidence is None else f" with {100 * confidence:.6g}% confidence"
     smallest = format_min_rate(find_min_rate(photos, confidence=confidence))
     whose = "" if category is None else f" of {category}"
     return (
@@ -222,11 +223,13 @@ def count_reportable_ranks(n: int, false_alarm_rate: float) -> int:
 
 
 def count_confident_ranks(n: int, false_alarm_rate: float, *, confidence: float) -> int:
-    """Counts the ranks k with P(Beta(k, n + 1 - k) <= rate) >= confidence: the rate above the k-th highest score."""
+    """Counts the ranks k with P(Beta(k, n + 1 - k) <= rate) >= confidence: the rate above the k-th highest score.
+
+    The probability falls with k, so a bisection finds the last such rank, also among billions.
+    """
     _check_share("false_alarm_rate", false_alarm_rate)
     _check_share("confidence", confidence)
-    k = np.arange(1, n + 1)
-    return int(np.count_nonzero(betainc(k, n + 1 - k, false_alarm_rate) >= confidence))
+    return bisect_left(range(1, n + 1), x=True, key=lambda k: betainc(k, n + 1 - k, false_alarm_rate) < confidence)
 
 
 def _check_share(name: str, value: float) -> None:

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from scipy.special import betainc
 from scipy.stats import binom, kstest
 
 from model.statistics.calibration import (
     Calibration,
+    count_confident_ranks,
     count_reportable_ranks,
     describe_shortage,
     find_min_rate,
@@ -186,3 +188,17 @@ def test_a_calibration_of_another_method_is_refused() -> None:
 def test_the_smallest_rate_that_is_told_can_be_asked_for(photos: int, said: str) -> None:
     assert format_min_rate(find_min_rate(photos)) == said
     assert count_reportable_ranks(photos, float(said.rstrip("%")) / 100) >= 1
+
+
+@given(st.integers(0, 300), st.floats(1e-9, 0.999), st.floats(1e-9, 0.999999))
+def test_confident_ranks_are_counted_as_the_definition_says(n: int, rate: float, confidence: float) -> None:
+    ranks = np.arange(1, n + 1)
+    expected = np.count_nonzero(betainc(ranks, n + 1 - ranks, rate) >= confidence)
+    assert count_confident_ranks(n, rate, confidence=confidence) == expected
+
+
+def test_a_rate_that_needs_billions_of_photos_is_answered_without_counting_them() -> None:
+    assert find_min_sample_size(1e-9, confidence=0.9) == 2_302_585_092
+    said = describe_shortage(30, false_alarm_rate=1e-9, confidence=0.9999)
+    assert said is not None
+    assert "with 99.99% confidence: 9210340368 are needed" in said
