@@ -13,12 +13,14 @@ from urllib.parse import unquote_plus
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel, Field
 
 from jobs import storage
 from jobs.archive.absence import refuse_missing_input
 from jobs.archive.csv_columns import CsvError, read_csv
-from jobs.archive.keys import parse_keys, parse_time
-from jobs.errors import RequestError, StorageError
+from jobs.archive.keys import parse_keys
+from jobs.archive.uri_list import to_column
+from jobs.errors import DamagedFileError, RequestError, StorageError, one_line
 from jobs.storage import uris
 from jobs.tables import parquet as tables
 from jobs.tables.schema import LISTED
@@ -33,6 +35,22 @@ _AS_IN_PARQUET = {
     "ETag": "e_tag",
 }
 """Names in the CSV's fileSchema -> names in the Parquet files; what is not here is of no use to us."""
+
+_AS_IN_LISTED = {"image_etag": "e_tag", "image_bytes": "size", "last_modified": "last_modified_date"}
+"""Columns of LISTED -> names in the Parquet files."""
+
+
+class _File(BaseModel):
+    key: str
+
+
+class _Manifest(BaseModel):
+    """What is needed of a manifest.json."""
+
+    destination_bucket: str = Field(alias="destinationBucket")
+    file_format: str = Field(alias="fileFormat")
+    file_schema: str = Field(alias="fileSchema")
+    files: list[_File]
 
 
 def read_inventory(manifest: str, *, pattern: re.Pattern[str]) -> Iterator[pa.RecordBatch]:
@@ -50,11 +68,32 @@ def read_inventory(manifest: str, *, pattern: re.Pattern[str]) -> Iterator[pa.Re
     scheme, bucket, _ = uris.split(manifest)
     if scheme == "file":
         scheme, bucket = "s3", content["destinationBucket"].rsplit(":", 1)[-1]
-    files = [f"{scheme}://{bucket}/{file['key']}" for file in content["files"]]
-    for batch in read_rows(files, content):
+    for file in content["files"]:
+        uri = f"{scheme}://{bucket}/{file['key']}"
+        for batch in read_rows([uri], content):
+            yield from select_current(batch, pattern, uri=uri, encoded=content["fileFormat"] == "CSV")
+
+
+def select_current(
+    batch: pa.RecordBatch, pattern: re.Pattern[str], *, uri: str, encoded: bool
+) -> Iterator[pa.RecordBatch]:
+    """Yields the LISTED rows of a batch's current objects, if it has any.
+
+    Args:
+        batch: of an inventory file.
+        pattern: see `read_inventory`.
+        uri: of the file.
+        encoded: whether keys are URL-encoded.
+
+    Raises:
+        DamagedFileError: a value that cannot be what its column says.
+    """
+    try:
         current = batch.filter(mark_current(batch))
         if len(current):
-            yield to_listed(current, pattern, encoded=content["fileFormat"] == "CSV")
+            yield to_listed(current, pattern, encoded=encoded, place=uri)
+    except (RequestError, pa.ArrowException) as error:
+        raise DamagedFileError(f"the inventory file {uri} is damaged: {one_line(error)}") from error
 
 
 def read_content(manifest: str) -> Mapping[str, Any]:
@@ -62,9 +101,8 @@ def read_content(manifest: str) -> Mapping[str, Any]:
     try:
         with refuse_missing_input():
             content: Any = json.loads(storage.read(manifest))
-        content["files"][:], content["destinationBucket"], content["fileSchema"]
-        file_format = content["fileFormat"]
-    except (ValueError, TypeError, KeyError) as error:
+        file_format = _Manifest.model_validate(content).file_format
+    except ValueError as error:
         raise RequestError(
             f"{manifest} is no manifest of an S3 Inventory: expected JSON with destinationBucket, fileFormat, "
             "fileSchema and files"
@@ -128,23 +166,25 @@ def to_flags(column: pa.Array, *, absent: bool) -> pa.Array:
     return pc.fill_null(flags, absent)
 
 
-def to_listed(batch: pa.RecordBatch, pattern: re.Pattern[str], *, encoded: bool) -> pa.RecordBatch:
+def to_listed(batch: pa.RecordBatch, pattern: re.Pattern[str], *, encoded: bool, place: str) -> pa.RecordBatch:
     """Converts rows of an inventory to LISTED rows.
 
     Keys of CSV files are URL-encoded, as in S3's own listings: a plus is a space.
+
+    Raises:
+        RequestError: a value that cannot be what its column says.
+        pa.ArrowException: names that are no text.
     """
-    keys = batch.column("key").to_pylist()
-    keys = [unquote_plus(key) for key in keys] if encoded else keys
     have = dict(zip(batch.schema.names, batch.columns, strict=True))
-    modified = have.get("last_modified_date", pa.nulls(len(batch), pa.string()))
-    if pa.types.is_string(modified.type):
-        modified = pa.array([parse_time(text) for text in modified.to_pylist()], LISTED.field("last_modified").type)
-    buckets = batch.column("bucket").to_pylist()
+    buckets, keys = (have[name].cast(pa.string()).to_pylist() for name in ("bucket", "key"))
+    if not all((*buckets, *keys)):
+        raise RequestError("a row has no bucket or no key")
+    keys = [unquote_plus(key) for key in keys] if encoded else keys
     columns = {
         "image_uri": [f"s3://{bucket}/{key}" for bucket, key in zip(buckets, keys, strict=True)],
-        "image_etag": have.get("e_tag", pa.nulls(len(batch), pa.string())),
-        "image_bytes": have.get("size", pa.nulls(len(batch))).cast(pa.int64()),
-        "last_modified": modified.cast(LISTED.field("last_modified").type),
         "box": pa.nulls(len(batch), pa.string()),
+    } | {
+        field: to_column(have.get(name, pa.nulls(len(batch))), LISTED.field(field), place=place)
+        for field, name in _AS_IN_LISTED.items()
     }
     return pa.record_batch(columns | parse_keys(keys, pattern), schema=LISTED)
