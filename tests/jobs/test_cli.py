@@ -318,7 +318,7 @@ def test_a_key_that_the_terminal_cannot_write_ends_no_command(monkeypatch: pytes
 
     with pytest.raises(SystemExit, match=r"^0$"):
         run_command(print_key)
-    assert terminal.buffer.getvalue().decode("latin-1") == "caf\u00e9/\\u5de5\\u5382.jpg \\u2192\n"  # type: ignore[attr-defined]
+    assert terminal.buffer.getvalue().decode("latin-1") == "caf\u00e9/\\u5de5\\u5382.jpg \\u2192\n"
 
 
 def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
