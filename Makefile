@@ -28,7 +28,7 @@ demo: .venv/installed  ## draw a small archive, train on it, score it, query the
 	$(RUN_ENV) $(BIN)/python -m jobs.demo
 
 test: .venv/installed lint  ## lint, type-check and run the tests (about 35 minutes on 2 cores)
-	$(RUN_ENV) $(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	$(RUN_ENV) $(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations=25
 
 test-fast: .venv/installed  ## the tests without Ray, S3 and long computations (about 3 minutes on 2 cores)
 	$(RUN_ENV) $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not ray and not s3 and not docs and not nightly"
@@ -72,7 +72,7 @@ bench-peers: .venv-peers/installed  ## measure against anomalib's PatchCore and 
 	$(RUN_ENV) .venv-peers/bin/python -m jobs.benchmark peers $(PEERS_DATA) $(PEERS_ARGS)
 
 docs-check: .venv/installed  ## run the README's commands, the demo and `ray job submit`
-	$(RUN_ENV) $(BIN)/python -m pytest -m docs
+	$(RUN_ENV) $(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations=10 -m docs
 
 lock: .venv/installed  ## resolve pyproject.toml into requirements.txt again
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt

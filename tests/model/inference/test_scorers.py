@@ -237,6 +237,7 @@ def test_detectors_may_share_a_compiled_backbone() -> None:
     assert torch.equal(own.score(_photos()), shared.score(_photos()))
 
 
+@needs_fast_bf16
 def test_the_size_of_a_scorer_is_its_flows_in_two_bytes() -> None:
     detector = _detector()
     weights = sum(part.numel() for part in detector.flow.parameters() if part.is_floating_point())
