@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs import storage
+from jobs.archive.csv_columns import find_delimiter, name_columns
 from jobs.archive.selection import Selection
 from jobs.config import is_place, split_at_commas
 from jobs.errors import MissingObjectError, RequestError
@@ -80,6 +81,10 @@ def read_text_names(content: bytes, place: str) -> list[str]:
     text = content.decode("utf-8-sig")
     if not place.lower().endswith(".csv"):
         return [line.strip() for line in text.splitlines() if line.strip()]
-    rows = [row for row in csv.reader(io.StringIO(text)) if row]
-    column = next((rows[0].index(name) for name in NAME_COLUMNS if rows and name in rows[0]), None)
+    first = text.lstrip().split("\n", 1)[0]
+    delimiter = find_delimiter(first)
+    header = name_columns(next(csv.reader([first], delimiter=delimiter), []))
+    column = next((header.index(name) for name in NAME_COLUMNS if name in header), None)
+    # Without a line of names, keys may hold whatever parts other lists.
+    rows = [row for row in csv.reader(io.StringIO(text), delimiter="," if column is None else delimiter) if row]
     return [row[column or 0] for row in rows[0 if column is None else 1 :] if len(row) > (column or 0)]

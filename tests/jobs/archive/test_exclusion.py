@@ -26,6 +26,7 @@ def _manifest() -> pa.Table:
         ("list.txt", f"{URIS[1]}\n\ncap/train/good/d.jpg\n"),
         ("list.csv", f'times,image_uri\n9,"{URIS[1]}"\n7,cap/train/good/d.jpg\n'),
         ("LIST.CSV", f'\ufeffkey,p_value\r\n"{URIS[1]}",0.1\r\n/cap/train/good/d.jpg,0.2\r\n'),
+        ("excel.csv", f'p_value;Image_URI\n0,1;"{URIS[1]}"\n0,2;cap/train/good/d.jpg\n'),
         ("bare.csv", f'"{URIS[1]}"\ncap/train/good/d.jpg\n'),
     ],
 )
