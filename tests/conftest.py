@@ -37,8 +37,14 @@ _AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_D
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that need Ray or the S3 server by their fixtures, so that `make test-fast` can leave them out."""
+    """Marks the tests that need Ray or the S3 server by their fixtures, so that `make test-fast` can leave them out.
+
+    Raises:
+        pytest.UsageError: a test is named by an address in memory, which test processes side by side do not share.
+    """
     for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid} changes its name with every process: give its case an id")
         needed = getattr(item, "fixturenames", [])
         for fixture, mark in (("cluster", pytest.mark.ray), ("s3_environment", pytest.mark.s3)):
             if fixture in needed:
