@@ -34,8 +34,8 @@ function move(from, step) {
   const next = cards[Math.min(cards.length - 1, Math.max(0, cards.indexOf(from) + step))];
   // The bar stays at the top, over whatever is scrolled there.
   document.documentElement.style.scrollPaddingTop = document.querySelector(".bar").offsetHeight + 8 + "px";
-  next.focus();
-  next.scrollIntoView({ block: "nearest" });
+  next.focus({ preventScroll: true });
+  next.scrollIntoView({ block: "start" });
 }
 
 const quote = (text) => '"' + String(text).replaceAll('"', '""') + '"';
