@@ -48,9 +48,8 @@ def read_csv(
         first = read_first_line(file)
         parse = csv.ParseOptions(delimiter="," if names else find_delimiter(first), newlines_in_values=True)
         read = csv.ReadOptions(column_names=names)
-        with storage.open_stream(file) as stream:
-            stored = csv.open_csv(stream, read_options=read, parse_options=parse).schema.names
-        have = list(names) if names else name_columns(stored)
+        stored = list(names) if names else read_stored_names(file, parse)
+        have = stored if names else name_columns(stored)
         columns = select(have, file)
         wanted = [stored[find_once(have, name)] for name in columns]
         convert = csv.ConvertOptions(
@@ -69,6 +68,13 @@ def read_csv(
         if _NOT_UNPACKED.search(str(error)):
             raise CsvError(f"it cannot be unpacked: {error}") from error
         raise storage.translate_error(error, file) from error
+
+
+def read_stored_names(file: str, parse: csv.ParseOptions) -> list[str]:
+    """Reads the names of a CSV file's columns as they are written. Raises what pyarrow and the storage raise."""
+    with storage.open_stream(file) as stream:
+        names: list[str] = csv.open_csv(stream, parse_options=parse).schema.names
+    return names
 
 
 def read_first_line(file: str) -> str:
