@@ -40,10 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests that need Ray or the S3 server by their fixtures, so that `make test-fast` can leave them out.
 
     Raises:
-        pytest.UsageError: a test is named by an address in memory, which test processes side by side do not share.
+        pytest.UsageError: a test is named by an address in memory or by packed bytes, which hold the second in which
+            they were packed: test processes side by side do not share them.
     """
     for item in items:
-        if " at 0x" in item.nodeid:
+        if " at 0x" in item.nodeid or r"\x1f\x8b" in item.nodeid:
             raise pytest.UsageError(f"{item.nodeid} changes its name with every process: give its case an id")
         needed = getattr(item, "fixturenames", [])
         for fixture, mark in (("cluster", pytest.mark.ray), ("s3_environment", pytest.mark.s3)):

@@ -16,7 +16,14 @@ from jobs.results.known import read_rows
 from jobs.scoring.record import read_record, read_tables
 from jobs.scoring.run_folder import RunFolder
 from jobs.tables.schema import SCORES, STAGED
-from tests.support.kills import PHOTOS, assert_every_image_once, list_staged_files, wait_for
+from tests.support.kills import (
+    PHOTOS,
+    assert_every_image_once,
+    list_staged_files,
+    list_workers,
+    read_to_the_end,
+    wait_for,
+)
 
 
 @pytest.fixture
@@ -44,12 +51,6 @@ def start(cluster: str, detectors: str, archive: str, bucket: str) -> Iterator[C
         job.communicate()
 
 
-def _scoring_actors() -> list[int]:
-    """Process ids of the scoring actors, by the title that Ray gives its workers."""
-    titles = {path.parent.name: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()}
-    return [int(pid) for pid, title in titles.items() if title.startswith(b"ray::") and b"ScoreImages" in title]
-
-
 def test_a_rerun_after_the_driver_was_killed_keeps_what_was_scored(
     start: Callable[[], subprocess.Popen[str]], bucket: str
 ) -> None:
@@ -63,7 +64,7 @@ def test_a_rerun_after_the_driver_was_killed_keeps_what_was_scored(
     assert 0 < len(kept) < PHOTOS
 
     again = start()
-    said = again.communicate(timeout=240)[0]
+    said = read_to_the_end(again)
     assert again.returncode == 0, said
     assert "continuing where an earlier try stopped" in said
     assert_every_image_once(results)
@@ -79,13 +80,15 @@ def _committed_rows(results: str) -> list[str]:
     return [uri for uri in rows if any(Path(uri).stem.startswith(name) for name in names)]
 
 
-def test_a_run_whose_scoring_actor_is_killed_completes(start: Callable[[], subprocess.Popen[str]], bucket: str) -> None:
+def test_a_run_whose_scoring_actor_is_killed_completes(
+    start: Callable[[], subprocess.Popen[str]], cluster: str, bucket: str
+) -> None:
     results = f"{bucket}/results"
     job = start()
     wait_for(lambda: list_staged_files(results), job)
-    victim = wait_for(_scoring_actors, job)[0]
+    victim = wait_for(lambda: list_workers(cluster, "ScoreImages"), job)[0]
     os.kill(victim, signal.SIGKILL)
-    said = job.communicate(timeout=240)[0]
+    said = read_to_the_end(job)
     assert job.returncode == 0, said
     assert_every_image_once(results)
 

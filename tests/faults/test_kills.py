@@ -18,7 +18,14 @@ from jobs import storage
 from jobs.results.known import read_rows
 from jobs.scoring.record import read_record
 from jobs.scoring.run_folder import RunFolder
-from tests.support.kills import PHOTOS, assert_every_image_once, list_staged_files, wait_for
+from tests.support.kills import (
+    PHOTOS,
+    assert_every_image_once,
+    list_staged_files,
+    list_workers,
+    read_to_the_end,
+    wait_for,
+)
 
 MOST_RERUNS = 3
 LATEST_S = 4.0
@@ -93,8 +100,10 @@ class Reader:
 
 
 VICTIMS: dict[str, Callable[[Any, subprocess.Popen[str]], list[int]]] = {
-    "scoring actor": lambda nodes, job: processes("ray::", "ScoreImages"),
-    "decode worker": lambda nodes, job: processes("ray::", "MapBatches(__call__)") or processes("ray::", "FetchDecode"),
+    "scoring actor": lambda nodes, job: list_workers(nodes.address, "ScoreImages"),
+    "decode worker": lambda nodes, job: (
+        list_workers(nodes.address, "MapBatches(__call__)") or list_workers(nodes.address, "FetchDecode")
+    ),
     "decoder nursery": lambda nodes, job: processes("jobs.decoding.decoder_child", parent="ray::"),
     "decoder": lambda nodes, job: processes("jobs.decoding.decoder_child", parent="jobs.decoding.decoder_child"),
     "driver": lambda nodes, job: [job.pid],
@@ -121,14 +130,14 @@ def test_whatever_is_killed_every_image_comes_out_once(
         else:
             found = wait_for(lambda: VICTIMS[victim](nodes, job), job)
             os.kill(chance.choice(sorted(found)), signal.SIGKILL)
-        said = job.communicate(timeout=600)[0]
+        said = read_to_the_end(job, timeout_s=600)
         address, reruns = nodes.address, 0
         while job.returncode != 0 and reruns < MOST_RERUNS:
             assert job.returncode in (1, -signal.SIGKILL), said
             if victim == "raylet of the driver":
                 address = "local"  # the cluster's head is gone; a rerun may be anywhere
             job, reruns = started(address, archive, detectors, results), reruns + 1
-            said = job.communicate(timeout=600)[0]
+            said = read_to_the_end(job, timeout_s=600)
     assert job.returncode == 0, said
     print(f"{victim}: {reruns} reruns")
     assert_every_image_once(results)
@@ -145,7 +154,7 @@ def test_a_cancelled_run_says_that_it_can_go_on_and_leaves_nothing_running(
     wait_for(lambda: list_staged_files(results), job)
     children = _descendants(job.pid)
     job.send_signal(stop)
-    said = job.communicate(timeout=120)[0]
+    said = read_to_the_end(job, timeout_s=120)
     assert job.returncode == 1, said
     assert said.splitlines()[-1] == "interrupted; the same command continues where this one stopped"
     assert "Traceback" not in said
@@ -154,7 +163,7 @@ def test_a_cancelled_run_says_that_it_can_go_on_and_leaves_nothing_running(
         _assert_it_ends(pid)
     assert read_record(RunFolder(results, "night")) is None
     again = started("local", archive, detectors, results)
-    said = again.communicate(timeout=300)[0]
+    said = read_to_the_end(again, timeout_s=300)
     assert again.returncode == 0, said
     assert "continuing where an earlier try stopped" in said
     assert_every_image_once(results)
@@ -168,11 +177,11 @@ def test_a_second_run_with_the_same_id_is_refused_and_does_no_harm(
     first = started(cluster, archive, detectors, results)
     wait_for(lambda: list(storage.list_objects(RunFolder(results, "night").staging)), first)
     second = started(cluster, archive, detectors, results)
-    said = second.communicate(timeout=120)[0]
+    said = read_to_the_end(second, timeout_s=120)
     assert second.returncode == 2, said
     assert f"process {first.pid} on " in said.splitlines()[-1]
     assert "take a new --run-id" in said.splitlines()[-1]
-    said = first.communicate(timeout=300)[0]
+    said = read_to_the_end(first, timeout_s=300)
     assert first.returncode == 0, said
     assert_every_image_once(results)
 

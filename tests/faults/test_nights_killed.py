@@ -20,6 +20,7 @@ from jobs.results.known import read_latest
 from model.artifact import save_artifact
 from model.detector import AttentDifferNet
 from model.statistics.calibration import Calibration
+from tests.support.kills import read_to_the_end
 from tests.support.training import build_training_config
 
 PHOTOS, SLICE = 60, 6
@@ -79,7 +80,7 @@ def finish(places: list[str], results: str) -> None:
     """Runs once to the end, and once more: nothing is left to score then."""
     for run_id in ("last", "none"):
         job = start(places, run_id)
-        said = job.communicate(timeout=300)[0]
+        said = read_to_the_end(job, timeout_s=300)
         assert job.returncode == 0, said
     assert f"{PHOTOS} objects listed, {PHOTOS} scored by earlier runs" in said
     assert count_photos(results) == PHOTOS
@@ -126,7 +127,7 @@ def test_an_archive_of_five_nights_is_done_after_five_nights(places: list[str], 
         job = start(places, f"night-{night}")
         wait_for_slices(job, 2)
         job.send_signal(signal.SIGTERM)
-        said = job.communicate(timeout=120)[0]
+        said = read_to_the_end(job, timeout_s=120)
         assert job.returncode in (0, 1), said
         assert count_photos(results) >= min(PHOTOS, 2 * SLICE * (night + 1))
     assert count_photos(results) == PHOTOS

@@ -25,6 +25,7 @@ from jobs.training import trainer
 from jobs.training.config import TrainConfig
 from jobs.training.planning import plan_units
 from tests.support.buckets import create_bucket
+from tests.support.kills import list_workers
 from tests.support.training import request_tiny_training, train_plainly
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
@@ -58,19 +59,6 @@ def _epochs_kept(work: str) -> list[dict[str, Any]]:
         return []
 
 
-def _training_workers() -> list[int]:
-    """Process ids of Ray Train's workers, by the title that Ray gives them."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            title = path.read_bytes()
-        except OSError:  # it has just ended
-            continue
-        if title.startswith(b"ray::") and b"RayTrainWorker" in title:
-            found.append(int(path.parent.name))
-    return found
-
-
 def test_a_training_whose_driver_and_then_worker_are_killed_ends_as_if_nothing_had_happened(
     cluster: str, s3_environment: str | None, drawn: Path, tmp_path: Path
 ) -> None:
@@ -85,7 +73,7 @@ def test_a_training_whose_driver_and_then_worker_are_killed_ends_as_if_nothing_h
 
     with ThreadPool(1) as threads:
         rerun = threads.apply_async(training.train_detectors, (config,))
-        _kill_a_worker(rerun, unit.work_folder, after_epochs=len(before))
+        _kill_a_worker(rerun, cluster, unit.work_folder, after_epochs=len(before))
         assert rerun.get(timeout=240) == 0
     detector_id, _, history = train_plainly(config, tmp_path / "artifact")
     assert registry.read_aliases(config.detectors, "insulator") == {
@@ -117,13 +105,13 @@ def _kill_a_driver(request: dict[str, Any], cluster: str, work: str, *, log: Pat
             driver.send_signal(signal.SIGKILL)
             driver.wait()
     # Ray ends what the driver had started: a worker of it must not be taken for one of the next.
-    _wait_for(lambda: not _training_workers(), lambda: False)
+    _wait_for(lambda: not list_workers(cluster, "RayTrainWorker"), lambda: False)
 
 
-def _kill_a_worker(rerun: AsyncResult[int], work: str, *, after_epochs: int) -> None:
+def _kill_a_worker(rerun: AsyncResult[int], cluster: str, work: str, *, after_epochs: int) -> None:
     """Kills the training worker once it has come further than the checkpoint that it began with."""
     _wait_for(lambda: len(_epochs_kept(work)) > after_epochs, rerun.ready)
-    for worker in _training_workers():
+    for worker in list_workers(cluster, "RayTrainWorker"):
         os.kill(worker, signal.SIGKILL)
 
 

@@ -54,10 +54,10 @@ TABLE = f"image_uri\n{PHOTO}\n".encode()
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("list.csv", gzip.compress(TABLE), "it is packed by gzip: name it .gz"),
-        ("list.txt", gzip.compress(TABLE), "it is packed by gzip: name it .gz"),
+        pytest.param("list.csv", gzip.compress(TABLE), "it is packed by gzip: name it .gz", id="packed csv"),
+        pytest.param("list.txt", gzip.compress(TABLE), "it is packed by gzip: name it .gz", id="packed txt"),
         ("list.csv.gz", TABLE, "it cannot be unpacked"),
-        ("list.csv.gz", gzip.compress(TABLE)[:-12], "it cannot be unpacked"),
+        pytest.param("list.csv.gz", gzip.compress(TABLE)[:-12], "it cannot be unpacked", id="cut gz"),
         ("list.csv", b"PK\x03\x04\x9c", "it is a ZIP archive or a spreadsheet"),
         ("list.csv", b"PAR1\x15", "it is a Parquet file: name it .parquet"),
         ("list.csv", TABLE.decode().encode("utf-16"), "it is text in UTF-16: save it as UTF-8"),
