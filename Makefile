@@ -72,7 +72,7 @@ bench-peers: .venv-peers/installed  ## measure against anomalib's PatchCore and 
 	$(RUN_ENV) .venv-peers/bin/python -m jobs.benchmark peers $(PEERS_DATA) $(PEERS_ARGS)
 
 docs-check: .venv/installed  ## run the README's commands, the demo and `ray job submit`
-	$(RUN_ENV) $(BIN)/python -m pytest --durations=10 -m docs
+	$(RUN_ENV) $(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations=10 -m docs
 
 lock: .venv/installed  ## resolve pyproject.toml into requirements.txt again
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt
