@@ -49,7 +49,9 @@ class CompiledBackbone:
         whitening = [part for count in channels for part in (torch.zeros(count, count, 1, 1), torch.zeros(count))]
         inputs = [(list(self._shape), np.uint8), *((list(part.shape), np.float32) for part in whitening)]
         with torch.no_grad():
-            graph = openvino.convert_model(network, example_input=(views, *whitening), input=inputs)
+            # Traced here, for OpenVINO's own call checks the trace, by a part of torch that takes 1 s of CPU to import.
+            traced = torch.jit.trace(network, (views, *whitening), strict=False, check_trace=False)
+            graph = openvino.convert_model(traced, input=inputs)
         self._compiled = openvino.Core().compile_model(graph, "CPU", choose_settings(torch.get_num_threads()))
 
     def pool(self, images: Tensor, angles: Sequence[float]) -> Tensor:
