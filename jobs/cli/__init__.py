@@ -30,7 +30,7 @@ try:  # this Python may be the system's, with none of it: one line says so inste
     from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
     from jobs.cli.help import format_help, list_flags, suggest_flag
-    from jobs.cli.yaml_file import read_yaml
+    from jobs.cli.yaml_file import read_yaml as read_yaml  # a night reads the same files
     from jobs.config import SUBMITTED_JOB_VARIABLE, merge, rename_old_flag, split_at_commas
 except ModuleNotFoundError as error:
     sys.exit(f"error: {explain_missing_module(error)}")

@@ -6,8 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 
-from jobs.cli import parse_config
-from jobs.cli.yaml_file import read_yaml
+from jobs.cli import parse_config, read_yaml
 from jobs.config import is_relative, list_uri_fields
 from jobs.errors import RequestError
 from jobs.nights.config import NightlyConfig

@@ -36,7 +36,7 @@ def _encode(name: str) -> bytes:
 def test_a_file_that_was_cut_is_truncated(name: str, share: float) -> None:
     data = _encode(name)
     cut = data[: max(int(len(data) * share), 128)]
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(ImageError, match="truncated") as caught:
         decode_image(cut, size=32)
     assert caught.value.code == "truncated"
     assert f"ends after {len(cut)} bytes" in caught.value.detail
