@@ -25,7 +25,7 @@ from jobs.scoring.config import ScoreConfig
 from jobs.scoring.local import LocalScorer, check_device, score_slices
 from jobs.scoring.pipeline import choose_file_rows, read_box_manifest, read_manifest, score_photos
 from jobs.scoring.plan import ScoringPlan
-from jobs.scoring.preparation import StagedRun, check_same_run, prepare_run
+from jobs.scoring.preparation import StagedRun, check_folders, check_same_run, prepare_run
 from jobs.scoring.publication.abandoned import remove_abandoned_staging
 from jobs.scoring.publication.committer import SliceCommitter
 from jobs.scoring.publication.rivals import describe_rivals, list_rivals
@@ -97,6 +97,7 @@ def ensure_published(config: ScoreConfig, folder: RunFolder, *, log: RunLog, pip
         check_same_run(config, record["config"])
         print(f"run {config.run_id} is already published: nothing to do")
     else:
+        check_folders(config)
         with hold_lease(folder.lease) as lease:
             record = read_record(folder)  # another process may have published while we waited
             if record is None:

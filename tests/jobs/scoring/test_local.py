@@ -84,3 +84,27 @@ def test_a_gpu_that_this_machine_lacks_is_refused_before_the_archive_is_listed(
     asked = ScoreConfig.model_validate(local_config.model_dump() | {"scoring": {"use_gpu": True}})
     with pytest.raises(RequestError, match="needs 1 GPU, this machine has 0"):
         scoring.score_archive(asked)
+
+
+def test_results_below_the_archive_are_no_photos_of_the_next_night(
+    local_config: ScoreConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = local_config.model_copy(update={"results": f"{local_config.archive}/results"})
+    assert scoring.score_archive(config) == 0
+    assert scoring.score_archive(config.model_copy(update={"run_id": "next"})) == 0
+    assert len(read_rows(config.results, ["image_uri"])) == 4
+    said = capsys.readouterr()
+    assert f"in {config.results} (results/" in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("taken", "said"), [("archive", "--archive, the photos"), ("detectors", "a registry of detectors")]
+)
+def test_results_in_the_folder_of_something_else_are_refused_before_anything_is_written(
+    taken: str, said: str, local_config: ScoreConfig
+) -> None:
+    place = str(getattr(local_config, taken))
+    before = sorted(Path(place.removeprefix("file://")).rglob("*"))
+    with pytest.raises(RequestError, match=said):
+        scoring.score_archive(local_config.model_copy(update={"results": place}))
+    assert sorted(Path(place.removeprefix("file://")).rglob("*")) == before
