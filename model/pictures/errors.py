@@ -29,4 +29,4 @@ def explain_damage(data: bytes, error: Exception) -> ImageError:
     """Returns the error of a broken photo; tells a file that was cut short from one that was altered."""
     if is_cut(data) or isinstance(error, EOFError) or "truncated" in str(error).lower():
         return ImageError("truncated", f"the file ends after {len(data)} bytes, before the picture does: {error}")
-    return ImageError("corrupt", f"the picture cannot be decoded: {error or type(error).__name__}")
+    return ImageError("corrupt", f"the picture cannot be decoded: {str(error).strip() or type(error).__name__}")

@@ -52,3 +52,13 @@ def test_an_altered_file_of_boxes_is_not_called_cut() -> None:
     data[data.index(b"av1C") : data.index(b"av1C") + 4] = b"nope"
     with pytest.raises(ImageError, match="unsupported_format: an AVIF picture that cannot be opened"):
         decode_image(bytes(data), size=32)
+
+
+def test_a_decoder_that_says_nothing_is_quoted_by_its_kind_of_error() -> None:
+    file = io.BytesIO()
+    Image.new("P", (8, 8)).save(file, "PNG")
+    data = file.getvalue()
+    at = data.index(b"PLTE") - 4
+    size = 12 + int.from_bytes(data[at : at + 4], "big")
+    with pytest.raises(ImageError, match=r"corrupt: the picture cannot be decoded: \w+"):
+        decode_image(data[:at] + data[at + size :], size=32)
