@@ -32,6 +32,7 @@ try:  # this Python may be the system's, with none of it: one line says so inste
     from jobs.cli.help import format_help, list_flags, suggest_flag
     from jobs.cli.yaml_file import read_yaml as read_yaml  # a night reads the same files
     from jobs.config import SUBMITTED_JOB_VARIABLE, merge, rename_old_flag, split_at_commas
+    from model.config import BF16_VARIABLE
 except ModuleNotFoundError as error:
     sys.exit(f"error: {explain_missing_module(error)}")
 
@@ -185,6 +186,13 @@ def run_subcommand(
     return execute(parse_config(config_class, argv[1:], prog=f"{prog} {command}")) or EXIT_DONE
 
 
+def check_environment() -> None:
+    """Raises RequestError where a variable of ours says nothing that is known; a worker would end of it."""
+    asked = os.environ.get(BF16_VARIABLE, "auto")
+    if asked not in ("auto", "off"):
+        raise RequestError(f"{BF16_VARIABLE} needs auto or off, got {asked!r}: correct it, or unset it")
+
+
 def run_command(main: Callable[[Sequence[str]], int]) -> None:
     """Runs a command and exits with its code; an expected error becomes one line on stderr, without a traceback."""
     os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
@@ -192,6 +200,7 @@ def run_command(main: Callable[[Sequence[str]], int]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(signal.SIGTERM))  # jobs.cluster keeps it, whatever Ray sets
     try:
+        check_environment()
         code = main(sys.argv[1:])
         sys.stdout.flush()
     except JobError as error:

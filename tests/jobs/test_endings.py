@@ -47,3 +47,14 @@ def test_a_reader_that_ends_early_ends_the_command_without_a_traceback() -> None
         done = subprocess.run(argv, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["error: whoever read the output, such as head, has ended"]
+
+
+def test_a_variable_of_ours_that_says_nothing_known_is_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATTENTDIFFERNET_BF16", "yes")
+    with pytest.raises(SystemExit, match=r"^2$"):
+        run_command(lambda _: pytest.fail("it works"))
+    assert (
+        capsys.readouterr().err == "error: ATTENTDIFFERNET_BF16 needs auto or off, got 'yes': correct it, or unset it\n"
+    )
