@@ -169,7 +169,8 @@ def read_bare(data: bytes, size: int | None, max_pixels: int, levels: Levels, *,
         try:
             return read_whole(bare, size, max_pixels, levels)
         except ImageError as error:
-            found = error
+            if error.code != found.code or error.code != "truncated":  # else the first knows the size of the file
+                found = error
     raise found
 
 

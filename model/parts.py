@@ -5,7 +5,7 @@ The papers are AttentDifferNet (arXiv 2401.08686, arXiv 2311.02747) and DifferNe
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -15,10 +15,21 @@ ATTENTION_KINDS: tuple[AttentionKind, ...] = get_args(AttentionKind)
 """Kinds of attention; `model.network.attention` builds each."""
 
 
-class FrozenModel(BaseModel):
-    """Refuses fields that it does not know, and changes."""
+_WHOLE_NUMBERS_END = 2**63
+"""What no number of a machine reaches."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class FrozenModel(BaseModel):
+    """Refuses fields that it does not know, changes, and numbers that no machine can count to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _check_size(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) >= _WHOLE_NUMBERS_END:
+            raise ValueError(f"expected a whole number below 2^63, got {value}")
+        return value
 
 
 class AttentionConfig(FrozenModel):

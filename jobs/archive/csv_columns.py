@@ -118,4 +118,6 @@ def trim_cells(name: str, cells: pa.Array) -> pa.Array:
 def explain_damage(error: Exception) -> str:
     """Returns the first line of what pyarrow says of a text that it cannot read, and what to do where that is known."""
     said = str(error).splitlines()[0]
+    if "straddling" in said:
+        return "it has a row of more than 1 MB, as after a quotation mark that nothing closes"
     return f"{said}: save it as UTF-8" if "invalid UTF8" in said else said

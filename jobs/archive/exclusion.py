@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from jobs import storage
-from jobs.archive.csv_columns import find_delimiter, name_columns
+from jobs.archive.csv_columns import read_csv, read_first_line
 from jobs.archive.selection import Selection
+from jobs.archive.uri_list import read_columns, refuse_csv
 from jobs.config import is_place, split_at_commas
-from jobs.errors import MissingObjectError, RequestError
+from jobs.errors import RefusedError, RequestError, one_line
 from jobs.storage import uris
 
 NAME_COLUMNS = ("image_uri", "uri", "key", "image")
@@ -45,46 +43,44 @@ def make_selection(include: Sequence[str], exclude: str | None) -> Selection:
 
 
 def read_names(place: str) -> list[str]:
-    """Reads a list of photos: .csv or .parquet with a column of `NAME_COLUMNS`, or a name a line.
+    """Reads a list of photos as other lists are read: a column of `NAME_COLUMNS`, or a name a line.
 
-    A CSV without such a column has them in its first one.
+    A CSV without such a column, and without a line of names, has them in its first one.
 
     Raises:
         RequestError: there is no such list, it cannot be read, or it names nothing.
     """
     try:
-        content = storage.read(place)
-        names = read_parquet_names(content) if place.lower().endswith(".parquet") else read_text_names(content, place)
-    except MissingObjectError as error:
-        raise RequestError(f"--exclude {place}: {error}") from error
-    except (pa.ArrowException, UnicodeDecodeError, csv.Error, KeyError) as error:
+        names = [name for batch in stream_names(place) for name in batch.column(0).cast(pa.string()).to_pylist()]
+    except (RequestError, RefusedError, pa.ArrowException) as error:
         raise RequestError(
-            f"--exclude {place} holds no names: expected .csv or .parquet with a column {' or '.join(NAME_COLUMNS)}, "
-            f"or .txt with a URI or key a line ({str(error).splitlines()[0]})"
+            f"--exclude {place} holds no names: expected .csv, .parquet or .txt with a column "
+            f"{' or '.join(NAME_COLUMNS)}, or a URI or key a line ({one_line(error)})"
         ) from error
+    names = [name.strip() for name in names if name and name.strip()]
     if not names:
         raise RequestError(f"--exclude {place} names no photo: expected a URI or key a line")
     return names
 
 
-def read_parquet_names(content: bytes) -> list[str]:
-    """Reads the first of `NAME_COLUMNS` that a Parquet file has. Raises KeyError where it has none."""
-    table = pq.read_table(io.BytesIO(content))
-    column = next((name for name in NAME_COLUMNS if name in table.column_names), None)
-    if column is None:
-        raise KeyError(f"its columns are {', '.join(table.column_names)}")
-    return [str(name) for name in table[column].to_pylist() if name]
+def stream_names(place: str) -> Iterator[pa.RecordBatch]:
+    """Streams the one column of a list that names the photos; see `read_names` for errors."""
+    bare: list[str] = []
 
+    def select(names: list[str], _: str) -> list[str]:
+        found = next((name for name in NAME_COLUMNS if name in names), None)
+        if found is None:
+            bare.extend(names)
+            raise RequestError(f"its columns are {', '.join(names)}")
+        return [found]
 
-def read_text_names(content: bytes, place: str) -> list[str]:
-    """Reads the names of a CSV, or of a text with one a line."""
-    text = content.decode("utf-8-sig")
-    if not place.lower().endswith(".csv"):
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    first = text.lstrip().split("\n", 1)[0]
-    delimiter = find_delimiter(first)
-    header = name_columns(next(csv.reader([first], delimiter=delimiter), []))
-    column = next((header.index(name) for name in NAME_COLUMNS if name in header), None)
-    # Without a line of names, keys may hold whatever parts other lists.
-    rows = [row for row in csv.reader(io.StringIO(text), delimiter="," if column is None else delimiter) if row]
-    return [row[column or 0] for row in rows[0 if column is None else 1 :] if len(row) > (column or 0)]
+    try:
+        yield from read_columns(place, select)
+    except RequestError:
+        if not bare or place.lower().endswith(".parquet"):
+            raise
+        # Without a line of names, keys may hold whatever parts other lists: commas alone part these.
+        columns = next(csv.reader([read_first_line(place)]))
+        numbered = [str(number) for number in range(len(columns))]
+        with refuse_csv(place):
+            yield from read_csv(place, lambda *_: numbered[:1], names=numbered)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from jobs import storage
 from jobs.archive.coco import SUFFIX, read_coco
 from jobs.archive.inventory import read_inventory
-from jobs.archive.keys import parse_keys
+from jobs.archive.keys import LostTimes, parse_keys
 from jobs.archive.listing import list_pages
 from jobs.archive.selection import Selection
 from jobs.archive.uri_list import read_list
@@ -43,15 +43,19 @@ def detect_kind(archive: str) -> ArchiveKind:
 
 
 def list_parts(folder: str) -> list[str]:
-    """Returns the URIs of the part files in a folder that holds nothing else; else none."""
-    below, parts = len(folder.rstrip("/")) + 1, []
+    """Returns the URIs of the part files in a folder that holds nothing else; else none.
+
+    Parts of 0 bytes, which Spark writes of partitions without rows, are left out beside others.
+    """
+    below, parts, filled = len(folder.rstrip("/")) + 1, [], []
     for info in storage.list_objects(folder):
         name = info.uri[below:]
         if _PART.fullmatch(name):
             parts.append(info.uri)
+            filled += [info.uri] if info.size_bytes else []
         elif name and not _PART_MARK.fullmatch(name):
             return []
-    return sorted(parts)
+    return sorted(filled or parts)
 
 
 def find_list_files(archive: str) -> list[str]:
@@ -123,15 +127,18 @@ def stream_archive(
     else:
         below = len(archive) + 1
         batches = (_to_batch(page, below=below, pattern=pattern) for page in list_pages(archive) if page)
+    lost = LostTimes(archive)
     for batch in batches:
         found = batch.column("image_uri").to_pylist()
         is_below = kind is ArchiveKind.PREFIX
         keys = [
             uri[len(archive) + 1 :] if is_below and uri.startswith(archive) else uris.split(uri)[2] for uri in found
         ]
-        yield selection.select(
-            batch, pa.array(keys, pa.string()), is_list=boxes is not None or kind is ArchiveKind.LIST
-        )
+        named = pa.array(keys, pa.string())
+        if kind is not ArchiveKind.LIST:  # a list counts its own
+            lost.count_keys(named, batch.column("captured_at"), pattern=pattern)
+        yield selection.select(batch, named, is_list=boxes is not None or kind is ArchiveKind.LIST)
+    lost.report()
 
 
 def read_any_list(file: str, *, pattern: re.Pattern[str]) -> Iterator[pa.RecordBatch]:

@@ -44,6 +44,7 @@ class Selection:
     Args:
         include: patterns of the keys to take, such as ``*.jpg``; empty takes all.
         exclude: patterns of the keys to leave out.
+        own_folders: URIs of folders that commands write to; what lies below them is no photo unless a list names it.
 
     A pattern is matched with the key below the archive, or with what follows one of its slashes, such as the name of
     the file. ``*`` stands for anything, also for slashes; upper and lower case are the same.
@@ -53,8 +54,11 @@ class Selection:
         examples: kind -> the first key of that kind.
     """
 
-    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+    def __init__(
+        self, include: Sequence[str] = (), exclude: Sequence[str] = (), *, own_folders: Sequence[str] = ()
+    ) -> None:
         """Keeps the patterns."""
+        self._own_folders = own_folders
         self._include, self._exclude = compile_patterns(include), compile_patterns(exclude)
         self.left_out: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
@@ -67,7 +71,7 @@ class Selection:
             keys: the key of each below the archive.
             is_list: whether each was named by hand; then a hidden folder may be where all the photos lie.
         """
-        kinds = self._sort_out(keys, batch.column("image_bytes"), is_list=is_list)
+        kinds = self._sort_out(keys, batch, is_list=is_list)
         for number, kind in enumerate(kinds.to_pylist() if kinds.null_count < len(kinds) else ()):
             if kind is not None:
                 self.left_out[kind] += 1
@@ -79,12 +83,13 @@ class Selection:
         if not self.left_out:
             return ""
         parts = [
-            f"{count} {kind} ({make_printable(self.examples[kind])})" for kind, count in self.left_out.most_common()
+            f"{count} {make_printable(kind)} ({make_printable(self.examples[kind])})"
+            for kind, count in self.left_out.most_common()
         ]
         return f"left out: {', '.join(parts)}"
 
-    def _sort_out(self, keys: pa.Array, sizes: pa.Array, *, is_list: bool) -> pa.Array:
-        nothing = pa.scalar(None, pa.string())
+    def _sort_out(self, keys: pa.Array, batch: pa.RecordBatch, *, is_list: bool) -> pa.Array:
+        nothing, sizes = pa.scalar(None, pa.string()), batch.column("image_bytes")
         is_marker = pc.and_(pc.ends_with(keys, "/"), pc.equal(pc.coalesce(sizes, pa.scalar(0, pa.int64())), 0))
         kinds = {
             "folder markers": is_marker,
@@ -94,6 +99,8 @@ class Selection:
         }
         if not is_list:
             kinds["in hidden folders"] = pc.match_substring_regex(keys, _HIDDEN_FOLDER)
+            for folder in self._own_folders:
+                kinds[f"in {folder}"] = pc.starts_with(batch.column("image_uri"), f"{folder}/")
         if self._exclude:
             kinds["by --exclude"] = pc.match_substring_regex(keys, self._exclude)
         if self._include:

@@ -47,6 +47,9 @@ _SAME_BYTES = """(
 )"""
 """A list may not know the entity tag; then the object counts as unchanged unless its size, or a modification after its
 bytes were fetched, says otherwise."""
+_MAX_DOUBLINGS = 1000
+_MAX_PAUSE_S = 3_000_000_000
+"""A century: the database's times end not much later."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ def find_settled(
         "INSERT INTO retried SELECT row, greatest(max(attempt), count(*)), max(scored_at) "
         f"FROM same WHERE ({again}) AND ({SAME_WEIGHTS} OR detector_id IS NULL AND wanted_id IS NULL) GROUP BY row"
     )
-    pause = f"to_seconds(CASE WHEN attempts < 2 THEN 0 ELSE {retries.retry_hours * 3600} * pow(2, attempts - 2) END)"
+    longest_s = f"least({retries.retry_hours * 3600} * pow(2, least(attempts - 2, {_MAX_DOUBLINGS})), {_MAX_PAUSE_S})"
+    pause = f"to_seconds(CASE WHEN attempts < 2 THEN 0 ELSE {longest_s} END)"
     at = (now or datetime.now(UTC)).isoformat()
     scratch.execute(
         "INSERT INTO left_out SELECT row FROM retried "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +24,7 @@ from jobs.archive.csv_columns import (
     read_csv,
     read_first_line,
 )
-from jobs.archive.keys import FIRST_TIME, LAST_TIME, parse_keys, parse_time
+from jobs.archive.keys import FIRST_TIME, LAST_TIME, LostTimes, parse_keys, parse_time
 from jobs.errors import RequestError
 from jobs.storage import uris
 from jobs.tables import parquet as tables
@@ -52,11 +52,15 @@ def read_list(archive: str, *, pattern: re.Pattern[str]) -> Iterator[pa.RecordBa
         RequestError: it is not there, has no column image_uri, or a value that cannot be what its column says.
         StorageError: it cannot be reached.
     """
-    rows = 0
+    rows, lost = 0, LostTimes(archive)
     for batch in read_columns(archive, select_filled):
         if len(batch):
-            yield to_listed(batch, pattern, place=f"{archive}, rows from {rows + 1}")
+            listed = to_listed(batch, pattern, place=f"{archive}, rows from {rows + 1}")
+            for name in set(_TIMES).intersection(batch.schema.names):
+                lost.count(name, batch.column(name), listed.column(name))
+            yield listed
         rows += len(batch)
+    lost.report()
 
 
 def select_known(names: list[str], archive: str) -> list[str]:
@@ -89,12 +93,17 @@ def read_columns(file: str, select: Callable[[list[str], str], list[str]]) -> It
     """
     name = file.lower().removesuffix(".gz")
     read = read_parquet_columns if name.endswith(".parquet") else read_text if name.endswith(".txt") else read_csv
-    with refuse_missing_input():
-        try:
-            yield from read(file, select)
-        except CsvError as error:
-            said = "cannot be read" if read is read_parquet_columns else "is no CSV"
-            raise RequestError(f"the list {file} {said}: {error}") from error
+    with refuse_missing_input(), refuse_csv(file, "cannot be read" if read is read_parquet_columns else "is no CSV"):
+        yield from read(file, select)
+
+
+@contextmanager
+def refuse_csv(file: str, said: str = "is no CSV") -> Iterator[None]:
+    """Makes what is wrong with a list a fault of the request that names it."""
+    try:
+        yield
+    except CsvError as error:
+        raise RequestError(f"the list {file} {said}: {error}") from error
 
 
 def read_parquet_columns(file: str, select: Callable[[list[str], str], list[str]]) -> Iterator[pa.RecordBatch]:
@@ -127,12 +136,14 @@ def read_text(file: str, select: Callable[[list[str], str], list[str]]) -> Itera
     columns = select(["image_uri"], file)
     try:
         with storage.open_stream(file) as stream:
-            yield from csv.open_csv(
+            for batch in csv.open_csv(
                 stream,
                 read_options=csv.ReadOptions(column_names=columns),
                 parse_options=csv.ParseOptions(delimiter="\x1f", quote_char=False),  # keys may have commas and quotes
                 convert_options=csv.ConvertOptions(column_types={"image_uri": pa.string()}),
-            )
+            ):
+                lines = pc.utf8_ltrim_whitespace(batch.column(0))  # blanks after a URI may be part of its key
+                yield pa.record_batch({"image_uri": lines.filter(pc.not_equal(lines, ""))})
     except pa.ArrowInvalid as error:
         raise CsvError(explain_damage(error)) from error
     except OSError as error:

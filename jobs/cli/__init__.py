@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import json
 import logging
 import os
 import re
+import reprlib
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from jobs.errors import (
@@ -21,27 +21,24 @@ from jobs.errors import (
     JobError,
     RequestError,
     explain_missing_module,
-    is_disk_full,
+    explain_os_error,
     one_line,
 )
 
 try:  # this Python may be the system's, with none of it: one line says so instead of a traceback
-    import yaml
     from pydantic import BaseModel, ValidationError
     from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
     from jobs.cli.help import format_help, list_flags, suggest_flag
-    from jobs.config import (
-        SUBMITTED_JOB_VARIABLE,
-        as_config_path,
-        merge,
-        rename_old_fields,
-        rename_old_flag,
-        split_at_commas,
-    )
+    from jobs.cli.yaml_file import read_yaml as read_yaml  # a night reads the same files
+    from jobs.config import SUBMITTED_JOB_VARIABLE, merge, rename_old_flag, split_at_commas
+    from model.config import BF16_VARIABLE
 except ModuleNotFoundError as error:
     sys.exit(f"error: {explain_missing_module(error)}")
 
+_SHORT = reprlib.Repr()
+"""Shows a value that a message names: a file may hold one of any size."""
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 Config = TypeVar("Config", bound=BaseModel)
 
 
@@ -58,69 +55,24 @@ def parse_config(config_class: type[Config], argv: Sequence[str], *, prog: str =
         SystemExit: 0, after ``--help`` or ``--help-all`` was answered.
     """
     if asked := {"-h", "--help", "--help-all"}.intersection(argv):
-        print(format_help(config_class, prog=prog, everything="--help-all" in asked))
+        print(format_help(config_class, prog=prog, everything="--help-all" in asked), flush=True)
         sys.exit(EXIT_DONE)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--config")
+    first.add_argument("--config", action="append", default=[])
     try:
         known, rest = first.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise RequestError(f"{error}; see --help") from error
-    from_file = read_yaml(known.config, config_class) if known.config else {}
+    if len(known.config) > 1:
+        raise RequestError(f"--config is given {len(known.config)} times: put all fields into one file; see --help")
+    from_file = read_yaml(known.config[0], config_class) if known.config else {}
     from_flags = parse_flags(config_class, [rename_old_flag(argument) for argument in rest])
     try:
         return config_class.model_validate(merge(from_file, from_flags))
     except ValidationError as error:
-        raise RequestError(
-            "; ".join(explain_problem(problem) for problem in error.errors()) + "; see --help"
-        ) from error
-
-
-def read_yaml(path: str, config_class: type[BaseModel]) -> dict[str, object]:
-    """Reads a file of fields.
-
-    Raises:
-        RequestError: it cannot be read, or is no YAML mapping.
-    """
-    try:
-        content = Path(as_config_path(path)).read_text()
-        loaded, texts = yaml.safe_load(content), yaml.load(content, yaml.BaseLoader)  # noqa: S506  # safe: texts alone
-    except OSError as error:
-        raise RequestError(f"--config {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"--config {path}: not YAML: {one_line(error)}") from error
-    except ValueError as error:
-        raise RequestError(f"--config {path}: {error}") from error
-    if not isinstance(loaded, dict):
-        raise RequestError(f"--config {path}: expected a mapping of fields, got {type(loaded).__name__}")
-    fields = rename_old_fields(loaded)
-    restore_texts(config_class, fields, rename_old_fields(texts))
-    return fields
-
-
-def restore_texts(config_class: type[BaseModel], fields: dict[str, Any], texts: Mapping[str, Any]) -> None:
-    """Gives fields that take text the text of the file: YAML makes numbers of 007, and truth values of true or no.
-
-    Args:
-        config_class: says which fields take text.
-        fields: of a file, changed in place.
-        texts: the same, every value as it was written.
-    """
-    for flag in list_flags(config_class):
-        if not (flag.is_text or flag.is_text_list):
-            continue
-        *above, name = flag.name.replace("-", "_").split(".")
-        found: Any = fields
-        written: Any = texts
-        for part in above:
-            found, written = (one.get(part) if isinstance(one, dict) else None for one in (found, written))
-        if not isinstance(found, dict) or not isinstance(written, dict) or found.get(name) is None:
-            continue
-        value = written.get(name)
-        if isinstance(value, str):
-            found[name] = split_at_commas(value) if flag.is_text_list else value
-        elif isinstance(value, list) and all(isinstance(one, str) for one in value):
-            found[name] = value
+        known_fields = [flag.name.replace("-", "_") for flag in list_flags(config_class)]
+        said = [explain_problem(problem, known_fields) for problem in error.errors()]
+        raise RequestError("; ".join(said) + "; see --help") from error
 
 
 def parse_flags(config_class: type[BaseModel], argv: list[str]) -> dict[str, object]:
@@ -143,6 +95,9 @@ def parse_flags(config_class: type[BaseModel], argv: list[str]) -> dict[str, obj
             cli_exit_on_error=False,
         )()
     except SettingsError as error:
+        if unparsed := re.match(r'error parsing value for field "(\w+)"', str(error)):
+            flag = unparsed[1].replace("_", "-")
+            raise RequestError(f"--{flag} takes JSON or its single fields: {error.__cause__}; see --help") from error
         said = str(error).removeprefix("error parsing CLI: ")
         unknown = said.removeprefix("unrecognized arguments: ").split(" ")[0]
         raise RequestError(f"{said}{suggest_flag(config_class, unknown)}; see --help") from error
@@ -165,8 +120,13 @@ def _quote_list(value: str) -> str:
     return value if value.startswith(("[", "--")) else json.dumps(split_at_commas(value))
 
 
-def explain_problem(problem: object) -> str:
-    """Says one pydantic problem as 'field: what was needed, got what came'."""
+def explain_problem(problem: object, known_fields: Sequence[str] = ()) -> str:
+    """Says one pydantic problem as 'field: what was needed, got what came'.
+
+    Args:
+        problem: as pydantic tells it.
+        known_fields: those of the command, nested ones by dotted names, to say which one may be meant.
+    """
     details: dict[str, object] = dict(problem)  # type: ignore[call-overload]  # ErrorDetails is a TypedDict
     path = details["loc"] if isinstance(details["loc"], tuple) else ()
     field = "--" + ".".join(str(part) for part in path).replace("_", "-") if path else ""
@@ -174,10 +134,20 @@ def explain_problem(problem: object) -> str:
     if kind == "missing":
         return f"{field} is required"
     if kind == "extra_forbidden":
-        return f"{field.removeprefix('--')}: no such field"
+        name = ".".join(map(str, path))
+        return f"{name}: no such field{suggest_field(name, known_fields)}"
     if kind == "value_error":
         return f"{field}: {message}".removeprefix(": ")
-    return f"{field}: {message[:1].lower()}{message[1:]}, got {details['input']!r}"
+    return f"{field}: {message[:1].lower()}{message[1:]}, got {_SHORT.repr(details['input'])}"
+
+
+def suggest_field(name: str, known_fields: Sequence[str]) -> str:
+    """Returns ``; did you mean run_id?`` for a name that is nearly a field's, else an empty string."""
+    (near,) = difflib.get_close_matches(name.replace("-", "_"), known_fields, n=1) or [""]
+    if near == name:  # as a flag has it
+        above, _, last = near.rpartition(".")
+        return f"; write {last} as a field below {above}:"
+    return f"; did you mean {near}?" if near else ""
 
 
 def escape_controls(text: str) -> str:
@@ -216,6 +186,13 @@ def run_subcommand(
     return execute(parse_config(config_class, argv[1:], prog=f"{prog} {command}")) or EXIT_DONE
 
 
+def check_environment() -> None:
+    """Raises RequestError where a variable of ours says nothing that is known; a worker would end of it."""
+    asked = os.environ.get(BF16_VARIABLE, "auto")
+    if asked not in ("auto", "off"):
+        raise RequestError(f"{BF16_VARIABLE} needs auto or off, got {asked!r}: correct it, or unset it")
+
+
 def run_command(main: Callable[[Sequence[str]], int]) -> None:
     """Runs a command and exits with its code; an expected error becomes one line on stderr, without a traceback."""
     os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
@@ -223,21 +200,21 @@ def run_command(main: Callable[[Sequence[str]], int]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(signal.SIGTERM))  # jobs.cluster keeps it, whatever Ray sets
     try:
+        check_environment()
         code = main(sys.argv[1:])
+        sys.stdout.flush()
     except JobError as error:
         print(f"error: {escape_controls(one_line(error))}", file=sys.stderr)
         code = error.exit_code
     except ModuleNotFoundError as error:
         print(f"error: {explain_missing_module(error)}", file=sys.stderr)
         code = EXIT_FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at its end
+        print("error: whoever read the output, such as head, has ended", file=sys.stderr)
+        code = EXIT_FAILED
     except OSError as error:
-        if not is_disk_full(error):
-            raise
-        place = error.filename or f"a local disk, such as that of {tempfile.gettempdir()}"
-        print(
-            f"error: no room is left on {escape_controls(str(place))}: make room, or set TMPDIR to a larger disk",
-            file=sys.stderr,
-        )
+        print(f"error: {escape_controls(explain_os_error(error))}", file=sys.stderr)
         code = EXIT_FAILED
     except (KeyboardInterrupt, SystemExit) as ending:
         if isinstance(ending, SystemExit) and ending.code != signal.SIGTERM:
@@ -245,5 +222,4 @@ def run_command(main: Callable[[Sequence[str]], int]) -> None:
         again = " under another --submission-id" if SUBMITTED_JOB_VARIABLE in os.environ else ""
         print(f"interrupted; the same command{again} continues where this one stopped", file=sys.stderr)
         code = EXIT_FAILED
-    sys.stdout.flush()
     sys.exit(code)

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator
 
 from jobs.config.places import PlaceKind, check_kind
+from model.parts import FrozenModel
 
 FOLDERS = ("results", "detectors", "detector", "data", "verdicts")
 """Fields that name a folder in every command, there or to be made."""
@@ -16,14 +17,13 @@ FILES = ("boxes", "file", "save", "settings", "score_config", "train_list")
 """Fields that name a file in every command."""
 
 
-class JobConfig(BaseModel):
+class JobConfig(FrozenModel):
     """Base of all commands: unknown fields are refused, so a typo never passes silently.
 
     A field has one name in all commands, so what has to lie at the place that it names is checked here, before any
     work: a folder, or a file.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     output_kind: ClassVar[PlaceKind | None] = "file"
     """What a command makes of ``output``; None where that depends on other fields."""
 

@@ -21,7 +21,24 @@ BOXES: str | None = Field(
     description="COCO .json of boxes; its file names are below the folder of the photos, and only its boxes count",
 )
 DEFAULT_KEY_PATTERN = r"(?P<category>[^/]+)/"
-Patterns = Annotated[list[str], BeforeValidator(split_at_commas)]
+_ROOTED = re.compile(r"^(/|~|\.{1,2}/|\w+://)")
+
+
+def refuse_places(patterns: list[str]) -> list[str]:
+    """Returns patterns of keys as they are.
+
+    Raises:
+        ValueError: one is a path or URI, which no key below an archive begins with.
+    """
+    if places := [one for one in patterns if _ROOTED.search(one)]:
+        raise ValueError(
+            f"expected patterns of keys, such as rejects/*, got {places[0]!r}: only jobs.train and tuning.search take "
+            "a list of photos to leave out; name those wanted in a list as the archive"
+        )
+    return patterns
+
+
+Patterns = Annotated[list[str], BeforeValidator(split_at_commas), AfterValidator(refuse_places)]
 INCLUDE: list[str] = Field(
     default_factory=list,
     description="take only what these patterns name, such as *.jpg,*.png: the end of a key, where * is anything",
@@ -31,7 +48,7 @@ EXCLUDE: list[str] = Field(
     description="leave out what these patterns name, such as rejects/*; hidden files, thumbnails (@eaDir, Thumbs.db) "
     "and folder markers are left out anyway",
 )
-_PLACE = re.compile(r"\.(csv|txt|parquet)(\.gz)?$|^(/|~|\.{1,2}/|\w+://)", re.IGNORECASE)
+_PLACE = re.compile(rf"\.(csv|txt|parquet)(\.gz)?$|{_ROOTED.pattern}", re.IGNORECASE)
 
 
 def as_exclusion(value: str) -> str:
@@ -48,8 +65,8 @@ def as_exclusion(value: str) -> str:
 
 
 def is_place(value: str) -> bool:
-    """Tells whether an exclusion names a list of photos, rather than patterns of their keys."""
-    return _PLACE.search(value) is not None
+    """Tells whether an exclusion names a list of photos, rather than patterns of their keys, which may have stars."""
+    return "*" not in value and _PLACE.search(value) is not None
 
 
 Exclusion = Annotated[str, AfterValidator(as_exclusion)]

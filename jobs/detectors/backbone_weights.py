@@ -9,7 +9,7 @@ from contextlib import suppress
 import torch
 
 from jobs import storage
-from jobs.errors import MissingObjectError, RequestError
+from jobs.errors import MissingObjectError, RefusedError, RequestError
 from jobs.storage import uris
 from model.config import BACKBONE_STAGES, DetectorConfig
 from model.network.backbone import Backbone
@@ -41,13 +41,13 @@ def hash_backbone_weights(detector: DetectorConfig, files: WeightsFiles, *, aske
         asked_as: what the request calls them, for the message.
 
     Raises:
-        RequestError: the file is not there.
+        RequestError: the file is not there, or is none.
     """
     if detector.weights in ("imagenet", "random"):
         return detector.weights
     try:
         return hashlib.sha256(files.read(detector.weights)).hexdigest()
-    except MissingObjectError as error:
+    except (MissingObjectError, RefusedError) as error:
         raise RequestError(f"{asked_as}: {error}") from error
 
 
@@ -71,7 +71,7 @@ def load_backbone_weights(
         if weights is not None:
             Backbone(detector).load_features(weights)
         return weights
-    except (WeightsUnavailableError, MissingObjectError) as error:
+    except (WeightsUnavailableError, MissingObjectError, RefusedError) as error:
         raise RequestError(f"{asked_as}: {error}") from error
     except ValueError as error:
         raise RequestError(f"{asked_as}: {error}{suggest_backbone(detector, weights)}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import tempfile
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -104,3 +105,25 @@ def one_line(error: BaseException) -> str:
 def is_disk_full(error: BaseException) -> bool:
     """Tells whether an error says that a local disk, or the user's share of it, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+_REMEDIES = {
+    errno.EACCES: "give this user the right to it, or run as another user",
+    errno.EPERM: "give this user the right to it, or run as another user",
+    errno.EROFS: "it is mounted read-only: name a place that can be written, or set TMPDIR to one",
+    errno.EMFILE: "raise the number of files that a process may open, `ulimit -n`",
+    errno.ENFILE: "this machine has too many files open: end what is not needed",
+    errno.ENOMEM: "free memory, or ask for less at once",
+    errno.ENOENT: "it was there a moment ago, or is made by nobody: correct its name, or set TMPDIR to a folder",
+}
+
+
+def explain_os_error(error: OSError) -> str:
+    """Says what the operating system refused, where, and what to do, in one line."""
+    if is_disk_full(error):
+        place = error.filename or f"a local disk, such as that of {tempfile.gettempdir()}"
+        return f"no room is left on {place}: make room, or set TMPDIR to a larger disk"
+    named = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    said = f"{' and '.join(named)}: {error.strerror or error}" if named else error.strerror or one_line(error)
+    remedy = _REMEDIES.get(error.errno or 0, "")
+    return f"{said}: {remedy}" if remedy else f"{said or type(error).__name__} ({type(error).__name__})"

@@ -8,9 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jobs import storage
-from jobs.errors import DamagedFileError, JobError, MissingObjectError, RequestError, StorageError, one_line
+from jobs.errors import (
+    DamagedFileError,
+    DeniedError,
+    JobError,
+    MissingObjectError,
+    RequestError,
+    StorageError,
+    one_line,
+)
 
 _FULL = re.compile(r"No space left|os error (28|122)\b|StorageFull|Disk quota exceeded|QuotaExceeded")
+_DENIED = re.compile(r"os error (1|13|30)\b|Permission denied|Operation not permitted|Read-only file system")
 _NEWER = re.compile(r"(reader|writer) version|minReaderVersion|unsupported.*(feature|protocol)", re.IGNORECASE)
 _DAMAGED = re.compile(
     r"found gap|contiguous|Json error|invalid json|expected (value|ident|`|,)|EOF while parsing|"
@@ -37,6 +46,10 @@ def explain_delta_error(error: Exception, uri: str, *, needs: storage.Access = "
         return RequestError(f"{uri} is no folder, a table needs one: correct --results, or move what lies there away")
     if is_full(error):
         return JobError(f"no room is left at {uri}, so nothing was committed: make room, the same command continues")
+    if _DENIED.search(said):
+        return DeniedError(
+            f"access to {uri} was denied: this user lacks the permission to read or write a file of it: {said[:300]}"
+        )
     if type(error).__name__ == "DeltaProtocolError" or _NEWER.search(said):
         return RequestError(f"{uri} needs a newer Delta protocol than this program knows, update it: {said[:200]}")
     if _DAMAGED.search(said):

@@ -11,6 +11,7 @@ from jobs.cluster.progress import follow_rows
 from jobs.cluster.tally import Reported
 from jobs.cluster.telemetry import LocalTelemetry, Workload
 from jobs.config import ScoringResources
+from jobs.errors import RequestError
 from jobs.scoring.pipeline import make_fetch_decode
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.publication.committer import SliceCommitter
@@ -42,6 +43,7 @@ class LocalScorer:
             telemetry=self._telemetry,
             device=device,
             workload=Workload(rows, 1, DECODE_BATCH_PHOTOS),
+            is_worker=False,
         )
 
     @property
@@ -53,6 +55,23 @@ class LocalScorer:
         """Yields STAGED rows of MANIFEST rows."""
         for batch in regroup_batches(manifest, size_rows=DECODE_BATCH_PHOTOS):
             yield from self._score(self._decode(batch)).cast(STAGED).to_batches()
+
+
+def check_device(resources: ScoringResources) -> None:
+    """Checks that this machine has the device that scoring asks for.
+
+    Raises:
+        RequestError: a GPU is asked for, and torch finds none.
+    """
+    if not resources.use_gpu:
+        return
+    from torch import cuda  # the network's library, which a command without a GPU loads later
+
+    if not cuda.is_available():
+        raise RequestError(
+            "--scoring.use-gpu with --local needs 1 GPU, this machine has 0 that torch can use: leave the flag out, "
+            "or install NVIDIA's driver"
+        )
 
 
 def score_slices(committer: SliceCommitter, folder: RunFolder, *, scorer: LocalScorer) -> None:

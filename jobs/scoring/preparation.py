@@ -16,6 +16,7 @@ from jobs.archive.manifest import fill_ordering
 from jobs.archive.ordering import Ordering
 from jobs.archive.selection import Selection
 from jobs.archive.settled import KNOWN, DetectorIds, RetryPolicy
+from jobs.detectors.registry import list_categories
 from jobs.errors import MissingObjectError, RequestError
 from jobs.results.commit import find_next_slice
 from jobs.results.known import stream_known
@@ -134,7 +135,7 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
             ordering,
             config.archive,
             key_pattern=config.key_pattern,
-            selection=Selection(config.include, config.exclude),
+            selection=Selection(config.include, config.exclude, own_folders=list_own_folders(config)),
             category=config.category,
             boxes=config.boxes,
         )
@@ -209,3 +210,26 @@ def write_manifest(rows: Iterable[pa.RecordBatch], folder: RunFolder) -> int:
         write_parquet(table, folder.manifest_part(number), row_group_rows=MANIFEST_GROUP_ROWS)
         written += len(table)
     return written
+
+
+def list_own_folders(config: ScoreConfig) -> list[str]:
+    """Lists the folders below the archive that hold results and detectors, as where the archive is a whole bucket."""
+    return [folder for folder in (config.results, config.detectors) if folder.startswith(f"{config.archive}/")]
+
+
+def check_folders(config: ScoreConfig) -> None:
+    """Checks that results have a folder to themselves.
+
+    Raises:
+        RequestError: it is that of the photos, whose next listing would show them, or that of the detectors.
+    """
+    taken = None
+    if config.results == config.archive:
+        taken = "--archive, the photos"
+    elif config.results == config.detectors and list_categories(config.detectors):
+        taken = "--detectors, a registry of detectors"
+    if taken is not None:
+        raise RequestError(
+            f"--results {config.results} is the folder of {taken}: give results one of their own, such as "
+            f"{config.results}/results"
+        )

@@ -22,10 +22,10 @@ from jobs.explanation.outcome import describe_maps
 from jobs.results.known import stream_rows
 from jobs.results.orphans import remove_orphans
 from jobs.scoring.config import ScoreConfig
-from jobs.scoring.local import LocalScorer, score_slices
+from jobs.scoring.local import LocalScorer, check_device, score_slices
 from jobs.scoring.pipeline import choose_file_rows, read_box_manifest, read_manifest, score_photos
 from jobs.scoring.plan import ScoringPlan
-from jobs.scoring.preparation import StagedRun, check_same_run, prepare_run
+from jobs.scoring.preparation import StagedRun, check_folders, check_same_run, prepare_run
 from jobs.scoring.publication.abandoned import remove_abandoned_staging
 from jobs.scoring.publication.committer import SliceCommitter
 from jobs.scoring.publication.rivals import describe_rivals, list_rivals
@@ -97,6 +97,7 @@ def ensure_published(config: ScoreConfig, folder: RunFolder, *, log: RunLog, pip
         check_same_run(config, record["config"])
         print(f"run {config.run_id} is already published: nothing to do")
     else:
+        check_folders(config)
         with hold_lease(folder.lease) as lease:
             record = read_record(folder)  # another process may have published while we waited
             if record is None:
@@ -109,6 +110,8 @@ def run_all_steps(
     config: ScoreConfig, folder: RunFolder, *, lease: Lease, log: RunLog, pipeline: Pipeline
 ) -> dict[str, Any]:
     """Prepares, scores and commits one run, slice after slice; returns its record, whose writing says it is done."""
+    if config.local:
+        check_device(config.scoring)
     removed = remove_abandoned_staging(config.results, but=config.run_id)
     staged = prepare_run(config, folder)
     log.event(

@@ -21,6 +21,7 @@ class ScoreImages:
         telemetry: told of rows by status, seconds and loads.
         device: where detectors live, "cpu" or "cuda".
         workload: what is to be done, to say how long it takes; None says nothing.
+        is_worker: whether this process is an actor's, whose stderr is a log and takes every event.
     """
 
     def __init__(
@@ -31,12 +32,14 @@ class ScoreImages:
         telemetry: Telemetry,
         device: str,
         workload: Workload | None = None,
+        is_worker: bool = True,
     ) -> None:
         """Loads the first category's detector, while the first photos are fetched; others when they are needed."""
         # The network takes 3 s of CPU to import: the actors need it, the driver, which names this class, does not.
         from jobs.scoring.batch_scoring import BatchScorer
 
-        log_as_json()
+        if is_worker:
+            log_as_json()
         self._scorer = BatchScorer(plan=plan, cache_bytes=cache_bytes, telemetry=telemetry, device=device)
         if workload is not None:
             self._scorer.announce_time(workload)

@@ -13,7 +13,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
@@ -56,7 +56,8 @@ def read_file(path: Path, *, max_bytes: int | None = None) -> tuple[bytes, str]:
 
 def read_size(path: Path) -> int:
     """Returns a file's size in bytes; raises as `read_file` does."""
-    found = path.stat()
+    with refuse_odd_name(path):
+        found = path.stat()
     check_regular(path, found)
     return found.st_size
 
@@ -69,8 +70,17 @@ def check_regular(path: Path, found: os.stat_result) -> None:
 
 def open_file(path: Path) -> BinaryIO:
     """Opens a file to be read, whatever it is: a pipe does not wait for a writer."""
-    try:
+    with refuse_odd_name(path):
         return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+
+
+@contextmanager
+def refuse_odd_name(path: Path) -> Iterator[None]:
+    """Makes what the operating system says of names that are no files, and will say again, a RefusedError."""
+    try:
+        yield
+    except ValueError as error:  # a zero byte
+        raise RefusedError(f"file://{escape_name(str(path))} is no name of a file: {error}") from None
     except OSError as error:
         if isinstance(error, FileNotFoundError) and path.is_symlink():
             raise RefusedError(f"file://{escape_name(str(path))} is a link to nothing") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from model.pictures.cuts import is_cut
+
 
 class ImageError(Exception):
     """These bytes give no photo to score.
@@ -25,8 +27,6 @@ class ImageError(Exception):
 
 def explain_damage(data: bytes, error: Exception) -> ImageError:
     """Returns the error of a broken photo; tells a file that was cut short from one that was altered."""
-    cut_png = data.startswith(b"\x89PNG") and b"IEND" not in data
-    cut_webp = data.startswith(b"RIFF") and int.from_bytes(data[4:8], "little") + 8 > len(data)
-    if cut_png or cut_webp or isinstance(error, EOFError) or "truncated" in str(error).lower():
+    if is_cut(data) or isinstance(error, EOFError) or "truncated" in str(error).lower():
         return ImageError("truncated", f"the file ends after {len(data)} bytes, before the picture does: {error}")
-    return ImageError("corrupt", f"the picture cannot be decoded: {error or type(error).__name__}")
+    return ImageError("corrupt", f"the picture cannot be decoded: {str(error).strip() or type(error).__name__}")

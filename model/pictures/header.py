@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from model.pictures.cuts import is_cut_in_boxes
 from model.pictures.errors import ImageError
 from model.pictures.formats import CONTAINERS, find_reader
 from model.pictures.metadata import strip_broken_tags
@@ -45,7 +46,7 @@ def open_other(data: bytes, reader: type[ImageFile]) -> ImageFile:
     try:
         return reader(io.BytesIO(data))
     except Exception as error:  # each plugin raises kinds of its own
-        if reader not in CONTAINERS or isinstance(error, MemoryError):
+        if reader not in CONTAINERS or isinstance(error, MemoryError) or is_cut_in_boxes(data):
             raise
         raise ImageError("unsupported_format", f"{CONTAINERS[reader]} that cannot be opened: {error}") from error
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from jobs.archive.exclusion import exclude_photos, read_names
+from jobs.config import Patterns, is_place
 from jobs.errors import RequestError
 from jobs.tables.schema import MANIFEST
 
@@ -52,3 +55,54 @@ def test_a_list_that_names_nothing_is_refused_in_one_line(tmp_path: Path) -> Non
     for name, said in (("empty.txt", "names no photo"), ("other.parquet", "holds no names"), ("no.csv", "--exclude")):
         with pytest.raises(RequestError, match=said):
             read_names(f"file://{tmp_path}/{name}")
+
+
+def test_lists_are_read_as_all_lists_are(tmp_path: Path) -> None:
+    packed = f"p_value\tImage_URI\r\n0.1\t{URIS[0]}\r\n".encode()
+    (tmp_path / "list.csv.gz").write_bytes(gzip.compress(packed))
+    (tmp_path / "bare.CSV.GZ").write_bytes(gzip.compress(f"{URIS[0]},0.1\n{URIS[2]},0.2\n".encode()))
+    pq.write_table(pa.table({"KEY": pa.array([URIS[0], None, URIS[0]]).dictionary_encode()}), tmp_path / "l.parquet")
+    assert read_names(f"file://{tmp_path}/list.csv.gz") == [URIS[0]]
+    assert read_names(f"file://{tmp_path}/bare.CSV.GZ") == [URIS[0], URIS[2]]
+    assert read_names(f"file://{tmp_path}/l.parquet") == [URIS[0], URIS[0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("list.csv", URIS[0].encode("utf-16"), "text in UTF-16: save it as UTF-8"),
+        ("list.csv", gzip.compress(b"image_uri\n"), "packed by gzip: name it .gz"),
+        ("list.csv.gz", b"image_uri\n", "it cannot be unpacked"),
+        ("list.txt", b"caf\xe9\n", "save it as UTF-8"),
+        ("list.parquet", b"junk", "is no Parquet file"),
+        ("list.csv", b"image_uri,image_uri\na,b\n", "has the column image_uri 2 times"),
+    ],
+)
+def test_a_list_that_cannot_be_read_says_why_in_one_line(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RequestError, match=f"--exclude .*{said}") as caught:
+        read_names(f"file://{tmp_path}/{name}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ("*.txt", False),
+        ("rejects/*,notes.txt", False),
+        ("out.csv", True),
+        ("/data/*", False),
+        ("s3://b/out.parquet", True),
+    ],
+)
+def test_what_has_a_star_is_patterns(value: str, *, place: bool) -> None:
+    assert is_place(value) is place
+
+
+@pytest.mark.parametrize(
+    "value", ["/lists/out.csv", "~/out.txt", "../out.csv", "s3://b/out.parquet", "*.jpg,/lists/out.csv"]
+)
+def test_a_list_where_only_patterns_are_taken_is_refused(value: str) -> None:
+    with pytest.raises(ValidationError, match=r"expected patterns of keys, such as rejects/\*, got .*out"):
+        TypeAdapter(Patterns).validate_python(value)
+    assert TypeAdapter(Patterns).validate_python("*.txt,notes.csv,a/b") == ["*.txt", "notes.csv", "a/b"]

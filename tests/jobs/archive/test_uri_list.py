@@ -30,6 +30,23 @@ def test_a_text_list_holds_a_uri_or_an_absolute_path_a_line(tmp_path: Path) -> N
     assert sorted(list_archive(f"file://{tmp_path}/list.txt")["image_uri"].to_pylist()) == sorted(expected)
 
 
+def test_blanks_before_lines_of_a_text_list_and_blank_lines_mean_nothing(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"  {PHOTO}\n   \n\t{PHOTO} x\n")
+    assert list_archive(f"file://{tmp_path}/list.txt")["image_uri"].to_pylist() == [PHOTO, f"{PHOTO} x"]
+
+
+def test_parts_of_0_bytes_have_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "part-0.csv").touch()
+    (tmp_path / "part-1.csv").write_text(f"image_uri\n{PHOTO}\n")
+    assert list_archive(f"file://{tmp_path}")["image_uri"].to_pylist() == [PHOTO]
+
+
+def test_a_row_longer_than_a_block_is_named(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"image_uri,site\n{PHOTO},{'x' * 3_000_000}\n")
+    with pytest.raises(RequestError, match="a row of more than 1 MB, as after a quotation mark that nothing closes"):
+        list_archive(f"file://{tmp_path}/list.csv")
+
+
 def test_a_table_that_is_called_text_is_a_table(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(f"image_bytes,image_uri\n7,{PHOTO}\n")
     assert list_archive(f"file://{tmp_path}/list.txt")["image_bytes"].to_pylist() == [7]

@@ -49,6 +49,14 @@ def test_weights_of_another_network_of_torchvision_are_recognized(tmp_path: Path
         load_backbone_weights(asked, asked_as="--detector.weights w.safetensors")
 
 
+@pytest.mark.parametrize("name", ["", "x" * 300, "gone.pth"])
+def test_a_place_without_a_weights_file_is_a_wrong_request(name: str, tmp_path: Path) -> None:
+    asked = DetectorConfig(weights=f"{tmp_path}/{name}")
+    for read in (hash_backbone_weights, load_backbone_weights):
+        with pytest.raises(RequestError, match=r"--detector.weights it: .*(is no file|does not exist)"):
+            read(asked, WeightsFiles(), asked_as="--detector.weights it")
+
+
 def test_a_weights_file_that_is_replaced_during_a_run_trains_as_it_was_named(tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     first, second = (_save_random_weights(file, seed=seed) for seed in range(2))

@@ -213,3 +213,12 @@ def test_a_denied_write_of_a_parquet_file_is_no_damaged_file() -> None:
     said = "Failed to parse parquet: External: Generic S3 error: PUT: 403 Forbidden: <Code>AccessDenied</Code>"
     found = explain_delta_error(OSError(said), "s3://bucket/results/scores", needs="write")
     assert isinstance(found, DeniedError)
+
+
+@pytest.mark.parametrize("reason", ["Permission denied (os error 13)", "Read-only file system (os error 30)"])
+def test_a_local_file_that_may_not_be_written_is_denied_and_nobody_is_told_to_delete_it(reason: str) -> None:
+    said = f"Failed to parse parquet: Generic LocalFileSystem error: Unable to open file /r/p.parquet#1: {reason}"
+    found = explain_delta_error(OSError(said), "file:///r/scores", needs="write")
+    assert isinstance(found, DeniedError)
+    assert "this user lacks the permission" in str(found)
+    assert "delete" not in str(found)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+import torch
 
+from jobs.errors import RequestError
 from jobs.results.known import read_rows
 from jobs.scoring import run as scoring
 from jobs.scoring.config import ScoreConfig
@@ -59,3 +62,49 @@ def test_folders_called_key_value_are_names_and_names_reach_a_terminal_escaped(
     assert "\\x1b[2Jred.jpg" in said.out
     assert "\x1b" not in said.out + said.err
     assert "\x07" not in said.out + said.err
+
+
+def test_a_person_who_scores_here_reads_the_summary_and_no_json_lines_unless_asked_for(
+    local_config: ScoreConfig, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # whatever ran before in this process
+    monkeypatch.setattr(logging.getLogger("attentdiffernet"), "level", logging.WARNING)
+    assert scoring.score_archive(local_config) == 0
+    assert '"event"' not in capfd.readouterr().err
+    asked = local_config.model_copy(update={"log_format": "json", "run_id": "asked"})
+    assert scoring.score_archive(asked) == 0
+    assert '"event": "published"' in capfd.readouterr().err
+
+
+def test_a_gpu_that_this_machine_lacks_is_refused_before_the_archive_is_listed(
+    local_config: ScoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(scoring, "prepare_run", _refuse)
+    asked = ScoreConfig.model_validate(local_config.model_dump() | {"scoring": {"use_gpu": True}})
+    with pytest.raises(RequestError, match="needs 1 GPU, this machine has 0"):
+        scoring.score_archive(asked)
+
+
+def test_results_below_the_archive_are_no_photos_of_the_next_night(
+    local_config: ScoreConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = local_config.model_copy(update={"results": f"{local_config.archive}/results"})
+    assert scoring.score_archive(config) == 0
+    assert scoring.score_archive(config.model_copy(update={"run_id": "next"})) == 0
+    assert len(read_rows(config.results, ["image_uri"])) == 4
+    said = capsys.readouterr()
+    assert f"in {config.results} (results/" in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("taken", "said"), [("archive", "--archive, the photos"), ("detectors", "a registry of detectors")]
+)
+def test_results_in_the_folder_of_something_else_are_refused_before_anything_is_written(
+    taken: str, said: str, local_config: ScoreConfig
+) -> None:
+    place = str(getattr(local_config, taken))
+    before = sorted(Path(place.removeprefix("file://")).rglob("*"))
+    with pytest.raises(RequestError, match=said):
+        scoring.score_archive(local_config.model_copy(update={"results": place}))
+    assert sorted(Path(place.removeprefix("file://")).rglob("*")) == before

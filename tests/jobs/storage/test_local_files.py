@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from datetime import datetime
 from pathlib import Path
@@ -166,3 +167,16 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 def test_a_missing_file_is_missing(tmp_path: Path) -> None:
     with pytest.raises(MissingObjectError, match="does not exist"):
         storage.read(f"file://{tmp_path}/none/x.jpg")
+
+
+def test_a_listed_name_that_no_file_can_have_is_refused_and_not_taken_for_a_storage_that_is_away(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "nowhere").symlink_to("gone")
+    for name in ("x" * 300, "a\0b", "loop", "nowhere", "loop/below"):
+        uri = f"file://{tmp_path}/{name}"
+        with pytest.raises(RefusedError, match=r"no file|no name of a file|link to nothing"):
+            asyncio.run(storage.read_size_async(uri))
+        with pytest.raises(RefusedError, match=r"no file|no name of a file|link to nothing"):
+            storage.read(uri)
