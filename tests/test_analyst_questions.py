@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from sqlglot import exp
 from jobs.results.known import ROWS
 from jobs.review.matching import VerdictIndex
 from jobs.tables.schema import MAPS, VERDICTS, document_columns
+from model.statistics.calibration import count_ranks
+from model.statistics.false_discovery import estimate_alarms
 from tests.jobs.results.score_rows import DAY, commit_rows, night, score_row
 from tests.support.pages import blocks
 from tests.support.places import ROOT
@@ -132,10 +136,18 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> duckdb.DuckDBPyConnect
     write_nights(f"file://{results}")
     write_verdicts(str(results))
     write_maps(str(results))
+    return connect(results)
+
+
+def connect(results: Path) -> duckdb.DuckDBPyConnection:
+    """DuckDB with the views over those tables that results have; a view of another one is left out."""
     found = duckdb.connect()
     for name in ("scores", "verdicts", "maps"):
-        found.register(f"{name}_table", DeltaTable(str(results / name)).to_pyarrow_dataset())
-    found.execute((FOLDER / "views.sql").read_text())
+        if (results / name).exists():
+            found.register(f"{name}_table", DeltaTable(str(results / name)).to_pyarrow_dataset())
+    for view in duckdb.extract_statements((FOLDER / "views.sql").read_text()):
+        with suppress(duckdb.CatalogException):
+            found.execute(view)
     return found
 
 
@@ -273,6 +285,31 @@ def test_the_share_of_flawless_photos_follows_from_large_p_values(database: duck
     assert (row["photos"], row["alarms"], float(row["expected_if_all_were_flawless"])) == (5, 2, 0.25)
     assert (float(row["flawless_share"]), float(row["true_alarms"])) == (0.4, 1.9)
     assert row["flawless_low"] <= 0.4 <= row["flawless_high"]
+
+
+@pytest.mark.parametrize("photos", [24, 39, 99])
+def test_false_alarms_are_counted_as_in_the_run_record(photos: int, tmp_path: Path) -> None:
+    grid = [rank / (photos + 1) for rank in range(1, photos + 2)]
+    rows = [
+        scored(f"{number}", p_value, calibration_photos=photos, smallest_p_value=1 / (photos + 1))
+        for number, p_value in enumerate(grid[:3] + grid)
+    ]
+    commit_rows(f"file://{tmp_path}/results", rows)
+    ranks = count_ranks(photos, 0.05)
+    counts = Counter(row["p_value"] for row in rows)
+    alarms = sum(p_value <= 0.05 for p_value in counts.elements())
+    record = estimate_alarms(counts, calibration_photos=photos, ranks=ranks, alarms=alarms)
+    database = connect(tmp_path / "results")
+    (row,) = ask(database, "false_alarms")
+    (state,) = ask(database, "latest_state")
+    (run,) = database.sql("SELECT expected_false_alarms FROM runs").fetchall()
+    budgets = {float(one["rate"]): one["expected_if_all_were_flawless"] for one in ask(database, "other_budgets")}
+    expected = pytest.approx(record.expected_false_alarms)
+    assert (row["expected_if_all_were_flawless"], state["expected_if_all_were_flawless"]) == (expected, expected)
+    assert (run[0], budgets[0.05]) == (expected, expected)
+    assert budgets[0.001] == 0
+    assert 1 - row["flawless_share"] == pytest.approx(record.defective_share.value)
+    assert row["true_alarms"] == pytest.approx(alarms - record.false_alarms.value)
 
 
 def test_a_photo_is_shown_by_the_newest_map_of_its_bytes_and_detector(database: duckdb.DuckDBPyConnection) -> None:

@@ -50,6 +50,8 @@ FROM (
 WHERE newest = 1;
 
 -- A row for each run. The record of a run, <results>/runs/<run_id>.json, says more: configuration, promises, versions.
+-- expected_false_alarms: how many there were on average, were all photos flawless. A threshold is one of n calibration scores, so it
+-- reports a multiple of smallest_p_value up to the rate asked for. With --confidence there are fewer: the record says how many.
 CREATE OR REPLACE VIEW runs AS
 SELECT
     run_id,
@@ -61,7 +63,15 @@ SELECT
     sum(CASE WHEN status = 'unreadable' THEN 1 ELSE 0 END) AS unreadable,
     sum(CASE WHEN status = 'failed' THEN 1 ELSE 0 END) AS failed,
     sum(CASE WHEN is_anomaly THEN 1 ELSE 0 END) AS anomalies,
-    sum(CASE WHEN is_anomaly IS NOT NULL THEN false_alarm_rate END) AS expected_false_alarms
+    sum(
+        CASE
+            WHEN is_anomaly IS NOT NULL
+                THEN coalesce(
+                    least(false_alarm_rate, floor(false_alarm_rate / smallest_p_value + 1e-6) * smallest_p_value),
+                    false_alarm_rate
+                )
+        END
+    ) AS expected_false_alarms
 FROM scores_table
 GROUP BY run_id;
 

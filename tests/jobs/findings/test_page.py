@@ -84,6 +84,12 @@ def test_a_run_without_scores_has_a_page_that_says_why() -> None:
     assert "truncated" in page
 
 
+def test_a_category_whose_calibration_supports_no_alarm_is_named() -> None:
+    page = _render({}, {"category": "pole", "threshold": None, "is_anomaly": None})
+    assert "<p>pole: no anomaly was possible, too few calibration photos" in page
+    assert "no anomaly was possible" not in _render({})
+
+
 def test_bars_are_level_for_uniform_p_values_and_hold_each_rate_within_its_bar() -> None:
     import numpy as np
 
