@@ -16,7 +16,8 @@ import sqlglot
 from deltalake import DeltaTable, write_deltalake
 from sqlglot import exp
 
-from jobs.results.known import ROWS
+from jobs.results.export import export_latest
+from jobs.results.known import ROWS, read_latest
 from jobs.review.matching import VerdictIndex
 from jobs.tables.schema import MAPS, VERDICTS, document_columns
 from model.statistics.calibration import count_ranks
@@ -184,6 +185,54 @@ def test_the_latest_row_of_each_photo_is_what_holds(database: duckdb.DuckDBPyCon
         "later": ("scored", "d1"),
         "odd": ("no_detector", None),
     }
+
+
+_FAILED = ("failed", "detector: damaged")
+_A, _B = {"image_etag": "a"}, {"image_etag": "b"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([scored("p", 0.3), scored("p", 0.2)], 1),
+        ([scored("p", 0.3), unscored("p", *_FAILED)], 0),
+        ([scored("p", 0.3), scored("p", 0.2), unscored("p", *_FAILED), unscored("p", *_FAILED)], 1),
+        ([scored("p", 0.3), unscored("p", "no_detector", "no_detector: cap")], 0),
+        ([scored("p", 0.3), unscored("p", "unreadable", "archived: GLACIER")], 0),
+        ([scored("p", 0.3), unscored("p", *_FAILED, image_etag=None)], 0),
+        ([scored("p", 0.3, **_A), unscored("p", *_FAILED, **_B)], 1),
+        ([scored("p", 0.3, **_A), scored("p", 0.2, **_B), unscored("p", *_FAILED, **_A)], 0),
+        ([scored("p", 0.3), unscored("p", "deleted", None)], 1),
+        ([scored("p", 0.3), unscored("p", "missing", "gone: 404")], 1),
+        ([unscored("p", *_FAILED), unscored("p", "unreadable", "empty: no bytes")], 1),
+        ([unscored("p", *_FAILED), scored("p", 0.3), unscored("p", *_FAILED), scored("p", 0.2)], 3),
+        ([scored("p", 0.3, box="1,1,2,2"), unscored("p", *_FAILED, box="1,1,2,2")], 0),
+    ],
+)
+def test_a_failed_try_hides_no_score_of_the_same_bytes(
+    rows: list[dict[str, object]], expected: int, tmp_path: Path
+) -> None:
+    results = f"file://{tmp_path}/results"
+    for number, row in enumerate(rows):
+        at = datetime(2026, 3, 9, number, tzinfo=UTC)
+        commit_rows(results, [row | {"scored_at": at}], slice_number=number, known_since=number)
+    database = connect(tmp_path / "results")
+    (found,) = database.sql("SELECT scored_at FROM latest").to_arrow_table().to_pylist()
+    assert found["scored_at"].hour == expected
+    assert read_latest(results, ["scored_at"]).to_pylist() == [found]
+    output = f"file://{tmp_path}/latest.parquet"
+    assert export_latest(results, output) == 1
+    assert database.sql(f"SELECT scored_at FROM '{tmp_path}/latest.parquet'").to_arrow_table().to_pylist() == [found]
+
+
+def test_a_photo_whose_last_try_failed_is_counted_whether_it_has_a_score_or_none(tmp_path: Path) -> None:
+    results, failed = f"file://{tmp_path}/results", night(1)
+    commit_rows(results, [scored("known", 0.3)])
+    later = datetime(failed.year, failed.month, failed.day, tzinfo=UTC)
+    rows = [unscored(uri, *_FAILED, scored_at=later) for uri in ("known", "new")]
+    commit_rows(results, rows, run_id="night-2", day=failed, known_since=1)
+    (row,) = ask(connect(tmp_path / "results"), "not_scored")
+    assert (row["status"], row["reason"], row["photos"], row["scored_before"]) == ("failed", "detector", 2, 1)
 
 
 def test_the_latest_state_counts_every_photo_of_the_archive(database: duckdb.DuckDBPyConnection) -> None:
