@@ -55,6 +55,12 @@ def test_the_uri_for_the_verdict_is_the_one_of_the_table() -> None:
     assert [card["data-uri"] for card in cards] == [HOSTILE]
 
 
+def test_a_browser_reads_line_breaks_of_a_key_as_they_are_stored() -> None:
+    uri = "s3://archive/a\rb\r\nc\nd.jpg"
+    page = _render({"image_uri": uri}).replace("\r\n", "\n").replace("\r", "\n")  # as HTML is read
+    assert [attributes["data-uri"] for name, attributes in _list_tags(page) if name == "figure"] == [uri]
+
+
 def test_nothing_comes_from_outside() -> None:
     tags = _list_tags(_render({}))
     links = [attributes.get(name) for _, attributes in tags for name in ("src", "href") if attributes.get(name)]
