@@ -235,6 +235,31 @@ def test_a_photo_whose_last_try_failed_is_counted_whether_it_has_a_score_or_none
     assert (row["status"], row["reason"], row["photos"], row["scored_before"]) == ("failed", "detector", 2, 1)
 
 
+def test_a_photo_whose_list_forgot_a_box_is_not_the_whole_photo(tmp_path: Path) -> None:
+    results = f"file://{tmp_path}/results"
+    commit_rows(results, [scored("p", 0.02), unscored("p", "unreadable", "bad_box: none", box="")])
+    judged = {"image_uri": "p", "verdict": "defect", "at": datetime(2026, 4, 1, tzinfo=UTC)}
+    write_deltalake(f"{tmp_path}/results/verdicts", pa.Table.from_pylist([judged], schema=VERDICTS))
+    database = connect(tmp_path / "results")
+    assert database.sql("SELECT box FROM latest_verdicts").fetchall() == [(None,)]
+    (precision,) = ask(database, "alarm_precision")
+    assert (precision["alarms"], precision["judged"]) == (1, 1)
+    (left,) = ask(database, "not_scored")
+    assert (left["photos"], left["scored_before"]) == (1, 0)
+
+
+def test_shares_of_alarms_are_null_where_none_was_possible(tmp_path: Path) -> None:
+    results, mute = f"file://{tmp_path}/results", {"threshold": None, "is_anomaly": None}
+    later = datetime(2026, 3, 9, 2, tzinfo=UTC)
+    rows = [scored("p", 0.02, **mute), scored("p", 0.02, detector="d2", scored_at=later)]
+    commit_rows(results, rows)
+    database = connect(tmp_path / "results")
+    (moved,) = ask(database, "drift_after_retrain")
+    assert (moved["anomaly_share_before"], moved["anomaly_share_now"]) == (None, 1)
+    database.execute("CREATE OR REPLACE VIEW scores AS SELECT * FROM scores_table WHERE is_anomaly IS NULL")
+    assert [row["anomaly_share"] for row in ask(database, "weekly_trend")] == [None]
+
+
 def test_the_latest_state_counts_every_photo_of_the_archive(database: duckdb.DuckDBPyConnection) -> None:
     found = {
         (row["category"], row["status"]): (row["photos"], row["anomalies"]) for row in ask(database, "latest_state")

@@ -122,7 +122,7 @@ FROM (
     INNER JOIN verdicts
         ON
             latest.image_uri = verdicts.image_uri
-            AND coalesce(latest.box, '') = coalesce(verdicts.box, '')
+            AND latest.box IS NOT DISTINCT FROM verdicts.box
             AND coalesce(latest.image_etag = verdicts.image_etag, true)
 ) AS numbered
 WHERE newest = 1;

@@ -13,7 +13,7 @@ FROM (
     FROM scores
 ) AS newest
 INNER JOIN latest
-    ON newest.image_uri = latest.image_uri AND coalesce(newest.box, '') = coalesce(latest.box, '')
+    ON newest.image_uri = latest.image_uri AND newest.box IS NOT DISTINCT FROM latest.box
 WHERE newest.place = 1 AND newest.status <> 'scored'
 GROUP BY newest.category, newest.status, split_part(newest.error, ':', 1)
 ORDER BY photos DESC, newest.category, newest.status, reason;
