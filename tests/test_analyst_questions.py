@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,12 @@ import sqlglot
 from deltalake import DeltaTable, write_deltalake
 from sqlglot import exp
 
-from jobs.results.known import ROWS
+from jobs.results.export import export_latest
+from jobs.results.known import ROWS, read_latest
 from jobs.review.matching import VerdictIndex
 from jobs.tables.schema import MAPS, VERDICTS, document_columns
+from model.statistics.calibration import count_ranks
+from model.statistics.false_discovery import estimate_alarms
 from tests.jobs.results.score_rows import DAY, commit_rows, night, score_row
 from tests.support.pages import blocks
 from tests.support.places import ROOT
@@ -132,10 +137,18 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> duckdb.DuckDBPyConnect
     write_nights(f"file://{results}")
     write_verdicts(str(results))
     write_maps(str(results))
+    return connect(results)
+
+
+def connect(results: Path) -> duckdb.DuckDBPyConnection:
+    """DuckDB with the views over those tables that results have; a view of another one is left out."""
     found = duckdb.connect()
     for name in ("scores", "verdicts", "maps"):
-        found.register(f"{name}_table", DeltaTable(str(results / name)).to_pyarrow_dataset())
-    found.execute((FOLDER / "views.sql").read_text())
+        if (results / name).exists():
+            found.register(f"{name}_table", DeltaTable(str(results / name)).to_pyarrow_dataset())
+    for view in duckdb.extract_statements((FOLDER / "views.sql").read_text()):
+        with suppress(duckdb.CatalogException):
+            found.execute(view)
     return found
 
 
@@ -172,6 +185,79 @@ def test_the_latest_row_of_each_photo_is_what_holds(database: duckdb.DuckDBPyCon
         "later": ("scored", "d1"),
         "odd": ("no_detector", None),
     }
+
+
+_FAILED = ("failed", "detector: damaged")
+_A, _B = {"image_etag": "a"}, {"image_etag": "b"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([scored("p", 0.3), scored("p", 0.2)], 1),
+        ([scored("p", 0.3), unscored("p", *_FAILED)], 0),
+        ([scored("p", 0.3), scored("p", 0.2), unscored("p", *_FAILED), unscored("p", *_FAILED)], 1),
+        ([scored("p", 0.3), unscored("p", "no_detector", "no_detector: cap")], 0),
+        ([scored("p", 0.3), unscored("p", "unreadable", "archived: GLACIER")], 0),
+        ([scored("p", 0.3), unscored("p", *_FAILED, image_etag=None)], 0),
+        ([scored("p", 0.3, **_A), unscored("p", *_FAILED, **_B)], 1),
+        ([scored("p", 0.3, **_A), scored("p", 0.2, **_B), unscored("p", *_FAILED, **_A)], 0),
+        ([scored("p", 0.3), unscored("p", "deleted", None)], 1),
+        ([scored("p", 0.3), unscored("p", "missing", "gone: 404")], 1),
+        ([unscored("p", *_FAILED), unscored("p", "unreadable", "empty: no bytes")], 1),
+        ([unscored("p", *_FAILED), scored("p", 0.3), unscored("p", *_FAILED), scored("p", 0.2)], 3),
+        ([scored("p", 0.3, box="1,1,2,2"), unscored("p", *_FAILED, box="1,1,2,2")], 0),
+    ],
+)
+def test_a_failed_try_hides_no_score_of_the_same_bytes(
+    rows: list[dict[str, object]], expected: int, tmp_path: Path
+) -> None:
+    results = f"file://{tmp_path}/results"
+    for number, row in enumerate(rows):
+        at = datetime(2026, 3, 9, number, tzinfo=UTC)
+        commit_rows(results, [row | {"scored_at": at}], slice_number=number, known_since=number)
+    database = connect(tmp_path / "results")
+    (found,) = database.sql("SELECT scored_at FROM latest").to_arrow_table().to_pylist()
+    assert found["scored_at"].hour == expected
+    assert read_latest(results, ["scored_at"]).to_pylist() == [found]
+    output = f"file://{tmp_path}/latest.parquet"
+    assert export_latest(results, output) == 1
+    assert database.sql(f"SELECT scored_at FROM '{tmp_path}/latest.parquet'").to_arrow_table().to_pylist() == [found]
+
+
+def test_a_photo_whose_last_try_failed_is_counted_whether_it_has_a_score_or_none(tmp_path: Path) -> None:
+    results, failed = f"file://{tmp_path}/results", night(1)
+    commit_rows(results, [scored("known", 0.3)])
+    later = datetime(failed.year, failed.month, failed.day, tzinfo=UTC)
+    rows = [unscored(uri, *_FAILED, scored_at=later) for uri in ("known", "new")]
+    commit_rows(results, rows, run_id="night-2", day=failed, known_since=1)
+    (row,) = ask(connect(tmp_path / "results"), "not_scored")
+    assert (row["status"], row["reason"], row["photos"], row["scored_before"]) == ("failed", "detector", 2, 1)
+
+
+def test_a_photo_whose_list_forgot_a_box_is_not_the_whole_photo(tmp_path: Path) -> None:
+    results = f"file://{tmp_path}/results"
+    commit_rows(results, [scored("p", 0.02), unscored("p", "unreadable", "bad_box: none", box="")])
+    judged = {"image_uri": "p", "verdict": "defect", "at": datetime(2026, 4, 1, tzinfo=UTC)}
+    write_deltalake(f"{tmp_path}/results/verdicts", pa.Table.from_pylist([judged], schema=VERDICTS))
+    database = connect(tmp_path / "results")
+    assert database.sql("SELECT box FROM latest_verdicts").fetchall() == [(None,)]
+    (precision,) = ask(database, "alarm_precision")
+    assert (precision["alarms"], precision["judged"]) == (1, 1)
+    (left,) = ask(database, "not_scored")
+    assert (left["photos"], left["scored_before"]) == (1, 0)
+
+
+def test_shares_of_alarms_are_null_where_none_was_possible(tmp_path: Path) -> None:
+    results, mute = f"file://{tmp_path}/results", {"threshold": None, "is_anomaly": None}
+    later = datetime(2026, 3, 9, 2, tzinfo=UTC)
+    rows = [scored("p", 0.02, **mute), scored("p", 0.02, detector="d2", scored_at=later)]
+    commit_rows(results, rows)
+    database = connect(tmp_path / "results")
+    (moved,) = ask(database, "drift_after_retrain")
+    assert (moved["anomaly_share_before"], moved["anomaly_share_now"]) == (None, 1)
+    database.execute("CREATE OR REPLACE VIEW scores AS SELECT * FROM scores_table WHERE is_anomaly IS NULL")
+    assert [row["anomaly_share"] for row in ask(database, "weekly_trend")] == [None]
 
 
 def test_the_latest_state_counts_every_photo_of_the_archive(database: duckdb.DuckDBPyConnection) -> None:
@@ -273,6 +359,31 @@ def test_the_share_of_flawless_photos_follows_from_large_p_values(database: duck
     assert (row["photos"], row["alarms"], float(row["expected_if_all_were_flawless"])) == (5, 2, 0.25)
     assert (float(row["flawless_share"]), float(row["true_alarms"])) == (0.4, 1.9)
     assert row["flawless_low"] <= 0.4 <= row["flawless_high"]
+
+
+@pytest.mark.parametrize("photos", [24, 39, 99])
+def test_false_alarms_are_counted_as_in_the_run_record(photos: int, tmp_path: Path) -> None:
+    grid = [rank / (photos + 1) for rank in range(1, photos + 2)]
+    rows = [
+        scored(f"{number}", p_value, calibration_photos=photos, smallest_p_value=1 / (photos + 1))
+        for number, p_value in enumerate(grid[:3] + grid)
+    ]
+    commit_rows(f"file://{tmp_path}/results", rows)
+    ranks = count_ranks(photos, 0.05)
+    counts = Counter(row["p_value"] for row in rows)
+    alarms = sum(p_value <= 0.05 for p_value in counts.elements())
+    record = estimate_alarms(counts, calibration_photos=photos, ranks=ranks, alarms=alarms)
+    database = connect(tmp_path / "results")
+    (row,) = ask(database, "false_alarms")
+    (state,) = ask(database, "latest_state")
+    (run,) = database.sql("SELECT expected_false_alarms FROM runs").fetchall()
+    budgets = {float(one["rate"]): one["expected_if_all_were_flawless"] for one in ask(database, "other_budgets")}
+    expected = pytest.approx(record.expected_false_alarms)
+    assert (row["expected_if_all_were_flawless"], state["expected_if_all_were_flawless"]) == (expected, expected)
+    assert (run[0], budgets[0.05]) == (expected, expected)
+    assert budgets[0.001] == 0
+    assert 1 - row["flawless_share"] == pytest.approx(record.defective_share.value)
+    assert row["true_alarms"] == pytest.approx(alarms - record.false_alarms.value)
 
 
 def test_a_photo_is_shown_by_the_newest_map_of_its_bytes_and_detector(database: duckdb.DuckDBPyConnection) -> None:

@@ -4,7 +4,9 @@
 CREATE OR REPLACE VIEW scores AS
 SELECT * FROM scores_table;
 
--- The newest row of each photo, or of each box where parts of photos are scored: what holds now. Its columns are those of scores.
+-- The row of each photo, or of each box where parts of photos are scored, that holds now: the newest. Where the newest has no score, but
+-- these very bytes have one, the newest of these: a detector that is damaged or gone says nothing of a photo. Photos that are deleted
+-- or missing have no score that holds. Its columns are those of scores.
 CREATE OR REPLACE VIEW latest AS
 SELECT
     image_uri,
@@ -44,12 +46,34 @@ SELECT
     peak_share,
     run_date
 FROM (
-    SELECT *, row_number() OVER (PARTITION BY image_uri, box ORDER BY scored_at DESC, run_id DESC) AS newest
-    FROM scores_table
+    SELECT
+        *,
+        row_number() OVER (
+            PARTITION BY image_uri, box
+            ORDER BY
+                CASE
+                    WHEN newest_status NOT IN ('deleted', 'missing')
+                        AND status = 'scored'
+                        AND coalesce(image_etag = newest_etag, true)
+                        THEN 0
+                    ELSE 1
+                END,
+                scored_at DESC,
+                run_id DESC
+        ) AS place
+    FROM (
+        SELECT
+            *,
+            first_value(status) OVER (PARTITION BY image_uri, box ORDER BY scored_at DESC, run_id DESC) AS newest_status,
+            first_value(image_etag) OVER (PARTITION BY image_uri, box ORDER BY scored_at DESC, run_id DESC) AS newest_etag
+        FROM scores_table
+    ) AS dated
 ) AS numbered
-WHERE newest = 1;
+WHERE place = 1;
 
 -- A row for each run. The record of a run, <results>/runs/<run_id>.json, says more: configuration, promises, versions.
+-- expected_false_alarms: how many there were on average, were all photos flawless. A threshold is one of n calibration scores, so it
+-- reports a multiple of smallest_p_value up to the rate asked for. With --confidence there are fewer: the record says how many.
 CREATE OR REPLACE VIEW runs AS
 SELECT
     run_id,
@@ -61,7 +85,15 @@ SELECT
     sum(CASE WHEN status = 'unreadable' THEN 1 ELSE 0 END) AS unreadable,
     sum(CASE WHEN status = 'failed' THEN 1 ELSE 0 END) AS failed,
     sum(CASE WHEN is_anomaly THEN 1 ELSE 0 END) AS anomalies,
-    sum(CASE WHEN is_anomaly IS NOT NULL THEN false_alarm_rate END) AS expected_false_alarms
+    sum(
+        CASE
+            WHEN is_anomaly IS NOT NULL
+                THEN coalesce(
+                    least(false_alarm_rate, floor(false_alarm_rate / smallest_p_value + 1e-6) * smallest_p_value),
+                    false_alarm_rate
+                )
+        END
+    ) AS expected_false_alarms
 FROM scores_table
 GROUP BY run_id;
 
@@ -90,7 +122,7 @@ FROM (
     INNER JOIN verdicts
         ON
             latest.image_uri = verdicts.image_uri
-            AND coalesce(latest.box, '') = coalesce(verdicts.box, '')
+            AND latest.box IS NOT DISTINCT FROM verdicts.box
             AND coalesce(latest.image_etag = verdicts.image_etag, true)
 ) AS numbered
 WHERE newest = 1;

@@ -35,7 +35,7 @@ PHOTO_URI = r"^((s3|gs|az)://[^/]+/.|file:///.)"
 """What the URI of an object begins with."""
 OLDER_NAMES = {"image_uri": "uri", "image_etag": "etag", "image_bytes": "size_bytes"}
 """What lists may call the columns too, as they did before all tables had one name for each."""
-_TIMES = ("last_modified", "captured_at")
+_TIMES = ("last_modified", "captured_at", "at")
 BOX_COLUMNS = ("x", "y", "width", "height")
 """Of a box, in pixels of the photo as stored; a list that lacks one of them speaks of whole photos."""
 

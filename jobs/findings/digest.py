@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from jobs.explanation.selection import SORTED_BY
 from jobs.tables.schema import Status
+from model.statistics.calibration import count_ranks
 
 COLUMNS = (
     "image_uri",
@@ -30,6 +31,7 @@ COLUMNS = (
     "threshold",
     "is_anomaly",
     "false_alarm_rate",
+    "confidence",
     "calibration_photos",
     "detector_id",
     "peak_x",
@@ -91,6 +93,7 @@ class GroupNumbers:
         scored: photos with a score.
         anomalies: photos reported.
         not_scored: photos without a score.
+        reportable: scored photos that could be reported; the others' detector is calibrated on too few for its rate.
         expected_false_alarms: of flawless photos, were all of them flawless.
         calibration_photos: of the detector, where there is one.
         detector_ids: of the rows.
@@ -98,7 +101,7 @@ class GroupNumbers:
 
     def __init__(self) -> None:
         """Starts at zero."""
-        self.scored = self.anomalies = self.not_scored = 0
+        self.scored = self.anomalies = self.not_scored = self.reportable = 0
         self.expected_false_alarms = 0.0
         self.calibration_photos: int | None = None
         self.detector_ids: set[str] = set()
@@ -110,8 +113,9 @@ class GroupNumbers:
         self.scored += len(scored)
         self.not_scored += len(rows) - len(scored)
         self.anomalies += pc.sum(scored["is_anomaly"]).as_py() or 0
-        is_judged = pc.is_valid(scored["is_anomaly"])  # none could be reported where the threshold is null
-        self.expected_false_alarms += pc.sum(scored.filter(is_judged)["false_alarm_rate"]).as_py() or 0.0
+        judged = scored.filter(pc.is_valid(scored["is_anomaly"]))  # none could be reported where the threshold is null
+        self.reportable += len(judged)
+        self.expected_false_alarms += sum_rates(judged)
         self.calibration_photos = pc.max(scored["calibration_photos"]).as_py() or self.calibration_photos
         self.detector_ids.update(name for name in pc.unique(scored["detector_id"]).to_pylist() if name)
         self._p_values.append(scored["p_value"].drop_null().to_numpy().astype(np.float32))
@@ -120,6 +124,20 @@ class GroupNumbers:
     def p_values(self) -> npt.NDArray[np.float32]:
         """All p-values, (m,): 40 MB for ten million photos."""
         return np.concatenate(self._p_values) if self._p_values else np.zeros(0, np.float32)
+
+
+def sum_rates(rows: pa.Table) -> float:
+    """Sums the shares of flawless photos that the thresholds of rows report.
+
+    A threshold is one of n calibration scores, so its share is a multiple of 1 / (n + 1) up to the rate asked for, and
+    with a confidence less. Of rows of earlier versions, which do not say n, it is the rate.
+    """
+    grouped = rows.group_by(["false_alarm_rate", "confidence", "calibration_photos"]).aggregate([([], "count_all")])
+    total = 0.0
+    for rate, confidence, photos, count in zip(*(column.to_pylist() for column in grouped.columns), strict=True):
+        if rate is not None:
+            total += count * (count_ranks(photos, rate, confidence=confidence) / (photos + 1) if photos else rate)
+    return total
 
 
 def add_groups(numbers: dict[str, GroupNumbers], table: pa.Table, column: str) -> None:

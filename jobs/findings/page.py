@@ -141,6 +141,10 @@ def summarize_night(digest: RunDigest, judgements: Mapping[str, NightJudgement],
     lines.append(
         f"Were all photos flawless, about {expected:.1f} anomalies would be reported; there are {anomalies:,}."
     )
+    mute = [name for name, numbers in sorted(digest.categories.items()) if numbers.scored > numbers.reportable]
+    if mute:
+        named = f"{', '.join(map(make_printable, mute[:8]))}{' and others' if len(mute) > 8 else ''}"
+        lines.append(f"{named}: no anomaly was possible, too few calibration photos for the false-alarm rate.")
     return lines
 
 

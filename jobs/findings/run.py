@@ -135,12 +135,12 @@ def require_record(results: str, run_id: str) -> dict[str, Any]:
     folder = RunFolder(results, run_id)
     record = read_record(folder) or read_unfinished(folder)
     if record is None:
-        raise RequestError(f"{results} has no record of run {run_id}: expected one of {list_runs(results)}")
+        raise RequestError(f"{results} has no record of run {run_id}: {list_runs(results)}")
     return record
 
 
 def list_runs(results: str, most: int = 5) -> str:
-    """Names the newest runs that have a record."""
+    """Says which runs have a record, by the newest of them."""
     infos = [info for info in storage.list_objects(uris.join(results, RECORDS)) if info.uri.endswith(".json")]
     names = sorted(info.uri.rpartition("/")[2].removesuffix(".json") for info in infos)
-    return ", ".join(names[-most:]) or "none yet"
+    return f"expected one of {', '.join(names[-most:])}" if names else "it has none yet, or correct --results"

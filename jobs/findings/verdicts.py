@@ -10,12 +10,23 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.archive.keys import parse_time
-from jobs.archive.uri_list import PHOTO_URI, normalize_listed, read_columns
-from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError
+from jobs.archive.uri_list import (
+    BOX_COLUMNS,
+    PHOTO_URI,
+    format_boxes,
+    is_text,
+    normalize_listed,
+    read_columns,
+    to_column,
+)
+from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError, StorageError
 from jobs.findings.config import AddVerdictsConfig
-from jobs.review.verdicts import WORDS, locate_verdicts, write_verdicts
+from jobs.results.delta import locate_table
+from jobs.results.known import stream_known
+from jobs.review.verdicts import KEY, WORDS, locate_verdicts, write_verdicts
 from jobs.tables.boxes import format_value, is_absent, parse_box
 from jobs.tables.schema import VERDICTS
 from jobs.tables.text import make_printable
@@ -35,11 +46,39 @@ def add_verdicts(config: AddVerdictsConfig) -> int:
     print(f"{added} verdicts added to {locate_verdicts(config.results)}, {len(rows) - added} were there already")
     if unjudged:
         print(f"{unjudged} photos of the list have no verdict yet")
+    if said := describe_strangers(config.results, rows):
+        print(said, file=sys.stderr)
     for problem in problems[:_MAX_NAMED]:
         print(f"left out {problem}", file=sys.stderr)
     if len(problems) > _MAX_NAMED:
         print(f"left out {len(problems) - _MAX_NAMED} more", file=sys.stderr)
     return EXIT_TOO_MANY_UNREADABLE if problems else EXIT_DONE
+
+
+def describe_strangers(results: str, rows: pa.Table) -> str:
+    """Says which VERDICTS rows are about no row of the result table, as after a typing error; empty where none is."""
+    judged = rows.select(list(KEY)).to_pylist()
+    try:
+        _, known = stream_known(results, KEY, photos=pc.unique(rows["image_uri"].combine_chunks()))
+        there: dict[tuple[str, str | None], set[str | None]] = {}
+        for batch in known:
+            for row in batch.to_pylist():
+                there.setdefault((row["image_uri"], row["box"]), set()).add(row["image_etag"])
+    except (RequestError, StorageError) as error:
+        return f"warning: the photos were not looked up in the result table: {error}"
+    strange = [
+        row["image_uri"]
+        for row in judged
+        if not (etags := there.get((row["image_uri"], row["box"])))
+        or not (row["image_etag"] is None or etags & {row["image_etag"], None})
+    ]
+    if not strange:
+        return ""
+    return (
+        f"warning: {len(strange)} of {len(judged)} verdicts are on photos, boxes or bytes that {locate_table(results)} "
+        f"does not have, such as {make_printable(strange[0])}: they count once a run has found these; else correct "
+        "image_uri, image_etag, box or --results, and add them again"
+    )
 
 
 def read_verdict_list(file: str, *, by: str) -> tuple[pa.Table, list[str], int]:
@@ -70,19 +109,41 @@ def read_verdict_list(file: str, *, by: str) -> tuple[pa.Table, list[str], int]:
 
 
 def stream_list(file: str) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a list with the columns of VERDICTS that it has."""
+    """Yields the rows of a list with the columns of VERDICTS that it has.
+
+    Raises:
+        RequestError: a column is of a type that says nothing, as numbers do of a time.
+    """
     for batch in read_columns(file, select_verdict_columns):
-        yield from batch.to_pylist()
+        have = dict(zip(batch.schema.names, batch.columns, strict=True))
+        columns = {name: read_column(name, values, file) for name, values in have.items() if name not in BOX_COLUMNS}
+        if set(BOX_COLUMNS) <= set(have):
+            columns["box"] = format_boxes([have[name] for name in BOX_COLUMNS])
+        yield from pa.table(columns).to_pylist()
+
+
+def read_column(name: str, values: pa.Array, file: str) -> pa.Array:
+    """Converts a column of a list as archive lists are read; a text that may be no verdict or no time is kept."""
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), None, values)  # as pandas writes what is missing
+    if name in ("verdict", "box") or (name == "at" and (is_text(values.type) or values.null_count == len(values))):
+        return values
+    return to_column(values, VERDICTS.field(name), place=file)
 
 
 def select_verdict_columns(names: list[str], file: str) -> list[str]:
-    """Selects the columns of VERDICTS that a list has. Raises RequestError where one that is needed is not there."""
+    """Selects the columns of VERDICTS that a list has, and those of a box.
+
+    Raises:
+        RequestError: one that is needed is not there.
+    """
     if missing := {"image_uri", "verdict"}.difference(names):
         raise RequestError(
             f"{file} has no column {' or '.join(sorted(missing))}: expected image_uri, verdict and any of image_etag, "
-            f"box, by, at, got {', '.join(names) or 'nothing'}"
+            f"box (or x, y, width, height), by, at, got {', '.join(names) or 'nothing'}"
         )
-    return [name for name in VERDICTS.names if name in names]
+    found = [name for name in VERDICTS.names if name in names]
+    return found if "box" in found or not set(BOX_COLUMNS) <= set(names) else [*found, *BOX_COLUMNS]
 
 
 def find_problem(row: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from deltalake.transaction import AddAction, create_table_with_add_actions
 from jobs import storage
 from jobs.errors import RequestError, StorageError
 from jobs.results.access import check_conditional_put, make_location, make_storage_options
-from jobs.results.delta import PARTITION, explain_errors, locate_table, make_schema, open_table
+from jobs.results.delta import PARTITION, PROPERTIES, explain_errors, locate_table, make_schema, open_table
 from jobs.results.files import summarize_footer
 from jobs.results.orphans import list_data_files
 from jobs.results.runs import RECORDS
@@ -71,7 +71,7 @@ def adopt_table(results: str) -> Adopted:
             mode="error",
             partition_by=[PARTITION.name],
             name="scores",
-            configuration={"delta.checkpointInterval": "1000000000"},
+            configuration=PROPERTIES,
             storage_options=make_storage_options(uri),
             commit_properties=CommitProperties(app_transactions=[Transaction("adopted", 0)]),
         )

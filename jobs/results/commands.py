@@ -68,9 +68,8 @@ def vacuum(config: VacuumConfig) -> None:
 def repair(config: RepairConfig) -> None:
     """Takes lost files out of the table, and names them."""
     found = repair_table(config.results, dry_run=config.dry_run)
-    print_files(
-        found, "are lost" if config.dry_run else "are lost and were taken out; the next run scores their photos"
-    )
+    is_done = found and not config.dry_run
+    print_files(found, "are lost and were taken out; the next run scores their photos" if is_done else "are lost")
 
 
 def print_files(found: Sequence[str], what: str) -> None:

@@ -54,7 +54,7 @@ class RunsConfig(_TableConfig):
 
 
 class ExportConfig(_TableConfig):
-    """Write the newest row of each photo and box as one plain Parquet file, for tools without Delta Lake."""
+    """Write the latest row of each photo and box as one plain Parquet file, for tools without Delta Lake."""
 
     output: Uri = Field(description="Parquet file to write")
 

@@ -24,6 +24,28 @@ PARTITION = define_column("run_date", pa.date32(), "day the run began, in UTC; t
 LOG = "_delta_log"
 HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 """No checkpoints: they are Parquet files below the table, and `scores/**/*.parquet` would read them as rows."""
+STATISTICS = (
+    "image_uri",
+    "category",
+    "site",
+    "status",
+    "run_id",
+    "detector_id",
+    "weights_id",
+    "captured_at",
+    "scored_at",
+    "p_value",
+    "tail_rank",
+)
+"""Columns whose least and greatest value the log keeps for each file, so that readers leave out whole files."""
+_STATISTICS_PROPERTY = "delta.dataSkippingStatsColumns"
+PROPERTIES = {
+    "delta.checkpointInterval": "1000000000",
+    # deltalake 1.6 takes a column whose statistics the log does not have for one without nulls and without values: who
+    # asks its dataset for `is_anomaly` or `box IS NULL` gets no row. Of columns that are not named it assumes nothing.
+    _STATISTICS_PROPERTY: ",".join(STATISTICS),
+}
+"""Properties of the table."""
 FIRST_COMMIT = f"{0:020d}.json"
 _MAX_AGE_S = 300.0
 """A table is opened anew so often, with the credentials of then."""
@@ -57,7 +79,7 @@ def open_table(results: str) -> DeltaTable | None:
 
 
 def open_or_create_table(results: str) -> DeltaTable:
-    """Opens the result table, or makes it; adds the columns that an older version of it lacks.
+    """Opens the result table, or makes it; adds the columns and the properties that an older version of it lacks.
 
     Raises:
         RequestError: as for `open_table`, or the storage has no conditional writes.
@@ -67,7 +89,7 @@ def open_or_create_table(results: str) -> DeltaTable:
     if table is None:
         table = create_table(results)
         remember_table(table, results)
-    return add_columns(table, results)
+    return add_properties(add_columns(table, results), results)
 
 
 def open_current(results: str) -> DeltaTable | None:
@@ -132,7 +154,7 @@ def create_table(results: str) -> DeltaTable:
             partition_by=[PARTITION.name],
             name="scores",
             description="attentdiffernet-ray: one row per photo, box and detector, of all runs",
-            configuration={"delta.checkpointInterval": "1000000000"},
+            configuration=PROPERTIES,
             storage_options=make_storage_options(uri),
         )
     table = open_table(results)
@@ -183,6 +205,14 @@ def add_columns(table: DeltaTable, results: str) -> DeltaTable:
             table.alter.add_columns(added)
         (last,) = (field for field in schema.fields if field.name == "schema_version")
         table.alter.set_column_metadata("schema_version", {name: str(said) for name, said in last.metadata.items()})
+    return table
+
+
+def add_properties(table: DeltaTable, results: str) -> DeltaTable:
+    """Gives a table that was made before they were needed the properties of a new one."""
+    if table.metadata().configuration.get(_STATISTICS_PROPERTY) != PROPERTIES[_STATISTICS_PROPERTY]:
+        with explain_errors(locate_table(results)), suppress(CommitFailedError):  # another run has done it
+            table.alter.set_table_properties(PROPERTIES)
     return table
 
 

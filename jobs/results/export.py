@@ -14,7 +14,7 @@ from jobs.tables.files import ROW_GROUP_ROWS, regroup_batches
 
 
 def export_latest(results: str, output: str) -> int:
-    """Writes the newest row of each photo and box into one Parquet file; returns how many rows it has.
+    """Writes the latest row of each photo and box into one Parquet file; returns how many rows it has.
 
     The file is finished on local disk and then put, so that none is seen half written.
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
 from jobs import storage
-from jobs.results.delta import PARTITION
+from jobs.results.delta import PARTITION, STATISTICS
 from jobs.storage import uris
 from jobs.tables.files import FILE_BYTES, ROW_GROUP_ROWS, regroup_batches
 from jobs.tables.schema import SCORES
@@ -23,22 +23,8 @@ from jobs.tables.schema import SCORES
 ROW_ORDER = "category NULLS LAST, image_uri, box NULLS FIRST"
 """Order of the rows of a slice. Analysts skip row groups by category; and what is known of a photo, or of a range of
 keys, lies in few of them."""
-_STATISTICS = (
-    "image_uri",
-    "category",
-    "site",
-    "status",
-    "run_id",
-    "detector_id",
-    "weights_id",
-    "captured_at",
-    "scored_at",
-    "p_value",
-    "tail_rank",
-)
-"""Columns whose least and greatest value the log keeps for each file, so that readers leave out whole files."""
-
-
+_TEXT_BOUNDS = ("", "\U0010ffff")
+"""Of texts that are too long for Parquet to keep the least and the greatest of them: between these lies every text."""
 _UNIQUE = ("image_uri", "image_etag", "image_key")
 _WRITER: dict[str, Any] = {
     "compression": "zstd",
@@ -90,16 +76,18 @@ def read_statistics(path: Path) -> dict[str, Any]:
 
 
 def summarize_footer(footer: pq.FileMetaData) -> dict[str, Any]:
-    """Returns what Delta's log keeps of a file, from its footer; columns that it lacks are left out."""
+    """Returns what Delta's log keeps of a file, from its footer; columns that it lacks are null in all its rows."""
     names = {footer.schema.column(number).name: number for number in range(footer.num_columns)}
-    least, greatest, nulls = {}, {}, {}
-    for name in (name for name in _STATISTICS if name in names):
+    least, greatest, nulls = {}, {}, dict.fromkeys(STATISTICS, footer.num_rows)
+    for name in (name for name in STATISTICS if name in names):
         groups = [footer.row_group(number).column(names[name]).statistics for number in range(footer.num_row_groups)]
         known = [found for found in groups if found is not None and found.has_min_max]
         nulls[name] = sum(found.null_count for found in groups if found is not None)
         if known and nulls[name] + sum(found.num_values for found in known) == footer.num_rows:
             least[name] = format_value(min(found.min for found in known))
             greatest[name] = format_value(max(found.max for found in known))
+        elif nulls[name] < footer.num_rows and SCORES.field(name).type == pa.string():
+            least[name], greatest[name] = _TEXT_BOUNDS
     return {"numRecords": footer.num_rows, "minValues": least, "maxValues": greatest, "nullCount": nulls}
 
 

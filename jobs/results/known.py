@@ -20,7 +20,7 @@ from jobs.results.delta import PARTITION, explain_errors, locate_table, open_cur
 from jobs.results.errors import explain_lost_files
 from jobs.storage import uris
 from jobs.tables.parquet import find_files, scan_parquet
-from jobs.tables.schema import SCORES
+from jobs.tables.schema import SCORES, Status
 from jobs.tables.scratch import Scratch
 from jobs.tables.text import make_printable
 
@@ -28,8 +28,20 @@ NO_TABLE = -1
 """Version of a table that is not there yet."""
 ROWS = pa.schema([*SCORES, PARTITION], metadata=SCORES.metadata)
 """The columns of the table: SCORES and the day."""
-LATEST = "row_number() OVER (PARTITION BY image_uri, box ORDER BY scored_at DESC, run_id DESC) = 1"
-"""What makes a row the latest of its photo and box."""
+_NEWEST_FIRST = "PARTITION BY image_uri, box ORDER BY scored_at DESC, run_id DESC"
+NEWEST = f"row_number() OVER ({_NEWEST_FIRST}) = 1"
+"""What makes a row the newest of its photo and box."""
+_LATEST = f"""SELECT * FROM (
+    SELECT *, first_value(status) OVER ({_NEWEST_FIRST}) AS newest_status,
+        first_value(image_etag) OVER ({_NEWEST_FIRST}) AS newest_etag
+    FROM scores
+) QUALIFY row_number() OVER (
+    PARTITION BY image_uri, box
+    ORDER BY newest_status NOT IN ('{Status.DELETED}', '{Status.MISSING}') AND status = '{Status.SCORED}'
+        AND coalesce(image_etag = newest_etag, true) DESC, scored_at DESC, run_id DESC
+) = 1"""
+"""The latest row of each photo and box, as the view of infra/analyst/views.sql has it: the newest, but no failed try
+hides the score of the same bytes."""
 _SMALL_BYTES = 16_000_000
 _OF_FILES = (
     "path",
@@ -39,7 +51,7 @@ _OF_FILES = (
 )
 _LISTED = threading.local()
 """The files of the table that this thread has listed last: deltalake takes a tenth of a second for a year of nights."""
-_ORDERING = ("image_uri", "box", "scored_at", "run_id")
+_ORDERING = ("image_uri", "image_etag", "box", "status", "scored_at", "run_id")
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,10 @@ def stream_rows(
 
 
 def stream_latest(results: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Streams the newest row of each photo and box, put in order on local disk.
+    """Streams the latest row of each photo and box, put in order on local disk.
+
+    That is the newest one, or, where it has no score, the newest score of the same bytes: a damaged detector or a
+    storage that refused says nothing of a photo. A photo that is deleted or missing has no score that holds.
 
     Raises:
         MissingObjectError, RequestError, StorageError: as for `stream_rows`.
@@ -131,7 +146,7 @@ def stream_latest(results: str, columns: Sequence[str]) -> Iterator[pa.RecordBat
         scratch.insert("scores", stream_rows(results, read), schema=schema)
         names = ", ".join(columns)
         yield from scratch.stream(
-            f"SELECT {names} FROM (SELECT * FROM scores QUALIFY {LATEST}) ORDER BY image_uri, box NULLS FIRST",
+            f"SELECT {names} FROM ({_LATEST}) ORDER BY image_uri, box NULLS FIRST",
             schema=select_fields(columns),
         )
 
@@ -142,7 +157,7 @@ def read_rows(results: str, columns: Sequence[str], *, run_id: str | None = None
 
 
 def read_latest(results: str, columns: Sequence[str]) -> pa.Table:
-    """Reads the newest row of each photo and box into one table, for those that fit into memory."""
+    """Reads the latest row of each photo and box into one table, for those that fit into memory."""
     return pa.Table.from_batches(stream_latest(results, columns), schema=select_fields(columns))
 
 

@@ -13,7 +13,7 @@ from jobs.results.delta import explain_errors, locate_table, open_current
 from jobs.results.known import list_files
 from jobs.storage import ObjectInfo, uris
 
-_OURS = re.compile(r"(?P<run>[^~/]+)(~[^/]*)?-\d{5}-[0-9a-f]{12}-\d{5}\.parquet")
+_OURS = re.compile(r"(?P<run>[^@/]+)(@[^/]*)?-\d{5}-[0-9a-f]{12}-\d{5}\.parquet")
 """Names that `jobs.results.files.put_files` gives."""
 _GATHERED = re.compile(r"part-\d+-[0-9a-f-]{36}\S*\.parquet")
 """Names that deltalake gives the files of a compaction."""

@@ -23,10 +23,13 @@ def list_confirmed_photos(results: str, category: str) -> pa.Table:
     latest = read_latest_verdicts(results)
     verdicts, samples = VerdictIndex(latest), read_samples(results)
     found: dict[str, dict[tuple[str, str | None, str | None], dict[str, Any]]] = {}
+    of_sites = set()
     for row, verdict in zip(samples.to_pylist(), verdicts.find_each(samples), strict=True):
+        key = (row["image_uri"], row["image_etag"], row["box"])
         if row["category"] == category and row["per"] != PER_SITE:
-            key = (row["image_uri"], row["image_etag"], row["box"])
             found.setdefault(verdict or "", {})[key] = row
+        elif row["category"] == category and verdict == GOOD:
+            of_sites.add(key)
     good = list(found.get(GOOD, {}).values())
     if not good:
         raise RequestError(
@@ -35,18 +38,18 @@ def list_confirmed_photos(results: str, category: str) -> pa.Table:
         )
     drawn = {row["image_uri"] for row in samples.to_pylist()}
     chosen = sum(row["verdict"] == GOOD and row["image_uri"] not in drawn for row in latest.to_pylist())
-    print(
-        describe_left_out(len(good), chosen=chosen, unsure=len(found.get(UNSURE, {})), unjudged=len(found.get("", {})))
-    )
+    left = {"unsure": len(found.get(UNSURE, {})), "unjudged": len(found.get("", {}))}
+    print(describe_left_out(len(good), chosen=chosen, of_sites=len(of_sites - set(found[GOOD])), **left))
     return make_manifest(good, category=category)
 
 
-def describe_left_out(good: int, *, chosen: int, unsure: int, unjudged: int) -> str:
+def describe_left_out(good: int, *, chosen: int, of_sites: int, unsure: int, unjudged: int) -> str:
     """Says in lines how many photos calibrate, which do not, and what that does to the guarantee.
 
     Args:
         good: found good in a random sample.
         chosen: found good, of any category, without being drawn.
+        of_sites: found good, drawn of their site alone.
         unsure: drawn, and nobody is sure.
         unjudged: drawn, without a verdict.
     """
@@ -55,6 +58,10 @@ def describe_left_out(good: int, *, chosen: int, unsure: int, unjudged: int) -> 
         lines.append(
             f"left out {chosen} good photos that no sample drew: they were looked at for their high score; with them "
             "the threshold would rise until defects pass"
+        )
+    if of_sites:
+        lines.append(
+            f"left out {of_sites} good photos that were drawn --per site: their sites have other shares in the archive"
         )
     if unsure:
         share = unsure / (good + unsure)

@@ -10,14 +10,15 @@ from jobs.results.known import select_fields, stream_latest
 from jobs.review.matching import VerdictIndex
 from jobs.review.verdicts import DEFECT, read_latest_verdicts
 from jobs.tables.manifest import make_manifest
+from jobs.tables.schema import Status
 
-_PHOTO = ("image_uri", "image_etag", "box", "category")
+_READ = ("image_uri", "image_etag", "box", "category", "status")
 
 
 def list_confirmed_defects(results: str, category: str) -> pa.Table:
     """Lists the scored photos, or boxes, of a category whose newest verdict is defect, as MANIFEST rows.
 
-    A verdict on other bytes than were scored last says nothing of these.
+    A verdict on other bytes than were scored last says nothing of these; a photo that is deleted cannot be fetched.
 
     Raises:
         RequestError: there is none.
@@ -25,9 +26,10 @@ def list_confirmed_defects(results: str, category: str) -> pa.Table:
     """
     latest = read_latest_verdicts(results)
     names = pc.unique(latest.filter(pc.equal(latest["verdict"], DEFECT))["image_uri"])
-    wanted = (pc.field("category") == category) & pc.field("image_uri").isin(names)
-    judged = [pa.Table.from_batches([batch]).filter(wanted) for batch in stream_latest(results, _PHOTO)]
-    scored = pa.concat_tables(judged) if judged else select_fields(_PHOTO).empty_table()
+    is_scored = pc.field("status") == Status.SCORED.value
+    wanted = is_scored & (pc.field("category") == category) & pc.field("image_uri").isin(names)
+    judged = [pa.Table.from_batches([batch]).filter(wanted) for batch in stream_latest(results, _READ)]
+    scored = pa.concat_tables(judged) if judged else select_fields(_READ).empty_table()
     verdicts = VerdictIndex(latest).find_each(scored)
     found = scored.filter(pa.array([one == DEFECT for one in verdicts], pa.bool_()))
     if not len(found):

@@ -29,7 +29,7 @@ def write_verdicts(results: str, rows: pa.Table) -> int:
     The same file twice adds nothing the second time, if its rows say when they were made.
     """
     known = read_verdicts(results)
-    new = rows if known is None else leave_out_known(rows, known)
+    new = leave_out_known(rows, VERDICTS.empty_table() if known is None else known)
     if len(new) or known is None:
         append_rows(
             locate_verdicts(results),
@@ -41,9 +41,12 @@ def write_verdicts(results: str, rows: pa.Table) -> int:
 
 
 def leave_out_known(rows: pa.Table, known: pa.Table) -> pa.Table:
-    """Returns the rows that are not in ``known`` word for word."""
+    """Returns the rows that are not in ``known`` word for word, each once."""
     there = {tuple(row.values()) for row in known.select(VERDICTS.names).to_pylist()}
-    is_new = [tuple(row.values()) not in there for row in rows.to_pylist()]
+    is_new = []
+    for row in map(tuple, (one.values() for one in rows.to_pylist())):
+        is_new.append(row not in there)
+        there.add(row)
     return rows.filter(pa.array(is_new, pa.bool_()))
 
 

@@ -38,7 +38,7 @@ def summarize_run(record: Mapping[str, Any], rows: Iterable[pa.RecordBatch], *, 
     reasons, most_anomalous = digest_rows(rows, top)
     lines = [
         f"run {record['run_id']}: {counts}{speed}; {format_anomalies(record)}",
-        f"{record['listed']} objects listed, {record['already_scored']} scored by earlier runs"
+        f"{record['listed']} objects listed, {record['already_scored']} known from earlier runs"
         + format_rescored(record.get("rescored", 0)),
         *format_rates(record),
         *format_promises(record),

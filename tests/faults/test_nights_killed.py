@@ -82,7 +82,7 @@ def finish(places: list[str], results: str) -> None:
         job = start(places, run_id)
         said = read_to_the_end(job, timeout_s=300)
         assert job.returncode == 0, said
-    assert f"{PHOTOS} objects listed, {PHOTOS} scored by earlier runs" in said
+    assert f"{PHOTOS} objects listed, {PHOTOS} known from earlier runs" in said
     assert count_photos(results) == PHOTOS
     parquet = [info.uri for info in storage.list_objects(f"{results}/scores") if info.uri.endswith(".parquet")]
     table = open_table(results)

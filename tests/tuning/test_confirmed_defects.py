@@ -16,7 +16,7 @@ from jobs.errors import RequestError
 from jobs.results.commit import commit_slice
 from jobs.review.defects import list_confirmed_defects
 from jobs.review.verdicts import write_verdicts
-from jobs.tables.schema import VERDICTS
+from jobs.tables.schema import VERDICTS, Status
 from tests.jobs.findings.scores import WHEN, make_scores
 from tuning.choice.split import Split, split_data
 from tuning.choice.split_report import describe_split
@@ -127,6 +127,15 @@ def test_the_newest_verdict_on_the_bytes_that_were_scored_counts(folder: Path) -
     }
     write_verdicts(results, pa.Table.from_pylist([other], schema=VERDICTS))
     assert list_confirmed_defects(results, "insulator")["image_uri"].to_pylist() == found
+
+
+def test_a_confirmed_defect_that_was_deleted_since_does_not_judge_a_search(folder: Path) -> None:
+    results = _judge(folder, {"archive/0": "defect"})
+    gone, *kept = list_confirmed_defects(results, "insulator").to_pylist()
+    row = {name: gone[name] for name in ("image_uri", "image_etag")} | {"status": Status.DELETED, "score": None}
+    later = make_scores(row | {"p_value": None, "scored_at": WHEN + timedelta(days=1)})
+    commit_slice(results, [later], run_id="later", slice_number=0, run_date=WHEN.date(), known_since=1)
+    assert list_confirmed_defects(results, "insulator")["image_uri"].to_pylist() == [one["image_uri"] for one in kept]
 
 
 def test_verdicts_are_given_by_a_flag() -> None:

@@ -30,7 +30,7 @@ FROM (
         sum(CASE WHEN judgement.verdict = 'defect' THEN 1 ELSE 0 END) AS defects
     FROM latest
     LEFT JOIN latest_verdicts AS judgement
-        ON latest.image_uri = judgement.image_uri AND coalesce(latest.box, '') = coalesce(judgement.box, '')
+        ON latest.image_uri = judgement.image_uri AND latest.box IS NOT DISTINCT FROM judgement.box
     WHERE latest.status = 'scored' AND latest.is_anomaly
     GROUP BY latest.category
 ) AS counted

@@ -1,5 +1,5 @@
 -- What did a new detector change? Photos with the same bytes that it and the one before it have both scored. If the share of
--- alarms moves while the photos are the same, the detector has changed, not the assets.
+-- alarms moves while the photos are the same, the detector has changed, not the assets. A share is null where no anomaly was possible.
 WITH opinions AS (
     SELECT
         category,
@@ -31,8 +31,8 @@ SELECT
     before.detector_id AS detector_before,
     now.detector_id AS detector_now,
     count(*) AS photos,
-    avg(CASE WHEN before.is_anomaly THEN 1.0 ELSE 0.0 END) AS anomaly_share_before,
-    avg(CASE WHEN now.is_anomaly THEN 1.0 ELSE 0.0 END) AS anomaly_share_now,
+    avg(CASE WHEN before.is_anomaly THEN 1.0 WHEN NOT before.is_anomaly THEN 0.0 END) AS anomaly_share_before,
+    avg(CASE WHEN now.is_anomaly THEN 1.0 WHEN NOT now.is_anomaly THEN 0.0 END) AS anomaly_share_now,
     avg(before.p_value) AS mean_p_value_before,
     avg(now.p_value) AS mean_p_value_now,
     sum(CASE WHEN now.is_anomaly AND NOT before.is_anomaly THEN 1 ELSE 0 END) AS new_alarms,
@@ -43,7 +43,7 @@ INNER JOIN detectors AS other ON mine.category = other.category AND mine.place =
 INNER JOIN opinions AS before
     ON
         before.image_uri = now.image_uri
-        AND coalesce(before.box, '') = coalesce(now.box, '')
+        AND before.box IS NOT DISTINCT FROM now.box
         AND coalesce(before.image_etag, '') = coalesce(now.image_etag, '')
         AND before.category = now.category
         AND before.detector_id = other.detector_id

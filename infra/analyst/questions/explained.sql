@@ -15,7 +15,7 @@ LEFT JOIN maps
     ON
         latest.image_uri = maps.image_uri
         AND coalesce(latest.image_etag, '') = coalesce(maps.image_etag, '')
-        AND coalesce(latest.box, '') = coalesce(maps.box, '')
+        AND latest.box IS NOT DISTINCT FROM maps.box
         AND latest.detector_id = maps.detector_id
 WHERE latest.status = 'scored'
 ORDER BY coalesce(latest.tail_rank, latest.p_value), latest.p_value, latest.image_uri, latest.box

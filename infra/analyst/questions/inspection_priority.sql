@@ -20,7 +20,7 @@ FROM (
         ) AS overall
     FROM latest
     LEFT JOIN latest_verdicts AS judgement
-        ON latest.image_uri = judgement.image_uri AND coalesce(latest.box, '') = coalesce(judgement.box, '')
+        ON latest.image_uri = judgement.image_uri AND latest.box IS NOT DISTINCT FROM judgement.box
     WHERE latest.status = 'scored' AND judgement.verdict IS NULL
 ) AS ranked
 WHERE overall <= 100

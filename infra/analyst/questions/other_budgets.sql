@@ -1,11 +1,12 @@
 -- How many alarms would another false-alarm rate give? Nothing is scored again: the p-values are kept. is_supported is false
 -- where some photos cannot be called at that rate, because their detector was calibrated on too few photos.
+-- expected_if_all_were_flawless: p-values are multiples of smallest_p_value, so few flawless photos reach a rate between two of them.
 SELECT
     category,
     rate,
     count(*) AS photos,
     sum(CASE WHEN p_value <= rate THEN 1 ELSE 0 END) AS alarms,
-    count(*) * rate AS expected_if_all_were_flawless,
+    sum(coalesce(least(rate, floor(rate / smallest_p_value + 1e-6) * smallest_p_value), rate)) AS expected_if_all_were_flawless,
     min(CASE WHEN smallest_p_value <= rate THEN 1 ELSE 0 END) = 1 AS is_supported
 FROM latest
 CROSS JOIN (

@@ -11,7 +11,7 @@ from jobs.archive.kinds import ArchiveKind, detect_kind
 from jobs.errors import RequestError
 from jobs.results.commit import commit_slice, find_next_slice
 from jobs.results.files import ROW_ORDER
-from jobs.results.known import LATEST, stream_known
+from jobs.results.known import NEWEST, stream_known
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.rescoring import list_few_photos
 from jobs.tables.schema import SCHEMA_VERSION, SCORES, Status
@@ -62,7 +62,7 @@ def mark_deleted(scratch: Scratch, config: ScoreConfig, *, version: int, listed_
     seen = stream_known(config.results, _READ.names, version=version, photos=photos)[1]
     scratch.insert("seen", seen, schema=_READ, only=only)
     scratch.execute(
-        f"CREATE TABLE gone AS SELECT * FROM (SELECT * FROM seen QUALIFY {LATEST}) "
+        f"CREATE TABLE gone AS SELECT * FROM (SELECT * FROM seen QUALIFY {NEWEST}) "
         f"WHERE status NOT IN ('{Status.DELETED}', '{Status.MISSING}') AND scored_at < '{listed_at.isoformat()}'"
     )
     ((count,),) = scratch.query("SELECT count(*) FROM gone")

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from jobs.findings.digest import COLUMNS, RunDigest, collect_p_values
 from jobs.tables.schema import Status
+from model.statistics.calibration import count_ranks
+from model.statistics.false_discovery import estimate_alarms
 from tests.jobs.findings.scores import make_scores
 
 
@@ -51,6 +53,15 @@ def test_expected_false_alarms_count_photos_that_could_be_reported() -> None:
     assert digest.categories["insulator"].expected_false_alarms == pytest.approx(0.1)
     assert digest.categories["b"].expected_false_alarms == pytest.approx(0.2)
     assert digest.categories["insulator"].anomalies == 1
+
+
+@pytest.mark.parametrize(("photos", "confidence"), [(24, None), (30, None), (99, 0.9), (199, None)])
+def test_expected_false_alarms_are_those_of_the_run_record(photos: int, confidence: float | None) -> None:
+    row = {"calibration_photos": photos, "confidence": confidence, "false_alarm_rate": 0.05}
+    ranks = count_ranks(photos, 0.05, confidence=confidence)
+    estimated = estimate_alarms({0.5: 3}, calibration_photos=photos, ranks=ranks, alarms=0)
+    found = _digest(row, row, row).categories["insulator"].expected_false_alarms
+    assert found == pytest.approx(estimated.expected_false_alarms)
 
 
 def test_photos_without_category_or_site_have_numbers_too() -> None:

@@ -55,6 +55,12 @@ def test_the_uri_for_the_verdict_is_the_one_of_the_table() -> None:
     assert [card["data-uri"] for card in cards] == [HOSTILE]
 
 
+def test_a_browser_reads_line_breaks_of_a_key_as_they_are_stored() -> None:
+    uri = "s3://archive/a\rb\r\nc\nd.jpg"
+    page = _render({"image_uri": uri}).replace("\r\n", "\n").replace("\r", "\n")  # as HTML is read
+    assert [attributes["data-uri"] for name, attributes in _list_tags(page) if name == "figure"] == [uri]
+
+
 def test_nothing_comes_from_outside() -> None:
     tags = _list_tags(_render({}))
     links = [attributes.get(name) for _, attributes in tags for name in ("src", "href") if attributes.get(name)]
@@ -82,6 +88,12 @@ def test_a_run_without_scores_has_a_page_that_says_why() -> None:
     )
     assert "No photo has a score." in page
     assert "truncated" in page
+
+
+def test_a_category_whose_calibration_supports_no_alarm_is_named() -> None:
+    page = _render({}, {"category": "pole", "threshold": None, "is_anomaly": None})
+    assert "<p>pole: no anomaly was possible, too few calibration photos" in page
+    assert "no anomaly was possible" not in _render({})
 
 
 def test_bars_are_level_for_uniform_p_values_and_hold_each_rate_within_its_bar() -> None:

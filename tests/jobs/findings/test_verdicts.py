@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +16,7 @@ from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError
 from jobs.findings.verdicts import read_verdict_list
 from jobs.review.verdicts import read_verdicts, select_latest
 from jobs.storage import uris
+from tests.jobs.results.score_rows import commit_rows, score_row
 
 DOWNLOADED = """image_uri,image_etag,box,verdict,by,at\r
 "s3://archive/a, b.jpg","0a","","defect","","2026-11-02T08:00:00.000Z"\r
@@ -113,6 +117,85 @@ def test_a_parquet_file_is_taken_too(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image_uri": ["s3://a/1.jpg"], "verdict": ["unsure"]}), tmp_path / "marks.parquet")
     assert verdicts.main(["add", "--file", str(tmp_path / "marks.parquet"), "--results", results]) == EXIT_DONE
     assert [one["verdict"] for one in _read(results)] == ["unsure"]
+
+
+def test_columns_of_other_types_are_read_as_archive_lists_are(tmp_path: Path) -> None:
+    results = uris.normalize(str(tmp_path / "results"))
+    listed = {
+        "image_uri": ["s3://a/1.jpg", "s3://a/2.jpg"],
+        "verdict": ["good", "defect"],
+        "image_etag": ['"0a"', None],
+        "by": [7, None],
+        "at": [date(2026, 11, 2), None],
+        "x": [1.0, math.nan],
+        "y": [2.0, math.nan],
+        "width": [3.0, math.nan],
+        "height": [4.0, math.nan],
+    }
+    pq.write_table(pa.table(listed), tmp_path / "marks.parquet")
+    assert verdicts.main(["add", str(tmp_path / "marks.parquet"), "--results", results, "--by", "me"]) == EXIT_DONE
+    first, second = _read(results)
+    at = first.pop("at")
+    assert at == datetime(2026, 11, 2, tzinfo=UTC)
+    expected = ("s3://a/1.jpg", "0a", "1,2,3,4", "good", "7")
+    assert tuple(first.values()) == expected
+    assert (second["image_etag"], second["box"], second["by"]) == (None, None, "me")
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ({"at": [1764490000]}, "column at of .*: expected timestamps or ISO 8601 text, got int64"),
+        ({"by": [["me"]]}, "column by of "),
+        ({"image_uri": [5]}, None),
+        ({"at": [math.nan], "by": [math.nan], "image_etag": [math.nan], "box": [math.nan]}, None),
+    ],
+)
+def test_a_column_that_says_nothing_is_refused_or_absent(
+    column: dict[str, list[object]], said: str | None, tmp_path: Path
+) -> None:
+    results = uris.normalize(str(tmp_path / "results"))
+    pq.write_table(pa.table({"image_uri": ["s3://a/1.jpg"], "verdict": ["good"]} | column), tmp_path / "marks.parquet")
+    with nullcontext() if said is None else pytest.raises(RequestError, match=said):
+        code = verdicts.main(["add", str(tmp_path / "marks.parquet"), "--results", results])
+        assert code == (EXIT_TOO_MANY_UNREADABLE if "image_uri" in column else EXIT_DONE)
+
+
+def test_a_verdict_that_a_file_has_twice_is_added_once(tmp_path: Path) -> None:
+    results = uris.normalize(str(tmp_path / "results"))
+    row = "s3://a/1.jpg,good,2026-11-02T08:00:00Z\n"
+    assert _add(results, f"image_uri,verdict,at\n{row}{row}", tmp_path) == EXIT_DONE
+    assert len(_read(results)) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "strange"),
+    [
+        ("s3://a/1.jpg,,,good", 0),
+        ("s3://a/1.jpg,etag of s3://a/1.jpg,,good", 0),
+        ("s3://a/2.jpg,any,,good", 0),  # of bytes whose tag nobody knows
+        ("s3://a/1.jpg,other,,good", 1),
+        ('s3://a/1.jpg,,"1,2,3,4",good', 1),
+        ("s3://a/3.jpg,,,good", 1),
+    ],
+)
+def test_verdicts_on_what_the_result_table_does_not_have_are_counted(
+    row: str, strange: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = uris.normalize(str(tmp_path / "results"))
+    commit_rows(results, [score_row("s3://a/1.jpg"), score_row("s3://a/2.jpg", image_etag=None)])
+    assert _add(results, f"image_uri,image_etag,box,verdict\n{row}\n", tmp_path) == EXIT_DONE
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: {strange} of 1 verdicts are on photos, boxes or bytes") if strange else not said
+
+
+def test_verdicts_in_a_folder_without_results_are_kept_and_called_strange(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = uris.normalize(str(tmp_path / "misspelt"))
+    assert _add(results, "image_uri,verdict\ns3://a/1.jpg,good\n", tmp_path) == EXIT_DONE
+    assert "1 of 1 verdicts are on photos" in capsys.readouterr().err
+    assert len(_read(results)) == 1
 
 
 @pytest.mark.parametrize(

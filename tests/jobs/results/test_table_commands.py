@@ -69,6 +69,14 @@ def test_optimize_gathers_the_files_of_each_day(folder: Path, capsys: pytest.Cap
     assert not list(folder.glob("scores/_delta_log/*.parquet"))
 
 
+def test_optimize_gathers_rescored_and_deleted_rows_too(folder: Path) -> None:
+    results = f"file://{folder}"
+    for number, part in enumerate(("rescored", "deleted")):
+        commit_rows(results, [score_row("d")], run_id=f"night-1/{part}", known_since=4 + number)
+    assert optimize_table(results).files_after == 2
+    assert list_photos(results) == ["a", "a", "b", "c", "d", "d"]
+
+
 def test_a_vacuum_leaves_what_an_earlier_version_needs_until_the_retention_has_passed(folder: Path) -> None:
     results = f"file://{folder}"
     optimize_table(results)
@@ -116,7 +124,7 @@ def test_leftovers_of_dead_runs_go_and_those_of_live_runs_stay(folder: Path) -> 
     gone = [
         leave_orphan(folder, "dead"),
         leave_orphan(folder, "mine"),
-        leave_orphan(folder, "dead~rescored"),
+        leave_orphan(folder, "dead@rescored"),
         leave_orphan(folder, "long-dead", age_h=25),
     ]
     before = data_files(folder)

@@ -58,6 +58,7 @@ def test_photos_that_were_drawn_and_found_good_calibrate_and_the_others_are_name
     said = capsys.readouterr().out
     assert "4 photos were drawn at random and found good" in said
     assert "left out 2 good photos that no sample drew" in said
+    assert "left out 2 good photos that were drawn --per site" in said
     assert "left out 1 unsure photos: were they flawless, false alarms could be up to 20.0% more" in said
     assert "1 drawn photos have no verdict" in said
 

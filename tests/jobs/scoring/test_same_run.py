@@ -30,6 +30,8 @@ def test_settings_that_the_plan_has_decided_are_refused(scoring: dict[str, Any],
 def test_settings_that_a_rerun_obeys_may_change() -> None:
     changes = {"scoring": {"actors": 3, "fetch_concurrency": 8, "decode_timeout_s": 5}, "top": 3, "min_alarm_rows": 9}
     check_same_run(_config(**changes), _config().model_dump(mode="json"))
+    said_afterwards = {"report": True, "fail_on_drift": True, "explain": "top:3", "log_format": "json"}
+    check_same_run(_config(**said_afterwards), _config().model_dump(mode="json"))
 
 
 def test_a_field_that_the_earlier_version_did_not_have_counts_with_its_default() -> None:
