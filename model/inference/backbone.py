@@ -50,7 +50,9 @@ class CompiledBackbone:
         inputs = [(list(self._shape), np.uint8), *((list(part.shape), np.float32) for part in whitening)]
         with torch.no_grad():
             # Traced here, for OpenVINO's own call checks the trace, by a part of torch that takes 1 s of CPU to import.
-            traced = torch.jit.trace(network, (views, *whitening), strict=False, check_trace=False)
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                network, (views, *whitening), strict=False, check_trace=False
+            )
             graph = openvino.convert_model(traced, input=inputs)
         self._compiled = openvino.Core().compile_model(graph, "CPU", choose_settings(torch.get_num_threads()))
 
