@@ -83,6 +83,7 @@ def run(config: SearchConfig) -> int:
     print(save_winner(config, finalists[0]), flush=True)
     code = compare_on_test(config, split, presets, trials, found) if config.final else EXIT_DONE
     print(describe_cache(trials.shared.cache))
+    ray.kill(trials.shared.cache)  # Ray Tune keeps what trials were given: it would live as long as this process
     save_results(found)
     return code
 
