@@ -71,7 +71,7 @@ def test_lists_are_read_as_all_lists_are(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("list.csv", URIS[0].encode("utf-16"), "text in UTF-16: save it as UTF-8"),
-        ("list.csv", gzip.compress(b"image_uri\n"), "packed by gzip: name it .gz"),
+        pytest.param("list.csv", gzip.compress(b"image_uri\n"), "packed by gzip: name it .gz", id="packed"),
         ("list.csv.gz", b"image_uri\n", "it cannot be unpacked"),
         ("list.txt", b"caf\xe9\n", "save it as UTF-8"),
         ("list.parquet", b"junk", "is no Parquet file"),
