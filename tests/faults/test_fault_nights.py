@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -29,7 +32,9 @@ from model.artifact.files import WEIGHTS
 from model.detector import AttentDifferNet
 from model.statistics.calibration import Calibration
 from tests.support.clients import fresh_clients
+from tests.support.kills import list_workers, read_to_the_end, wait_for
 from tests.support.servers.fault_proxy import Proxy, Rule
+from tests.support.servers.nodes import serve_two_nodes
 from tests.support.training import build_training_config
 
 FEW = 16
@@ -59,7 +64,7 @@ class Week:
 
     def run_alone(self, night: int, *flags: str) -> tuple[int, str]:
         """Runs jobs.score without a cluster; returns its exit code and all that it said."""
-        argv = ["--config", str(self.folder / "score.yaml"), "--run-id", f"week-{date(2026, 11, night)}", "--local"]
+        argv = [*self.name_run(night), "--local"]
         self.capsys.readouterr()
         with pytest.MonkeyPatch.context() as patch, fresh_clients():
             patch.setenv("AWS_ENDPOINT_URL", self.proxy.url)
@@ -69,6 +74,20 @@ class Week:
                 code, error = problem.exit_code, f"error: {problem}"
         said = self.capsys.readouterr()
         return code, said.out + said.err + error
+
+    def name_run(self, night: int) -> list[str]:
+        """Returns the flags that every try of a night has."""
+        return ["--config", str(self.folder / "score.yaml"), "--run-id", f"week-{date(2026, 11, night)}"]
+
+    def start(self, night: int, *flags: str, address: str = "local") -> subprocess.Popen[str]:
+        """Starts jobs.score in a process of its own, which may be ended, on the cluster at an address."""
+        return subprocess.Popen(
+            [sys.executable, "-u", "-m", "jobs.score", *self.name_run(night), *flags],
+            env=os.environ | {"RAY_ADDRESS": address},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def read_record(self, night: int) -> dict[str, Any] | None:
         return read_record(RunFolder(self.results, f"week-{date(2026, 11, night)}"))
@@ -116,6 +135,41 @@ def week(
 def test_after_nights_of_faults_every_photo_is_in_the_table_once_and_each_night_has_said_what_happened(
     week: Week, small_disk: Path
 ) -> None:
+    # Monday: the scheduler's deadline comes before the end.
+    week.add_photos(23, "new", FEW)
+    job = week.start(23, "--local", "--slice-photos", "4")
+    assert job.stdout is not None
+    assert any(line.startswith("slice ") for line in job.stdout)
+    job.send_signal(signal.SIGTERM)
+    said = read_to_the_end(job)
+    assert job.returncode == EXIT_FAILED, said
+    assert said.splitlines()[-1] == "interrupted; the same command continues where this one stopped"
+    assert 0 < week.count_scored() < FEW
+
+    # Tuesday: a node of the cluster is lost while its processes score.
+    week.add_photos(24, "new", FEW)
+    with serve_two_nodes() as nodes:
+        job = week.start(24, "--scoring.actors", "2", address=nodes.address)
+        wait_for(lambda: list_workers(nodes.address, "ScoreImages"), job)
+        nodes.remove_node(nodes.spare, allow_graceful=False)
+        said = read_to_the_end(job, timeout_s=600)
+    assert job.returncode == EXIT_DONE, said
+    assert week.count_scored() == 2 * FEW
+
+    # Wednesday: the head is lost, and with it the cluster; somebody calls the same command again.
+    week.add_photos(25, "new", FEW)
+    with serve_two_nodes() as nodes:
+        job = week.start(25, "--scoring.actors", "2", address=nodes.address)
+        wait_for(lambda: list_workers(nodes.address, "ScoreImages"), job)
+        os.kill(nodes.head_node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+        said = read_to_the_end(job, timeout_s=600)
+    assert job.returncode == EXIT_FAILED, said
+    assert "Raylet is terminated" in said  # by Ray, which ends a driver without its raylet from inside
+    assert week.read_record(25) is None
+    code, said = week.run_alone(25)
+    assert code == EXIT_DONE, said
+    assert week.count_scored() == 3 * FEW
+
     # Thursday: the credentials run out in the middle of the night.
     week.add_photos(26, "new", FEW)
     week.proxy.rules.append(Rule("error", part="/pole/26-new-09", status=400, code="ExpiredToken"))
@@ -137,7 +191,7 @@ def test_after_nights_of_faults_every_photo_is_in_the_table_once_and_each_night_
     assert "alarm: 10 of " in said
     assert "rows are unreadable or failed: " in said
     week.proxy.rules.clear()
-    assert week.count_scored() == 2 * FEW - 10
+    assert week.count_scored() == 5 * FEW - 10
 
     # Saturday: the disk is full.
     week.add_photos(28, "new", FEW)
@@ -150,7 +204,7 @@ def test_after_nights_of_faults_every_photo_is_in_the_table_once_and_each_night_
     assert code == EXIT_FAILED, said
     assert "No space left on device" in said.splitlines()[-1]
     assert str(small_disk) in said.splitlines()[-1]
-    assert week.count_scored() == 2 * FEW - 10
+    assert week.count_scored() == 5 * FEW - 10
     assert week.read_record(28) is None
 
     # Sunday: a detector is damaged.
@@ -159,7 +213,7 @@ def test_after_nights_of_faults_every_photo_is_in_the_table_once_and_each_night_
     code, said = week.run_alone(29)
     assert code == EXIT_TOO_MANY_UNREADABLE, said
     assert f"{FEW} detector" in said
-    assert week.count_scored() == 3 * FEW
+    assert week.count_scored() == 6 * FEW
     put(f"{week.bucket}/detectors", "mast", folder=week.folder / "mast")
 
     # The night after: nothing is left of the week but its photos.

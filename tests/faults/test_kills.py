@@ -26,6 +26,7 @@ from tests.support.kills import (
     read_to_the_end,
     wait_for,
 )
+from tests.support.servers.nodes import serve_two_nodes
 
 MOST_RERUNS = 3
 LATEST_S = 4.0
@@ -37,18 +38,8 @@ BEFORE_STAGING = ("decode worker",)
 @pytest.fixture
 def nodes(bucket: str, detectors: str) -> Iterator[Any]:
     """A Ray cluster of two nodes of its own, which may lose one."""
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in storage.make_worker_environment().items():
-            patch.setenv(name, value)
-        running = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 4, "object_store_memory": 200_000_000, "include_dashboard": False},
-        )
-        running.spare = running.add_node(num_cpus=4, object_store_memory=200_000_000)
+    with serve_two_nodes() as running:
         yield running
-        running.shutdown()
 
 
 def started(cluster: str, archive: str, detectors: str, results: str) -> subprocess.Popen[str]:
