@@ -68,7 +68,7 @@ PEERS_DATA = $(if $(SHARED),--data $(SHARED)/data/mtd$(,)$(SHARED)/data/elpv$(,)
 PEERS_ARGS ?=
 , = ,
 
-bench-peers: .venv-peers/installed  ## measure against anomalib's PatchCore and FastFlow -> build/bench-peers.json
+bench-peers: .venv-peers/installed  ## measure against anomalib's detectors -> build/bench-peers.json
 	$(RUN_ENV) .venv-peers/bin/python -m jobs.benchmark peers $(PEERS_DATA) $(PEERS_ARGS)
 
 docs-check: .venv/installed  ## run the README's commands, the demo and `ray job submit`

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,12 +79,14 @@ class Fitted:
         score: fitted on the first category with seed 0.
         fit_cpu_s: CPU seconds that took.
         auroc: category -> AUROC of each seed that could be fitted.
+        scores: category -> seed -> its test photos' scores (M,), of the same seeds.
         failures: category -> why a seed could not be.
     """
 
     score: Score
     fit_cpu_s: float
     auroc: dict[str, list[float]] = field(default_factory=dict)
+    scores: dict[str, dict[int, npt.NDArray[np.float64]]] = field(default_factory=dict)
     failures: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -126,7 +127,7 @@ def find_defects(
     seeds: int,
     kept: Path,
 ) -> Iterator[None]:
-    """Adds AUROC of every contestant that has one, category and seed to ``fitted``; yields after each.
+    """Adds scores and AUROC of every contestant that has one, category and seed to ``fitted``; yields after each.
 
     A seed that cannot be fitted becomes a failure there. What `fit_first` fitted on the first category is not fitted
     again, and what lies in the folder ``kept`` from an earlier run with the same photos and settings is not measured
@@ -139,25 +140,28 @@ def find_defects(
         ready = mine.score if photos is categories[0] and seed == 0 else None
         about = f"{contestant.name} on {photos.name}, seed {seed}"
         try:
-            value = measure_auroc(contestant, photos, seed=seed, ready=ready, kept=kept)
+            scores = find_scores(contestant, photos, seed=seed, ready=ready, kept=kept)
         except UnfittedError as error:
             mine.failures.setdefault(photos.name, []).append(f"seed {seed}: {error}")
             print(f"{about}: {error}", flush=True)
         else:
+            value = compute_auroc(photos.is_defective, scores)
             mine.auroc.setdefault(photos.name, []).append(value)
+            mine.scores.setdefault(photos.name, {})[seed] = scores
             print(f"{about}: AUROC {100 * value:.2f} %", flush=True)
         yield
 
 
-def measure_auroc(
+def find_scores(
     contestant: Contestant, photos: LabelledFolder, *, seed: int, ready: Score | None, kept: Path
-) -> float:
-    """Reads the AUROC from ``kept``, or measures it and keeps it; ``ready`` is what has been fitted already."""
-    file = kept / f"{contestant.name}.{name_measurement(contestant, photos)}.seed{seed}.json"
+) -> npt.NDArray[np.float64]:
+    """Reads the test photos' scores (M,) from ``kept``, or finds and keeps them; ``ready`` is what has been fitted."""
+    file = kept / f"{contestant.name}.{name_measurement(contestant, photos)}.seed{seed}.npy"
     if not file.exists():
         score = ready or contestant.fit(photos, seed=seed)
-        file.write_text(json.dumps(compute_auroc(photos.is_defective, score(photos.test))))
-    return float(json.loads(file.read_text()))
+        np.save(file, score(photos.test))
+    scores: npt.NDArray[np.float64] = np.load(file, allow_pickle=False)
+    return scores
 
 
 def name_measurement(contestant: Contestant, photos: LabelledFolder) -> str:

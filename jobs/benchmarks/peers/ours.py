@@ -9,9 +9,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+import yaml
+from pydantic import ValidationError
 from torch import Tensor
 
+from jobs.benchmarks.peers.config import PeersBenchmarkConfig
 from jobs.benchmarks.peers.measurement import LabelledFolder, Score, UnfittedError, hash_folder
+from jobs.config import merge
 from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.errors import RequestError, one_line
 from jobs.evaluation.comparison_config import ComparisonConfig
@@ -24,6 +28,24 @@ from model.training.collapse_guard import CollapseError
 from model.training.loop import Snapshot, train
 from model.training.metrics import DivergenceError, EpochMetrics
 from model.training.photos import InMemory
+
+
+def read_comparison(config: PeersBenchmarkConfig) -> ComparisonConfig:
+    """Reads the settings of our detectors: from a comparison's YAML with this benchmark's data and weights.
+
+    Raises:
+        RequestError: the file is not there or does not fit.
+    """
+    try:
+        given = yaml.safe_load(Path(config.settings).read_text())
+        own = {"data": config.data or ["drawn"], "output": "unused", "detector": {"weights": config.weights}}
+        merged = merge(given, {**own, "variants": config.variants})
+        comparison = ComparisonConfig.model_validate(merged)
+        if config.weights == "imagenet" and comparison.detector.backbone == "alexnet_caffe":  # which has no download
+            comparison = ComparisonConfig.model_validate(merge(merged, {"detector": {"backbone": "alexnet"}}))
+        return comparison
+    except (OSError, yaml.YAMLError, ValidationError, ValueError) as error:
+        raise RequestError(f"--settings {config.settings}: {one_line(error)}") from error
 
 
 class OurDetector:

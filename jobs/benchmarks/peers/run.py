@@ -13,24 +13,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-import yaml
-from pydantic import ValidationError
 
 from jobs import storage
 from jobs.archive.mvtec import FLAWLESS, list_labelled, select_split
-from jobs.benchmarks.peers.config import PeersBenchmarkConfig
+from jobs.benchmarks.peers.config import PEERS, PeersBenchmarkConfig
 from jobs.benchmarks.peers.measurement import Contestant, LabelledFolder, find_defects, fit_first, time_all
-from jobs.benchmarks.peers.ours import OurDetector
+from jobs.benchmarks.peers.models import WIDE_RESNET, PeerBackbone, share_backbone
+from jobs.benchmarks.peers.ours import OurDetector, read_comparison
 from jobs.benchmarks.peers.report import summarize_passes
 from jobs.benchmarks.peers.theirs import AnomalibPeer
 from jobs.benchmarks.report import write_report
-from jobs.config import merge
 from jobs.detectors.backbone_weights import load_backbone_weights
-from jobs.errors import RequestError, one_line
+from jobs.errors import RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.storage import uris
 from jobs.synthetic.archive import draw_archive
-from model.network.backbone import Backbone
+from model.config import DetectorConfig
 from model.process import keep_freed_memory, prepare_process
 
 
@@ -55,27 +53,18 @@ def measure_peers(config: PeersBenchmarkConfig) -> None:
         metrics: dict[str, Any] = {}
         kept = Path(config.output).with_suffix(".kept")
         for _ in chain([None], find_defects(contestants, fitted, categories, seeds=config.seeds, kept=kept)):
-            metrics = summarize_passes(contestants, fitted, passes, photos=len(list(timed.iterdir())))
+            metrics = summarize_passes(
+                contestants,
+                fitted,
+                passes,
+                photos=len(list(timed.iterdir())),
+                labels={one.name: one.is_defective for one in categories},
+                confirm=config.confirm,
+            )
             found = metrics | {"timed_on": categories[0].name, "left_out": left_out}
             peers = {"anomalib": version("anomalib"), "torch": torch.__version__}
             write_report(found, output=config.output, config=config, more_versions=peers)
     print_ratios(metrics)
-
-
-def read_comparison(config: PeersBenchmarkConfig) -> ComparisonConfig:
-    """Reads the settings of our detectors: from a comparison's YAML with this benchmark's data and weights.
-
-    Raises:
-        RequestError: the file is not there or does not fit.
-    """
-    try:
-        given = yaml.safe_load(Path(config.settings).read_text())
-        own = {"data": config.data or ["drawn"], "output": "unused", "detector": {"weights": config.weights}}
-        if config.weights == "imagenet":
-            own["detector"] = {"weights": "imagenet", "backbone": "alexnet"}
-        return ComparisonConfig.model_validate(merge(given, {**own, "variants": config.variants}))
-    except (OSError, yaml.YAMLError, ValidationError, ValueError) as error:
-        raise RequestError(f"--settings {config.settings}: {one_line(error)}") from error
 
 
 def stage_photos(config: PeersBenchmarkConfig, scratch: Path) -> list[LabelledFolder]:
@@ -143,32 +132,54 @@ def list_contestants(
         OurDetector(variant, comparison, training=training, batch_photos=config.batch_photos)
         for variant in config.variants
     ]
-    detector = comparison.detector
-    alexnet = Backbone(detector)
-    weights = load_backbone_weights(detector, asked_as="--weights")
-    if weights is not None:
-        alexnet.load_features(weights)
-    peers = [
+    return [*ours, *list_peers(config, comparison.detector, scratch / "anomalib")]
+
+
+def list_peers(config: PeersBenchmarkConfig, detector: DetectorConfig, scratch: Path) -> list[AnomalibPeer]:
+    """Returns anomalib's models on timm's wide ResNet-50 or on the backbone of ``detector``, with the same weights.
+
+    Raises:
+        RequestError: one is to have another backbone, or weights cannot be had.
+    """
+    timms = PeerBackbone(WIDE_RESNET, config.anomalib.wide_resnet_weights)
+    shared = share_backbone(detector, load_backbone_weights(detector, asked_as="--weights"))
+    kind = detector.backbone.split("_")[0]  # alexnet_caffe is an AlexNet
+    backbones = {"wide_resnet50": timms, kind: shared}
+    for name in config.peers:
+        if name.split("_", 1)[1] not in backbones:
+            fitting = ",".join(one for one in PEERS if one.split("_", 1)[1] in backbones)
+            raise RequestError(
+                f"--peers {name} needs settings of its backbone, --settings {config.settings} has {detector.backbone}: "
+                f"take --peers {fitting}, or other settings"
+            )
+    return [
         AnomalibPeer(
             name,
             config.anomalib,
-            alexnet=alexnet.eval(),
-            alexnet_name=detector.backbone,
-            alexnet_is_random=weights is None,
+            backbones[name.split("_", 1)[1]],
             batch_photos=config.batch_photos,
-            scratch=scratch / "anomalib",
+            scratch=scratch,
         )
         for name in config.peers
     ]
-    return [*ours, *peers]
 
 
 def print_ratios(found: dict[str, Any]) -> None:
     """Prints a line for each pair of ours and a peer: the ratios of speed and the difference of AUROC."""
     for row in found["ratios"]:
         difference = row["auroc_difference"]
-        accuracy = "AUROC not comparable" if difference is None else f"AUROC {100 * difference:+.2f} points"
+        accuracy = "AUROC not comparable" if difference is None else describe_auroc(row)
+        apart = "".join(f"; {name}: {describe_auroc(one)}" for name, one in row["confirmed"].items())
         print(
             f"{row['ours']} against {row['peer']}: {row['cpu_ratio']:.1f} times as fast in CPU seconds, "
-            f"{row['wall_ratio']:.1f} on the clock, {accuracy}"
+            f"{row['wall_ratio']:.1f} on the clock, {accuracy}{apart}"
         )
+
+
+def describe_auroc(found: dict[str, Any]) -> str:
+    """Says a difference of AUROC in points, with its interval where there is one."""
+    said = f"AUROC {100 * found['auroc_difference']:+.2f} points"
+    if found["auroc_interval"] is None:
+        return said
+    low, high = found["auroc_interval"]
+    return f"{said} [{100 * low:+.2f}, {100 * high:+.2f}]"

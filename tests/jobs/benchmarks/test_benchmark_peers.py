@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -27,10 +28,12 @@ from jobs.benchmarks.peers.measurement import (
     fit_first,
     time_all,
 )
+from jobs.benchmarks.peers.ours import read_comparison
 from jobs.benchmarks.peers.report import summarize_passes
 from jobs.cli import parse_config
 from jobs.errors import RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
+from model.presets import get_random_preset
 from model.training.collapse_guard import CollapseError, FeatureHealth
 
 
@@ -105,7 +108,7 @@ def test_a_seed_that_cannot_be_fitted_costs_its_own_auroc_and_is_told(
     assert fitted.auroc == {"first": [1.0, 1.0], "second": [1.0]}
     assert fitted.failures == {"second": ["seed 0: it collapsed"]}
     passes = {"shaky": [Pass(1.0, 1.0)]}
-    found = summarize_passes([contestant], {"shaky": fitted}, passes, photos=1)
+    found = summarize_passes([contestant], {"shaky": fitted}, passes, photos=1, labels={})
     assert found["contestants"]["shaky"]["failures"] == fitted.failures
 
 
@@ -154,17 +157,20 @@ def test_passes_take_turns_after_a_warm_up(photos: list[LabelledFolder]) -> None
 def test_ratios_are_medians_of_neighbouring_passes_and_auroc_is_compared_on_common_categories() -> None:
     ours, peer = _Fake("ours", "ours"), _Fake("peer", "anomalib")
     nothing: Score = lambda folder: np.zeros(0)  # noqa: E731
+    scores = {"first": {0: np.arange(4.0)}}
     fitted = {
-        "ours": Fitted(nothing, 1.0, {"first": [0.8, 1.0], "second": [0.2]}),
-        "peer": Fitted(nothing, 1.0, {"first": [0.7]}),
+        "ours": Fitted(nothing, 1.0, {"first": [0.8, 1.0], "second": [0.2]}, scores),
+        "peer": Fitted(nothing, 1.0, {"first": [0.7]}, scores),
     }
     passes = {
         "ours": [Pass(1.0, 2.0), Pass(2.0, 2.0), Pass(1.0, 1.0)],
         "peer": [Pass(10.0, 10.0), Pass(30.0, 12.0), Pass(90.0, 90.0)],
     }
-    found = summarize_passes([ours, peer], fitted, passes, photos=10)
+    labels = {"first": np.array([False, False, True, True])}
+    found = summarize_passes([ours, peer], fitted, passes, photos=10, labels=labels)
     (row,) = found["ratios"]
     assert (row["cpu_ratio"], row["wall_ratio"]) == (15.0, 6.0)
+    assert row["cpu_ratio_range"] == [10.0, 90.0]
     assert row["auroc_difference"] == pytest.approx(0.2)
     assert row["auroc_categories"] == ["first"]
     assert row["at_equal_auroc"]
@@ -173,13 +179,49 @@ def test_ratios_are_medians_of_neighbouring_passes_and_auroc_is_compared_on_comm
     json.dumps(found)
 
 
+def test_a_difference_has_an_interval_over_photos_and_sets_that_confirm_stay_apart(
+    photos: list[LabelledFolder], tmp_path: Path
+) -> None:
+    ours, peer = _Fake("ours", "ours"), _Fake("peer", "anomalib", sign=-1)
+    named = [replace(one, name=f"{one.name}/part") for one in photos]
+    fitted = _all_aurocs([ours, peer], named, tmp_path / "kept")
+    passes = {name: [Pass(1.0, 1.0)] for name in fitted}
+    labels = {one.name: one.is_defective for one in named}
+    found = summarize_passes([ours, peer], fitted, passes, photos=1, labels=labels, confirm=["second"])
+    (row,) = found["ratios"]
+    assert row["auroc_categories"] == ["first/part"]
+    assert (row["auroc_difference"], row["auroc_interval"]) == (1.0, [1.0, 1.0])
+    assert row["confirmed"] == {"second/part": {"auroc_difference": 1.0, "auroc_interval": [1.0, 1.0]}}
+    json.dumps(found)
+
+
+def test_the_interval_is_of_the_seeds_that_both_have(photos: list[LabelledFolder], tmp_path: Path) -> None:
+    ours, peer = _Fake("ours", "ours"), _Fake("peer", "anomalib", sign=-1)
+    ours.unfit, peer.unfit = [("second", 0)], [("second", 1)]
+    fitted = _all_aurocs([ours, peer], photos, tmp_path / "kept")
+    labels = {one.name: one.is_defective for one in photos}
+    passes = {name: [Pass(1.0, 1.0)] for name in fitted}
+    (row,) = summarize_passes([ours, peer], fitted, passes, photos=1, labels=labels)["ratios"]
+    assert (row["auroc_difference"], row["auroc_interval"]) == (1.0, None)
+
+
+def test_the_settings_for_resnet18_are_the_default_preset() -> None:
+    flags = ["--settings=infra/runs/peers.yaml", "--variants=gaussian_resnet18,gaussian_resnet18_fp32"]
+    comparison = read_comparison(parse_config(PeersBenchmarkConfig, flags))
+    preset = get_random_preset("gaussian_resnet18", precision="bf16")
+    assert comparison.make_detector_config("gaussian_resnet18", seed=0) == preset
+    slow = comparison.make_detector_config("gaussian_resnet18_fp32", seed=0)
+    assert slow == preset.model_copy(update={"variant": slow.variant, "precision": "fp32"})
+
+
 def test_without_auroc_nothing_is_said_about_equality() -> None:
     contestants = [_Fake("ours", "ours"), _Fake("peer", "anomalib", has_auroc=False)]
     nothing: Score = lambda folder: np.zeros(0)  # noqa: E731
     fitted = {"ours": Fitted(nothing, 1.0, {"first": [0.8]}), "peer": Fitted(nothing, 1.0)}
     passes = {name: [Pass(1.0, 1.0)] for name in fitted}
-    (row,) = summarize_passes(contestants, fitted, passes, photos=1)["ratios"]
+    (row,) = summarize_passes(contestants, fitted, passes, photos=1, labels={})["ratios"]
     assert row["auroc_difference"] is None
+    assert row["auroc_interval"] is None
     assert row["at_equal_auroc"] is None
 
 
@@ -205,6 +247,7 @@ def test_help_needs_no_anomalib(capsys: pytest.CaptureFixture[str], monkeypatch:
         (["--variants", "differnet,differnet"], "variants names one twice"),
         (["--repeats", "0"], "repeats"),
         (["--anomalib.coreset-ratio", "0"], "coreset-ratio"),
+        (["--data", "a/mtd", "--confirm", "elpv"], "confirm: elpv is none of the data sets mtd"),
     ],
 )
 def test_a_wrong_flag_is_told_by_its_name(flags: list[str], message: str) -> None:
