@@ -68,11 +68,3 @@ def test_any_command_says_which_disk_is_full(file: str | None, said: str, capsys
         run_command(fail)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: no room is left on {said}")
-
-
-def test_another_error_of_the_system_stays_what_it_was() -> None:
-    def fail(_: Sequence[str]) -> int:
-        raise PermissionError(errno.EACCES, "denied", "/a")
-
-    with pytest.raises(PermissionError, match="denied"):
-        run_command(fail)
