@@ -6,7 +6,7 @@ import getpass
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +32,8 @@ from jobs.tables.schema import VERDICTS
 from jobs.tables.text import make_printable
 
 _MAX_NAMED = 10
+_MAX_AHEAD = timedelta(days=1)
+"""A verdict may lie so far in the future: clocks and time zones of reviewers differ."""
 
 
 def add_verdicts(config: AddVerdictsConfig) -> int:
@@ -160,6 +162,9 @@ def find_problem(row: Mapping[str, Any]) -> str:
             return f"box must be x,y,width,height in pixels, got {make_printable(str(row['box']))}"
     if isinstance(at, str) and at and parse_time(at) is None:
         return f"at must be a time in ISO 8601, got {make_printable(at)}"
+    moment = parse_time(at) if isinstance(at, str) else at
+    if moment is not None and moment > datetime.now(UTC) + _MAX_AHEAD:
+        return f"at must be past, or no later verdict would ever hold, got {make_printable(str(at))}"
     return ""
 
 

@@ -90,6 +90,7 @@ def test_the_newest_verdict_holds(tmp_path: Path) -> None:
         ('s3://a/1.jpg,good,"1,2,3",', "box must be x,y,width,height"),
         ('s3://a/1.jpg,good,"1,2,0,4",', "box must be x,y,width,height"),
         ("s3://a/1.jpg,good,,yesterday", "at must be a time"),
+        ("s3://a/1.jpg,good,,2226-01-01T00:00:00", "at must be past, or no later verdict would ever hold"),
         ("s3://a/1.jpg,\x1b[2J,,", r"verdict must be good, defect, unsure, got \x1b[2J"),
     ],
 )
