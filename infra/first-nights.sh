@@ -89,7 +89,7 @@ identity=()
 env "${identity[@]}" "$python" -m ray.scripts.scripts start --head --block --num-cpus 8 \
   --object-store-memory 200000000 --port "$(free_port)" --dashboard-port "$dashboard" \
   --dashboard-agent-listen-port "$(free_port)" --metrics-export-port "$(free_port)" --temp-dir "$(mktemp -d)" \
-  --disable-usage-stats >"$folder/head.log" 2>&1 &
+  --ray-client-server-port "$(free_port)" --disable-usage-stats >"$folder/head.log" 2>&1 &
 head=$!
 trap 'kill "$head" || true; wait "$head" || true' EXIT
 

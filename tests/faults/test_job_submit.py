@@ -22,9 +22,9 @@ from tuning.trials.records import load_records
 
 
 @pytest.fixture
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+def head() -> Iterator[Head]:
     """A head node, which ends with its own process."""
-    with serve_head(tmp_path_factory.mktemp("r", numbered=True)) as node:
+    with serve_head() as node:
         yield node
 
 

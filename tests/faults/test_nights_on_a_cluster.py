@@ -21,8 +21,8 @@ ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    with serve_head(tmp_path_factory.mktemp("n", numbered=True)) as node:
+def head() -> Iterator[Head]:
+    with serve_head() as node:
         yield node
 
 

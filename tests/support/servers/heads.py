@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -31,12 +32,13 @@ def find_free_port() -> int:
 class Head:
     """A head node, which ends with `stop`; started again it has the same ports and knows nothing of before.
 
-    ``environment``: variables that its jobs have, too, such as those of a storage.
+    ``folder``: where its sockets are, a short name. ``environment``: variables that its jobs have, too, such as those
+    of a storage.
     """
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
-    ports: list[int] = field(default_factory=lambda: [find_free_port() for _ in range(4)])
+    ports: list[int] = field(default_factory=lambda: [find_free_port() for _ in range(5)])
     node: subprocess.Popen[str] | None = None
 
     @property
@@ -50,10 +52,11 @@ class Head:
         return f"http://127.0.0.1:{self.ports[3]}/metrics"
 
     def start(self) -> None:
-        dashboard, gcs, agent, metrics = map(str, self.ports)
+        dashboard, gcs, agent, metrics, client = map(str, self.ports)
         argv = [RAY, "start", "--head", "--block", "--num-cpus", "8", "--object-store-memory", "200000000"]
         argv += ["--port", gcs, "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent]
-        argv += ["--metrics-export-port", metrics, "--temp-dir", str(self.folder)[:60], "--disable-usage-stats"]
+        argv += ["--metrics-export-port", metrics, "--ray-client-server-port", client]  # else 10001, of all heads
+        argv += ["--temp-dir", str(self.folder), "--disable-usage-stats"]
         own = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_ADDRESS"))}
         own |= {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0", "RAY_metrics_report_interval_ms": "500"}
         own |= self.environment
@@ -81,11 +84,15 @@ class Head:
 
 
 @contextmanager
-def serve_head(folder: Path, environment: dict[str, str] | None = None) -> Iterator[Head]:
-    """Runs a head node, which ends with the block; see `Head` for its environment."""
-    head = Head(folder, environment or {})
-    try:
-        head.start()
-        yield head
-    finally:
-        head.stop()
+def serve_head(environment: dict[str, str] | None = None) -> Iterator[Head]:
+    """Runs a head node, which ends with the block; see `Head` for its environment.
+
+    The path of a socket has 107 bytes at most, and those below pytest's folders have more where two processes test.
+    """
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        head = Head(Path(folder), environment or {})
+        try:
+            head.start()
+            yield head
+        finally:
+            head.stop()
