@@ -75,7 +75,7 @@ class AnomalibPeer:
         silence_logs()
         seed_everything(seed, verbose=False)
         model = self.build(photos=len(list(photos.train.iterdir())))
-        engine = self._make_engine(epochs=self._epochs or 1)
+        engine = self._make_engine(epochs=self._epochs if self.has_auroc and self._epochs else 1)
         max_photos = None if self.has_auroc else _SEEN
         engine.fit(model=model, train_dataloaders=self._load_photos(photos.train, shuffles=True, max_photos=max_photos))
         if self._kind == "patchcore":
