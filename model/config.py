@@ -5,6 +5,7 @@ The papers are AttentDifferNet (arXiv 2401.08686, arXiv 2311.02747) and DifferNe
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal, Self, cast, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -40,6 +41,7 @@ __all__ = [
     "Precision",
     "PretextConfig",
     "Resize",
+    "is_bf16_allowed",
 ]
 
 BACKBONE_STAGES: dict[str, tuple[str, ...]] = {
@@ -61,6 +63,19 @@ Precision = Literal["fp32", "bf16"]
 
 BF16_VARIABLE = "ATTENTDIFFERNET_BF16"
 """Environment variable: ``off`` treats a machine as one that is slow at bf16, ``auto`` (the default) asks it."""
+
+
+def is_bf16_allowed() -> bool:
+    """Tells whether `BF16_VARIABLE` leaves it to the machine how bf16 is computed.
+
+    Raises:
+        ValueError: it is neither auto nor off.
+    """
+    asked = os.environ.get(BF16_VARIABLE, "auto")
+    if asked not in ("auto", "off"):
+        raise ValueError(f"{BF16_VARIABLE} needs auto or off, got {asked!r}")
+    return asked == "auto"
+
 
 BackboneName = Annotated[str, Field(pattern=r"^(timm/)?[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """A classification network of torchvision, alexnet_caffe, or timm/NAME for one of timm."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from model.config import BF16_VARIABLE
+from model.config import is_bf16_allowed
 
 
 def has_fast_bf16(device: torch.device | str) -> bool:
@@ -19,10 +19,7 @@ def has_fast_bf16(device: torch.device | str) -> bool:
     Raises:
         ValueError: the environment variable ATTENTDIFFERNET_BF16 is neither auto nor off.
     """
-    asked = os.environ.get(BF16_VARIABLE, "auto")
-    if asked not in ("auto", "off"):
-        raise ValueError(f"{BF16_VARIABLE} needs auto or off, got {asked!r}")
-    if asked == "off":
+    if not is_bf16_allowed():
         return False
     if torch.device(device).type == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

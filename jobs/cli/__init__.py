@@ -32,7 +32,7 @@ try:  # this Python may be the system's, with none of it: one line says so inste
     from jobs.cli.help import format_help, list_flags, suggest_flag
     from jobs.cli.yaml_file import read_yaml as read_yaml  # a night reads the same files
     from jobs.config import SUBMITTED_JOB_VARIABLE, merge, rename_old_flag, split_at_commas
-    from model.config import BF16_VARIABLE
+    from model.config import is_bf16_allowed
 except ModuleNotFoundError as error:
     sys.exit(f"error: {explain_missing_module(error)}")
 
@@ -188,9 +188,10 @@ def run_subcommand(
 
 def check_environment() -> None:
     """Raises RequestError where a variable of ours says nothing that is known; a worker would end of it."""
-    asked = os.environ.get(BF16_VARIABLE, "auto")
-    if asked not in ("auto", "off"):
-        raise RequestError(f"{BF16_VARIABLE} needs auto or off, got {asked!r}: correct it, or unset it")
+    try:
+        is_bf16_allowed()
+    except ValueError as error:
+        raise RequestError(f"{error}: correct it, or unset it") from error
 
 
 def run_command(main: Callable[[Sequence[str]], int]) -> None:
