@@ -79,6 +79,7 @@ def test_the_search_of_the_readme_needs_nothing_but_photos_and_a_place() -> None
 
 COMMANDS: dict[str, tuple[type[BaseModel], list[str]]] = {
     "comparison.yaml": (ComparisonConfig, ["--data", "/a,/b", "--output", "/o"]),
+    "peers.yaml": (ComparisonConfig, ["--data", "/a,/b", "--output", "/o"]),
     "recipes.yaml": (ComparisonConfig, ["--data", "/a,/b,/c", "--output", "/o"]),
     "tiles.yaml": (ComparisonConfig, ["--data", "/a", "--output", "/o"]),
     "score.yaml": (ScoreConfig, ["--run-id", "night"]),
