@@ -4,6 +4,7 @@ Here is what several commands share. A command's own is in its wing, such as job
 """
 
 from jobs.config.base import JobConfig, merge, rename_old_fields, rename_old_flag
+from jobs.config.modes import refuse_ignored
 from jobs.config.photos import (
     ARCHIVE_HELP,
     BOXES,
@@ -64,6 +65,7 @@ __all__ = [
     "is_relative",
     "list_uri_fields",
     "merge",
+    "refuse_ignored",
     "rename_old_fields",
     "rename_old_flag",
     "split_at_commas",

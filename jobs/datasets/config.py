@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from jobs.config import JobConfig, PlaceKind, Uri, split_at_commas
+from jobs.config import JobConfig, PlaceKind, Uri, refuse_ignored, split_at_commas
 
 LayoutName = Literal["mvtec_ad", "visa", "insplad_fault", "mtd", "wafer", "mvtec_layout", "folders", "list"]
 
 Texts = Annotated[list[str], BeforeValidator(split_at_commas)]
+
+_OWN_LABELS = ("flawless", "test_share", "seed")
+READ_BY_LAYOUT: dict[LayoutName, tuple[str, ...]] = {
+    "mtd": ("train_list",),
+    "wafer": _OWN_LABELS,
+    "folders": _OWN_LABELS,
+    "list": (*_OWN_LABELS, "category"),
+}
+"""Fields beside source that a layout reads; all others have their labels, split and categories from how they lie."""
 
 
 class CheckDatasetConfig(JobConfig):
@@ -38,6 +47,13 @@ class CheckDatasetConfig(JobConfig):
         0.2, gt=0, lt=1, description="share of the flawless photos that tests, where the data set has no split"
     )
     seed: int = Field(0, ge=0, description="seed of that split, which each photo's key decides: it is stable")
+
+    @model_validator(mode="after")
+    def _refuse_what_the_layout_has_no_use_for(self) -> Self:
+        read = READ_BY_LAYOUT.get(self.layout, ())
+        others = {name for names in READ_BY_LAYOUT.values() for name in names}
+        refuse_ignored(self, sorted(others.difference(read)), because=f"with the layout {self.layout}")
+        return self
 
 
 class ConvertDatasetConfig(CheckDatasetConfig):

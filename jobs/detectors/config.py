@@ -6,7 +6,17 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from jobs.config import EXCLUDE, INCLUDE, Confidence, JobConfig, Name, Patterns, ScoringResources, Uri
+from jobs.config import (
+    EXCLUDE,
+    INCLUDE,
+    Confidence,
+    JobConfig,
+    Name,
+    Patterns,
+    ScoringResources,
+    Uri,
+    refuse_ignored,
+)
 from jobs.detectors.aliases import DETECTOR_ID, NO_DETECTOR
 
 
@@ -22,6 +32,12 @@ class ListConfig(_RegistryConfig):
     output: Uri | None = Field(
         None, description="Parquet file to write the list to instead, which joins the result table by detector_id"
     )
+
+    @model_validator(mode="after")
+    def _refuse_what_no_mode_reads(self) -> Self:
+        if self.output is not None:
+            refuse_ignored(self, ["format"], because="with --output, which writes a Parquet file")
+        return self
 
 
 class ShowConfig(_RegistryConfig):
@@ -120,6 +136,8 @@ class RecalibrateConfig(_RegistryConfig):
             raise ValueError("--replace goes with --verdicts; photos of a folder always replace the calibration")
         if self.data is None and self.folder is not None:
             raise ValueError("--folder is below --data: with --good give the whole folder there, with --verdicts none")
+        if self.verdicts is not None:
+            refuse_ignored(self, ["include", "exclude"], because="with --verdicts, which name each photo")
         return self
 
     @field_validator("folder")

@@ -17,6 +17,7 @@ from jobs.config import (
     Uri,
     check_group_names,
     merge,
+    refuse_ignored,
     split_at_commas,
 )
 from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
@@ -105,6 +106,8 @@ class ComparisonConfig(JobConfig):
         check_group_names(self.group_by, self.key_pattern)
         if self.group_by and not self.calibration_fraction:
             raise ValueError("group_by is there for calibration_fraction: without it all photos train")
+        if not self.calibration_fraction:
+            refuse_ignored(self, ["false_alarm_rate"], because="without --calibration-fraction: nothing is calibrated")
         return self
 
     @model_validator(mode="after")

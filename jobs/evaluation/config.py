@@ -6,7 +6,21 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jobs.config import EXCLUDE, INCLUDE, Confidence, JobConfig, Name, Patterns, PlaceKind, ScoringResources, Uri
+from jobs.config import (
+    EXCLUDE,
+    INCLUDE,
+    Confidence,
+    JobConfig,
+    Name,
+    Patterns,
+    PlaceKind,
+    ScoringResources,
+    Uri,
+    refuse_ignored,
+)
+
+JUDGED_BY_VERDICTS = {"data", "detectors", "verdicts", "run_id"}
+"""Fields that say what is judged; with verdicts there are no others."""
 
 
 class EvaluateConfig(JobConfig):
@@ -62,4 +76,12 @@ class EvaluateConfig(JobConfig):
             raise ValueError("needed --data FOLDER and --detectors REGISTRY, or --verdicts RESULTS and --run-id ID")
         if self.verdicts is None and self.run_id is not None:
             raise ValueError("--run-id goes with --verdicts RESULTS")
+        if self.verdicts is not None:
+            others = [name for name in type(self).model_fields if name not in JUDGED_BY_VERDICTS]
+            refuse_ignored(self, others, because="with --verdicts, which reads what people said of a run")
+        refuse_ignored(
+            self,
+            ["alias"] if self.variants else ["seeds"],
+            because="with --variants, which names the aliases" if self.variants else "without --variants",
+        )
         return self

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import (
     Field,
     field_validator,
+    model_validator,
 )
 
 from jobs.config import (
@@ -22,8 +23,12 @@ from jobs.config import (
     Patterns,
     ScoringResources,
     Uri,
+    refuse_ignored,
 )
 from jobs.explanation.choice import MAX_PER_CATEGORY, parse_choice
+
+RAY_ONLY = tuple(f"scoring.{name}" for name in ("actors", "max_actors", "gpus_per_actor", "batch_photos"))
+"""Fields that say how a cluster is shared out."""
 
 
 class ScoreConfig(JobConfig):
@@ -82,7 +87,7 @@ class ScoreConfig(JobConfig):
         6, ge=1, description="tries of a photo that fails for reasons outside its bytes; then it is left alone"
     )
     retry_hours: float = Field(
-        20, ge=0, description="hours from the second try to the third; each later pause is twice as long"
+        20, ge=0, le=876_000, description="hours from the second try to the third; each later pause is twice as long"
     )
     mark_deleted: bool = Field(
         False, description="add a row for each photo below the archive that the table has and the listing has not"
@@ -123,3 +128,9 @@ class ScoreConfig(JobConfig):
         if "category" not in groups or groups - {"category", "site", "captured_at"}:
             raise ValueError(f"expected named groups category and at most site, captured_at, got {sorted(groups)}")
         return pattern
+
+    @model_validator(mode="after")
+    def _refuse_what_no_mode_reads(self) -> Self:
+        if self.local:
+            refuse_ignored(self, RAY_ONLY, because="with --local, which scores in one process without Ray")
+        return self
