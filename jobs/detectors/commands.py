@@ -15,7 +15,7 @@ from jobs import storage
 from jobs.cli import run_subcommand
 from jobs.config import JobConfig
 from jobs.detectors import registry
-from jobs.detectors.aliases import DETECTOR_ID, find_previous, read_history, set_alias
+from jobs.detectors.aliases import DETECTOR_ID, find_previous, read_aliases, read_history, set_alias
 from jobs.detectors.config import CompareConfig, HistoryConfig, ListConfig, PromoteConfig, RollbackConfig, ShowConfig
 from jobs.detectors.report import describe_detector, find_differences, summarize_detectors
 from jobs.errors import RequestError
@@ -41,8 +41,10 @@ def run_registry_command(argv: Sequence[str]) -> int:
 
 
 def list_detectors(config: ListConfig) -> None:
-    """Prints a row for each detector. Raises RequestError for a category without one."""
+    """Prints a row for each detector. Raises RequestError for a registry or a category without one."""
     found = registry.list_detector_ids(config.detectors)
+    if not found:
+        raise RequestError(f"no detector in {config.detectors}: none was trained there yet, or correct --detectors")
     if absent := sorted(set(config.categories) - found.keys()):
         there = make_printable(", ".join(list(found)[:10])) or "none"
         raise RequestError(f"{config.detectors} has no detector of {', '.join(absent)}; it has {there}")
@@ -54,9 +56,6 @@ def list_detectors(config: ListConfig) -> None:
         return
     if config.format == "json":
         print(json.dumps(rows, indent=1))
-        return
-    if not rows:
-        print(f"no detector in {config.detectors}")
         return
     lines = [[*shorten_row(row), ", ".join(row["aliases"]) or row.get("damage")] for row in rows]
     print(format_table([*_LISTED, "aliases"], lines))
@@ -135,8 +134,14 @@ def roll_back_alias(config: RollbackConfig) -> None:
 
 
 def show_history(config: HistoryConfig) -> None:
-    """Prints the changes of a category's aliases, oldest first."""
+    """Prints the changes of a category's aliases, oldest first. Raises RequestError where no alias was ever set."""
     changes = read_history(config.detectors, config.category)
+    if not changes and not read_aliases(config.detectors, config.category):
+        raise RequestError(
+            f"{config.category} has no alias in {config.detectors}, which has "
+            f"{make_printable(', '.join(registry.list_categories(config.detectors)[:10])) or 'no category'}: correct "
+            "--category or --detectors"
+        )
     wanted = [change for change in changes if config.alias in (None, change.alias)]
     lines = [change.model_dump(mode="json", by_alias=True) for change in wanted]
     if config.format == "json":

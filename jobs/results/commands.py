@@ -13,6 +13,7 @@ from typing import Any
 
 from jobs.cli import run_subcommand
 from jobs.config import JobConfig
+from jobs.errors import RequestError
 from jobs.results.adoption import adopt_table
 from jobs.results.config import (
     AdoptConfig,
@@ -90,8 +91,14 @@ def show_history(config: TableHistoryConfig) -> None:
 
 
 def show_runs(config: RunsConfig) -> None:
-    """Prints the newest runs, newest last, and writes all of them where that is asked for."""
+    """Prints the newest runs, newest last, and writes all of them where that is asked for.
+
+    Raises:
+        RequestError: there is none.
+    """
     found = read_runs(config.results)
+    if not len(found):
+        raise RequestError(f"{config.results} has no run: none was started there yet, or correct --results")
     if config.output:
         write_parquet(found, config.output)
     rows = found.slice(max(0, len(found) - config.limit)).to_pylist()

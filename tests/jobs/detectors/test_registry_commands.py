@@ -134,6 +134,31 @@ def test_list_of_a_category_that_is_not_there_says_which_are(detectors: str) -> 
         main(["list", "--detectors", detectors, "--categories", "damper"])
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["list"], r"no detector in file://.*registry: none was trained there yet, or correct --detectors"),
+        (["list", "--format", "json"], "no detector in"),
+        (["list", "--output", "OUTPUT"], "no detector in"),
+        (["history", "--category", "cap"], r"cap has no alias in file://.*registry, which has no category: correct"),
+        (["history", "--category", "cap", "--format", "json"], "cap has no alias in"),
+    ],
+)
+def test_a_registry_that_has_nothing_is_said_as_a_wrong_request(
+    detectors: str, argv: list[str], said: str, tmp_path: Path
+) -> None:
+    given = [str(tmp_path / "list.parquet") if one == "OUTPUT" else one for one in argv]
+    with pytest.raises(RequestError, match=said):
+        main([*given, "--detectors", detectors])
+    assert not (tmp_path / "list.parquet").exists()
+
+
+def test_a_history_of_a_wrong_category_names_those_that_are_there(detectors: str) -> None:
+    set_alias(detectors, "cap", alias="champion", detector_id=_registered(detectors))
+    with pytest.raises(RequestError, match=r"cup has no alias in .*, which has cap: correct --category"):
+        main(["history", "--detectors", detectors, "--category", "cup"])
+
+
 def test_show_prints_promises_lineage_and_aliases(detectors: str, capsys: pytest.CaptureFixture[str]) -> None:
     detector_id = _registered(detectors)
     set_alias(detectors, "cap", alias="champion", detector_id=detector_id)

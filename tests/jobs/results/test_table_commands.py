@@ -162,6 +162,14 @@ def test_history_names_runs_and_slices(folder: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.count("night-") == 1
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_runs_of_results_that_have_none_are_a_wrong_request(tmp_path: Path, form: str) -> None:
+    output = tmp_path / "runs.parquet"
+    with pytest.raises(RequestError, match=r"nothing has no run: none was started there yet, or correct --results"):
+        run_table_command(["runs", "--results", f"{tmp_path}/nothing", "--format", form, "--output", str(output)])
+    assert not output.exists()
+
+
 def test_the_export_has_the_newest_row_of_each_photo_and_box(folder: Path, tmp_path: Path) -> None:
     commit_rows(f"file://{folder}", [score_row("a", box="0,0,8,8", run_id="night-3")], run_id="night-3")
     output = tmp_path / "latest.parquet"
