@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from jobs.cli import parse_config, run_command
 from jobs.errors import EXIT_DONE
 from jobs.sizing.config import CapacityConfig
-from jobs.sizing.fleet import format_fleets, size_fleet
+from jobs.sizing.fleet import describe_fleet, format_fleets, size_fleet
 from jobs.sizing.plan import make_plan
 from jobs.sizing.report import describe_plans, format_plans
 
@@ -32,7 +31,8 @@ def main(argv: Sequence[str]) -> int:
         print(check_prediction(config), file=sys.stderr, flush=True)
     if config.fleets:
         fleets = [size_fleet(workers, config) for workers in config.fleets]
-        print(json.dumps([asdict(fleet) for fleet in fleets]) if config.format == "json" else format_fleets(fleets))
+        described = [describe_fleet(fleet) for fleet in fleets]
+        print(json.dumps(described) if config.format == "json" else format_fleets(fleets))
         return EXIT_DONE
     plans = [make_plan(photos, config) for photos in config.photos]
     print(json.dumps(describe_plans(plans, config)) if config.format == "json" else format_plans(plans, config))

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from jobs.sizing.config import CapacityConfig
 from jobs.sizing.plan import compute_photo_costs
@@ -90,6 +91,13 @@ def size_fleet(workers: int, config: CapacityConfig) -> Fleet:
 def invert(seconds: float) -> float:
     """Returns what is done in a second; endless where it takes no time."""
     return 1 / seconds if seconds else math.inf
+
+
+def describe_fleet(fleet: Fleet) -> dict[str, Any]:
+    """Returns a fleet as JSON; a stage that takes no time has the limit null, for JSON has no infinity."""
+    limits = {name: per_s if math.isfinite(per_s) else None for name, per_s in fleet.limits.items()}
+    more = {"limits": limits, "slowest": fleet.slowest, "run_per_s": fleet.run_per_s, "runs": fleet.runs}
+    return asdict(fleet) | more
 
 
 def format_fleets(fleets: Sequence[Fleet]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 from typing import Annotated, Any
@@ -10,23 +11,32 @@ from pydantic import BeforeValidator
 
 from jobs.config import split_at_commas
 
+MAX_QUANTITY = 10**12
+"""Beyond this a number is a slip of the keyboard."""
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _QUANTITY = re.compile(r"(\d[\d_]*(?:\.\d+)?)\s*([kmbg]?)", re.IGNORECASE)
 
 
 def parse_quantity(value: Any) -> Any:
-    """Returns the number that a text such as ``2.5M`` stands for; what is no text stays as it is.
+    """Returns the number that a text such as ``2.5M`` stands for, or that a number is.
 
     Raises:
-        ValueError: it is no number, or no whole one of at least 1.
+        ValueError: it is no number, or no whole one from 1 to MAX_QUANTITY.
     """
-    if not isinstance(value, str):
-        return value
-    found = _QUANTITY.fullmatch(value.strip())
-    number = Fraction(found[1].replace("_", "")) * _FACTORS[found[2].lower()] if found else Fraction(0)
-    if number < 1 or number.denominator != 1:
-        raise ValueError(f"expected a whole number of at least 1, such as 800k, 10M or 2.5B, got {value!r}")
+    number = _read_number(value)
+    if not 1 <= number <= MAX_QUANTITY or number.denominator != 1:
+        most = format_quantity(MAX_QUANTITY)
+        raise ValueError(f"expected a whole number from 1 to {most}, such as 800k, 10M or 2.5B, got {value!r}")
     return int(number)
+
+
+def _read_number(value: Any) -> Fraction:
+    """Reads a number with a letter, or one that YAML has read; 0 where it is none."""
+    if isinstance(value, str):
+        found = _QUANTITY.fullmatch(value.strip())
+        return Fraction(found[1].replace("_", "")) * _FACTORS[found[2].lower()] if found else Fraction(0)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return Fraction(value) if is_number else Fraction(0)
 
 
 def format_quantity(number: int) -> str:

@@ -84,4 +84,8 @@ def test_the_command_says_it_as_a_table_or_json(capsys: pytest.CaptureFixture[st
     assert len(table) == 3
     assert table[2].split()[0] == "64"
     assert capacity.main([*argv, "--format", "json"]) == 0
-    assert [one["gpus"] for one in json.loads(capsys.readouterr().out)] == [8, 64]
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["gpus"], one["slowest"], one["run_per_s"]) for one in found] == [
+        (8, "requests", 5500),
+        (64, "requests", 5500),
+    ]

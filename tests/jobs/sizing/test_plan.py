@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,8 +107,19 @@ def test_every_preset_was_measured(preset: str, precision: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--photos", "many"], r"expected a whole number of at least 1, such as 800k, 10M or 2\.5B, got 'many'"),
+        (["--photos", "many"], r"expected a whole number from 1 to 1000B, such as 800k, 10M or 2\.5B, got 'many'"),
+        (["--photos", "0"], r"--photos: expected a whole number from 1 to 1000B, .*, got 0"),
+        (["--photos", "-5"], r"--photos: expected a whole number from 1 to 1000B, .*, got -5"),
+        (["--photos", "1e30"], r"--photos: expected a whole number from 1 to 1000B, .*, got "),
+        (["--photos", "1000001M"], r"--photos: expected a whole number from 1 to 1000B, .*, got '1000001M'"),
+        (["--fleets", "0"], r"--fleets: expected a whole number from 1 to 1000B, .*, got 0"),
+        (["--megapixels", "1e300"], r"--megapixels: input should be less than or equal to 1e\+?0?6|1000000"),
+        (["--hours", "1e300"], r"--hours: input should be less than or equal to"),
+        (["--costs.row-ms", "1e300"], r"--costs\.row-ms: input should be less than or equal to"),
         (["--hours", "8", "--cores", "4"], "not both"),
+        (["--fleets", "8", "--cores", "4"], "--cores would change nothing with --fleets"),
+        (["--fleets", "8", "--photos", "3"], "--photos would change nothing with --fleets"),
+        (["--measure-photos", "5"], "--measure-photos would change nothing without --measure FOLDER"),
         (["--use-gpu"], r"needs --costs\.gpu-view-ms: no GPU was measured here, infra/gpu-check\.sh prints it"),
         (["--gpus", "2"], "gpus are there for --use-gpu"),
         (["--save", "costs.yaml"], "are there for --measure"),
@@ -132,6 +144,24 @@ def test_the_answer_can_be_read_by_a_program(capsys: pytest.CaptureFixture[str])
     found = json.loads(capsys.readouterr().out)
     assert found["plans"][0]["photos"] == 10**6
     assert found["plans"][0]["bottleneck"] == "cores"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--photos", "1000B", "--megapixels", "1e6", "--costs.view-ms", "1e9", "--prices.core-hour", "1e9"],
+        ["--photos", "1", "--megapixels", "0.0001", "--costs.row-ms", "0", "--costs.view-ms", "1e-300"],
+        ["--photos", "1000B", "--hours", "1e-9"],
+        ["--photos", "1", "--cores", "1000000000"],
+        ["--fleets", "1,1000B", "--costs.list-s-per-million", "0", "--costs.driver-us-per-row", "0"],
+    ],
+    ids=["most", "least", "no time", "cores without work", "stages without cost"],
+)
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_absurd_sizes_still_give_numbers(flags: list[str], form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert capacity.main([*flags, "--format", form]) == 0
+    shown = capsys.readouterr().out
+    assert not re.search(r"\b(nan|inf|NaN|Infinity)\b", shown)
 
 
 def test_help_imports_neither_torch_nor_ray() -> None:
