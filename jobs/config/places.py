@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel
 
@@ -120,5 +120,11 @@ LocalPath = Annotated[str, AfterValidator(as_path)]
 
 
 def list_uri_fields(config_class: type[BaseModel]) -> list[str]:
-    """Lists the fields of a configuration that hold the URI of a place."""
-    return [name for name, field in config_class.model_fields.items() if _MAKE_URI in field.metadata]
+    """Lists the fields of a configuration that hold the URI of a place, or None, or several of them."""
+    fields = config_class.model_fields.items()
+    return [name for name, field in fields if _MAKE_URI in field.metadata or _holds_uri(field.annotation)]
+
+
+def _holds_uri(annotation: object) -> bool:
+    """Tells whether a type has Uri in it, as ``Uri | None`` and ``list[Uri]`` have."""
+    return _MAKE_URI in getattr(annotation, "__metadata__", ()) or any(map(_holds_uri, get_args(annotation)))

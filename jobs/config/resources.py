@@ -47,9 +47,11 @@ class ScoringResources(JobConfig):
     )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
     decode_timeout_s: float = Field(
-        60, gt=0, description="seconds that decoding one photo may take; then it has failed"
+        60, gt=0, le=86_400, description="seconds that decoding one photo may take; then it has failed"
     )
-    decode_memory_gib: float = Field(4, gt=0, description="GiB that decoding one photo may take; then it has failed")
+    decode_memory_gib: float = Field(
+        4, gt=0, le=1_000_000, description="GiB that decoding one photo may take; then it has failed"
+    )
 
     @model_validator(mode="after")
     def _check_actors(self) -> Self:

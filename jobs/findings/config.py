@@ -19,7 +19,9 @@ class ReportConfig(JobConfig):
         None, description="HTML file to write, on any storage; default: <results>/reports/<run_id>.html"
     )
     top: int = Field(48, ge=0, le=1000, description="how many of the most anomalous photos to show")
-    history_days: int = Field(28, ge=1, description="days before the run whose p-values tonight's are compared with")
+    history_days: int = Field(
+        28, ge=1, le=36_500, description="days before the run whose p-values tonight's are compared with"
+    )
     thumbnail_px: int = Field(384, ge=32, le=2048, description="longer side in pixels of the photos inside the page")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels that is decoded for the page")
 

@@ -42,14 +42,18 @@ class NightlyConfig(JobConfig):
     pause_s: float = Field(
         60,
         ge=0,
+        le=86_400,
         description="seconds before a second try, twice as long before each later one: a cluster that has "
         "lost nodes needs time",
     )
     hours: float | None = Field(
-        None, gt=0, description="from now on, after which the run is stopped; the next night goes on from the table"
+        None,
+        gt=0,
+        le=8760,
+        description="from now on, after which the run is stopped; the next night goes on from the table",
     )
     head_timeout_min: float = Field(
-        10, gt=0, description="minutes to wait for a head that does not answer: it may be starting again"
+        10, gt=0, le=10_080, description="minutes to wait for a head that does not answer: it may be starting again"
     )
     poll_s: float = Field(15, gt=0, le=600, description="seconds between two looks at the run")
     upload_code: bool = Field(

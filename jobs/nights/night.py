@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 from typing import TypeVar
@@ -73,6 +74,7 @@ class Night:
                 continue
             if known is None:
                 self._pause(tried=self._config.tries - left)
+                self._check_hours(f"{submission_id} was not submitted")
                 left -= 1
                 self._submit(submission_id, folder)
             else:
@@ -94,6 +96,14 @@ class Night:
         if self._ends_at is not None:
             seconds = min(seconds, max(0.0, self._ends_at - self._clock.now()))
         self._clock.sleep(seconds)
+
+    def _check_hours(self, what: str) -> None:
+        """Raises OutOfTimeError where the hours are over: a run that starts now would be stopped at once."""
+        if self._ends_at is not None and self._clock.now() >= self._ends_at:
+            raise OutOfTimeError(
+                f"{what}: the {self._config.hours:g} hours are over; what {self._config.run_id} has committed is in "
+                "the table, and the next night goes on from there"
+            )
 
     def _submit(self, submission_id: str, folder: Path) -> None:
         mine = self._head.submit(submission_id, entrypoint=make_entrypoint(self._config), folder=folder)
@@ -119,7 +129,8 @@ class Night:
                     f"{submission_id}: stopped after {self._config.hours:g} hours; what {self._config.run_id} has "
                     "committed is in the table, and the next night goes on from there"
                 )
-            self._clock.sleep(self._config.poll_s)
+            left_s = math.inf if self._ends_at is None else max(0.0, self._ends_at - self._clock.now())
+            self._clock.sleep(min(self._config.poll_s, left_s))
 
     def _show_end(self, submission_id: str, state: JobState) -> str:
         """Shows the end of a job's log; returns why it ended, as one line."""

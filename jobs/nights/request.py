@@ -23,13 +23,15 @@ def write_request(config: NightlyConfig, folder: Path) -> None:
         RequestError: a field is wrong, or a place is one of this machine alone.
     """
     path = config.score_config
-    parse_config(ScoreConfig, ["--config", path, "--run-id", config.run_id])
+    request = parse_config(ScoreConfig, ["--config", path, "--run-id", config.run_id])
+    if request.local:
+        raise RequestError(f"{path}: local scores in one process, on the head: take it out, a night is for a cluster")
     fields = read_yaml(path, ScoreConfig)
     if "run_id" in fields:
         raise RequestError(f"{path}: run_id is made of the name and the night ({config.run_id}): take it out")
     for name in list_uri_fields(ScoreConfig):
         place = fields.get(name)
-        if isinstance(place, str) and is_relative(place):
+        if isinstance(place, str) and (is_relative(place) or place.startswith("~")):
             raise RequestError(
                 f"{path}: {name}: expected a URI, or an absolute path that all nodes share, got {place!r}, which is "
                 "another place on the cluster"

@@ -26,6 +26,7 @@ class VacuumConfig(_TableConfig):
     retention_hours: float = Field(
         168.0,
         ge=0,
+        le=876_000,
         description=f"keep files that were in use less than so long ago; below {SAFE_RETENTION_HOURS:g} only while no "
         "run is under way and nobody reads the table",
     )
@@ -41,14 +42,14 @@ class RepairConfig(_TableConfig):
 class TableHistoryConfig(_TableConfig):
     """Show the newest versions of the table: when, what was done, by which run and slice, rows and files."""
 
-    limit: int = Field(20, ge=1, description="how many versions")
+    limit: int = Field(20, ge=1, le=1_000_000, description="how many versions")
     format: Literal["text", "json"] = Field("text", description="a table for people, or JSON")
 
 
 class RunsConfig(_TableConfig):
     """Show the runs that wrote into the table: which are finished, which are not, and what they wrote."""
 
-    limit: int = Field(20, ge=1, description="how many runs, the newest")
+    limit: int = Field(20, ge=1, le=1_000_000, description="how many runs, the newest")
     format: Literal["text", "json"] = Field("text", description="a table for people, or JSON")
     output: Uri | None = Field(None, description="Parquet file to write all of them into, for a join by run_id")
 

@@ -173,6 +173,32 @@ def test_the_end_of_the_hours_stops_the_job_and_says_that_the_next_night_goes_on
     assert "stopped after 2 hours; what nightly-2026-11-29 has committed is in the table" in capsys.readouterr().out
 
 
+def test_the_hours_end_a_night_on_time_however_seldom_it_looks(night: Callable[..., Night]) -> None:
+    made = night(FakeHead([RUNNING]), hours=0.5, poll_s=600)
+    assert made.run() == 1
+    assert made._clock.now() == 1800
+
+
+@pytest.mark.parametrize("pause_s", [60, 86_400])
+def test_no_try_is_submitted_after_the_end_of_the_hours(
+    night: Callable[..., Night], pause_s: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = FakeHead([FAILED], [FAILED], [FAILED], [FAILED], [FAILED], [FAILED], [FAILED])
+    made = night(head, hours=0.5, tries=20, pause_s=pause_s)
+    assert made.run() == 1
+    assert made._clock.now() == 1800
+    assert head.stopped == []
+    said = capsys.readouterr().out
+    assert f"nightly-2026-11-29-{len(head.submitted) + 1} was not submitted: the 0.5 hours are over; what " in said
+
+
+def test_a_job_that_is_there_already_is_waited_for_until_the_hours_end(night: Callable[..., Night]) -> None:
+    head = FakeHead()
+    head.jobs["nightly-2026-11-29-1"] = [RUNNING]
+    assert night(head, hours=0.001).run() == 1
+    assert head.stopped == ["nightly-2026-11-29-1"]
+
+
 def test_a_head_that_starts_again_is_waited_for_and_one_that_is_gone_is_not(
     night: Callable[..., Night], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,11 +228,14 @@ def test_a_head_that_does_not_answer_yet_is_waited_for_from_the_first_call_on(ni
     ("fields", "said"),
     [
         (FIELDS.replace("s3://results", "results"), "results: expected a URI, or an absolute path .* got 'results'"),
+        (FIELDS.replace("s3://models", "~/models"), "detectors: expected a URI, or an absolute path .* got '~/models'"),
+        (FIELDS + "boxes: boxes.json\n", "boxes: expected a URI, or an absolute path .* got 'boxes.json'"),
+        (FIELDS + "local: true\n", "local scores in one process, on the head: take it out"),
         (FIELDS + "run_id: mine\n", r"run_id is made of the name and the night \(nightly-2026-11-29\)"),
         (FIELDS + "false_alarm_rate: 2\n", "--false-alarm-rate: input should be less than 1"),
         (FIELDS + "archiv: s3://a\n", "archiv"),
     ],
-    ids=["relative", "run id", "range", "unknown"],
+    ids=["relative", "home", "relative boxes", "local", "run id", "range", "unknown"],
 )
 def test_a_wrong_request_is_refused_before_anything_is_submitted(
     night: Callable[..., Night], fields: str, said: str
