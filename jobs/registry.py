@@ -1,4 +1,4 @@
-"""Command: list, show, compare, promote and roll back registered detectors.
+"""Command: list, show, compare, promote, roll back and sign registered detectors.
 
 ``python -m jobs.registry list --detectors URI``
 """

@@ -15,11 +15,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from jobs import storage
+from jobs.detectors.signing import (
+    KEY_VARIABLE,
+    compute_signature,
+    describe_aliases,
+    explain_unsigned,
+    is_signature,
+    read_key,
+)
 from jobs.errors import ConflictError, MissingObjectError, RequestError
 from jobs.storage import uris
 from model.artifact.files import ALIASES_FILE
@@ -29,7 +37,8 @@ NO_DETECTOR = "none"
 """What ``expected`` calls an alias that is not set."""
 MAX_CHANGES = 200
 
-_HISTORY = ".history"
+_HISTORY, _SIGNATURE = ".history", ".signature"
+_HMAC = "hmac_sha256"
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TRIES = 50
 _LONGEST_WAIT_S = 1.0
@@ -67,6 +76,7 @@ class _State:
     aliases: Mapping[str, str]
     changes: Sequence[AliasChange]
     etag: str | None
+    is_signed: bool = False
 
 
 def read_aliases(detectors: str, category: str) -> dict[str, str]:
@@ -197,29 +207,72 @@ def check_category(category: str) -> None:
         raise RequestError(f"expected the name of a category, got {category!r}")
 
 
-def _read(detectors: str, category: str) -> _State:
+def _read(detectors: str, category: str, *, check: bool = True) -> _State:
     uri = uris.join(detectors, category, ALIASES_FILE)
+    key = read_key()
     try:
         data, etag = storage.read_with_etag(uri)
     except MissingObjectError:
         return _State({}, [], None)
     try:
         found = json.loads(data)
+        signature = found.pop(_SIGNATURE, None)
+        if check and key is not None and not _is_signed(signature, category, key=key, document=found):
+            raise RequestError(explain_unsigned(uri))
         changes = _CHANGES.validate_python(found.pop(_HISTORY, []))
         is_sound = all(DETECTOR_ID.fullmatch(str(value)) for value in found.values())
     except (ValueError, AttributeError, TypeError, RecursionError):
         is_sound = False
     if not is_sound:
         raise RequestError(f"{uri} is damaged: expected a JSON object of alias to detector id; restore or delete it")
-    return _State(found, changes, etag)
+    return _State(found, changes, etag, is_signed=signature is not None)
+
+
+def _is_signed(signature: object, category: str, *, key: bytes, document: Mapping[str, Any]) -> bool:
+    found = signature.get(_HMAC) if isinstance(signature, dict) else None
+    return is_signature(found, key=key, subject=describe_aliases(category, document))
+
+
+def sign_aliases(detectors: str, category: str) -> dict[str, str]:
+    """Signs the aliases of a category as they are; returns them. Whoever calls this has looked at them.
+
+    Raises:
+        RequestError: there is no key, or there are no aliases, or they are damaged.
+        ConflictError: somebody changed them meanwhile.
+    """
+    if read_key() is None:
+        raise RequestError(f"signing needs the key in {KEY_VARIABLE}: make one with openssl rand -hex 32")
+    state = _read(detectors, category, check=False)
+    if not state.aliases:
+        raise RequestError(f"{category} has no alias in {detectors}: nothing to sign")
+    _store(detectors, category, state=state, aliases=state.aliases, changes=state.changes)
+    return dict(state.aliases)
 
 
 def _write(detectors: str, category: str, *, state: _State, change: AliasChange) -> None:
     changes = [*state.changes, change][-MAX_CHANGES:]
-    content = {**state.aliases, change.alias: change.after}
-    document = {**content, _HISTORY: [line.model_dump(mode="json", by_alias=True) for line in changes]}
+    _store(detectors, category, state=state, aliases={**state.aliases, change.alias: change.after}, changes=changes)
+
+
+def _store(
+    detectors: str,
+    category: str,
+    *,
+    state: _State,
+    aliases: Mapping[str, str],
+    changes: Sequence[AliasChange],
+) -> None:
+    """Puts aliases in place of those that were read, signed where there is a key."""
+    uri, key = uris.join(detectors, category, ALIASES_FILE), read_key()
+    document: dict[str, Any] = {
+        **aliases,
+        _HISTORY: [line.model_dump(mode="json", by_alias=True) for line in changes],
+    }
+    if key is not None:
+        document[_SIGNATURE] = {_HMAC: compute_signature(key, describe_aliases(category, document))}
+    elif state.is_signed:
+        raise RequestError(f"{uri} is signed: set {KEY_VARIABLE} to the key of this registry to change an alias")
     data = json.dumps(document, indent=1, sort_keys=True).encode()
-    uri = uris.join(detectors, category, ALIASES_FILE)
     storage.write(uri, data, if_absent=state.etag is None, if_etag=state.etag)
 
 

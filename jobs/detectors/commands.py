@@ -1,4 +1,4 @@
-"""The registry's commands: list, show, compare, promote, rollback, history.
+"""The registry's commands: list, show, compare, promote, rollback, sign, history.
 
 ``python -m jobs.registry promote --detectors URI --category NAME --name ID --alias champion --reason TEXT``
 """
@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,16 +17,26 @@ from jobs import storage
 from jobs.cli import run_subcommand
 from jobs.config import JobConfig
 from jobs.detectors import registry
-from jobs.detectors.aliases import DETECTOR_ID, find_previous, read_aliases, read_history, set_alias
-from jobs.detectors.config import CompareConfig, HistoryConfig, ListConfig, PromoteConfig, RollbackConfig, ShowConfig
+from jobs.detectors.aliases import DETECTOR_ID, find_previous, read_aliases, read_history, set_alias, sign_aliases
+from jobs.detectors.config import (
+    CompareConfig,
+    HistoryConfig,
+    ListConfig,
+    PromoteConfig,
+    RollbackConfig,
+    ShowConfig,
+    SignConfig,
+)
+from jobs.detectors.node_cache import fetch_artifact
 from jobs.detectors.report import describe_detector, find_differences, summarize_detectors
+from jobs.detectors.signing import sign_detector
 from jobs.errors import RequestError
 from jobs.storage import uris
 from jobs.tables.parquet import write_parquet
 from jobs.tables.schema import DETECTORS
 from jobs.tables.text import format_table, make_printable
 from model.artifact.card import render_model_card
-from model.artifact.files import ARTIFACT_FILES
+from model.artifact.files import ARTIFACT_FILES, ArtifactError
 
 _PROG = "python -m jobs.registry"
 _LISTED = ("category", "detector_id", "variant", "seed", "photos", "smallest_rate", "created")
@@ -133,6 +145,24 @@ def roll_back_alias(config: RollbackConfig) -> None:
     print(f"{config.alias} of {config.category}: {current} -> {before}")
 
 
+def sign_category(config: SignConfig) -> None:
+    """Signs the aliases of a category and the detectors that they name.
+
+    Raises:
+        RequestError: there is no key, or a detector is damaged.
+    """
+    signed = sign_aliases(config.detectors, config.category)
+    for detector_id in sorted(set(signed.values())):
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "artifact"
+            try:
+                fetch_artifact(config.detectors, config.category, detector_id=detector_id, folder=folder)
+            except ArtifactError as error:
+                raise RequestError(f"detector {detector_id} of {config.category}: {error}") from error
+            sign_detector(config.detectors, config.category, detector_id=detector_id, folder=folder)
+    print("\n".join(f"signed: {alias} of {config.category} is {target}" for alias, target in sorted(signed.items())))
+
+
 def show_history(config: HistoryConfig) -> None:
     """Prints the changes of a category's aliases, oldest first. Raises RequestError where no alias was ever set."""
     changes = read_history(config.detectors, config.category)
@@ -186,5 +216,6 @@ _COMMANDS: Mapping[str, _Command] = {
     "compare": (CompareConfig, compare_detectors),
     "promote": (PromoteConfig, promote_detector),
     "rollback": (RollbackConfig, roll_back_alias),
+    "sign": (SignConfig, sign_category),
     "history": (HistoryConfig, show_history),
 }

@@ -80,6 +80,12 @@ class RollbackConfig(_RegistryConfig):
     reason: str = Field("", max_length=500, description="why, for the history")
 
 
+class SignConfig(_RegistryConfig):
+    """Sign the aliases of a category, and the detectors that they name, as they are now: look at them first."""
+
+    category: Name = Field(description="asset category")
+
+
 class HistoryConfig(_RegistryConfig):
     """Show who changed which alias, when, from what and to what, oldest first."""
 

@@ -19,6 +19,7 @@ from typing import TextIO
 
 from jobs import storage
 from jobs.detectors.aliases import DETECTOR_ID, check_category
+from jobs.detectors.signing import explain_unsigned, hash_file, read_digests
 from jobs.errors import JobError, MissingObjectError, RequestError, is_disk_full
 from jobs.storage import uris
 from model.artifact.files import ARTIFACT_FILES, WEIGHTS, ArtifactError, hash_content
@@ -141,7 +142,24 @@ def make_private_cache() -> Path:
 
 
 def download(detectors: str, category: str, *, detector_id: str, folder: Path) -> None:
-    """Downloads a detector into ``folder`` and verifies its content id.
+    """Downloads a detector into ``folder`` and verifies its content id and, where there is a key, its signature.
+
+    Raises:
+        ArtifactError: the content is not what the id says, or was not signed; see `fetch_artifact` for others.
+    """
+    fetch_artifact(detectors, category, detector_id=detector_id, folder=folder)
+    try:
+        digests = read_digests(detectors, category, detector_id=detector_id) or {}
+    except RequestError as error:
+        raise ArtifactError(str(error)) from error
+    place = uris.join(detectors, category, detector_id)
+    for name, expected in digests.items():
+        if not (folder / name).exists() or hash_file(folder / name) != expected:
+            raise ArtifactError(explain_unsigned(uris.join(place, name)))
+
+
+def fetch_artifact(detectors: str, category: str, *, detector_id: str, folder: Path) -> None:
+    """Downloads a detector into ``folder`` and verifies its content id alone.
 
     Raises:
         MissingObjectError: no such detector.

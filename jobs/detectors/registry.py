@@ -1,6 +1,6 @@
 """Detectors in object storage, ``<detectors>/<category>/<detector_id>/``; jobs.detectors.aliases has their aliases.
 
-Run as a command, ``python -m jobs.registry list|show|compare|promote|rollback|history``: see jobs.detectors.commands.
+The command ``python -m jobs.registry list|show|compare|promote|rollback|sign|history`` is in jobs.detectors.commands.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from jobs import storage
 from jobs.detectors.aliases import DETECTOR_ID, check_category, read_alias, read_aliases, set_alias
 from jobs.detectors.node_cache import hold_detector
+from jobs.detectors.signing import check_file, read_digests, sign_detector
 from jobs.errors import MissingObjectError, RequestError, StorageError, one_line
 from jobs.storage import uris
 from model.artifact.files import (
@@ -72,13 +73,14 @@ def put(detectors: str, category: str, *, folder: Path) -> str:
     """Uploads an artifact folder and returns its detector id; the same content again replaces its metrics and card.
 
     Raises:
-        RequestError: a category that would lead outside the registry.
+        RequestError: a category that would lead outside the registry, or a key to sign with that is none.
         ArtifactError: a folder that is no artifact.
     """
     check_category(category)
     detector_id = hash_content(folder)
     for name in (name for name in ARTIFACT_FILES if (folder / name).exists()):
         storage.write(uris.join(detectors, category, detector_id, name), (folder / name).read_bytes())
+    sign_detector(detectors, category, detector_id=detector_id, folder=folder)
     return detector_id
 
 
@@ -173,11 +175,13 @@ def read_metrics(detectors: str, category: str, *, detector_id: str) -> dict[str
 
 
 def read_json(detectors: str, category: str, detector_id: str, *, name: str) -> object:
-    """Reads a JSON file of a detector. Raises RequestError where it is missing or damaged."""
+    """Reads a JSON file of a detector. Raises RequestError where it is missing, damaged or not what was signed."""
     check_category(category)
     uri = uris.join(detectors, category, detector_id, name)
     try:
-        return json.loads(storage.read(uri))
+        content = storage.read(uri)
+        check_file(content, read_digests(detectors, category, detector_id=detector_id), uri=uri)
+        return json.loads(content)
     except MissingObjectError as error:
         raise RequestError(f"no detector {detector_id} of {category} is registered: {error}") from error
     except (ValueError, RecursionError) as error:

@@ -22,6 +22,7 @@ from jobs.results.commit import find_next_slice
 from jobs.results.known import stream_known
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors, use_precisions
+from jobs.scoring.promotions import check_promotions
 from jobs.scoring.publication.deletions import check_whole_listing, mark_deleted
 from jobs.scoring.rescoring import list_few_photos, rescore_stored
 from jobs.scoring.run_folder import MANIFEST_GROUP_ROWS, MANIFEST_PART_ROWS, RunFolder
@@ -188,18 +189,25 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
 
 
 def plan_run(config: ScoreConfig, categories: set[str]) -> ScoringPlan:
-    """Decides which detector scores each of the archive's categories; see `plan_detectors` for errors."""
+    """Decides which detector scores each of the archive's categories; see `plan_detectors` for errors.
+
+    Raises:
+        RequestError: the registry is signed, and an alias is older than an earlier run has read it.
+    """
+    by_category = plan_detectors(
+        config.detectors,
+        categories,
+        alias=config.alias,
+        false_alarm_rate=config.false_alarm_rate,
+        confidence=config.confidence,
+        precision=config.scoring.precision,
+    )
+    promoted = {name: detector.promoted_at for name, detector in by_category.items() if detector.promoted_at}
+    check_promotions(config.results, detectors=config.detectors, alias=config.alias, promoted=promoted)
     return ScoringPlan(
         run_id=config.run_id,
         detectors=config.detectors,
-        by_category=plan_detectors(
-            config.detectors,
-            categories,
-            alias=config.alias,
-            false_alarm_rate=config.false_alarm_rate,
-            confidence=config.confidence,
-            precision=config.scoring.precision,
-        ),
+        by_category=by_category,
         max_pixels=config.scoring.max_pixels,
         root=config.archive if detect_kind(config.archive) is ArchiveKind.PREFIX else None,
     )

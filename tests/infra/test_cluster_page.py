@@ -50,7 +50,7 @@ def test_every_object_that_kubectl_is_given_is_one_of_the_manifests_or_made_by_t
 def test_the_secrets_that_the_page_makes_are_those_that_pods_read() -> None:
     made = {words[4] for words in lines("kubectl create secret")}
     texts = "".join(path.read_text() for path in KUBERNETES.rglob("*.yaml"))
-    assert made == {"registry", "storage-keys"}
+    assert made == {"registry", "storage-keys", "signing"}
     assert all(re.search(rf"name: {name}\b", texts) for name in made)
 
 

@@ -16,6 +16,7 @@ import yaml
 
 from jobs.cli import parse_config
 from jobs.cluster.telemetry import MEASURES
+from jobs.detectors.signing import KEY_VARIABLE
 from jobs.nights.config import NightlyConfig
 from jobs.scoring.config import ScoreConfig
 from jobs.tables.schema import Status
@@ -300,6 +301,12 @@ def test_on_prem_every_ray_pod_has_the_keys_and_the_endpoint_and_no_file_has_a_k
         assert {"configMapRef": {"name": "storage"}} in container["envFrom"]
         assert {"secretRef": {"name": "storage-keys"}} in container["envFrom"]
     assert not [one for one in documents if one["kind"] == "Secret"]
+
+
+def test_every_ray_pod_has_the_key_of_the_registry_where_there_is_one() -> None:
+    for container in containers(read("base/raycluster.yaml")[0]):
+        (source,) = [one["valueFrom"] for one in container["env"] if one["name"] == KEY_VARIABLE]
+        assert source == {"secretKeyRef": {"name": "signing", "key": "key", "optional": True}}
 
 
 # The night

@@ -276,7 +276,7 @@ def test_names_from_storage_cannot_command_the_terminal(detectors: str, capsys: 
     [
         (["--help"], 0, "rollback  Point an alias at the detector that it was promoted from"),
         (["promote", "--help"], 0, "--if-current"),
-        ([], 2, "expected a command (list, show, compare, promote, rollback, history), got ''"),
+        ([], 2, "expected a command (list, show, compare, promote, rollback, sign, history), got ''"),
         (["delete"], 2, "got 'delete'"),
         (["list"], 2, "--detectors is required"),
     ],
