@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 import warnings
@@ -72,13 +73,20 @@ def keep_off_console(record: logging.LogRecord) -> bool:
     return True
 
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_FAILED_START = "raised in its creation task"
+
+
 def explain_error(error: BaseException) -> str:
     """Returns what went wrong inside a worker, as one line, without the tracebacks that Ray puts around it."""
     while inner := find_cause(error):
         error = inner
     if isinstance(error, StageError):
         return str(error).splitlines()[0]  # Ray Data writes advice below the reason
-    message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
+    if isinstance(error, ray.exceptions.ActorDiedError) and lines and _FAILED_START in lines[0]:
+        return lines[-1]  # of the traceback that Ray puts there in place of the error
+    message = lines[0] if lines else ""
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from jobs import storage
 from jobs.cluster.progress import Progress
 from jobs.cluster.resources import Demand, wait_for_resources
 from jobs.cluster.session import start_ray
@@ -23,7 +24,7 @@ from jobs.training.config import TrainConfig
 from jobs.training.fleet import UnitResult, count_concurrent_units, train_units
 from jobs.training.fleet_table import build_fleet_table, format_fleet_table, save_fleet_table
 from jobs.training.planning import plan_units
-from jobs.training.units import TrainingUnit, find_trained
+from jobs.training.units import TrainingUnit, find_trained, locate_work
 from model.statistics.calibration import describe_guarantee
 
 
@@ -72,7 +73,12 @@ def train_or_find(config: TrainConfig, units: Sequence[TrainingUnit], weights: W
 
 
 def train_missing(config: TrainConfig, units: Sequence[TrainingUnit], weights: WeightsFiles) -> Iterator[UnitResult]:
-    """Loads backbone weights, starts Ray and trains the units; yields each result when it is there."""
+    """Loads backbone weights, starts Ray and trains the units; yields each result when it is there.
+
+    Raises:
+        StorageError: the registry may not be listed, written or deleted from.
+    """
+    check_registry_rights(config.detectors)
     detectors = {unit.weights_key: unit.config.detector for unit in units}
     loaded = {
         key: load_backbone_weights(detector, weights, asked_as=f"--detector.weights {detector.weights}")
@@ -88,6 +94,20 @@ def train_missing(config: TrainConfig, units: Sequence[TrainingUnit], weights: W
     print(f"training {what}, {config.workers} worker(s) each", flush=True)
     with Progress(sum(unit.config.optimizer.epochs for unit in units), activity="training", unit="epoch") as progress:
         yield from train_units(units, concurrent=concurrent, weights=references, report=progress.report)
+
+
+def check_registry_rights(detectors: str) -> None:
+    """Lists, writes and deletes below a registry, as a training will: one that may not would fail hours later.
+
+    Raises:
+        DeniedError: names the right and the place.
+        StorageError: the registry cannot be reached.
+    """
+    folder = locate_work(detectors)
+    next(storage.list_between(folder), None)
+    probe = uris.join(folder, "rights")
+    storage.write(probe, b"")
+    storage.delete(probe)
 
 
 def print_result(result: UnitResult) -> None:

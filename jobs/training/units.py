@@ -36,6 +36,11 @@ _OUTCOME_FIELDS = (
 """Fields that decide what comes out of a training; the others decide where and how it runs."""
 
 
+def locate_work(detectors: str) -> str:
+    """Returns the folder of a registry that has the work folders of all its units."""
+    return uris.join(detectors, ".train")
+
+
 @dataclass(frozen=True)
 class TrainingUnit:
     """One detector to train.
@@ -80,7 +85,7 @@ class TrainingUnit:
     def work_folder(self) -> str:
         """Returns where checkpoints are kept until the detector is registered: the same for the same request."""
         name = f"{self.config.category}.{self.config.variant}.{self.key}"
-        return uris.join(self.config.detectors, ".train", name)
+        return uris.join(locate_work(self.config.detectors), name)
 
     @property
     def photos_key(self) -> tuple[str, int, PixelRules]:
