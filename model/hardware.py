@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import torch
 
 from model.config import is_bf16_allowed
@@ -14,7 +11,8 @@ def has_fast_bf16(device: torch.device | str) -> bool:
     """Tells whether a device multiplies bf16 faster than float32: AMX or AVX512-BF16 in a CPU, tensor cores in a GPU.
 
     AVX512-BF16 alone (AMD Zen 4) makes 2.3 times the products of float32 a second, AMX seven times as many. A CPU
-    without either, such as any with AVX2 alone, has no bf16 kernels at all or slow ones.
+    without either, such as any with AVX2 alone, has no bf16 kernels at all or slow ones. What needs the answer and not
+    torch asks `model.processor.judge_bf16` first.
 
     Raises:
         ValueError: the environment variable ATTENTDIFFERNET_BF16 is neither auto nor off.
@@ -26,22 +24,3 @@ def has_fast_bf16(device: torch.device | str) -> bool:
     has_instructions = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     # oneDNN may be told to leave them alone (ONEDNN_MAX_CPU_ISA), and then it has no kernel.
     return bool(has_instructions and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def count_cores() -> int:
-    """Counts the cores that this process may use: of its CPU set, and no more than its container's quota."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota_us, period_us = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(usable, round(int(quota_us) / int(period_us))))
-    except (OSError, ValueError):  # no such file, or the quota is "max"
-        return usable
-
-
-def read_cpu_name() -> str:
-    """Reads the processor's name from Linux; "this CPU" where there is none to read."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "this CPU"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "this CPU")

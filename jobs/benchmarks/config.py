@@ -65,6 +65,16 @@ class JobBenchmarkConfig(JobConfig):
     output: LocalPath = Field("build/bench-job.json", description="file to write")
 
 
+class PlacesBenchmarkConfig(JobConfig):
+    """Measure what it costs to say where photos deviate, in CPU from fetching a photo to its row."""
+
+    photos: Uri | None = Field(None, description="JPEG photos to score; default: drawn ones of 1152 px")
+    archive_photos: int = Field(400, ge=8, description="photos of a turn, repeated as needed")
+    preset: str = Field("gaussian_resnet18", description="the detector's preset, with random weights")
+    repeats: int = Field(5, ge=1, description="turns of each, after one that warms it up")
+    output: LocalPath = Field("build/bench-places.json", description="file to write")
+
+
 class TrainingBenchmarkConfig(JobConfig):
     """Measure training against DifferNet's own loop, in CPU seconds per photo and view."""
 

@@ -12,6 +12,7 @@ from jobs.cluster.datasets import wait_for_scoring_resources
 from jobs.cluster.session import start_ray
 from jobs.config import AskedPrecision, ScoringResources
 from model.config import Precision
+from model.processor import judge_bf16, read_cpu_name
 
 
 def choose_precisions(
@@ -61,6 +62,10 @@ def find_slow_machine(*, use_gpu: bool) -> str | None:
 
 def describe_slow_machine(use_gpu: bool) -> str | None:  # Ray's types know positional arguments alone
     """Names this machine's processor if it is slow at bf16, else None."""
-    from model.hardware import has_fast_bf16, read_cpu_name  # torch, which a driver need not load
+    is_fast = None if use_gpu else judge_bf16()
+    if is_fast is None:
+        # 2 s of CPU for torch, which a driver does not need and a processor's own word mostly spares.
+        from model.hardware import has_fast_bf16
 
-    return None if has_fast_bf16("cuda" if use_gpu else "cpu") else read_cpu_name()
+        is_fast = has_fast_bf16("cuda" if use_gpu else "cpu")
+    return None if is_fast else read_cpu_name()

@@ -52,14 +52,21 @@ def connect() -> None:
         join_cluster(address)
 
 
+def is_cluster_named() -> bool:
+    """Tells whether this process is in a cluster, or is told to be: RAY_ADDRESS=local asks for one of its own."""
+    return bool(os.environ.get(ADDRESS_VARIABLE)) or ray.is_initialized()
+
+
 def make_environment() -> dict[str, Any]:
-    """Returns the runtime environment of this command's workers."""
+    """Returns the runtime environment of this command's workers on a cluster that others have started."""
     asked_bf16 = {name: os.environ[name] for name in (BF16_VARIABLE,) if name in os.environ}
     return {"env_vars": storage.make_worker_environment() | asked_bf16}
 
 
 def start_cluster() -> None:
-    """Starts a local cluster that ends with this process.
+    """Starts a local cluster that ends with this process, whose environment its workers inherit.
+
+    It has no runtime environment: Ray would start its workers only once somebody waits for them.
 
     Raises:
         JobError: it did not start, for a reason that stays or ``MAX_STARTS`` times in a row.
@@ -70,7 +77,6 @@ def start_cluster() -> None:
             ray.init(
                 address=OWN_CLUSTER,
                 num_cpus=LOGICAL_CPUS_PER_CORE * (os.cpu_count() or 1),
-                runtime_env=make_environment(),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.WARNING,

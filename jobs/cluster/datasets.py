@@ -14,9 +14,7 @@ from jobs.cluster.resources import Demand, wait_for_resources
 from jobs.cluster.tally import Report, start_tally
 from jobs.cluster.tries import bound_actor_tries, bound_tries
 from jobs.config import ScoringResources
-from jobs.decoding.decoder import DecodeLimits
-
-DECODE_BATCH_PHOTOS = 32
+from jobs.decoding.fetch import DECODE_BATCH_PHOTOS
 
 DECODE_CPUS = 0.5
 """A decode task waits for storage about half its time; and because this differs from a scoring actor's CPU, Ray Data
@@ -61,12 +59,6 @@ def wait_for_scoring_resources(resources: ScoringResources) -> None:
     bundle = {"CPU": 1.0, "GPU": resources.gpu_share} if resources.use_gpu else {"CPU": 1.0}
     demand = Demand(" ".join(flags) or "scoring", bundle, resources.actors or 1, {"CPU": DECODE_CPUS})
     wait_for_resources(demand)
-
-
-def make_decode_limits(resources: ScoringResources) -> DecodeLimits:
-    """Returns what one photo may take of its decoder."""
-    memory_bytes = int(resources.decode_memory_gib * 2**30)
-    return DecodeLimits(timeout_s=resources.decode_timeout_s, memory_bytes=memory_bytes)
 
 
 def decode_manifest(

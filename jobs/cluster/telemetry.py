@@ -6,15 +6,15 @@ counter for each measure. All carry the tag ``run_id``.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock
 from typing import Any, Protocol
 
 import ray
 
-from jobs.cluster.tally import Report
+from jobs.cluster.tally import Report, Reported, Tally, name_process
 
 MEASURES = {
     "fetched_bytes": "bytes of photos that came from storage",
@@ -60,25 +60,26 @@ class Telemetry(Protocol):
 
 
 class LocalTelemetry:
-    """Keeps sums in this process, where there is no Ray.
-
-    Attributes:
-        counts: rows by status.
-        measures: by name.
-    """
+    """Keeps a tally in this process, where there is no Ray. Two threads may use it: each call adds at once."""
 
     def __init__(self) -> None:
         """Starts at zero."""
-        self.counts, self.measures = Counter[str](), defaultdict[str, float](float)
+        self._tally, self._turn = Tally(), Lock()
+
+    @property
+    def reported(self) -> Reported:
+        """What was done so far."""
+        return self._tally.read()
 
     def add_rows(self, counts: Mapping[str, int]) -> None:
         """Adds to counts; see `Telemetry.add_rows`."""
-        self.counts.update(counts)
+        with self._turn:
+            self._tally.add(counts, "", name_process())
 
     def add_measures(self, values: Mapping[str, float]) -> None:
         """Adds to measures; see `Telemetry.add_measures`."""
-        for name, value in values.items():
-            self.measures[name] += value
+        with self._turn:
+            self._tally.measure(values)
 
     def wants_estimate(self) -> bool:
         """Says yes; see `Telemetry.wants_estimate`."""

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
+from jobs.config import ScoringResources
 from jobs.errors import JobError
 from jobs.tables.boxes import Box
 from jobs.tables.schema import Status
@@ -54,6 +55,12 @@ class DecodeLimits:
 
 
 DEFAULT_LIMITS = DecodeLimits()
+
+
+def make_decode_limits(resources: ScoringResources) -> DecodeLimits:
+    """Returns what one photo may take of its decoder."""
+    memory_bytes = int(resources.decode_memory_gib * 2**30)
+    return DecodeLimits(timeout_s=resources.decode_timeout_s, memory_bytes=memory_bytes)
 
 
 @dataclass(frozen=True)

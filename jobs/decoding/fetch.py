@@ -41,6 +41,8 @@ DECODED = pa.schema([*DECODED, *FOUND])
 ``pixels`` is uint8 (3, H, W) in C order, null together with a status that is final.
 """
 
+DECODE_BATCH_PHOTOS = 32
+"""Rows that the stage gets at a time."""
 Measure = Callable[[Mapping[str, float]], None]
 MIN_TELLING_BATCH = 16
 """Photos of one batch that, all unreached, say that storage is away rather than that these objects are odd."""
@@ -95,9 +97,13 @@ class FetchDecode:
         self._rules = dict(rules or {})
         self._kept: FetchedPhoto | None = None
 
+    def start(self) -> None:
+        """Starts the process that decodes, if there is none: it imports for 2 s, which the caller need not wait for."""
+        share_decoder(self._limits).start()
+
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Fetches and decodes one batch, in order."""
-        share_decoder(self._limits).start()
+        self.start()
         spent = defaultdict[str, float](float)
         asked = rows.select(["image_uri", "image_etag", "image_bytes", "category", "box"]).to_pylist()
         with PixelFile([self._find_shape(row["category"]) for row in asked]) as pixels:

@@ -12,18 +12,17 @@ from jobs.archive.mvtec import list_labelled, select_split
 from jobs.archive.selection import Selection
 from jobs.cluster.arithmetic import choose_precisions
 from jobs.cluster.datasets import (
-    DECODE_BATCH_PHOTOS,
     collect_table,
     count_most_scoring_actors,
     decode_manifest,
-    make_decode_limits,
     map_in_scoring_actors,
     wait_for_scoring_resources,
 )
 from jobs.cluster.progress import Progress
 from jobs.cluster.session import explain_error, start_ray
 from jobs.cluster.tally import Report
-from jobs.decoding.fetch import FetchDecode
+from jobs.decoding.decoder import make_decode_limits
+from jobs.decoding.fetch import DECODE_BATCH_PHOTOS, FetchDecode
 from jobs.detectors import registry
 from jobs.errors import EXIT_DONE, JobError, RequestError
 from jobs.evaluation.config import EvaluateConfig

@@ -73,8 +73,10 @@ class ScoreConfig(JobConfig):
     min_alarm_rows: int = Field(
         5, ge=1, description="rows of a kind, at least, for exit 3: fewer are no incident, whatever their share"
     )
-    local: bool = Field(
-        False, description="score in this process, without Ray: for up to some thousand photos, which need no cluster"
+    local: bool | None = Field(
+        None,
+        description="score in this process, without Ray, whose start takes longer than some thousand photos; default: "
+        "where RAY_ADDRESS names no cluster, no GPU or actors are asked for, and the photos are few",
     )
     slice_photos: int | None = Field(
         None,

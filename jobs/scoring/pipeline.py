@@ -11,7 +11,6 @@ import ray
 from jobs.cluster.datasets import (
     count_most_scoring_actors,
     decode_manifest,
-    make_decode_limits,
     map_in_scoring_actors,
     wait_for_scoring_resources,
 )
@@ -19,10 +18,9 @@ from jobs.cluster.manifest_blocks import read_blocks
 from jobs.cluster.tally import Report
 from jobs.cluster.telemetry import RunTelemetry, Workload
 from jobs.config import ScoringResources
-from jobs.decoding.fetch import FetchDecode, Measure
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.run_folder import MANIFEST_PART_ROWS
-from jobs.scoring.stage import ScoreImages
+from jobs.scoring.stage import ScoreImages, make_fetch_decode
 
 BLOCK_PHOTOS = 128
 """Most photos in one block of a run of up to 100,000: what a crash repeats."""
@@ -102,18 +100,6 @@ def choose_file_rows(rows: int) -> int:
     Small runs keep files of one block; large ones have about a thousand files, until those hold STAGED_FILE_ROWS.
     """
     return max(1, min(STAGED_FILE_ROWS, rows // 1000))
-
-
-def make_fetch_decode(plan: ScoringPlan, resources: ScoringResources, *, measure: Measure) -> FetchDecode:
-    """Makes the stage that turns a plan's photos into the pixels that its detectors see."""
-    return FetchDecode(
-        image_sizes={category: detector.image_size for category, detector in plan.by_category.items()},
-        max_pixels=plan.max_pixels,
-        concurrency=resources.fetch_concurrency,
-        limits=make_decode_limits(resources),
-        measure=measure,
-        rules={category: detector.rules for category, detector in plan.by_category.items()},
-    )
 
 
 def score_photos(

@@ -16,6 +16,7 @@ from jobs.archive.manifest import fill_ordering
 from jobs.archive.ordering import Ordering
 from jobs.archive.selection import Selection
 from jobs.archive.settled import KNOWN, DetectorIds, RetryPolicy
+from jobs.cluster.connection import is_cluster_named
 from jobs.detectors.registry import list_categories
 from jobs.errors import MissingObjectError, RequestError
 from jobs.results.commit import find_next_slice
@@ -29,11 +30,16 @@ from jobs.scoring.run_folder import MANIFEST_GROUP_ROWS, MANIFEST_PART_ROWS, Run
 from jobs.tables.files import regroup_batches
 from jobs.tables.parquet import write_parquet
 from jobs.tables.scratch import Scratch
+from model.processor import count_cores
 
 SLICE_PHOTOS = 32_768
 """Photos of a slice: 20 to 30 minutes of a cluster that scores 20 to 30 a second."""
 LOCAL_SLICE_PHOTOS = 4096
 """The same without a cluster."""
+LOCAL_CORES = 2
+"""One process that decodes and one that scores keep as many cores busy."""
+LOCAL_PHOTOS = 500
+"""What those score while a Ray of more cores starts."""
 _MAY_CHANGE = (
     "scoring",
     "local",
@@ -81,6 +87,21 @@ class StagedRun(BaseModel):
 def prepare_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
     """Takes up what an earlier try has staged for this run, else lists the archive and stages what is to score."""
     return resume_run(config, folder) or stage_run(config, folder)
+
+
+def choose_local(config: ScoreConfig, photos: int) -> bool:
+    """Decides whether a run scores in its own process, without Ray: as asked, else where a Ray would start for little.
+
+    Args:
+        config: the request.
+        photos: to be scored.
+    """
+    if config.local is not None:
+        return config.local
+    resources = config.scoring
+    is_sized = resources.use_gpu or resources.actors is not None or resources.max_actors is not None
+    most = LOCAL_PHOTOS if count_cores() > LOCAL_CORES else LOCAL_SLICE_PHOTOS
+    return photos <= most and not is_sized and not is_cluster_named()
 
 
 def check_same_run(config: ScoreConfig, earlier: Mapping[str, Any]) -> None:
@@ -167,8 +188,9 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
             print(f"run {config.run_id}: {deleted} photos are marked as deleted", flush=True)
         has_boxes = ordering.has_boxes()
         to_score = write_manifest(ordering.stream_rows(), folder)
+    is_local = choose_local(config, to_score)
     if to_score:
-        plan = use_precisions(plan, asked=config.scoring.precision, resources=config.scoring, local=config.local)
+        plan = use_precisions(plan, asked=config.scoring.precision, resources=config.scoring, local=is_local)
     staged = StagedRun(
         config=config.model_dump(mode="json"),
         plan=plan,
@@ -178,7 +200,7 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
         started_at=started_at,
         known_since=known_since,
         first_slice=find_next_slice(folder.results, folder.run_id),
-        slice_photos=config.slice_photos or (LOCAL_SLICE_PHOTOS if config.local else SLICE_PHOTOS),
+        slice_photos=config.slice_photos or (LOCAL_SLICE_PHOTOS if is_local else SLICE_PHOTOS),
         has_boxes=has_boxes,
         listing_s=listing_s,
         ordering_s=time.monotonic() - began - listing_s,

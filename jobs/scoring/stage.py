@@ -1,6 +1,6 @@
-"""Ray Data stage ScoreImages: pixels -> STAGED rows.
+"""The stages of scoring, made from a plan: photos -> pixels (FetchDecode) -> STAGED rows (ScoreImages).
 
-The driver names the stage, its actors import what it does: neither torch nor the networks are loaded here.
+Who names the stages loads neither torch nor networks nor Ray Data: the processes that run them import what they do.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ import pyarrow as pa
 
 from jobs.cluster.run_log import log_as_json
 from jobs.cluster.telemetry import Telemetry, Workload
+from jobs.config import ScoringResources
+from jobs.decoding.decoder import make_decode_limits
+from jobs.decoding.fetch import FetchDecode, Measure
 from jobs.scoring.plan import ScoringPlan
 
 
@@ -47,3 +50,15 @@ class ScoreImages:
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Scores one batch."""
         return self._scorer.score_batch(rows)
+
+
+def make_fetch_decode(plan: ScoringPlan, resources: ScoringResources, *, measure: Measure) -> FetchDecode:
+    """Makes the stage that turns a plan's photos into the pixels that its detectors see."""
+    return FetchDecode(
+        image_sizes={category: detector.image_size for category, detector in plan.by_category.items()},
+        max_pixels=plan.max_pixels,
+        concurrency=resources.fetch_concurrency,
+        limits=make_decode_limits(resources),
+        measure=measure,
+        rules={category: detector.rules for category, detector in plan.by_category.items()},
+    )

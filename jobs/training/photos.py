@@ -20,9 +20,10 @@ import ray
 import torch
 from torch import Tensor
 
-from jobs.cluster.datasets import DECODE_BATCH_PHOTOS, count_scoring_actors, decode_manifest
+from jobs.cluster.datasets import count_scoring_actors, decode_manifest
 from jobs.cluster.manifest_blocks import divide_photos
 from jobs.config import ScoringResources
+from jobs.decoding.fetch import DECODE_BATCH_PHOTOS
 from jobs.decoding.fingerprints import FINGERPRINT, take_fingerprints
 from jobs.decoding.photos import make_fetch_decode
 from model.pictures.rules import DEFAULT_RULES, WHOLE, PixelRules, Tiles

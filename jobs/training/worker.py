@@ -19,10 +19,10 @@ from jobs.training.history import describe_epochs, find_kept_epoch
 from jobs.training.photos import BlockPhotos
 from jobs.training.units import TrainingTask
 from model.detector import AttentDifferNet, build_detector
-from model.hardware import count_cores
 from model.localization.fitting import fit_positions
 from model.network.rotation import list_scoring_angles
 from model.process import prepare_process
+from model.processor import count_cores
 from model.training.checkpoint import TrainingState
 from model.training.collapse_guard import CollapseError
 from model.training.estimate import estimate_seconds, format_duration, time_work

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from model.config import Precision
-from model.hardware import has_fast_bf16, read_cpu_name
+from model.hardware import has_fast_bf16
+from model.processor import read_cpu_name
 
 _ROUNDED: tuple[Callable[..., object], ...] = (F.conv1d, F.conv2d, F.linear)
 

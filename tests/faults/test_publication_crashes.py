@@ -17,6 +17,7 @@ from jobs.errors import EXIT_FAILED, JobError
 from jobs.results import commit as commits
 from jobs.results.known import read_rows
 from jobs.scoring import run as scoring
+from jobs.scoring import staging
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.record import read_record
 from jobs.scoring.run_folder import RunFolder
@@ -47,7 +48,7 @@ def registered(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(autouse=True)
 def no_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is scored, so every row is published as ``failed: lost``: what is tested comes after."""
-    monkeypatch.setattr(scoring, "score_into_staging", lambda *_, **__: ({}, Reported()))
+    monkeypatch.setattr(staging, "score_into_staging", lambda *_, **__: ({}, Reported()))
 
 
 def config(drawn: Path, detectors: str, results: str) -> ScoreConfig:
@@ -58,6 +59,7 @@ def config(drawn: Path, detectors: str, results: str) -> ScoreConfig:
             "results": results,
             "run_id": "night",
             "max_error_rate": 1.0,
+            "local": False,
             "slice_photos": SLICE,
         }
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.config import BF16_VARIABLE
-from model.hardware import has_fast_bf16, read_cpu_name
+from model.hardware import has_fast_bf16
 
 
 def test_a_machine_is_slow_at_bf16_when_its_owner_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,3 @@ def test_kernels_without_instructions_are_not_fast(monkeypatch: pytest.MonkeyPat
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False)
     assert not has_fast_bf16("cpu")
-
-
-def test_the_processor_has_a_name() -> None:
-    assert read_cpu_name()

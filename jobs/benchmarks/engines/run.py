@@ -24,6 +24,7 @@ from jobs.benchmarks.engines.config import EnginesBenchmarkConfig
 from jobs.benchmarks.engines.request import EngineRequest
 from jobs.benchmarks.process_tree import CpuSampler
 from jobs.benchmarks.report import write_report
+from jobs.cluster.connection import ADDRESS_VARIABLE
 from jobs.detectors import registry
 from jobs.errors import JobError, RequestError
 from jobs.results.known import read_rows
@@ -152,14 +153,15 @@ def run_engine(name: str, config: EnginesBenchmarkConfig, *, scratch: str, artif
 
 
 def run_module(command: Sequence[str]) -> None:
-    """Runs a module of ours on a Ray of its own, if it wants one.
+    """Runs a module of ours as on a machine without a cluster: it starts a Ray of its own, if it wants one.
 
     Raises:
         JobError: it failed, with its last lines.
     """
+    own = {name: value for name, value in os.environ.items() if name != ADDRESS_VARIABLE}
     done = subprocess.run(  # noqa: S603  # our own command
         [sys.executable, "-m", *command],
-        env=os.environ | {"RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1"},
+        env=own | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -17,9 +17,9 @@ from jobs.benchmarks.localization.marks import MarkedPhoto, list_photos
 from jobs.benchmarks.report import write_report
 from jobs.detectors.lineage import hash_json
 from jobs.tables.text import format_table
-from model.hardware import read_cpu_name
 from model.localization.metrics import FIGURES, compare_pointing, measure_maps
 from model.process import prepare_process
+from model.processor import read_cpu_name
 from model.training.estimate import format_duration
 
 Run = dict[str, Any]

@@ -25,8 +25,8 @@ from jobs.errors import RequestError
 from jobs.tables.text import format_table
 from model.config import MIN_BACKBONE_PX
 from model.detector import AttentDifferNet
-from model.hardware import read_cpu_name
 from model.process import prepare_process
+from model.processor import read_cpu_name
 
 AUTHORS_TEST_EVERY = 8
 """Epochs between two tests of the authors' code, whose best one they report."""

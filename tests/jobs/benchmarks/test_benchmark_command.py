@@ -112,6 +112,16 @@ def test_nights_are_timed_at_both_ends_of_a_history(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_places_are_timed_beside_scoring_without_them(tmp_path: Path) -> None:
+    output = tmp_path / "places.json"
+    assert benchmark.main(["places", "--archive-photos=8", "--repeats=1", f"--output={output}"]) == 0
+    found = json.loads(output.read_text())
+    assert found["places_cpu_ratio"] == pytest.approx(
+        found["cpu_ms_with_places"] / found["cpu_ms_without_places"], rel=1e-6
+    )
+
+
+@pytest.mark.slow
 def test_a_device_is_measured_against_its_own_limits(tmp_path: Path) -> None:
     output = tmp_path / "gpu.json"
     flags = ["--device=cpu", "--preset=gaussian_resnet18", "--precision=fp32", "--batch-photos=2", "--repeats=1"]

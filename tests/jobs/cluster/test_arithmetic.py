@@ -12,7 +12,8 @@ from jobs.cluster import arithmetic
 from jobs.cluster.arithmetic import choose_precisions
 from jobs.config import AskedPrecision, ScoringResources
 from model.config import BF16_VARIABLE, Precision
-from model.hardware import has_fast_bf16, read_cpu_name
+from model.hardware import has_fast_bf16
+from model.processor import read_cpu_name
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_detector_is_loaded_once_and_scores_as_the_registered_one(
     cache, heard = _cache(place)
     first = cache.get("cap", detector_id=detector_id, precision=precision)
     assert cache.get("cap", detector_id=detector_id, precision=precision) is first
-    assert heard.measures["detector_loads"] == 1
+    assert heard.reported.measures["detector_loads"] == 1
     assert isinstance(first.scorer, CompiledDetector) == (precision == "bf16" and has_fast_bf16("cpu"))
     detector = AttentDifferNet(DetectorConfig.model_validate({"variant": "tiny", **TINY, "precision": precision}))
     with torch.no_grad():
@@ -92,10 +92,10 @@ def test_the_least_recently_used_detector_makes_room(place: str, tmp_path: Path,
     cache, heard = _cache(place, limit_bytes=2 * size)
     for name in ("a", "b", "a", "c", "a"):
         cache.get(name, detector_id=ids[name], precision=precision)
-    assert (heard.measures["detector_loads"], heard.measures["detector_evictions"]) == (3, 1)
+    assert (heard.reported.measures["detector_loads"], heard.measures["detector_evictions"]) == (3, 1)
     assert cache.size_bytes == 2 * size
     cache.get("b", detector_id=ids["b"], precision=precision)  # it had gone
-    assert heard.measures["detector_loads"] == 4
+    assert heard.reported.measures["detector_loads"] == 4
 
 
 def test_the_detector_in_use_stays_however_large_it_is(place: str, tmp_path: Path, precision: Precision) -> None:
@@ -103,7 +103,7 @@ def test_the_detector_in_use_stays_however_large_it_is(place: str, tmp_path: Pat
     cache, heard = _cache(place, limit_bytes=1)
     cache.get("a", detector_id=detector_id, precision=precision)
     cache.get("a", detector_id=detector_id, precision=precision)
-    assert dict(heard.measures, detector_load_s=0) == {"detector_loads": 1, "detector_load_s": 0}
+    assert dict(heard.reported.measures, detector_load_s=0) == {"detector_loads": 1, "detector_load_s": 0}
 
 
 @pytest.mark.slow

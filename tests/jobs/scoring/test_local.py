@@ -13,8 +13,13 @@ import torch
 
 from jobs.errors import RequestError
 from jobs.results.known import read_rows
+from jobs.scoring import preparation
 from jobs.scoring import run as scoring
 from jobs.scoring.config import ScoreConfig
+from jobs.scoring.local import map_ahead
+from jobs.scoring.preparation import LOCAL_PHOTOS, LOCAL_SLICE_PHOTOS, choose_local
+from jobs.scoring.record import read_record
+from jobs.scoring.run_folder import RunFolder
 from jobs.tables.schema import SCORES
 from model.artifact import load_artifact
 
@@ -39,6 +44,100 @@ def test_a_flat_folder_is_scored_without_ray_as_the_loaded_detector_scores_its_f
             assert row["category"] == "pole"
     assert "3 scored, 1 unreadable" in capsys.readouterr().out
     assert scoring.score_archive(local_config.model_copy(update={"local": False})) == 0  # published: nothing to do
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cluster is named, and this process is in none."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+
+def _change(config: ScoreConfig, **changes: Any) -> ScoreConfig:
+    return ScoreConfig.model_validate(config.model_dump() | changes)
+
+
+@pytest.mark.usefixtures("alone")
+def test_few_photos_are_scored_without_ray_where_no_cluster_is_named(
+    local_config: ScoreConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray, "init", _refuse)
+    assert scoring.score_archive(_change(local_config, local=None)) == 0
+    assert "4 of 4 photos to score in this process" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("changes", "photos", "cores", "expected"),
+    [
+        ({}, LOCAL_PHOTOS, 16, True),
+        ({}, LOCAL_PHOTOS + 1, 16, False),
+        ({}, LOCAL_SLICE_PHOTOS, 2, True),
+        ({}, LOCAL_SLICE_PHOTOS + 1, 2, False),
+        ({"scoring": {"actors": 2}}, 1, 2, False),
+        ({"scoring": {"max_actors": 2}}, 1, 2, False),
+        ({"scoring": {"use_gpu": True}}, 1, 2, False),
+        ({"local": False}, 1, 2, False),
+        ({"local": True}, 10**6, 16, True),
+    ],
+)
+def test_a_run_is_local_as_asked_or_where_it_is_small_and_nothing_asks_for_a_cluster(
+    local_config: ScoreConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    photos: int,
+    cores: int,
+    *,
+    expected: bool,
+) -> None:
+    monkeypatch.setattr(preparation, "count_cores", lambda: cores)
+    assert choose_local(_change(local_config, **({"local": None} | changes)), photos) is expected
+
+
+@pytest.mark.parametrize("address", ["local", "10.0.0.1:6379"])
+def test_a_named_cluster_scores_even_one_photo(
+    local_config: ScoreConfig, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert not choose_local(_change(local_config, local=None), 1)
+
+
+def test_the_record_of_a_run_in_one_process_has_its_rate_and_its_first_score(local_config: ScoreConfig) -> None:
+    assert scoring.score_archive(local_config) == 0
+    record = read_record(RunFolder(local_config.results, local_config.run_id))
+    assert record is not None
+    assert 0 < record["timings_s"]["to_first_batch"] <= record["timings_s"]["scoring"]
+
+
+def test_batches_come_in_order_and_only_so_many_are_begun_ahead() -> None:
+    begun: list[int] = []
+
+    def note(item: int) -> int:
+        begun.append(item)
+        return item
+
+    results = map_ahead(note, iter(range(20)), ahead=2)
+    for number, result in enumerate(results):
+        assert result == number
+        assert len(begun) <= number + 3
+    assert begun == list(range(20))
+
+
+def test_an_error_comes_where_its_result_would_have_come_and_begins_nothing_more() -> None:
+    begun: list[int] = []
+
+    def fail_at_three(item: int) -> int:
+        begun.append(item)
+        if item == 3:
+            raise ValueError("three")
+        return item
+
+    results = map_ahead(fail_at_three, iter(range(100)), ahead=2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(results)
+    assert len(begun) < 8
 
 
 def test_folders_called_key_value_are_names_and_names_reach_a_terminal_escaped(

@@ -59,8 +59,8 @@ def test_measures_are_summed_and_unknown_to_no_counter() -> None:
     for values in ({"fetched_bytes": 3.0}, {"fetched_bytes": 4.0, "decode_s": 0.5}):
         tally.measure(values)
         local.add_measures(values)
-    assert tally.read().measures == local.measures == {"fetched_bytes": 7, "decode_s": 0.5}
-    assert set(local.measures) <= set(MEASURES)
+    assert tally.read().measures == local.reported.measures == {"fetched_bytes": 7, "decode_s": 0.5}
+    assert set(local.reported.measures) <= set(MEASURES)
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,7 @@ def test_scores_do_not_depend_on_how_photos_are_batched(drawn: Path, detectors: 
     whole = stage(decoded)
     pieces = pa.concat_tables([stage(decoded.slice(start, 3)) for start in range(0, len(decoded), 3)])
     assert pieces["status"] == whole["status"]
-    assert telemetry.counts == {"scored": 72, "unreadable": 10}
+    assert telemetry.reported.counts == {"scored": 72, "unreadable": 10}
     # The convolutions see equal chunks either way; the flow's matmuls may sum in another order.
     np.testing.assert_allclose(_numbers(pieces), _numbers(whole), rtol=1e-5)
 

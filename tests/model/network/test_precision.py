@@ -11,10 +11,11 @@ from torch import nn
 
 from model.config import BF16_VARIABLE, DetectorConfig, OptimizerConfig, Precision
 from model.detector import AttentDifferNet
-from model.hardware import has_fast_bf16, read_cpu_name
+from model.hardware import has_fast_bf16
 from model.inference.detector import EagerScorer, build_scorer
 from model.network import precision
 from model.network.precision import RoundToBf16, use_precision
+from model.processor import read_cpu_name
 from model.training.loop import train
 from model.training.photos import InMemory
 from tests.support.detectors import build_config, draw_images
