@@ -4,7 +4,7 @@ Here is what several commands share. A command's own is in its wing, such as job
 """
 
 from jobs.config.base import JobConfig, merge, rename_old_fields, rename_old_flag
-from jobs.config.modes import refuse_ignored
+from jobs.config.modes import list_changed, refuse_ignored
 from jobs.config.photos import (
     ARCHIVE_HELP,
     BOXES,
@@ -63,6 +63,7 @@ __all__ = [
     "check_group_names",
     "is_place",
     "is_relative",
+    "list_changed",
     "list_uri_fields",
     "merge",
     "refuse_ignored",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
@@ -16,7 +17,12 @@ def check_head_url(value: str) -> str:
     Raises:
         ValueError: it is none.
     """
-    if not value.startswith(("http://", "https://")) or not value.split("//", 1)[1].strip("/"):
+    try:
+        parts = urlsplit(value)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port beyond 65535, half a bracket
+        is_url = False
+    if not is_url:
         raise ValueError(f"expected the URL of the cluster's dashboard, such as http://10.0.0.1:8265, got {value!r}")
     return value.rstrip("/")
 

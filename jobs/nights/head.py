@@ -34,11 +34,13 @@ class JobState:
         status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.
         exit_code: of the job's command, once it has ended by itself.
         message: Ray's own words.
+        entrypoint: the job's shell command; empty where it is not known.
     """
 
     status: str
     exit_code: int | None = None
     message: str = ""
+    entrypoint: str = ""
 
     @property
     def has_ended(self) -> bool:
@@ -85,7 +87,8 @@ class RayHead:
             if read_status_code(error) == MISSING:
                 return None
             raise self._explain(error) from error
-        return JobState(str(details.status.value), details.driver_exit_code, details.message or "")
+        status = str(details.status.value)
+        return JobState(status, details.driver_exit_code, details.message or "", details.entrypoint or "")
 
     def submit(self, submission_id: str, *, entrypoint: str, folder: Path | None) -> bool:
         """See `Head`.
@@ -128,7 +131,7 @@ class RayHead:
         """Asks the head.
 
         Raises:
-            RequestError: the head wants a token.
+            RequestError: the head wants a token, or what answers is no head.
             UnreachableHeadError: it does not answer.
             RuntimeError: it refuses, in Ray's words.
         """
@@ -143,7 +146,13 @@ class RayHead:
             return call_in_time(connect_and_ask, timeout_s=CALL_TIMEOUT_S)
         except AuthenticationError as error:
             raise RequestError(
-                f"{self._url} wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+                f"{self._url} wants a token, or another one than it got: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH"
+            ) from error
+        except (requests.JSONDecodeError, KeyError, TypeError) as error:  # of an answer to Ray's client
+            kind = type(error).__name__
+            raise RequestError(
+                f"{self._url} answers, but not as the head of a Ray cluster does ({kind}): correct --head"
             ) from error
         except (ConnectionError, TimeoutError, requests.RequestException) as error:
             raise UnreachableHeadError(f"{self._url} does not answer: {one_line(error)}") from error

@@ -9,12 +9,12 @@ from typing import TypeVar
 
 import jobs
 import model
-from jobs.errors import EXIT_BAD_REQUEST, EXIT_DONE, EXIT_FAILED, EXIT_TOO_MANY_UNREADABLE, JobError
+from jobs.errors import EXIT_BAD_REQUEST, EXIT_DONE, EXIT_FAILED, EXIT_TOO_MANY_UNREADABLE, JobError, RequestError
 from jobs.nights.cluster_check import check_cluster
 from jobs.nights.config import NightlyConfig
 from jobs.nights.head import Head, JobState, RayHead
 from jobs.nights.patience import Clock, PatientHead, say
-from jobs.nights.request import make_entrypoint, write_request
+from jobs.nights.request import is_same_request, write_request
 
 Answer = TypeVar("Answer")
 LOG_LINES = 40
@@ -55,16 +55,21 @@ class Night:
             JobError: the head does not answer, or no try came to an end.
         """
         with tempfile.TemporaryDirectory() as folder:
-            write_request(self._config, Path(folder))
+            entrypoint = write_request(self._config, Path(folder))
             try:
                 check_cluster(self._head, self._config, wait=self._wait)
-                return self._try_until_answered(Path(folder))
+                return self._try_until_answered(entrypoint, Path(folder))
             except OutOfTimeError as error:
                 say(str(error))
                 return EXIT_FAILED
 
-    def _try_until_answered(self, folder: Path) -> int:
-        """Submits try after try. One that runs already is waited for; those that failed before are not counted."""
+    def _try_until_answered(self, entrypoint: str, folder: Path) -> int:
+        """Submits try after try. One that runs already is waited for; those that failed before are not counted.
+
+        Raises:
+            RequestError: the night's name is another archive's.
+            JobError: no try came to an end.
+        """
         number, left, reason = 0, self._config.tries, "none was submitted"
         while left:
             number += 1
@@ -76,8 +81,9 @@ class Night:
                 self._pause(tried=self._config.tries - left)
                 self._check_hours(f"{submission_id} was not submitted")
                 left -= 1
-                self._submit(submission_id, folder)
+                self._submit(submission_id, entrypoint, folder)
             else:
+                self._check_name(known, entrypoint)
                 say(f"{submission_id}: {'ended before' if known.has_ended else 'runs already: waiting for it'}")
             state = self._wait(submission_id)
             code = judge(state) if state else None
@@ -105,8 +111,18 @@ class Night:
                 "the table, and the next night goes on from there"
             )
 
-    def _submit(self, submission_id: str, folder: Path) -> None:
-        mine = self._head.submit(submission_id, entrypoint=make_entrypoint(self._config), folder=folder)
+    def _check_name(self, known: JobState, entrypoint: str) -> None:
+        """Raises RequestError where a job of this night scores something else: two archives with one name."""
+        if known.entrypoint and not is_same_request(known.entrypoint, entrypoint):
+            raise RequestError(
+                f"{self._config.run_id} is another request's on this head ({known.entrypoint}): give each archive a "
+                "--name of its own"
+            )
+
+    def _submit(self, submission_id: str, entrypoint: str, folder: Path) -> None:
+        mine = self._head.submit(submission_id, entrypoint=entrypoint, folder=folder)
+        if not mine and (known := self._head.read_state(submission_id)) is not None:
+            self._check_name(known, entrypoint)
         say(f"{submission_id}: {'submitted' if mine else 'is there already: waiting for it'}")
 
     def _wait(self, submission_id: str) -> JobState | None:

@@ -16,8 +16,11 @@ SENT_NAME = "score.yaml"
 """Name of the file in the job's working directory."""
 
 
-def write_request(config: NightlyConfig, folder: Path) -> None:
+def write_request(config: NightlyConfig, folder: Path) -> str:
     """Checks the fields of the scoring run and copies their file to ``folder``, which is sent along.
+
+    Returns:
+        The shell command of the run. Its places are flags too, so that the head's list of jobs says what each scores.
 
     Raises:
         RequestError: a field is wrong, or a place is one of this machine alone.
@@ -37,8 +40,11 @@ def write_request(config: NightlyConfig, folder: Path) -> None:
                 "another place on the cluster"
             )
     shutil.copyfile(path, folder / SENT_NAME)
+    command = [config.python, "-m", "jobs.score", "--config", SENT_NAME, "--run-id", config.run_id]
+    places = ["--archive", request.archive, "--detectors", request.detectors, "--results", request.results]
+    return shlex.join([*command, *places])
 
 
-def make_entrypoint(config: NightlyConfig) -> str:
-    """Returns the shell command of the scoring run."""
-    return shlex.join([config.python, "-m", "jobs.score", "--config", SENT_NAME, "--run-id", config.run_id])
+def is_same_request(entrypoint: str, other: str) -> bool:
+    """Tells whether two commands score the same archive with the same registry into the same results."""
+    return entrypoint.partition(" jobs.score ")[2] == other.partition(" jobs.score ")[2]

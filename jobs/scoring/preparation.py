@@ -17,13 +17,14 @@ from jobs.archive.ordering import Ordering
 from jobs.archive.selection import Selection
 from jobs.archive.settled import KNOWN, DetectorIds, RetryPolicy
 from jobs.cluster.connection import is_cluster_named
+from jobs.config import list_changed
+from jobs.detectors.promotions import check_promotions
 from jobs.detectors.registry import list_categories
 from jobs.errors import MissingObjectError, RequestError
 from jobs.results.commit import find_next_slice
 from jobs.results.known import stream_known
-from jobs.scoring.config import ScoreConfig
+from jobs.scoring.config import RAY_ONLY, ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors, use_precisions
-from jobs.scoring.promotions import check_promotions
 from jobs.scoring.publication.deletions import check_whole_listing, mark_deleted
 from jobs.scoring.rescoring import list_few_photos, rescore_stored
 from jobs.scoring.run_folder import MANIFEST_GROUP_ROWS, MANIFEST_PART_ROWS, RunFolder
@@ -99,7 +100,8 @@ def choose_local(config: ScoreConfig, photos: int) -> bool:
     if config.local is not None:
         return config.local
     resources = config.scoring
-    is_sized = resources.use_gpu or resources.actors is not None or resources.max_actors is not None
+    # What --local refuses, for it would not be read.
+    is_sized = resources.use_gpu or any(list_changed(config, name) for name in RAY_ONLY)
     most = LOCAL_PHOTOS if count_cores() > LOCAL_CORES else LOCAL_SLICE_PHOTOS
     return photos <= most and not is_sized and not is_cluster_named()
 

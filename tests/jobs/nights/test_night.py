@@ -2,95 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Iterator
-from datetime import date
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from jobs.errors import JobError, RequestError
-from jobs.nights.cluster_check import MARK, PACKAGE, list_lacks
-from jobs.nights.config import NightlyConfig
+from jobs.nights.cluster_check import PACKAGE, list_lacks
 from jobs.nights.head import JobState, UnreachableHeadError, call_in_time, read_status_code, shorten
 from jobs.nights.night import Night
-from jobs.nights.patience import Clock
-from model.versions import read_versions
-
-FIELDS = "archive: s3://archive/photos\ndetectors: s3://models\nresults: s3://results\n"
-DONE, ALARM, BAD = JobState("SUCCEEDED", 0), JobState("FAILED", 3), JobState("FAILED", 2)
-FAILED, STOPPED, RUNNING = JobState("FAILED", 1, "exit code 1"), JobState("STOPPED"), JobState("RUNNING")
-
-
-class FakeClock(Clock):
-    """Time that passes where somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def now(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-
-
-class FakeHead:
-    """A head whose scoring jobs go through the states that a test gives, one a look; the last one stays."""
-
-    def __init__(self, *runs: list[JobState | Exception | None]) -> None:
-        self.runs: Iterator[list[JobState | Exception | None]] = iter(runs)
-        self.jobs: dict[str, list[JobState | Exception | None]] = {}
-        self.logs: dict[str, str] = {}
-        self.stopped: list[str] = []
-        self.submitted: list[str] = []
-        self.sent: dict[str, str] = {}
-        self.answer: dict[str, Any] = {
-            "python": [3, 11, 7],
-            "ray": read_versions()["ray"],
-            "package": read_versions()[PACKAGE],
-            "missing": [],
-        }
-
-    def read_state(self, submission_id: str) -> JobState | None:
-        states = self.jobs.get(submission_id)
-        if states is None:
-            return None
-        state = states.pop(0) if len(states) > 1 else states[0]
-        if isinstance(state, Exception):
-            raise state
-        return state
-
-    def submit(self, submission_id: str, *, entrypoint: str, folder: Path | None) -> bool:
-        if submission_id in self.jobs:
-            return False
-        if "-check-" in submission_id:
-            self.jobs[submission_id] = [DONE]
-            self.logs[submission_id] = f"some warning\n{MARK}{json.dumps(self.answer)}\n"
-            return True
-        assert folder is not None
-        self.sent[submission_id] = entrypoint + "\n" + (folder / "score.yaml").read_text()
-        self.submitted.append(submission_id)
-        self.jobs[submission_id] = next(self.runs)
-        return True
-
-    def stop(self, submission_id: str) -> None:
-        self.stopped.append(submission_id)
-
-    def read_log(self, submission_id: str) -> str:
-        return self.logs.get(submission_id, "run nightly: 36 scored\nerror: the disk is full\n")
-
-
-@pytest.fixture
-def night(tmp_path: Path) -> Callable[..., Night]:
-    def make(head: FakeHead, **more: Any) -> Night:
-        (tmp_path / "score.yaml").write_text(more.pop("fields", FIELDS))
-        request = {"head": "http://h:8265", "score_config": str(tmp_path / "score.yaml"), "night": date(2026, 11, 29)}
-        return Night(NightlyConfig.model_validate(request | more), head, clock=FakeClock())
-
-    return make
+from tests.support.servers.fake_head import ALARM, BAD, COMMAND, DONE, FAILED, FIELDS, RUNNING, STOPPED, FakeHead
 
 
 def test_a_night_that_succeeds_is_submitted_once_under_the_id_of_its_date(night: Callable[..., Night]) -> None:
@@ -98,7 +20,7 @@ def test_a_night_that_succeeds_is_submitted_once_under_the_id_of_its_date(night:
     assert night(head).run() == 0
     assert head.submitted == ["nightly-2026-11-29-1"]
     sent = head.sent["nightly-2026-11-29-1"]
-    assert sent.startswith("python -m jobs.score --config score.yaml --run-id nightly-2026-11-29\n")
+    assert sent.startswith(f"{COMMAND}\n")
     assert sent.endswith(FIELDS)
 
 
@@ -109,7 +31,7 @@ def test_a_run_that_was_cut_off_is_submitted_again_under_the_next_id(
     head = FakeHead([RUNNING, cut], [RUNNING, DONE])
     assert night(head).run() == 0
     assert head.submitted == ["nightly-2026-11-29-1", "nightly-2026-11-29-2"]
-    assert all("--run-id nightly-2026-11-29\n" in sent for sent in head.sent.values())
+    assert all("--run-id nightly-2026-11-29 " in sent for sent in head.sent.values())
 
 
 @pytest.mark.parametrize(("ended", "code"), [(ALARM, 3), (BAD, 2)], ids=["alarm", "bad request"])
@@ -164,41 +86,6 @@ def test_of_two_at_once_the_second_waits_for_the_first_one_s_job(night: Callable
     assert head.submitted == []
 
 
-def test_the_end_of_the_hours_stops_the_job_and_says_that_the_next_night_goes_on(
-    night: Callable[..., Night], capsys: pytest.CaptureFixture[str]
-) -> None:
-    head = FakeHead([RUNNING])
-    assert night(head, hours=2, poll_s=60).run() == 1
-    assert head.stopped == ["nightly-2026-11-29-1"]
-    assert "stopped after 2 hours; what nightly-2026-11-29 has committed is in the table" in capsys.readouterr().out
-
-
-def test_the_hours_end_a_night_on_time_however_seldom_it_looks(night: Callable[..., Night]) -> None:
-    made = night(FakeHead([RUNNING]), hours=0.5, poll_s=600)
-    assert made.run() == 1
-    assert made._clock.now() == 1800
-
-
-@pytest.mark.parametrize("pause_s", [60, 86_400])
-def test_no_try_is_submitted_after_the_end_of_the_hours(
-    night: Callable[..., Night], pause_s: float, capsys: pytest.CaptureFixture[str]
-) -> None:
-    head = FakeHead([FAILED], [FAILED], [FAILED], [FAILED], [FAILED], [FAILED], [FAILED])
-    made = night(head, hours=0.5, tries=20, pause_s=pause_s)
-    assert made.run() == 1
-    assert made._clock.now() == 1800
-    assert head.stopped == []
-    said = capsys.readouterr().out
-    assert f"nightly-2026-11-29-{len(head.submitted) + 1} was not submitted: the 0.5 hours are over; what " in said
-
-
-def test_a_job_that_is_there_already_is_waited_for_until_the_hours_end(night: Callable[..., Night]) -> None:
-    head = FakeHead()
-    head.jobs["nightly-2026-11-29-1"] = [RUNNING]
-    assert night(head, hours=0.001).run() == 1
-    assert head.stopped == ["nightly-2026-11-29-1"]
-
-
 def test_a_head_that_starts_again_is_waited_for_and_one_that_is_gone_is_not(
     night: Callable[..., Night], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,28 +111,6 @@ def test_a_head_that_does_not_answer_yet_is_waited_for_from_the_first_call_on(ni
     assert night(StartingHead([DONE]), poll_s=60).run() == 0
 
 
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        (FIELDS.replace("s3://results", "results"), "results: expected a URI, or an absolute path .* got 'results'"),
-        (FIELDS.replace("s3://models", "~/models"), "detectors: expected a URI, or an absolute path .* got '~/models'"),
-        (FIELDS + "boxes: boxes.json\n", "boxes: expected a URI, or an absolute path .* got 'boxes.json'"),
-        (FIELDS + "local: true\n", "local scores in one process, on the head: take it out"),
-        (FIELDS + "run_id: mine\n", r"run_id is made of the name and the night \(nightly-2026-11-29\)"),
-        (FIELDS + "false_alarm_rate: 2\n", "--false-alarm-rate: input should be less than 1"),
-        (FIELDS + "archiv: s3://a\n", "archiv"),
-    ],
-    ids=["relative", "home", "relative boxes", "local", "run id", "range", "unknown"],
-)
-def test_a_wrong_request_is_refused_before_anything_is_submitted(
-    night: Callable[..., Night], fields: str, said: str
-) -> None:
-    head = FakeHead()
-    with pytest.raises(RequestError, match=said):
-        night(head, fields=fields).run()
-    assert head.jobs == {}
-
-
 def test_a_cluster_that_lacks_something_is_told_so_before_the_run_is_submitted(night: Callable[..., Night]) -> None:
     head = FakeHead()
     head.answer |= {"python": [3, 10, 2], "ray": None, "package": "0.0.1", "missing": ["deltalake"]}
@@ -269,12 +134,6 @@ def test_a_python_that_does_not_run_on_the_cluster_is_said_with_its_last_words(n
 
     with pytest.raises(JobError, match=r"python did not run there: /bin/sh: 1: python: not found; see --python"):
         night(NoPython()).run()
-
-
-@pytest.mark.parametrize("url", ["10.0.0.1:8265", "ray://10.0.0.1:10001", "http://"])
-def test_an_address_that_is_no_dashboard_s_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="expected the URL of the cluster's dashboard"):
-        NightlyConfig.model_validate({"head": url, "score_config": "/a.yaml"})
 
 
 def test_a_call_that_hangs_ends_in_time_and_one_that_fails_raises_its_own_error() -> None:

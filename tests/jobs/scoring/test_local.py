@@ -77,6 +77,7 @@ def test_few_photos_are_scored_without_ray_where_no_cluster_is_named(
         ({"scoring": {"actors": 2}}, 1, 2, False),
         ({"scoring": {"max_actors": 2}}, 1, 2, False),
         ({"scoring": {"use_gpu": True}}, 1, 2, False),
+        ({"scoring": {"batch_photos": 8}}, 1, 2, False),
         ({"local": False}, 1, 2, False),
         ({"local": True}, 10**6, 16, True),
     ],
