@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +28,7 @@ from tests.support.buckets import create_bucket
 from tests.support.users import User, act_as, create_user, grant, list_rights, read_policy, take_away
 
 ARCHIVE, MODELS, RESULTS = "inspection-archive", "inspection-models", "inspection-results"
+TRAINING = "inspection-training"
 
 
 @pytest.fixture
@@ -180,3 +184,62 @@ def write_and_read_page(results: str) -> str:
     """The page of a run: pictures that could not be fetched are lines there."""
     report_run(ReportConfig(results=results, run_id="night-2"))
     return storage.read(f"{results}/reports/night-2.html").decode()
+
+
+@pytest.fixture
+def training_buckets(s3_environment: str | None, drawn: Path) -> dict[str, str]:
+    """Flawless and labelled photos in a bucket of their own, and an empty one for detectors."""
+    made = {name: create_bucket(s3_environment) for name in (TRAINING, MODELS)}
+    for file in sorted((drawn / "data").rglob("*.jpg")):
+        storage.write(f"{made[TRAINING]}/{file.relative_to(drawn / 'data')}", file.read_bytes())
+    return made
+
+
+def run_command_as(user: User, *argv: str) -> str:
+    """Runs a command in a process and, if it starts one, a Ray of its own; returns its exit code and all it said."""
+    own = {"AWS_ACCESS_KEY_ID": user.name, "AWS_SECRET_ACCESS_KEY": user.secret, "RAY_ADDRESS": "local"}
+    command = [sys.executable, "-m", *argv]
+    done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, timeout=600, check=False)
+    return f"exit {done.returncode}: {done.stdout}{done.stderr}"
+
+
+def train_as(user: User, data: str, detectors: str) -> str:
+    """Trains a detector that takes no time to fit."""
+    tiny = ("--detector.weights", "random", "--detector.image-size", "64", "--calibration-fraction", "0.4")
+    place = ("--data", data, "--category", "insulator", "--detectors", detectors)
+    return run_command_as(user, "jobs.train", *place, *tiny)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("sid", "action"), list_rights(read_policy("trainer")))
+def test_a_training_that_lacks_a_right_names_it_and_the_place(
+    training_buckets: dict[str, str], sid: str, action: str
+) -> None:
+    user, detectors = create_user(), f"{training_buckets[MODELS]}/detectors"
+    storage.write(f"{detectors}/insulator/aliases.json", b"{}")  # the owner's: a user may read what he has written
+    grant(user, take_away(read_policy("trainer"), sid, action), training_buckets)
+    said = train_as(user, training_buckets[TRAINING], detectors)
+    assert not said.startswith("exit 0")
+    lines = [line for line in said.splitlines() if f"lack the permission {action}" in line or f"or {action}" in line]
+    assert [line for line in lines if any(uri in line for uri in training_buckets.values())], said
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(2400)
+def test_a_trainer_trains_calibrates_evaluates_and_promotes_with_its_rights(training_buckets: dict[str, str]) -> None:
+    data, detectors = training_buckets[TRAINING], f"{training_buckets[MODELS]}/detectors"
+    user = create_user()
+    grant(user, read_policy("trainer"), training_buckets)
+    of_it = ("--detectors", detectors, "--category", "insulator")
+    said_by_all = [
+        train_as(user, data, detectors),
+        run_command_as(
+            user, "jobs.recalibrate", *of_it, "--data", data, "--folder", "insulator/test/good", "--promote"
+        ),
+        run_command_as(user, "jobs.evaluate", "--data", data, "--detectors", detectors),
+        run_command_as(user, "jobs.registry", "list", "--detectors", detectors),
+        run_command_as(user, "jobs.registry", "show", *of_it),
+        run_command_as(user, "jobs.registry", "rollback", *of_it),
+        run_command_as(user, "jobs.registry", "history", *of_it),
+    ]
+    assert [said for said in said_by_all if not said.startswith("exit 0")] == []

@@ -12,7 +12,9 @@ OSError: When listing objects: AWS Error ACCESS_DENIED during ListObjectsV2 oper
 
 
 def test_an_actor_that_cannot_start_is_explained_by_the_end_of_its_traceback() -> None:
-    failed = ray.exceptions.RayTaskError("TrainController.__init__", TRACEBACK, OSError("denied"))
+    failed = ray.exceptions.RayTaskError(  # type: ignore[no-untyped-call]
+        "TrainController.__init__", TRACEBACK, OSError("denied")
+    )
     error = ray.exceptions.ActorDiedError(failed)
     assert (
         explain_error(error) == "OSError: When listing objects: AWS Error ACCESS_DENIED during ListObjectsV2 operation"

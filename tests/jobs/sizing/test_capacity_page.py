@@ -34,7 +34,7 @@ def read_number(text: str) -> float:
 def shown(value: float, text: str) -> bool:
     """Whether a figure of the page is a value, rounded to as many digits as the page has."""
     digits = len(text.partition(".")[2])
-    return abs(value - read_number(text)) <= 0.5 * 10**-digits + 1e-9
+    return abs(value - read_number(text)) <= 0.5 * 0.1**digits + 1e-9
 
 
 @pytest.mark.parametrize("row", read_table("photos"), ids=lambda row: row[0])

@@ -47,7 +47,7 @@ def measure_per_s(actors: int) -> float:
     resources = ScoringResources(actors=actors)
     arguments = {"batch_s": BATCH_S}
     scored = map_in_scoring_actors(decoding, WaitingScorer, arguments, batch_photos=BATCH_PHOTOS, resources=resources)
-    ends = sorted(row["ended_at"] for row in scored.select_columns(["ended_at"]).iter_rows())
+    ends: list[float] = sorted(row["ended_at"] for row in scored.select_columns(["ended_at"]).iter_rows())
     warm = BATCH_PHOTOS * WARM_BATCHES * actors
     return (len(ends) - warm) / (ends[-1] - ends[warm - 1])
 

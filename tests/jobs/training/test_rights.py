@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs import storage
+from jobs.detectors.backbone_weights import WeightsFiles
 from jobs.errors import DeniedError
 from jobs.training import run
 from jobs.training.config import TrainConfig
@@ -28,4 +29,4 @@ def test_a_training_that_may_not_do_something_ends_before_ray_starts(
     monkeypatch.setattr(run, "start_ray", lambda: pytest.fail("Ray was started"))
     request = {"data": str(tmp_path), "category": "pole", "detectors": str(tmp_path / "registry")}
     with pytest.raises(DeniedError, match=f"lack the permission to {action}"):
-        list(run.train_missing(TrainConfig.model_validate(request), [], run.WeightsFiles()))
+        list(run.train_missing(TrainConfig.model_validate(request), [], WeightsFiles()))
