@@ -75,7 +75,7 @@ class ScoreConfig(JobConfig):
     )
     local: bool | None = Field(
         None,
-        description="score in this process, without Ray, whose start takes longer than some thousand photos; default: "
+        description="score in this process, without Ray, whose start takes longer than some hundred photos; default: "
         "where RAY_ADDRESS names no cluster, no GPU, actors or batches are asked for, and the photos are few",
     )
     slice_photos: int | None = Field(

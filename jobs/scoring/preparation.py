@@ -39,8 +39,10 @@ LOCAL_SLICE_PHOTOS = 4096
 """The same without a cluster."""
 LOCAL_CORES = 2
 """One process that decodes and one that scores keep as many cores busy."""
-LOCAL_PHOTOS = 500
-"""What those score while a Ray of more cores starts."""
+LOCAL_VIEWS = {True: 2000, False: 500}
+"""Most views of 224 px, 5 to 25 ms each, that a run scores in its own process: on a machine of up to LOCAL_CORES, and
+on others, which catch up with it sooner once their Ray has started."""
+_VIEW_PX = 224
 _MAY_CHANGE = (
     "scoring",
     "local",
@@ -90,11 +92,12 @@ def prepare_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
     return resume_run(config, folder) or stage_run(config, folder)
 
 
-def choose_local(config: ScoreConfig, photos: int) -> bool:
+def choose_local(config: ScoreConfig, plan: ScoringPlan, photos: int) -> bool:
     """Decides whether a run scores in its own process, without Ray: as asked, else where a Ray would start for little.
 
     Args:
         config: the request.
+        plan: its detectors, of which the one with the most to do counts.
         photos: to be scored.
     """
     if config.local is not None:
@@ -102,8 +105,9 @@ def choose_local(config: ScoreConfig, photos: int) -> bool:
     resources = config.scoring
     # What --local refuses, for it would not be read.
     is_sized = resources.use_gpu or any(list_changed(config, name) for name in RAY_ONLY)
-    most = LOCAL_PHOTOS if count_cores() > LOCAL_CORES else LOCAL_SLICE_PHOTOS
-    return photos <= most and not is_sized and not is_cluster_named()
+    views = max(one.vectors * (one.image_size / _VIEW_PX) ** 2 for one in plan.by_category.values())
+    is_small = photos * views <= LOCAL_VIEWS[count_cores() <= LOCAL_CORES]
+    return is_small and not is_sized and not is_cluster_named()
 
 
 def check_same_run(config: ScoreConfig, earlier: Mapping[str, Any]) -> None:
@@ -190,7 +194,7 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
             print(f"run {config.run_id}: {deleted} photos are marked as deleted", flush=True)
         has_boxes = ordering.has_boxes()
         to_score = write_manifest(ordering.stream_rows(), folder)
-    is_local = choose_local(config, to_score)
+    is_local = choose_local(config, plan, to_score)
     if to_score:
         plan = use_precisions(plan, asked=config.scoring.precision, resources=config.scoring, local=is_local)
     staged = StagedRun(

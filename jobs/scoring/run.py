@@ -117,7 +117,7 @@ def run_all_steps(
     if rivals := list_rivals(config):
         print(describe_rivals(rivals), file=sys.stderr, flush=True)
     if committer.left:
-        is_local = choose_local(config, staged.to_score)
+        is_local = choose_local(config, staged.plan, staged.to_score)
         where = " in this process" if is_local else ""
         print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score{where}", flush=True)
         if is_local:

@@ -20,6 +20,7 @@ from jobs.benchmarks.peers.config import PEERS, PeersBenchmarkConfig
 from jobs.benchmarks.peers.measurement import Contestant, LabelledFolder, find_defects, fit_first, time_all
 from jobs.benchmarks.peers.models import WIDE_RESNET, PeerBackbone, share_backbone
 from jobs.benchmarks.peers.ours import OurDetector, read_comparison
+from jobs.benchmarks.peers.picture import draw_picture, list_points
 from jobs.benchmarks.peers.report import summarize_passes
 from jobs.benchmarks.peers.theirs import AnomalibPeer
 from jobs.benchmarks.report import write_report
@@ -65,6 +66,21 @@ def measure_peers(config: PeersBenchmarkConfig) -> None:
             peers = {"anomalib": version("anomalib"), "torch": torch.__version__}
             write_report(found, output=config.output, config=config, more_versions=peers)
     print_ratios(metrics)
+    write_picture(metrics, config)
+
+
+def write_picture(found: dict[str, Any], config: PeersBenchmarkConfig) -> None:
+    """Draws AUROC against speed beside the output, or says what is missing for it."""
+    if not list_points(found["contestants"], config.confirm):
+        return
+    try:
+        picture = draw_picture(found["contestants"], confirm=config.confirm)
+    except ImportError as error:
+        print(f"warning: no picture, {error}: install attentdiffernet-ray[report]")
+        return
+    path = Path(config.output).with_suffix(".svg")
+    path.write_bytes(picture)
+    print(f"picture: {path}")
 
 
 def stage_photos(config: PeersBenchmarkConfig, scratch: Path) -> list[LabelledFolder]:

@@ -29,6 +29,7 @@ from jobs.benchmarks.peers.measurement import (
     time_all,
 )
 from jobs.benchmarks.peers.ours import read_comparison
+from jobs.benchmarks.peers.picture import draw_picture, list_points
 from jobs.benchmarks.peers.report import summarize_passes
 from jobs.cli import parse_config
 from jobs.errors import RequestError
@@ -223,6 +224,33 @@ def test_without_auroc_nothing_is_said_about_equality() -> None:
     assert row["auroc_difference"] is None
     assert row["auroc_interval"] is None
     assert row["at_equal_auroc"] is None
+
+
+def _contestant(side: str, cpu_ms: float, auroc: dict[str, list[float]] | None) -> dict[str, Any]:
+    return {"side": side, "cpu_ms_per_photo": cpu_ms, "auroc": auroc}
+
+
+def test_a_point_is_the_mean_over_counted_sets_of_the_mean_over_seeds() -> None:
+    found = {
+        "ours": _contestant("ours", 15.0, {"a/x": [0.8, 0.9], "b/y": [0.95], "apart/z": [0.1]}),
+        "speed_alone": _contestant("anomalib", 80.0, None),
+    }
+    (point,) = list_points(found, ["apart"])
+    assert (point["name"], point["side"], point["cpu_ms"]) == ("ours", "ours", 15.0)
+    assert point["auroc"] == pytest.approx(90.0)
+
+
+def test_the_picture_names_every_point_and_is_the_same_for_the_same_figures() -> None:
+    found = {
+        "ours<&>": _contestant("ours", 15.0, {"a/x": [0.9]}),
+        "patchcore": _contestant("anomalib", 80.0, {"a/x": [0.8]}),
+    }
+    pictures = [draw_picture(found, confirm=[]) for _ in range(2)]
+    assert pictures[0] == pictures[1]
+    said = pictures[0].decode()
+    assert "patchcore" in said
+    assert "ours&lt;&amp;&gt;" in said
+    assert "AUROC, mean over data sets" in said
 
 
 def test_a_missing_anomalib_is_a_wrong_request(monkeypatch: pytest.MonkeyPatch) -> None:

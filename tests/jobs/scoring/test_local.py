@@ -17,7 +17,8 @@ from jobs.scoring import preparation
 from jobs.scoring import run as scoring
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.local import map_ahead
-from jobs.scoring.preparation import LOCAL_PHOTOS, LOCAL_SLICE_PHOTOS, choose_local
+from jobs.scoring.plan import ScoringPlan
+from jobs.scoring.preparation import LOCAL_VIEWS, choose_local, plan_run
 from jobs.scoring.record import read_record
 from jobs.scoring.run_folder import RunFolder
 from jobs.tables.schema import SCORES
@@ -53,6 +54,15 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
 
 
+MANY_CORES, TWO_CORES = LOCAL_VIEWS[False], LOCAL_VIEWS[True]
+
+
+def _make_plan(config: ScoreConfig, *, image_size: int, views: int) -> ScoringPlan:
+    plan = plan_run(config, {"pole"})
+    planned = plan.by_category["pole"].model_copy(update={"image_size": image_size, "views": views})
+    return plan.model_copy(update={"by_category": {"pole": planned}})
+
+
 def _change(config: ScoreConfig, **changes: Any) -> ScoreConfig:
     return ScoreConfig.model_validate(config.model_dump() | changes)
 
@@ -70,10 +80,10 @@ def test_few_photos_are_scored_without_ray_where_no_cluster_is_named(
 @pytest.mark.parametrize(
     ("changes", "photos", "cores", "expected"),
     [
-        ({}, LOCAL_PHOTOS, 16, True),
-        ({}, LOCAL_PHOTOS + 1, 16, False),
-        ({}, LOCAL_SLICE_PHOTOS, 2, True),
-        ({}, LOCAL_SLICE_PHOTOS + 1, 2, False),
+        ({}, MANY_CORES, 16, True),
+        ({}, MANY_CORES + 1, 16, False),
+        ({}, TWO_CORES, 2, True),
+        ({}, TWO_CORES + 1, 2, False),
         ({"scoring": {"actors": 2}}, 1, 2, False),
         ({"scoring": {"max_actors": 2}}, 1, 2, False),
         ({"scoring": {"use_gpu": True}}, 1, 2, False),
@@ -92,7 +102,19 @@ def test_a_run_is_local_as_asked_or_where_it_is_small_and_nothing_asks_for_a_clu
     expected: bool,
 ) -> None:
     monkeypatch.setattr(preparation, "count_cores", lambda: cores)
-    assert choose_local(_change(local_config, **({"local": None} | changes)), photos) is expected
+    config = _change(local_config, **({"local": None} | changes))
+    assert choose_local(config, _make_plan(local_config, image_size=224, views=1), photos) is expected
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(("image_size", "views"), [(448, 1), (224, 4), (448, 64)])
+def test_a_detector_with_more_to_do_makes_a_run_local_for_fewer_photos(
+    local_config: ScoreConfig, monkeypatch: pytest.MonkeyPatch, image_size: int, views: int
+) -> None:
+    monkeypatch.setattr(preparation, "count_cores", lambda: 16)
+    config = _change(local_config, local=None)
+    plan, most = _make_plan(config, image_size=image_size, views=views), MANY_CORES * 224**2 // (views * image_size**2)
+    assert [choose_local(config, plan, photos) for photos in (most, most + 1)] == [True, False]
 
 
 @pytest.mark.parametrize("address", ["local", "10.0.0.1:6379"])
@@ -101,7 +123,7 @@ def test_a_named_cluster_scores_even_one_photo(
 ) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", address)
-    assert not choose_local(_change(local_config, local=None), 1)
+    assert not choose_local(_change(local_config, local=None), _make_plan(local_config, image_size=64, views=1), 1)
 
 
 def test_the_record_of_a_run_in_one_process_has_its_rate_and_its_first_score(local_config: ScoreConfig) -> None:
