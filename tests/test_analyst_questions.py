@@ -16,13 +16,15 @@ import sqlglot
 from deltalake import DeltaTable, write_deltalake
 from sqlglot import exp
 
+from jobs.results.delta import ROWS
 from jobs.results.export import export_latest
-from jobs.results.known import ROWS, read_latest
+from jobs.results.known import read_latest
+from jobs.results.maintenance import optimize_table
 from jobs.review.matching import VerdictIndex
 from jobs.tables.schema import MAPS, VERDICTS, document_columns
 from model.statistics.calibration import count_ranks
 from model.statistics.false_discovery import estimate_alarms
-from tests.jobs.results.score_rows import DAY, commit_rows, night, score_row
+from tests.jobs.results.score_rows import DAY, commit_rows, create_with_day_folders, night, score_row
 from tests.support.pages import blocks
 from tests.support.places import ROOT
 
@@ -130,11 +132,15 @@ def write_maps(results: str) -> None:
     write_deltalake(f"{results}/maps", pa.Table.from_pylist(table, schema=MAPS))
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> duckdb.DuckDBPyConnection:
-    """DuckDB with the views over the tables of three nights and of verdicts."""
+@pytest.fixture(scope="module", params=["new", "with day folders", "joined"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> duckdb.DuckDBPyConnection:
+    """DuckDB with the views over the tables of three nights and of verdicts, in each layout of the scores."""
     results = tmp_path_factory.mktemp("results")
+    if request.param != "new":
+        create_with_day_folders(f"file://{results}")
     write_nights(f"file://{results}")
+    if request.param == "joined":
+        optimize_table(f"file://{results}", join_days=True)
     write_verdicts(str(results))
     write_maps(str(results))
     return connect(results)

@@ -17,13 +17,13 @@ from deltalake.transaction import AddAction, create_table_with_add_actions
 from jobs import storage
 from jobs.errors import RequestError, StorageError
 from jobs.results.access import check_conditional_put, make_location, make_storage_options
-from jobs.results.delta import PARTITION, PROPERTIES, explain_errors, locate_table, make_schema, open_table
+from jobs.results.delta import RUN_DATE, explain_errors, locate_table, make_properties, make_schema, open_table
 from jobs.results.files import summarize_footer
 from jobs.results.orphans import list_data_files
 from jobs.results.runs import RECORDS
 from jobs.storage import ObjectInfo, uris
 
-_NAME = re.compile(rf"scores/(?P<path>{PARTITION.name}=(?P<day>\d{{4}}-\d\d-\d\d)/[\w.+-]+\.parquet)")
+_NAME = re.compile(rf"scores/(?P<path>{RUN_DATE.name}=(?P<day>\d{{4}}-\d\d-\d\d)/[\w.+-]+\.parquet)")
 _NEEDED = ("image_uri", "image_etag", "status", "scored_at", "run_id")
 _AT_ONCE = 16
 """Files whose footers are read at once."""
@@ -49,6 +49,8 @@ class Adopted:
 def adopt_table(results: str) -> Adopted:
     """Makes a Delta table of the files that run records name, in one commit; moves and changes no file.
 
+    The day of their rows is in the names of their folders alone, so the table keeps these.
+
     Raises:
         RequestError: there is a Delta table already, or no run record names a file, or a file has other columns.
         StorageError: a record is damaged, or the storage refused.
@@ -69,9 +71,9 @@ def adopt_table(results: str) -> Adopted:
             schema=make_schema(),
             add_actions=actions,
             mode="error",
-            partition_by=[PARTITION.name],
+            partition_by=[RUN_DATE.name],
             name="scores",
-            configuration=PROPERTIES,
+            configuration=make_properties(has_day_folders=True),
             storage_options=make_storage_options(uri),
             commit_properties=CommitProperties(app_transactions=[Transaction("adopted", 0)]),
         )
@@ -118,7 +120,7 @@ def describe_file(name: str, info: ObjectInfo) -> AddAction:
         raise RequestError(f"{info.uri} is no file of a result table of an earlier version that is known: {why}")
     stats = json.dumps(summarize_footer(footer))
     at = int(info.last_modified.timestamp() * 1000)
-    return AddAction(found["path"], info.size_bytes, {PARTITION.name: found["day"]}, at, True, stats)
+    return AddAction(found["path"], info.size_bytes, {RUN_DATE.name: found["day"]}, at, True, stats)
 
 
 def read_footer(uri: str) -> Any:

@@ -25,9 +25,8 @@ from jobs.results.config import (
     TableHistoryConfig,
     VacuumConfig,
 )
-from jobs.results.delta import locate_table
+from jobs.results.delta import ROWS, locate_table
 from jobs.results.export import export_latest
-from jobs.results.known import ROWS
 from jobs.results.maintenance import optimize_table, read_history, repair_table, vacuum_table
 from jobs.results.runs import read_runs
 from jobs.tables.parquet import write_parquet
@@ -51,8 +50,10 @@ def run_table_command(argv: Sequence[str]) -> int:
 
 def optimize(config: OptimizeConfig) -> None:
     """Gathers small files, and says what that means for plain readers."""
-    done = optimize_table(config.results)
+    done = optimize_table(config.results, join_days=config.join_days)
     print(f"{locate_table(config.results)}: {done.files_before} files before, {done.files_after} now")
+    if done.has_day_folders:
+        print("it has a folder for each day, so files of two days stay apart: --join-days rewrites it once without")
     if done.files_after < done.files_before:
         print(
             "the files that were replaced stay until a vacuum, for whoever reads an earlier version; readers of plain "

@@ -19,8 +19,15 @@ from deltalake.transaction import AddAction
 
 from jobs.errors import JobError, StorageError, is_disk_full, one_line
 from jobs.results.conflicts import drop_committed, list_added_files
-from jobs.results.delta import HOOKS, PARTITION, explain_errors, locate_table, open_current, open_or_create_table
-from jobs.results.files import LocalFile, put_files, write_local_files
+from jobs.results.delta import (
+    HOOKS,
+    explain_errors,
+    has_day_folders,
+    locate_table,
+    open_current,
+    open_or_create_table,
+)
+from jobs.results.files import LocalFile, add_day, leave_out_day, put_files, write_local_files
 
 KEY = (
     "image_uri",
@@ -72,7 +79,7 @@ def commit_slice(
         rows: SCORES rows, best in the order of ``ROW_ORDER``; read once, and not at all if the slice is there already.
         run_id: the run, or ``<run_id>/<part>`` for a part that counts its slices by itself.
         slice_number: from 0 on.
-        run_date: the partition that takes them.
+        run_date: day of the run, which every row gets.
         known_since: version of the table that the run read what is known from; -1 where there was no table.
         keys: columns that make two rows the same result.
 
@@ -85,13 +92,13 @@ def commit_slice(
     if is_committed(table, run_id, slice_number):
         return Committed(table.version(), rows=0, dropped=0, already=True)
     with tempfile.TemporaryDirectory(prefix="attentdiffernet-slice-") as folder, explain_full_disk(folder):
-        files = write_local_files(rows, Path(folder))
+        files = write_local_files(add_day(rows, run_date), Path(folder))
         return commit_files(results, table, files, Slice(run_id, slice_number, run_date, tuple(keys)), known_since)
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Which slice is committed: of which run, into which partition, and what makes two rows the same."""
+    """Which slice is committed: of which run and day, and what makes two rows the same."""
 
     run_id: str
     number: int
@@ -109,13 +116,16 @@ def commit_files(results: str, table: DeltaTable, files: list[LocalFile], mine: 
     """Commits finished local files, without the rows that others commit until it succeeds."""
     uri, dropped = locate_table(results), 0
     actions: list[AddAction] | None = None
+    folder: date | None = None
     for attempt in range(_MAX_TRIES):
         others = list_added_files(table, uri, since=known_since, but=mine.run_id)
         kept = drop_committed(files, others, keys=mine.keys) if others else files
         dropped += count_rows(files) - count_rows(kept)
-        if actions is None or kept is not files:
+        day = mine.run_date if has_day_folders(table) else None
+        if actions is None or kept is not files or day != folder:  # a table may lose its folders meanwhile
             with explain_errors(uri, needs="write"):
-                actions = put_files(kept, uri, name=mine.file_name, run_date=mine.run_date)
+                actions = put_files(leave_out_day(kept) if day else kept, uri, name=mine.file_name, day=day)
+            folder = day
         files, known_since = kept, table.version()
         if try_commit(table, uri, actions, mine):
             return Committed(table.version(), rows=count_rows(files), dropped=dropped, already=False)
@@ -140,7 +150,7 @@ def try_commit(table: DeltaTable, uri: str, actions: list[AddAction], mine: Slic
                 list(actions),
                 mode="append",
                 schema=table.schema(),
-                partition_by=[PARTITION.name],
+                partition_by=table.metadata().partition_columns,
                 commit_properties=properties,
                 post_commithook_properties=HOOKS,
             )

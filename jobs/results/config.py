@@ -17,7 +17,13 @@ class _TableConfig(JobConfig):
 
 
 class OptimizeConfig(_TableConfig):
-    """Gather the small files of each day into files of 128 to 512 MB; readers see the same rows all the time."""
+    """Gather small files of many nights into files of 128 to 512 MB; readers see the same rows all the time."""
+
+    join_days: bool = Field(
+        False,
+        description="rewrite a table of an earlier version once, which has a folder for each day, so that files of "
+        "many days can be gathered",
+    )
 
 
 class VacuumConfig(_TableConfig):

@@ -65,17 +65,26 @@ def read_commit(uri: str, identity: str, version: int) -> tuple[frozenset[str], 
         identity: of the table, which another one at the same place does not have.
         version: that the commit has made.
     """
+    actions = read_actions(uri, version)
+    apps = frozenset(action["txn"]["appId"] for action in actions if "txn" in action)
+    added = [action["add"] for action in actions if "add" in action and action["add"]["dataChange"]]
+    return apps, tuple(describe_added(uri, add) for add in added)
+
+
+def read_actions(uri: str, version: int) -> list[dict[str, Any]]:
+    """Reads all that one commit of a table did.
+
+    Raises:
+        StorageError: it is lost or damaged, or the storage refused.
+    """
     place = uris.join(uri, LOG, f"{version:020d}.json")
     try:
-        actions = [json.loads(line) for line in storage.read(place).splitlines() if line.strip()]
+        return [json.loads(line) for line in storage.read(place).splitlines() if line.strip()]
     except (ValueError, MissingObjectError) as error:
         raise StorageError(
             f"the log of {uri} is damaged, restore _delta_log from a backup, the Parquet files are intact: "
             f"{place} is missing or no commit"
         ) from error
-    apps = frozenset(action["txn"]["appId"] for action in actions if "txn" in action)
-    added = [action["add"] for action in actions if "add" in action and action["add"]["dataChange"]]
-    return apps, tuple(describe_added(uri, add) for add in added)
 
 
 def describe_added(uri: str, add: dict[str, Any]) -> AddedFile:

@@ -20,7 +20,9 @@ from jobs.tables.schema import SCHEMA_VERSION, SCORES, define_column
 
 TABLE = "scores"
 """Folder of the result table, below the results."""
-PARTITION = define_column("run_date", pa.date32(), "day the run began, in UTC; the folder of the row's file")
+RUN_DATE = define_column("run_date", pa.date32(), "day the run began, in UTC")
+ROWS = pa.schema([*SCORES, RUN_DATE], metadata=SCORES.metadata)
+"""The columns of the table: SCORES and the day."""
 LOG = "_delta_log"
 HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 """No checkpoints: they are Parquet files below the table, and `scores/**/*.parquet` would read them as rows."""
@@ -37,15 +39,9 @@ STATISTICS = (
     "p_value",
     "tail_rank",
 )
-"""Columns whose least and greatest value the log keeps for each file, so that readers leave out whole files."""
+"""Columns whose least and greatest value the log keeps for each file, so that readers leave out whole files. Where
+the day lies in the files, it is one of them."""
 _STATISTICS_PROPERTY = "delta.dataSkippingStatsColumns"
-PROPERTIES = {
-    "delta.checkpointInterval": "1000000000",
-    # deltalake 1.6 takes a column whose statistics the log does not have for one without nulls and without values: who
-    # asks its dataset for `is_anomaly` or `box IS NULL` gets no row. Of columns that are not named it assumes nothing.
-    _STATISTICS_PROPERTY: ",".join(STATISTICS),
-}
-"""Properties of the table."""
 FIRST_COMMIT = f"{0:020d}.json"
 _MAX_AGE_S = 300.0
 """A table is opened anew so often, with the credentials of then."""
@@ -151,10 +147,9 @@ def create_table(results: str) -> DeltaTable:
             make_location(uri),
             schema=make_schema(),
             mode="ignore",
-            partition_by=[PARTITION.name],
             name="scores",
             description="attentdiffernet-ray: one row per photo, box and detector, of all runs",
-            configuration=PROPERTIES,
+            configuration=make_properties(has_day_folders=False),
             storage_options=make_storage_options(uri),
         )
     table = open_table(results)
@@ -163,9 +158,24 @@ def create_table(results: str) -> DeltaTable:
     return table
 
 
+def has_day_folders(table: DeltaTable) -> bool:
+    """Tells whether a table has one folder per day, as those of before: the day of a row is then not in its file."""
+    return bool(table.metadata().partition_columns)
+
+
+def make_properties(*, has_day_folders: bool) -> dict[str, str]:
+    """Returns the properties of a table."""
+    return {
+        "delta.checkpointInterval": "1000000000",
+        # deltalake 1.6 takes a column whose statistics the log does not have for one without nulls and values: who asks
+        # its dataset for `is_anomaly` or `box IS NULL` gets no row. Of columns that are not named it assumes nothing.
+        _STATISTICS_PROPERTY: ",".join(STATISTICS if has_day_folders else (*STATISTICS, RUN_DATE.name)),
+    }
+
+
 def make_schema() -> Schema:
     """Returns the columns of the table: SCORES and the day, with their descriptions as comments."""
-    fields = [field.with_metadata(describe_field(field)) for field in [*SCORES, PARTITION]]
+    fields = [field.with_metadata(describe_field(field)) for field in ROWS]
     return Schema.from_arrow(pa.schema(fields))
 
 
@@ -184,7 +194,7 @@ def read_version(table: DeltaTable) -> int:
 def check_version(table: DeltaTable, uri: str) -> None:
     """Raises RequestError for a table whose columns are of a newer version than this program knows, or not ours."""
     names = {field.name for field in table.schema().fields}
-    if missing := {"image_uri", "status", "scored_at", "run_id", PARTITION.name} - names:
+    if missing := {"image_uri", "status", "scored_at", "run_id", RUN_DATE.name} - names:
         raise RequestError(
             f"{uri} is a Delta table, but not of scores (no column {', '.join(sorted(missing))}): correct --results"
         )
@@ -210,9 +220,10 @@ def add_columns(table: DeltaTable, results: str) -> DeltaTable:
 
 def add_properties(table: DeltaTable, results: str) -> DeltaTable:
     """Gives a table that was made before they were needed the properties of a new one."""
-    if table.metadata().configuration.get(_STATISTICS_PROPERTY) != PROPERTIES[_STATISTICS_PROPERTY]:
+    properties = make_properties(has_day_folders=has_day_folders(table))
+    if table.metadata().configuration.get(_STATISTICS_PROPERTY) != properties[_STATISTICS_PROPERTY]:
         with explain_errors(locate_table(results)), suppress(CommitFailedError):  # another run has done it
-            table.alter.set_table_properties(PROPERTIES)
+            table.alter.set_table_properties(properties)
     return table
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from jobs import storage
-from jobs.results.known import ROWS, select_fields, stream_latest
+from jobs.results.delta import ROWS
+from jobs.results.known import select_fields, stream_latest
 from jobs.results.maintenance import require_table
 from jobs.tables.files import ROW_GROUP_ROWS, regroup_batches
 

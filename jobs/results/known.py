@@ -6,9 +6,10 @@ import sys
 import threading
 import weakref
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,18 +17,16 @@ from deltalake import DeltaTable
 
 from jobs import storage
 from jobs.errors import StorageError
-from jobs.results.delta import PARTITION, explain_errors, locate_table, open_current, open_table
+from jobs.results.delta import ROWS, RUN_DATE, explain_errors, locate_table, open_current, open_table
 from jobs.results.errors import explain_lost_files
 from jobs.storage import uris
 from jobs.tables.parquet import find_files, scan_parquet
-from jobs.tables.schema import SCORES, Status
+from jobs.tables.schema import Status
 from jobs.tables.scratch import Scratch
 from jobs.tables.text import make_printable
 
 NO_TABLE = -1
 """Version of a table that is not there yet."""
-ROWS = pa.schema([*SCORES, PARTITION], metadata=SCORES.metadata)
-"""The columns of the table: SCORES and the day."""
 _NEWEST_FIRST = "PARTITION BY image_uri, box ORDER BY scored_at DESC, run_id DESC"
 NEWEST = f"row_number() OVER ({_NEWEST_FIRST}) = 1"
 """What makes a row the newest of its photo and box."""
@@ -43,11 +42,12 @@ _LATEST = f"""SELECT * FROM (
 """The latest row of each photo and box, as the view of infra/analyst/views.sql has it: the newest, but no failed try
 hides the score of the same bytes."""
 _SMALL_BYTES = 16_000_000
+_FOLDER_DAY = f"partition.{RUN_DATE.name}"
 _OF_FILES = (
     "path",
     "size_bytes",
-    f"partition.{PARTITION.name}",
-    *(f"{end}.{name}" for name in ("run_id", "image_uri") for end in ("min", "max")),
+    _FOLDER_DAY,
+    *(f"{end}.{name}" for name in ("run_id", "image_uri", RUN_DATE.name) for end in ("min", "max")),
 )
 _LISTED = threading.local()
 """The files of the table that this thread has listed last: deltalake takes a tenth of a second for a year of nights."""
@@ -56,11 +56,19 @@ _ORDERING = ("image_uri", "image_etag", "box", "status", "scored_at", "run_id")
 
 @dataclass(frozen=True)
 class ActiveFile:
-    """A file of the table: where it is, its size, its day, the ranges of run ids and photos in it (None: unknown)."""
+    """A file of the table.
+
+    Attributes:
+        uri: where it is.
+        size_bytes: how large it is.
+        folder_day: the day of all its rows, which its folder says; None where the file has the day of each row.
+        days, runs, photos: least and greatest day, run id and image_uri in it; None where that is unknown.
+    """
 
     uri: str
     size_bytes: int
-    day: date
+    folder_day: date | None
+    days: tuple[date | None, date | None]
     runs: tuple[str | None, str | None]
     photos: tuple[str | None, str | None] = (None, None)
 
@@ -119,16 +127,14 @@ def stream_rows(
     table = open_version(results, version)
     if table is None:
         return
-    files, wanted = list_files(table, results), list(columns)
+    bounds: dict[str, tuple[Any, Any]] = {"run_id": (run_id, run_id)} if run_id is not None else {}
     if days is not None:
-        files = [file for file in files if days[0] <= file.day <= days[1]]
-    if run_id is None:
-        yield from scan_files(files, wanted)
-        return
-    read = wanted if "run_id" in wanted else [*wanted, "run_id"]
-    for batch in scan_files([file for file in files if may_have_run(file, run_id)], read):
-        table_rows = pa.Table.from_batches([batch])
-        yield from table_rows.filter(pc.field("run_id") == run_id).select(wanted).to_batches()
+        bounds[RUN_DATE.name] = days
+    files = list_files(table, results)
+    for name, (first, last) in bounds.items():
+        files = [file for file in files if may_have_between(file.runs if name == "run_id" else file.days, first, last)]
+    for batch in scan_files(files, [*columns, *(name for name in bounds if name not in columns)]):
+        yield from select_between(batch, bounds).select(list(columns)).to_batches()
 
 
 def stream_latest(results: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -159,6 +165,14 @@ def read_rows(results: str, columns: Sequence[str], *, run_id: str | None = None
 def read_latest(results: str, columns: Sequence[str]) -> pa.Table:
     """Reads the latest row of each photo and box into one table, for those that fit into memory."""
     return pa.Table.from_batches(stream_latest(results, columns), schema=select_fields(columns))
+
+
+def select_between(batch: pa.RecordBatch, bounds: Mapping[str, tuple[Any, Any]]) -> pa.Table:
+    """Returns the rows of a batch whose values lie between the least and the greatest that are wanted of a column."""
+    table = pa.Table.from_batches([batch])
+    for name, (first, last) in bounds.items():
+        table = table.filter((pc.field(name) >= first) & (pc.field(name) <= last))
+    return table
 
 
 def select_fields(columns: Sequence[str]) -> pa.Schema:
@@ -193,17 +207,19 @@ def read_files(table: DeltaTable, results: str) -> list[ActiveFile]:
     with explain_errors(uri):
         actions = pa.table(table.get_add_actions(flatten=True))
     wanted = [name for name in _OF_FILES if name in actions.column_names]
-    found = [
-        ActiveFile(
-            uris.join(uri, action["path"]),
-            action["size_bytes"],
-            action[f"partition.{PARTITION.name}"],
-            (action.get("min.run_id"), action.get("max.run_id")),
-            (action.get("min.image_uri"), action.get("max.image_uri")),
-        )
-        for action in actions.select(wanted).to_pylist()
-    ]
+    found = [describe_active(uri, action) for action in actions.select(wanted).to_pylist()]
     return sorted(found, key=lambda file: file.uri)
+
+
+def describe_active(uri: str, action: Mapping[str, Any]) -> ActiveFile:
+    """Returns what counts of what the log of the table ``uri`` says of a file."""
+    day = action.get(_FOLDER_DAY)
+    days, runs, photos = (
+        (action.get(f"min.{name}"), action.get(f"max.{name}")) for name in (RUN_DATE.name, "run_id", "image_uri")
+    )
+    return ActiveFile(
+        uris.join(uri, action["path"]), action["size_bytes"], day, (day, day) if day else days, runs, photos
+    )
 
 
 def select_files(files: Sequence[ActiveFile], photos: pa.Array) -> list[ActiveFile]:
@@ -221,10 +237,10 @@ def may_have_photo(file: ActiveFile, ordered: Sequence[str]) -> bool:
     return first is None or last is None or bisect_left(ordered, first) < bisect_right(ordered, last)
 
 
-def may_have_run(file: ActiveFile, run_id: str) -> bool:
-    """Tells whether a file may have rows of a run, by the range of run ids in it."""
-    first, last = file.runs
-    return first is None or last is None or first <= run_id <= last
+def may_have_between(range_of_file: tuple[Any, Any], first: Any, last: Any) -> bool:
+    """Tells whether a file may have a value from ``first`` to ``last``, by the range of its values (None: unknown)."""
+    least, greatest = range_of_file
+    return least is None or greatest is None or bool(least <= last and first <= greatest)
 
 
 def leave_out_lost(files: Sequence[ActiveFile], results: str) -> list[ActiveFile]:
@@ -255,28 +271,27 @@ def scan_files(files: Sequence[ActiveFile], columns: Sequence[str]) -> Iterator[
     Raises:
         DamagedFileError, MissingObjectError: a file is damaged or lost; the error says what to do.
     """
-    stored = [name for name in columns if name != PARTITION.name] or ["image_uri"]
-    for files_of_day in group_by_day(files) if PARTITION.name in columns else [list(files)]:
-        small = [file.uri for file in files_of_day if file.size_bytes < _SMALL_BYTES]
-        large = [file.uri for file in files_of_day if file.size_bytes >= _SMALL_BYTES]
+    is_dated = RUN_DATE.name in columns
+    for day, group in group_by_folder(files).items() if is_dated else [(None, files)]:
+        stored = [name for name in columns if day is None or name != RUN_DATE.name] or ["image_uri"]
+        small = [file.uri for file in group if file.size_bytes < _SMALL_BYTES]
+        large = [file.uri for file in group if file.size_bytes >= _SMALL_BYTES]
         for uris_of_kind in (small, large):
             with explain_lost_files():
-                for batch in scan_parquet(uris_of_kind, columns=stored, schema=SCORES, small=uris_of_kind is small):
-                    yield add_day(batch, files_of_day[0].day, columns)
+                for batch in scan_parquet(uris_of_kind, columns=stored, schema=ROWS, small=uris_of_kind is small):
+                    yield batch if day is None else add_folder_day(batch, day, columns)
 
 
-def add_day(batch: pa.RecordBatch, day: date, columns: Sequence[str]) -> pa.RecordBatch:
-    """Returns the wanted columns of a batch, with its partition's day where that is one of them."""
-    if PARTITION.name not in columns:
-        return batch
-    days = pa.repeat(pa.scalar(day, PARTITION.type), len(batch))
-    arrays = [days if name == PARTITION.name else batch.column(name) for name in columns]
+def add_folder_day(batch: pa.RecordBatch, day: date, columns: Sequence[str]) -> pa.RecordBatch:
+    """Returns the wanted columns of a batch, with the day that its folder says."""
+    days = pa.repeat(pa.scalar(day, RUN_DATE.type), len(batch))
+    arrays = [days if name == RUN_DATE.name else batch.column(name) for name in columns]
     return pa.RecordBatch.from_arrays(arrays, schema=select_fields(columns))
 
 
-def group_by_day(files: Sequence[ActiveFile]) -> Iterator[list[ActiveFile]]:
-    """Yields the files of each day."""
-    days: dict[date, list[ActiveFile]] = {}
+def group_by_folder(files: Sequence[ActiveFile]) -> dict[date | None, list[ActiveFile]]:
+    """Returns the files of each day's folder, and below None those that have the day of each row."""
+    days: dict[date | None, list[ActiveFile]] = {}
     for file in files:
-        days.setdefault(file.day, []).append(file)
-    yield from days.values()
+        days.setdefault(file.folder_day, []).append(file)
+    return days

@@ -2,36 +2,68 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from deltalake import DeltaTable, WriterProperties
+from deltalake import ColumnProperties, DeltaTable, WriterProperties
 from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import AddAction
 
 from jobs import storage
-from jobs.errors import RequestError, StorageError, one_line
+from jobs.errors import ConflictError, RequestError, StorageError, one_line
+from jobs.results.commit import explain_full_disk
 from jobs.results.config import SAFE_RETENTION_HOURS
-from jobs.results.delta import HOOKS, explain_errors, locate_table, open_current
-from jobs.results.known import list_files
+from jobs.results.conflicts import read_actions
+from jobs.results.delta import (
+    HOOKS,
+    LOG,
+    ROWS,
+    explain_errors,
+    has_day_folders,
+    locate_table,
+    make_properties,
+    open_current,
+)
+from jobs.results.files import UNIQUE, put_files, stream_local_files
+from jobs.results.known import ActiveFile, list_files, scan_files
 from jobs.results.orphans import delete_unnamed, find_age, list_replaced, list_running
+from jobs.storage import uris
 from jobs.tables.files import FILE_BYTES, ROW_GROUP_ROWS
 
-_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP_ROWS)
+_WRITER = WriterProperties(
+    compression="ZSTD",
+    max_row_group_size=ROW_GROUP_ROWS,
+    column_properties={name: ColumnProperties(dictionary_enabled=False) for name in UNIQUE},
+)
+_MAX_TRIES = 20
 
 
 @dataclass(frozen=True)
 class Optimized:
-    """Files of the table before and after."""
+    """What became of the table: its files before and after, and whether each day has a folder of its own still."""
 
     files_before: int
     files_after: int
+    has_day_folders: bool
 
 
-def optimize_table(results: str) -> Optimized:
-    """Gathers the small files of each day into larger ones; rows and their order within a file stay.
+def optimize_table(results: str, *, join_days: bool = False) -> Optimized:
+    """Gathers small files into larger ones; rows and their order within a file stay.
 
-    A run that commits meanwhile is not disturbed: it adds files, and this replaces others.
+    A file that is as large as `FILE_BYTES` is not written again. A run that commits meanwhile is not disturbed: it adds
+    files, and this replaces others.
+
+    Args:
+        results: base URI of the results.
+        join_days: first rewrites a table that has a folder for each day, else files of two days stay apart.
 
     Raises:
         RequestError: there is no table.
@@ -39,6 +71,9 @@ def optimize_table(results: str) -> Optimized:
     """
     uri, table = locate_table(results), require_table(results)
     before = len(list_files(table, results))
+    if join_days and has_day_folders(table):
+        rewrite_without_folders(results)
+        table = require_table(results)
     try:
         with explain_errors(uri, needs="write"):
             table.optimize.compact(
@@ -51,7 +86,80 @@ def optimize_table(results: str) -> Optimized:
         raise StorageError(
             f"{uri}: another process replaced the same files meanwhile, run again: {one_line(error)}"
         ) from error
-    return Optimized(before, len(list_files(require_table(results), results)))
+    table = require_table(results)
+    return Optimized(before, len(list_files(table, results)), has_day_folders(table))
+
+
+def rewrite_without_folders(results: str) -> None:
+    """Writes the files of a table of before anew, each row with its day, in one commit that adds no row.
+
+    Runs go on meanwhile: what they commit is rewritten, too, before the commit; a run that commits later sees that the
+    folders are gone. The files of before stay until a vacuum, for whoever reads an earlier version.
+
+    Raises:
+        JobError: the local disk is full.
+        StorageError: another process has replaced the same files meanwhile, or the storage refused.
+    """
+    uri, rewritten, added = locate_table(results), dict[str, dict[str, Any]](), list[AddAction]()
+    for _ in range(_MAX_TRIES):
+        table = require_table(results)
+        metadata, active = replay_log(uri, table.version())
+        if rewritten.keys() - active.keys():
+            break
+        new = {uris.join(uri, unquote(path)) for path in active.keys() - rewritten.keys()}
+        added += put_with_days([file for file in list_files(table, results) if file.uri in new], uri)
+        rewritten = active
+        actions = describe_rewriting(metadata, rewritten.values(), added)
+        commit = "\n".join(json.dumps(action) for action in actions).encode()
+        try:
+            storage.write(uris.join(uri, LOG, f"{table.version() + 1:020d}.json"), commit, if_absent=True)
+        except ConflictError:
+            continue  # a run was first
+        return
+    raise StorageError(f"{uri}: other processes changed the same files again and again, run again when they have ended")
+
+
+def put_with_days(files: Sequence[ActiveFile], uri: str) -> list[AddAction]:
+    """Puts the rows of files into the table's folder, with the day of each; one file at a time is on local disk."""
+    added: list[AddAction] = []
+    with tempfile.TemporaryDirectory(prefix="attentdiffernet-rewrite-") as folder, explain_full_disk(folder):
+        for file in stream_local_files(scan_files(files, ROWS.names), Path(folder)):
+            # Named as a compaction names its own, so that no run takes them for what a dead one has left.
+            with explain_errors(uri, needs="write"):
+                added += put_files([file], uri, name=f"part-{len(added):05d}-{uuid.uuid4()}")
+            file.path.unlink()
+    return added
+
+
+def replay_log(uri: str, version: int) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Reads a table's log up to a version: its metadata then, and its files as their ``add`` actions, by path."""
+    metadata, active = dict[str, Any](), dict[str, dict[str, Any]]()
+    for number in range(version + 1):
+        for action in read_actions(uri, number):
+            metadata = action.get("metaData", metadata)
+            if add := action.get("add"):
+                active[add["path"]] = add
+            active.pop(action.get("remove", {}).get("path"), None)
+    return metadata, active
+
+
+def describe_rewriting(
+    metadata: dict[str, Any], replaced: Iterable[dict[str, Any]], added: Iterable[AddAction]
+) -> Iterator[dict[str, Any]]:
+    """Yields the actions of a commit that replaces files by others with the same rows, in a table without partitions.
+
+    No function of deltalake does that: its overwriting says that all rows are new, and runs would drop theirs.
+    """
+    now = time.time_ns() // 1_000_000
+    yield {"commitInfo": {"timestamp": now, "operation": "JOIN DAYS", "operationParameters": {}}}
+    configuration = metadata["configuration"] | make_properties(has_day_folders=False)
+    yield {"metaData": metadata | {"partitionColumns": [], "configuration": configuration}}
+    for file in replaced:
+        gone = {name: file[name] for name in ("path", "partitionValues", "size")}
+        yield {"remove": gone | {"deletionTimestamp": now, "dataChange": False, "extendedFileMetadata": True}}
+    for action in added:
+        add = {"path": action.path, "partitionValues": {}, "size": action.size, "stats": action.stats}
+        yield {"add": add | {"modificationTime": action.modification_time, "dataChange": False}}
 
 
 def vacuum_table(results: str, *, retention_hours: float, dry_run: bool = False) -> list[str]:

@@ -42,7 +42,7 @@ def rescore_stored(scratch: Scratch, plan: ScoringPlan, *, results: str, version
         plan: the run's detectors.
         results: base URI of the results.
         version: of the table that ``same`` was made from.
-        run_date: the partition that takes the rows.
+        run_date: day of the run, which every row gets.
 
     Raises:
         JobError: the local disk is full.

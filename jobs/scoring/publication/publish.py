@@ -38,7 +38,7 @@ def publish_slice(
         plan: the run's detectors.
         folder: of the run.
         slice_number: of the commit, which the run's id has only once.
-        run_date: the table's partition that takes them.
+        run_date: day of the run, which every row gets.
         known_since: version of the table that the run's manifest was made with; -1 where there was no table.
 
     Raises:

@@ -108,7 +108,8 @@ def test_nights_are_timed_at_both_ends_of_a_history(tmp_path: Path) -> None:
     found = json.loads(output.read_text())
     assert len(found["nights"]) == 4
     assert found["night_growth"] > 0
-    assert found["files"] <= 4
+    assert (found["files_after_first_night"], found["files_after_last_compaction"], found["most_files"]) == (1, 1, 3)
+    assert [("compaction_s" in night) for night in found["nights"]] == [False, True, False, True]
 
 
 @pytest.mark.slow

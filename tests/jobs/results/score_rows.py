@@ -6,12 +6,26 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
+from deltalake import DeltaTable
 
+from jobs.results.access import make_location, make_storage_options
 from jobs.results.commit import Committed, commit_slice
+from jobs.results.delta import locate_table, make_properties, make_schema
 from jobs.results.known import NO_TABLE, read_rows
 from jobs.tables.schema import SCHEMA_VERSION, SCORES, Status
 
 DAY = date(2026, 3, 9)
+
+
+def create_with_day_folders(results: str) -> None:
+    """An empty table as earlier versions made it: a folder for each day, which alone says the day of its rows."""
+    DeltaTable.create(
+        make_location(locate_table(results)),
+        schema=make_schema(),
+        partition_by=["run_date"],
+        configuration=make_properties(has_day_folders=True),
+        storage_options=make_storage_options(locate_table(results)),
+    )
 
 
 def score_row(uri: str, *, run_id: str = "night-1", day: date = DAY, **changes: object) -> dict[str, object]:

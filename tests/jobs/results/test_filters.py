@@ -15,10 +15,16 @@ import pytest
 from deltalake import DeltaTable
 
 from jobs.results.adoption import adopt_table
-from jobs.results.delta import open_or_create_table
-from jobs.results.known import ROWS
+from jobs.results.delta import ROWS, open_or_create_table
 from jobs.results.maintenance import optimize_table
-from tests.jobs.results.score_rows import DAY, commit_rows, make_batches, night, score_row
+from tests.jobs.results.score_rows import (
+    DAY,
+    commit_rows,
+    create_with_day_folders,
+    make_batches,
+    night,
+    score_row,
+)
 
 NOON = datetime(2026, 3, 9, 12, tzinfo=UTC)
 NIGHTS: list[list[dict[str, object]]] = [
@@ -32,7 +38,7 @@ NIGHTS: list[list[dict[str, object]]] = [
 ]
 
 
-@pytest.fixture(params=["as written", "compacted", "of before", "adopted"])
+@pytest.fixture(params=["as written", "compacted", "with day folders", "joined", "of before", "adopted"])
 def table(request: pytest.FixtureRequest, tmp_path: Path) -> DeltaTable:
     """Rows with and without a value in nearly every column, in several files."""
     results = f"file://{tmp_path}"
@@ -40,10 +46,12 @@ def table(request: pytest.FixtureRequest, tmp_path: Path) -> DeltaTable:
         write_earlier_table(tmp_path)
         adopt_table(results)
         return DeltaTable(str(tmp_path / "scores"))
+    if request.param in ("with day folders", "joined"):
+        create_with_day_folders(results)
     for number, rows in enumerate(NIGHTS):
         commit_rows(results, rows, run_id=f"n{number}", day=night(number // 2), known_since=number)
-    if request.param == "compacted":
-        optimize_table(results)
+    if request.param in ("compacted", "joined"):
+        optimize_table(results, join_days=request.param == "joined")
     if request.param == "of before":
         forget_properties(tmp_path)
         open_or_create_table(results)

@@ -11,6 +11,7 @@ from deltalake import DeltaTable
 
 from jobs.results import delta, known
 from jobs.results.known import read_rows, stream_known
+from jobs.results.maintenance import optimize_table
 from tests.jobs.results.score_rows import commit_rows, night, score_row
 
 
@@ -71,8 +72,12 @@ def test_a_log_that_has_not_gone_on_is_not_read_again(results: str, monkeypatch:
     assert read_rows(results, ["image_uri"]) == before
 
 
-def test_unique_columns_have_no_dictionary(results: str) -> None:
-    first = sorted(Path(results.removeprefix("file://")).glob("scores/*/*.parquet"))[0]
+@pytest.mark.parametrize("is_compacted", [False, True], ids=["as written", "compacted"])
+def test_unique_columns_have_no_dictionary(results: str, is_compacted: bool) -> None:
+    if is_compacted:
+        optimize_table(results)
+    files = sorted(Path(results.removeprefix("file://")).glob("scores/*.parquet"))
+    first = next(path for path in files if path.name.startswith("part-") == is_compacted)
     columns = pq.read_metadata(first).row_group(0).to_dict()["columns"]
     with_dictionary = {column["path_in_schema"] for column in columns if column["has_dictionary_page"]}
     assert "run_id" in with_dictionary

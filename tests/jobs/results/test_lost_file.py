@@ -22,7 +22,7 @@ def test_deletions_are_marked_beside_a_lost_file(tmp_path: Path, capsys: pytest.
     results, archive = f"file://{tmp_path}/results", f"file://{tmp_path}/archive"
     for number in range(2):
         commit_rows(results, [score_row(f"{archive}/cap/{number}.jpg")], slice_number=number, known_since=number)
-    next((tmp_path / "results").glob("scores/run_date=*/night-1-00000-*")).unlink()
+    next((tmp_path / "results").glob("scores/night-1-00000-*")).unlink()
     config = ScoreConfig.model_validate(
         {"archive": archive, "detectors": str(tmp_path), "results": results, "run_id": "night-2", "mark_deleted": True}
     )
