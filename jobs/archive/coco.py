@@ -45,9 +45,9 @@ def read_coco(file: str, *, folder: str, pattern: re.Pattern[str]) -> Iterator[p
         StorageError: it cannot be reached.
     """
     content = load_coco(file)
-    names = {one["id"]: one["file_name"].removeprefix("./") for one in content["images"] if is_named(one)}
-    categories = name_categories(content.get("categories"))
     left_out = Counter[str]()
+    names = name_images(content["images"], left_out)
+    categories = name_categories(content.get("categories"))
     rows = list(make_rows(content["annotations"], names, categories, left_out))
     left_out["images without a box"] += len(names.keys() - {image for image, _, _ in rows})
     for some in (rows[first : first + _ROWS] for first in range(0, len(rows), _ROWS)):
@@ -83,6 +83,17 @@ def load_coco(file: str) -> dict[str, Any]:
 def parse_whole(digits: str) -> int | float:
     """Parses a whole number of JSON, which may be endless; one that no id or pixel has becomes a float."""
     return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
+
+
+def name_images(images: Sequence[Any], left_out: Counter[str]) -> dict[Any, str]:
+    """Returns id -> file name of the images; counts those without, and those whose id does not tell which is meant."""
+    named = [(one["id"], one["file_name"].removeprefix("./")) for one in images if is_named(one)]
+    left_out["images without an id or a file_name"] += len(images) - len(named)
+    found: dict[Any, set[str]] = {}
+    for image, name in named:
+        found.setdefault(image, set()).add(name)
+    left_out["images of an id that another one has too"] += sum(len(some) for some in found.values() if len(some) > 1)
+    return {image: some.pop() for image, some in found.items() if len(some) == 1}
 
 
 def is_named(image: Any) -> bool:

@@ -6,9 +6,11 @@ The part of a photo that a row is about stands in the columns x, y, width and he
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
@@ -30,6 +32,7 @@ from jobs.storage import uris
 from jobs.tables import parquet as tables
 from jobs.tables.boxes import format_box, format_value
 from jobs.tables.schema import LISTED
+from jobs.tables.text import make_printable
 
 PHOTO_URI = r"^((s3|gs|az)://[^/]+/.|file:///.)"
 """What the URI of an object begins with."""
@@ -38,6 +41,8 @@ OLDER_NAMES = {"image_uri": "uri", "image_etag": "etag", "image_bytes": "size_by
 _TIMES = ("last_modified", "captured_at", "at")
 BOX_COLUMNS = ("x", "y", "width", "height")
 """Of a box, in pixels of the photo as stored; a list that lacks one of them speaks of whole photos."""
+_LIKE_A_BOX = re.compile(r"[xy](_?(min|max|\d))?|b(ounding)?_?box(es)?|boxes")
+"""What others call the columns of a box; which corner or unit they mean nobody knows."""
 
 
 def read_list(archive: str, *, pattern: re.Pattern[str]) -> Iterator[pa.RecordBatch]:
@@ -52,15 +57,43 @@ def read_list(archive: str, *, pattern: re.Pattern[str]) -> Iterator[pa.RecordBa
         RequestError: it is not there, has no column image_uri, or a value that cannot be what its column says.
         StorageError: it cannot be reached.
     """
-    rows, lost = 0, LostTimes(archive)
+    rows, blank, lost = 0, 0, LostTimes(archive)
     for batch in read_columns(archive, select_filled):
-        if len(batch):
-            listed = to_listed(batch, pattern, place=f"{archive}, rows from {rows + 1}")
+        filled = drop_blank_rows(batch)
+        if len(filled):
+            listed = to_listed(filled, pattern, place=f"{archive}, rows from {rows + 1}")
             for name in set(_TIMES).intersection(batch.schema.names):
-                lost.count(name, batch.column(name), listed.column(name))
+                lost.count(name, filled.column(name), listed.column(name))
             yield listed
-        rows += len(batch)
+        rows, blank = rows + len(batch), blank + len(batch) - len(filled)
     lost.report()
+    if blank:
+        say_of_list(archive, f"left out {blank} rows without an image_uri and all else")
+
+
+def drop_blank_rows(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Drops the rows that say nothing, as spreadsheets write them below a table."""
+    is_filled = pa.array(np.zeros(len(batch), bool))
+    for column in batch.columns:
+        says = pc.not_equal(column.cast(pa.string()), "") if is_text(column.type) else pc.is_valid(column)
+        is_filled = pc.or_(is_filled, pc.fill_null(says, False))
+    return batch.filter(is_filled)
+
+
+def say_of_list(file: str, said: str) -> None:
+    """Says on stderr what a person who wrote a list should know of it."""
+    print(f"{make_printable(file)}: {said}", file=sys.stderr, flush=True)
+
+
+def warn_of_boxes(names: Sequence[str], file: str) -> None:
+    """Says of a list with columns that look like a box, and are not read as one, that its rows are whole photos."""
+    alike = [name for name in names if _LIKE_A_BOX.fullmatch(name)]
+    if alike and "box" not in names and not set(BOX_COLUMNS) <= set(names):
+        say_of_list(
+            file,
+            f"no boxes are read from {make_printable(', '.join(alike))}, its rows are whole photos: boxes are the "
+            "columns x, y, width and height, all four, or one column box of these",
+        )
 
 
 def select_known(names: list[str], archive: str) -> list[str]:
@@ -78,6 +111,7 @@ def select_filled(names: list[str], archive: str) -> list[str]:
     So says a table of whole photos that has the column; in others a row without a box is one that was forgotten.
     """
     known = select_known(names, archive)
+    warn_of_boxes(names, archive)
     if "box" not in known:
         return known
     is_filled = any(batch.column(0).null_count < len(batch) for batch in read_columns(archive, lambda *_: ["box"]))

@@ -34,7 +34,9 @@ def draw_overlay(photo: Image.Image, values: npt.NDArray[np.float32]) -> Image.I
 def mark_place(image: Image.Image, place: Place) -> None:
     """Frames the region that deviates most, light on dark so that it shows on any photo, and dots the peak."""
     (left, top, width, height), (wide, high) = place.box, image.size
-    frame = (left * wide, top * high, (left + width) * wide - 1, (top + height) * high - 1)
+    corner = left * wide, top * high
+    # Of a photo a pixel wide or high, as a line sensor's may be, the last pixel of a region lies before its first.
+    frame = (*corner, max((left + width) * wide - 1, corner[0]), max((top + height) * high - 1, corner[1]))
     draw = ImageDraw.Draw(image)
     for colour, line_px, radius_px in ((_DARK, 3, 4), (_LIGHT, 1, 2)):
         draw.rectangle(frame, outline=colour, width=line_px)

@@ -23,6 +23,7 @@ from jobs.explanation.photos import BATCH_PHOTOS, ShownPhoto, fetch_photos
 from jobs.explanation.selection import COLUMNS, MostAnomalous
 from jobs.explanation.table import append_maps, locate_file, make_key, read_maps
 from jobs.results.known import stream_rows
+from jobs.tables.boxes import name_part
 from model.artifact import Artifact, load_artifact
 from model.artifact.files import ArtifactError
 from model.localization.explaining import GRADCAM, POSITIONS, Map, explain_photos, scale_map
@@ -103,7 +104,7 @@ def write_all(
         except CredentialsError:
             raise  # true of every detector
         except (ArtifactError, StorageError) as error:
-            outcome.problems += [(row["image_uri"], f"detector: {error}") for row in of_detector]
+            outcome.problems += [(name_part(row["image_uri"], row["box"]), f"detector: {error}") for row in of_detector]
             continue
         for first in range(0, len(of_detector), BATCH_PHOTOS):
             yield write_batch(artifact, of_detector[first : first + BATCH_PHOTOS], request, outcome=outcome)
@@ -122,7 +123,9 @@ def write_batch(
         max_pixels=request.max_pixels,
     )
     outcome.problems += [
-        (row["image_uri"], one) for row, one in zip(rows, found, strict=True) if not isinstance(one, ShownPhoto)
+        (name_part(row["image_uri"], row["box"]), one)
+        for row, one in zip(rows, found, strict=True)
+        if not isinstance(one, ShownPhoto)
     ]
     read = [(row, one) for row, one in zip(rows, found, strict=True) if isinstance(one, ShownPhoto)]
     if not read:

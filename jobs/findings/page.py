@@ -69,7 +69,14 @@ def render_page(
         run_id=record["run_id"],
         archive=make_printable(str(record.get("config", {}).get("archive", ""))),
         published_at=str(record.get("published_at", ""))[:16].replace("T", " "),
-        summary=[*describe_state(record), *summarize_night(digest, judgements, compared=compared)],
+        summary=[
+            *describe_state(record),
+            *(
+                summarize_night(digest, judgements, compared=compared)
+                if any(digest.counts.values())
+                else describe_nothing(record)
+            ),
+        ],
         tiles=make_tiles(digest),
         cards=[make_card(row, picture) for row, picture in zip(digest.top, pictures, strict=True)],
         categories=[
@@ -120,6 +127,15 @@ def describe_state(record: Mapping[str, Any]) -> list[str]:
         return []
     done = f"{record['committed_slices']} of {record['slices']} slices are in the table"
     return [f"This run is not finished: it is under way, or was killed and not continued. {done}."]
+
+
+def describe_nothing(record: Mapping[str, Any]) -> list[str]:
+    """Says why a run has no rows, as a second one over the same archive; nothing of one that is not finished."""
+    if record.get("status") == UNFINISHED:
+        return []
+    listed, known = record.get("listed", 0), record.get("already_scored", 0)
+    said = f"{known:,} of {listed:,} photos listed are known from earlier runs" if listed else "none was listed"
+    return [f"This run has no photo of its own: {said}."]
 
 
 def make_title(digest: RunDigest) -> str:

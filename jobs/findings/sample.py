@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow as pa
 from jobs import storage
 from jobs.errors import EXIT_DONE, RequestError
 from jobs.findings.config import SampleConfig
-from jobs.findings.page import render_sample
+from jobs.findings.page import describe_state, render_sample
 from jobs.findings.run import require_record
 from jobs.findings.thumbnails import make_thumbnails
 from jobs.results.known import stream_rows
@@ -59,7 +60,8 @@ def sample_run(config: SampleConfig) -> int:
         RequestError: no such run, or no scored photo in it.
         StorageError: the table is damaged, or storage refused.
     """
-    require_record(config.results, config.run_id)
+    for line in describe_state(require_record(config.results, config.run_id)):
+        print(f"warning: {line} Only those are drawn from: draw again once it is finished", file=sys.stderr)
     batches = stream_rows(config.results, COLUMNS, run_id=config.run_id)
     strata = draw_strata(batches, count=config.n, per=config.per, seed=config.seed)
     photos = sum(stratum.photos for stratum in strata.values())
@@ -67,7 +69,9 @@ def sample_run(config: SampleConfig) -> int:
         raise RequestError(f"run {config.run_id} of {config.results} has no scored photo to draw from")
     drawn = order_drawn(strata)
     places = {
-        ending: locate_sample(config.results, config.run_id, per=config.per, seed=config.seed, ending=ending)
+        ending: locate_sample(
+            config.results, config.run_id, per=config.per, count=config.n, seed=config.seed, ending=ending
+        )
         for ending in ("parquet", "csv", "html")
     }
     rows = [row for _, row in drawn]

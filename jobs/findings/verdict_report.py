@@ -160,7 +160,8 @@ def make_miss_row(name: str, found: Sequence[Mapping[str, Any]]) -> tuple[object
     said = format_share(missed, len(unreported))
     if unreported:
         low, high = find_interval(missed, len(unreported))
-        whole = found[0]["stratum_unreported"]
+        # Of a sample that was drawn before the run was finished it is less.
+        whole = max(row["stratum_unreported"] for row in found)
         said += f", {missed / len(unreported) * whole:,.0f} ({low * whole:,.0f} to {high * whole:,.0f}) of {whole:,}"
     return name, len(found), len(judged), len(unreported), missed, said, format_share(sum(good), len(good))
 

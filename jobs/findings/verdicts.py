@@ -21,6 +21,7 @@ from jobs.archive.uri_list import (
     normalize_listed,
     read_columns,
     to_column,
+    warn_of_boxes,
 )
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError, StorageError
 from jobs.findings.config import AddVerdictsConfig
@@ -48,13 +49,28 @@ def add_verdicts(config: AddVerdictsConfig) -> int:
     print(f"{added} verdicts added to {locate_verdicts(config.results)}, {len(rows) - added} were there already")
     if unjudged:
         print(f"{unjudged} photos of the list have no verdict yet")
-    if said := describe_strangers(config.results, rows):
-        print(said, file=sys.stderr)
+    for said in (describe_contradictions(rows), describe_strangers(config.results, rows)):
+        if said:
+            print(said, file=sys.stderr)
     for problem in problems[:_MAX_NAMED]:
         print(f"left out {problem}", file=sys.stderr)
     if len(problems) > _MAX_NAMED:
         print(f"left out {len(problems) - _MAX_NAMED} more", file=sys.stderr)
     return EXIT_TOO_MANY_UNREADABLE if problems else EXIT_DONE
+
+
+def describe_contradictions(rows: pa.Table) -> str:
+    """Says on how many photos VERDICTS rows of one moment differ, as where a list has no times; empty if on none."""
+    said: dict[tuple[Any, ...], set[str]] = {}
+    for row in rows.to_pylist():
+        said.setdefault((*(row[name] for name in KEY), row["at"]), set()).add(row["verdict"])
+    torn = [key[0] for key, words in said.items() if len(words) > 1]
+    if not torn:
+        return ""
+    return (
+        f"warning: {len(torn)} photos have different verdicts of one moment, such as {make_printable(torn[0])}: defect "
+        "holds before good, and good before unsure; give the column at, or one row a photo, to say which is newer"
+    )
 
 
 def describe_strangers(results: str, rows: pa.Table) -> str:
@@ -101,6 +117,8 @@ def read_verdict_list(file: str, *, by: str) -> tuple[pa.Table, list[str], int]:
     unjudged = 0
     now = datetime.now(UTC)
     for number, row in enumerate(stream_list(file), start=1):
+        if all(map(is_absent, row.values())):
+            continue  # as spreadsheets write them below a table
         if row["image_uri"] and not str(row["verdict"] or "").strip():
             unjudged += 1  # the list of a sample that is not looked through yet
         elif problem := find_problem(row):
@@ -144,6 +162,7 @@ def select_verdict_columns(names: list[str], file: str) -> list[str]:
             f"{file} has no column {' or '.join(sorted(missing))}: expected image_uri, verdict and any of image_etag, "
             f"box (or x, y, width, height), by, at, got {', '.join(names) or 'nothing'}"
         )
+    warn_of_boxes(names, file)
     found = [name for name in VERDICTS.names if name in names]
     return found if "box" in found or not set(BOX_COLUMNS) <= set(names) else [*found, *BOX_COLUMNS]
 

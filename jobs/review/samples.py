@@ -23,9 +23,12 @@ PER_RUN, PER_CATEGORY, PER_SITE = "run", "category", "site"
 """What a sample may be drawn of: each stratum gives as many photos, whatever its size."""
 
 
-def locate_sample(results: str, run_id: str, *, per: str, seed: int, ending: str) -> str:
-    """Returns the URI of a file of a sample; the same request has the same name."""
-    return uris.join(results, FOLDER, f"{run_id}.{per}.{seed}.{ending}")
+def locate_sample(results: str, run_id: str, *, per: str, count: int, seed: int, ending: str) -> str:
+    """Returns the URI of a file of a sample; the same request has the same name, and no other has it.
+
+    A smaller sample of the same seed must not take the place of a larger one, which people may have marked already.
+    """
+    return uris.join(results, FOLDER, f"{run_id}.{per}.{count}.{seed}.{ending}")
 
 
 def write_sample(uri: str, sample: pa.Table) -> None:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.record import count_listed
 from jobs.scoring.run_folder import RunFolder
+from jobs.tables.boxes import name_part
 from jobs.tables.schema import Status
 from jobs.tables.text import make_printable
 from model.statistics.calibration import MAX_CHOSEN_RATE, describe_promise, format_min_rate
@@ -20,7 +21,7 @@ MAX_NAMED = 5
 """Categories that a line names."""
 LISTED_Q = 0.1
 """Share of false ones in the list that the summary speaks of; the record has more."""
-COLUMNS = ("image_uri", "status", "error", "p_value", "tail_rank", "is_anomaly")
+COLUMNS = ("image_uri", "box", "status", "error", "p_value", "tail_rank", "is_anomaly")
 """SCORES columns that the summary looks at."""
 
 
@@ -176,7 +177,7 @@ def format_most_anomalous(found: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     return ["most anomalous (p-value, tail rank, photo; * is an anomaly at its category's false-alarm rate):"] + [
         f"{'*' if row['is_anomaly'] else ' '} {row['p_value']:<8.3g}  {format_rank(row['tail_rank']):<8}  "
-        f"{make_printable(row['image_uri'])}"
+        f"{make_printable(name_part(row['image_uri'], row['box']))}"
         for row in found
     ]
 

@@ -73,3 +73,8 @@ def parse_box(text: str) -> Box:
     if not width or not height:
         raise ValueError(f"expected a width and a height above 0, got {text!r}")
     return x, y, width, height
+
+
+def name_part(uri: str, box: str | None) -> str:
+    """Returns what tells a person which photo is meant, or which box of one, of which there may be many."""
+    return f"{uri} box {box}" if box else uri

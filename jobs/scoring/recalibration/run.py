@@ -99,3 +99,8 @@ def move_aliases(config: RecalibrateConfig, parent: RegisteredDetector, *, detec
             config.detectors, config.category, alias=alias, detector_id=detector_id, reason=reason, expected=current
         )
         print(f"{alias} of {config.category}: {before or 'none'} -> {detector_id}")
+    if config.alias not in moves:
+        print(
+            f"{config.alias} of {config.category} is still {parent.detector_id}, and scoring takes that one: the same "
+            "again with --promote, or `python -m jobs.registry promote`, puts the new one in its place"
+        )

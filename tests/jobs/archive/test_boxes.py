@@ -98,3 +98,25 @@ def test_edges_are_rounded_to_pixels_so_that_neighbours_meet_without_a_gap() -> 
     assert [format_box(numbers) for numbers in ((0, 0, 10.5, 5), (10.5, 0, 10.5, 5))] == ["0,0,11,5", "11,0,10,5"]
     assert format_box((3.2, 4, 0.1, 0.1)) == "3,4,1,1"
     assert parse_box(format_value("(-1.4, 2, 30, 40)")) == (-1, 2, 30, 40)
+
+
+@pytest.mark.parametrize(
+    ("names", "row"),
+    [("x,y,w,h", "1,2,30,40"), ("x,y,width", "1,2,30"), ("xmin,ymin,xmax,ymax", "1,2,31,42"), ("bbox", '"1,2,3,4"')],
+)
+def test_a_list_whose_boxes_are_not_read_says_that_its_rows_are_whole_photos(
+    names: str, row: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert list_boxes(f"image_uri,{names}\n{PHOTO},{row}\n", tmp_path) == [None]
+    said = capsys.readouterr().err
+    assert "list.csv: no boxes are read from " in said
+    assert "its rows are whole photos: boxes are the columns x, y, width and height" in said
+
+
+@pytest.mark.parametrize("names", ["width,height", "x,y,width,height", "box"])
+def test_a_list_of_boxes_or_of_sizes_says_nothing_of_boxes(
+    names: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = '"1,2,30,40"' if names == "box" else ",".join("1234"[: names.count(",") + 1])
+    list_boxes(f"image_uri,{names}\n{PHOTO},{row}\n", tmp_path)
+    assert "no boxes are read" not in capsys.readouterr().err

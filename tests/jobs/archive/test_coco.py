@@ -71,6 +71,16 @@ def test_annotations_of_no_image_and_images_without_a_box_are_counted(
     assert "1 images without a box" in said
 
 
+def test_an_id_of_two_images_gives_its_boxes_to_neither(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [*IMAGES, {"id": 1, "file_name": "tower/c.jpg"}, {"id": 2, "file_name": "tower/b.jpg"}, {"id": 4}]
+    rows = list_archive("file:///photos", boxes=write(tmp_path, ANNOTATIONS, images=images))
+    assert rows["image_uri"].to_pylist() == ["file:///photos/tower/b.jpg"]
+    said = capsys.readouterr().err
+    assert "1 images without an id or a file_name" in said
+    assert "2 images of an id that another one has too" in said
+    assert "2 annotations of no image" in said
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", "{", '{"images": {}, "annotations": []}', "[" * 100_000, "\x00"])
 def test_what_is_no_coco_file_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "boxes.json").write_text(text)

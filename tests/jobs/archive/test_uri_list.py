@@ -35,6 +35,21 @@ def test_blanks_before_lines_of_a_text_list_and_blank_lines_mean_nothing(tmp_pat
     assert list_archive(f"file://{tmp_path}/list.txt")["image_uri"].to_pylist() == [PHOTO, f"{PHOTO} x"]
 
 
+@pytest.mark.parametrize("blank", [",,", ", ,"])
+def test_rows_that_say_nothing_are_left_out_and_counted(
+    blank: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list.csv").write_text(f"image_uri,category,site\n{PHOTO},cap,\n{blank}\n{blank}\n")
+    assert list_archive(f"file://{tmp_path}/list.csv")["image_uri"].to_pylist() == [PHOTO]
+    assert "list.csv: left out 2 rows without an image_uri and all else" in capsys.readouterr().err
+
+
+def test_a_row_without_a_uri_that_says_something_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"image_uri,category\n{PHOTO},cap\n,cap\n")
+    with pytest.raises(RequestError, match=r"column image_uri of .*, got None"):
+        list_archive(f"file://{tmp_path}/list.csv")
+
+
 def test_parts_of_0_bytes_have_no_rows(tmp_path: Path) -> None:
     (tmp_path / "part-0.csv").touch()
     (tmp_path / "part-1.csv").write_text(f"image_uri\n{PHOTO}\n")

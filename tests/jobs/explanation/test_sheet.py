@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.explanation.drawing import draw_overlay
+from jobs.explanation.drawing import draw_overlay, mark_photo
 from jobs.explanation.sheet import ExplainedPhoto, draw_sheet, make_font, shorten
 from model.localization.explaining import GRADCAM, GRADCAM_WITHOUT, POSITIONS
 from model.localization.places import Place
@@ -64,3 +64,12 @@ def test_the_colour_is_where_the_map_is_high_and_the_photo_is_untouched_where_it
     assert 10 <= row < 20
     assert 20 <= column < 30
     assert change[30:, 60:].max() == 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (320, 1), (1, 320), (2, 2)])
+def test_a_photo_a_pixel_wide_or_high_is_marked_too(size: tuple[int, int]) -> None:
+    place = Place(0.8, 0.4, (0.7, 0.3, 1 / 7, 2 / 7), 0.5)
+    photo = Image.new("RGB", size, "grey")
+    marked = mark_photo(photo, place)
+    assert marked.size == size
+    assert marked.tobytes() != photo.tobytes()

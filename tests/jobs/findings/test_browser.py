@@ -27,18 +27,21 @@ HOSTILE = 's3://archive/x/"><script>document.title = 1</script>, with a comma.jp
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of five photos, one of them with a hostile name, another without a picture."""
+    """A page of five photos: one has a hostile name, one is all height, one has no picture."""
     digest = RunDigest(top=5)
     rows = [{"tail_rank": 0.001 * (number + 1), "site": "north", "is_anomaly": number < 2} for number in range(4)]
     many = [{"p_value": (number + 1) / 200, "tail_rank": (number + 1) / 200} for number in range(200)]
     digest.read([make_scores({"image_uri": HOSTILE, "tail_rank": 1e-6}, *rows, *many).select(COLUMNS)])
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8).tobytes()
     picture = encode_jpeg({"pixels": pixels, "width": 300, "height": 200}, {}, side_px=64)
+    line = np.zeros((3, 64, 64), np.uint8)
+    line[:, :, 31] = 255
+    tall = encode_jpeg({"pixels": line.tobytes(), "width": 2, "height": 9000}, {}, side_px=64)
     content = render_page(
         digest,
         record={"run_id": "night", "config": {"archive": "s3://archive"}},
         judgements=judge_categories(digest, {}, {}),
-        pictures=[(picture, "")] * 4 + [("", "unreadable")],
+        pictures=[(picture, "")] * 3 + [(tall, ""), ("", "unreadable")],
         compared=False,
     )
     file = tmp_path_factory.mktemp("page") / "night.html"
@@ -74,7 +77,7 @@ def _list_verdicts(browser: webdriver.Chrome) -> list[str | None]:
 
 def test_it_opens_without_a_console_message_and_every_picture_loads(browser: webdriver.Chrome) -> None:
     widths = browser.execute_script("return [...document.images].map((image) => image.naturalWidth)")
-    assert widths == [64] * 4
+    assert widths == [64, 64, 64, 1]
     assert browser.get_log("browser") == []
 
 
@@ -89,6 +92,17 @@ def test_nothing_is_wider_than_the_screen(browser: webdriver.Chrome, width: int)
         "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     )
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_photo_is_higher_than_the_screen_of_a_phone(browser: webdriver.Chrome, width: int) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    )
+    heights = "return [...document.querySelectorAll('.photo')].map((one) => one.getBoundingClientRect().height)"
+    found = browser.execute_script(heights)
+    assert len(found) == 5
+    assert max(found) < 600
 
 
 def test_keys_mark_photos_one_after_the_other_and_again_takes_the_mark_back(browser: webdriver.Chrome) -> None:

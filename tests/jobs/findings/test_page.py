@@ -6,6 +6,8 @@ import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
+import pytest
+
 from jobs.findings.digest import COLUMNS, RunDigest
 from jobs.findings.page import draw_bars, format_time, judge_categories, render_page
 from jobs.tables.schema import Status
@@ -102,3 +104,25 @@ def test_bars_are_level_for_uniform_p_values_and_hold_each_rate_within_its_bar()
     assert set(draw_bars(np.arange(1, 201) / 200)) == {20.0}
     assert draw_bars(np.array([0.05]))[0] > 0
     assert draw_bars(np.array([0.0501]))[0] == 0
+
+
+def test_a_card_says_which_box_of_its_photo_it_shows() -> None:
+    assert "a/1.jpg, box 10,20,300,40</div>" in _render({"image_key": "a/1.jpg", "box": "10,20,300,40"})
+    assert "a/1.jpg</div>" in _render({"image_key": "a/1.jpg", "box": None})
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (
+            {"listed": 59, "already_scored": 59},
+            "no photo of its own: 59 of 59 photos listed are known from earlier runs.",
+        ),
+        ({"listed": 0, "already_scored": 0}, "no photo of its own: none was listed."),
+    ],
+)
+def test_the_page_of_a_run_without_rows_says_why(record: dict[str, int], said: str) -> None:
+    whole = {"run_id": "night", "config": {}, **record}
+    page = render_page(RunDigest(top=10), record=whole, judgements={}, pictures=[], compared=False)
+    assert said in page
+    assert "Were all photos flawless" not in page

@@ -45,15 +45,45 @@ def _sample(results: str, *flags: str) -> int:
 def test_list_page_and_record_have_the_same_photos_and_no_scores(results: str, tmp_path: Path) -> None:
     assert _sample(results, "--n", "10") == EXIT_DONE
     folder = tmp_path / "results" / "samples"
-    with (folder / "night.run.0.csv").open(newline="") as file:
+    with (folder / "night.run.10.0.csv").open(newline="") as file:
         listed = list(csv.DictReader(file))
-    page, record = (folder / "night.run.0.html").read_text(), read_samples(results).to_pylist()
+    page, record = (folder / "night.run.10.0.html").read_text(), read_samples(results).to_pylist()
     order = [row["image_uri"] for row in record]
     assert [row["image_uri"] for row in listed] == order == re.findall(r'data-uri="([^"]*)"', page)
     assert list(listed[0]) == ["image_uri", "image_etag", "box", "verdict", "by", "at"]
     assert not re.search(r"tail rank|<b>|<b class|p 0\.", page)
     assert {(row["stratum_photos"], row["stratum_unreported"]) for row in record} == {(30, 25)}
-    assert verdicts.main(["add", str(folder / "night.run.0.csv"), "--results", results]) == EXIT_DONE
+    assert verdicts.main(["add", str(folder / "night.run.10.0.csv"), "--results", results]) == EXIT_DONE
+
+
+def test_a_smaller_sample_of_the_same_seed_leaves_the_larger_one_as_it_is(results: str, tmp_path: Path) -> None:
+    drawn = set()
+    for count in ("20", "5"):
+        assert _sample(results, "--n", count) == EXIT_DONE
+        with (tmp_path / "results" / "samples" / f"night.run.{count}.0.csv").open(newline="") as file:
+            drawn |= {row["image_uri"] for row in csv.DictReader(file)}
+    assert len(drawn) == 20
+    assert set(read_samples(results)["image_uri"].to_pylist()) == drawn
+
+
+def test_more_photos_than_the_run_has_are_all_of_them(results: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _sample(results, "--n", "500") == EXIT_DONE
+    assert "drew 30 of 30 scored photos" in capsys.readouterr().out
+
+
+def test_a_sample_of_a_run_that_is_not_finished_says_so(
+    results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "results" / "runs"
+    record = json.loads((folder / "night.json").read_text())
+    (folder / "night.json").unlink()
+    (folder / "unfinished").mkdir()
+    unfinished = record | {"status": "unfinished", "committed_slices": 1, "slices": 3}
+    (folder / "unfinished" / "night.json").write_text(json.dumps(unfinished))
+    assert _sample(results, "--n", "5") == EXIT_DONE
+    said = capsys.readouterr().err
+    assert "warning: This run is not finished" in said
+    assert "1 of 3 slices are in the table. Only those are drawn from: draw again" in said
 
 
 def test_each_site_gives_as_many_photos(results: str) -> None:

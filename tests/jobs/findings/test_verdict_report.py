@@ -54,7 +54,7 @@ def _draw(results: str, *numbers: int) -> None:
         }
         for number in numbers
     ]
-    uri = locate_sample(results, "night", per="run", seed=0, ending="parquet")
+    uri = locate_sample(results, "night", per="run", count=10, seed=0, ending="parquet")
     write_sample(uri, pa.Table.from_pylist(rows, schema=SAMPLES))
 
 

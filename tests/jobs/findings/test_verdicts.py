@@ -14,7 +14,7 @@ import pytest
 from jobs import verdicts
 from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError
 from jobs.findings.verdicts import read_verdict_list
-from jobs.review.verdicts import read_verdicts, select_latest
+from jobs.review.verdicts import read_latest_verdicts, read_verdicts, select_latest
 from jobs.storage import uris
 from tests.jobs.results.score_rows import commit_rows, score_row
 
@@ -111,6 +111,32 @@ def test_photos_that_nobody_has_judged_yet_are_counted_and_are_no_fault(
     assert _add(results, "image_uri,verdict\ns3://a/1.jpg,\ns3://a/2.jpg,defect\n", tmp_path) == EXIT_DONE
     assert "1 photos of the list have no verdict yet" in capsys.readouterr().out
     assert [one["image_uri"] for one in _read(results)] == ["s3://a/2.jpg"]
+
+
+def test_blank_rows_below_a_spreadsheet_are_no_fault(tmp_path: Path) -> None:
+    results = uris.normalize(str(tmp_path / "results"))
+    content = "\ufeffimage_uri;box;verdict;at\r\ns3://a/1.jpg;1,2,3,4;Good;2026-11-02\r\n;;;\r\n;;;\r\n"
+    assert _add(results, content, tmp_path) == EXIT_DONE
+    assert [(one["image_uri"], one["box"]) for one in _read(results)] == [("s3://a/1.jpg", "1,2,3,4")]
+
+
+def test_verdicts_of_one_moment_that_differ_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = uris.normalize(str(tmp_path / "results"))
+    rows = [("1", "good"), ("1", "defect"), ("2", "good"), ("2", "good")]
+    content = "image_uri,verdict\n" + "".join(f"s3://a/{name}.jpg,{verdict}\n" for name, verdict in rows)
+    assert _add(results, content, tmp_path) == EXIT_DONE
+    assert (
+        "1 photos have different verdicts of one moment, such as s3://a/1.jpg: defect holds" in capsys.readouterr().err
+    )
+    assert read_latest_verdicts(results).sort_by("image_uri")["verdict"].to_pylist() == ["defect", "good"]
+
+
+def test_verdicts_on_boxes_that_are_not_read_are_on_whole_photos_and_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = uris.normalize(str(tmp_path / "results"))
+    assert _add(results, "image_uri,x,y,w,h,verdict\ns3://a/1.jpg,1,2,3,4,good\n", tmp_path) == EXIT_DONE
+    assert "no boxes are read from x, y, its rows are whole photos" in capsys.readouterr().err
 
 
 def test_a_parquet_file_is_taken_too(tmp_path: Path) -> None:

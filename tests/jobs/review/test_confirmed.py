@@ -43,7 +43,7 @@ def results(tmp_path: Path) -> str:
 def _draw(results: str, per: str, *numbers: int) -> None:
     rows = [{**complete_row(number, {}), "per": per, "stratum": ""} for number in numbers]
     write_sample(
-        locate_sample(results, "night", per=per, seed=0, ending="parquet"),
+        locate_sample(results, "night", per=per, count=10, seed=0, ending="parquet"),
         pa.Table.from_pylist(rows, schema=SAMPLES),
     )
 

@@ -14,7 +14,14 @@ from jobs.scoring.plan import PlannedDetector, ScoringPlan, plan_registered_dete
 from jobs.scoring.promises import describe_false_discoveries, describe_promises
 from jobs.scoring.publication.tally import RunTally
 from jobs.scoring.run_folder import RunFolder
-from jobs.scoring.summary import COLUMNS, format_promises, format_rates, rank_rows, summarize_run
+from jobs.scoring.summary import (
+    COLUMNS,
+    format_most_anomalous,
+    format_promises,
+    format_rates,
+    rank_rows,
+    summarize_run,
+)
 from jobs.tables.schema import SCORES
 from model.config import DetectorConfig
 from model.statistics.calibration import Calibration
@@ -177,3 +184,14 @@ def test_the_top_list_follows_the_tail_rank_and_no_score() -> None:
     ranked = rank_rows(pa.Table.from_pylist(whole, schema=SCORES), 3)
     assert ranked["image_uri"].to_pylist() == ["s3://b/broken", "s3://c/of-before", "s3://a/plain"]
     assert ranked.column_names == list(COLUMNS)
+
+
+def test_boxes_of_one_photo_are_told_apart_in_the_top_list() -> None:
+    boxes = ["1,2,30,40", "7,8,30,40", None]
+    rows = [{"image_uri": "s3://a/1", "box": box, "p_value": 0.02, "tail_rank": 0.01} for box in boxes]
+    lines = format_most_anomalous([dict.fromkeys(SCORES.names) | row for row in rows])
+    assert [line.split("  ")[-1] for line in lines[1:]] == [
+        "s3://a/1 box 1,2,30,40",
+        "s3://a/1 box 7,8,30,40",
+        "s3://a/1",
+    ]

@@ -178,6 +178,7 @@ def test_a_detector_without_calibration_gets_one_and_no_alias_moves_unasked(
     assert recalibrate.main(place.argv(*asked)) == 0
     said = capsys.readouterr().out
     assert "warning: 4 held-out photos cannot support a false-alarm rate of 0.05: 19 are needed" in said
+    assert f"champion of insulator is still {place.champion}, and scoring takes that one: the same again with" in said
     (new,) = set(registry.list_detector_ids(place.detectors)["insulator"]) - {place.champion}
     found = registry.read_detector(place.detectors, "insulator", detector_id=new)
     assert found.calibration is not None
