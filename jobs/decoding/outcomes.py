@@ -44,6 +44,6 @@ def explain_undecoded(error: UndecodedError, uri: str) -> Outcome:
 def explain_unread(error: StorageError) -> Outcome:
     """Returns the status and reason of an object that could not be read."""
     if isinstance(error, MissingObjectError):
-        return Status.MISSING, format_reason("deleted", "deleted after it was listed")
+        return Status.MISSING, format_reason("deleted", "deleted after it was listed, or a list names it wrongly")
     code = next((code for kind, code in _REASONS if isinstance(error, kind)), "storage")
     return Status.UNREADABLE, format_reason(code, str(error))

@@ -227,7 +227,7 @@ def test_objects_that_cannot_be_scored_say_why(archive: str, detectors: str, buc
     assert found == {
         f"{archive}/vibration_damper/x.jpg": ("no_detector", "no_detector: no detector for this category"),
         f"{archive}/loose.jpg": ("no_detector", "no_detector: the key does not match --key-pattern"),
-        deleted: ("missing", "deleted: deleted after it was listed"),
+        deleted: ("missing", "deleted: deleted after it was listed, or a list names it wrongly"),
         replaced: ("missing", "changed: replaced after it was listed; the next run scores it"),
     }
 
