@@ -32,7 +32,6 @@ from jobs.config import (
     as_name,
     check_group_names,
     merge,
-    refuse_ignored,
     split_at_commas,
 )
 from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
@@ -173,8 +172,6 @@ class TrainConfig(JobConfig):
             raise ValueError(f"calibration_fraction and validation_fraction must be below 1 together, got {held_out:g}")
         if self.optimizer.patience is not None and self.validation_share == 0:
             raise ValueError("optimizer.patience needs photos to look at: give validation_fraction above 0")
-        if self.variants:
-            refuse_ignored(self, ["variant"], because="with --variants, which names all that are trained")
         if len(set(self.variants)) < len(self.variants):
             raise ValueError(f"variants must differ, got {', '.join(self.variants)}")
         return self

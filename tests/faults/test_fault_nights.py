@@ -124,7 +124,6 @@ def week(
         put(detectors, category, folder=folder)
         set_alias(detectors, category, alias="champion", detector_id=detector_id)
     request: dict[str, Any] = {"archive": f"{bucket}/archive", "detectors": detectors, "results": f"{bucket}/results"}
-    request |= {"scoring": {"batch_photos": 8}}
     (tmp_path / "score.yaml").write_text(yaml.safe_dump(request))
     with Proxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
         yield Week(bucket, proxy, tmp_path, capsys)
@@ -149,7 +148,7 @@ def test_after_nights_of_faults_every_photo_is_in_the_table_once_and_each_night_
     # Tuesday: a node of the cluster is lost while its processes score.
     week.add_photos(24, "new", FEW)
     with serve_two_nodes() as nodes:
-        job = week.start(24, "--scoring.actors", "2", address=nodes.address)
+        job = week.start(24, "--scoring.actors", "2", "--scoring.batch-photos", "8", address=nodes.address)
         wait_for(lambda: list_workers(nodes.address, "ScoreImages"), job)
         nodes.remove_node(nodes.spare, allow_graceful=False)
         said = read_to_the_end(job, timeout_s=600)
@@ -159,7 +158,7 @@ def test_after_nights_of_faults_every_photo_is_in_the_table_once_and_each_night_
     # Wednesday: the head is lost, and with it the cluster; somebody calls the same command again.
     week.add_photos(25, "new", FEW)
     with serve_two_nodes() as nodes:
-        job = week.start(25, "--scoring.actors", "2", address=nodes.address)
+        job = week.start(25, "--scoring.actors", "2", "--scoring.batch-photos", "8", address=nodes.address)
         wait_for(lambda: list_workers(nodes.address, "ScoreImages"), job)
         os.kill(nodes.head_node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
         said = read_to_the_end(job, timeout_s=600)

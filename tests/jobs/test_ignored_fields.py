@@ -12,13 +12,11 @@ from jobs.errors import RequestError
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.config import EvaluateConfig
 from jobs.scoring.config import ScoreConfig
-from jobs.training.config import TrainConfig
 
 SCORE = ["--archive", "s3://a", "--detectors", "s3://d", "--results", "s3://r", "--run-id", "night"]
 JUDGED = ["--verdicts", "s3://r", "--run-id", "night"]
 LABELLED = ["--data", "s3://a", "--detectors", "s3://d"]
 RECALIBRATED = ["--verdicts", "s3://r", "--category", "pole", "--detectors", "s3://d"]
-TRAINED = [*LABELLED, "--category", "pole"]
 
 CASES = [
     (ScoreConfig, [*SCORE, "--local"], ["--scoring.actors", "2"]),
@@ -34,7 +32,6 @@ CASES = [
     (RecalibrateConfig, RECALIBRATED, ["--exclude", "*.jpg"]),
     (ListConfig, ["--detectors", "s3://d", "--output", "s3://o/list.parquet"], ["--format", "json"]),
     (ComparisonConfig, ["--data", "s3://a", "--output", "s3://o"], ["--false-alarm-rate", "0.01"]),
-    (TrainConfig, [*TRAINED, "--variants", "differnet"], ["--variant", "differnet_fast"]),
     (CheckDatasetConfig, ["--layout", "visa", "--source", "s3://a"], ["--train-list", "s3://a/list.txt"]),
     (CheckDatasetConfig, ["--layout", "visa", "--source", "s3://a"], ["--test-share", "0.5"]),
     (CheckDatasetConfig, ["--layout", "folders", "--source", "s3://a"], ["--category", "pole"]),
