@@ -191,6 +191,8 @@ def _flags(model: type[BaseModel], *, prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
         flag = prefix + name.replace("_", "-")
         yield flag
+        if field.annotation in (bool, bool | None):
+            yield f"{prefix}no-{name.replace('_', '-')}"
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _flags(field.annotation, prefix=f"{flag}.")
 
