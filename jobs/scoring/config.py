@@ -75,8 +75,8 @@ class ScoreConfig(JobConfig):
     )
     local: bool | None = Field(
         None,
-        description="score in this process, without Ray, whose start takes longer than some hundred photos; default: "
-        "where RAY_ADDRESS names no cluster, no GPU, actors or batches are asked for, and the photos are few",
+        description="score in this process, without Ray, which takes long to start; default: for few photos where "
+        "RAY_ADDRESS is not set",
     )
     slice_photos: int | None = Field(
         None,

@@ -218,13 +218,15 @@ def test_names_that_look_like_values_are_names_in_every_list_flag(given: str, me
 def test_names_that_yaml_takes_for_values_are_names(tmp_path: Path) -> None:
     file = tmp_path / "evaluate.yaml"
     file.write_text(
-        "data: /d\ndetectors: /d\ncategories: [no, true, 007, 1.10]\nvariants: differnet,on\nalias: 2026\n"
+        "data: /d\ndetectors: /d\ncategories: [no, true, 007, 1.10]\nvariants: differnet,on\n"
         "seeds: 2\noutput: null\nscoring: {use_gpu: true, actors: 3}\n"
     )
     config = parse_config(EvaluateConfig, ["--config", str(file)])
     assert config.categories == ["no", "true", "007", "1.10"]
-    assert (config.variants, config.alias, config.output) == (["differnet", "on"], "2026", None)
+    assert (config.variants, config.output) == (["differnet", "on"], None)
     assert (config.seeds, config.scoring.use_gpu, config.scoring.actors) == (2, True, 3)
+    file.write_text("data: /d\ndetectors: /d\nalias: 2026\n")
+    assert parse_config(EvaluateConfig, ["--config", str(file)]).alias == "2026"
 
 
 @pytest.mark.parametrize("flag", ["--results", "--archive", "--detectors"])

@@ -25,7 +25,7 @@ from jobs.decoding.fetch import FetchDecode
 from jobs.detectors import node_cache, registry
 from jobs.errors import MissingBucketError, RequestError
 from jobs.results.known import read_rows
-from jobs.scoring import preparation
+from jobs.scoring import preparation, staging
 from jobs.scoring import run as scoring
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors
@@ -204,7 +204,7 @@ def test_thousands_of_objects_come_through_the_null_pipeline_in_few_files(
     synthetic_fleet.write_list(tmp_path / "archive.parquet", 5000)
     synthetic_fleet.publish_earlier_run(results, 5000, settled=1000)
     staged: list[list[storage.ObjectInfo]] = []
-    monkeypatch.setattr(scoring, "choose_file_rows", lambda rows: rows // 4)
+    monkeypatch.setattr(staging, "choose_file_rows", lambda rows: rows // 4)
     monkeypatch.setattr(storage, "delete_tree", lambda uri: staged.append(list(storage.list_objects(f"{uri}/rows"))))
     config = _config(f"file://{tmp_path}/archive.parquet", f"file://{tmp_path}/detectors", results, "night-1")
     assert scoring.score_archive(config, pipeline=score_with_null) == 0
