@@ -77,8 +77,8 @@ class ComparisonConfig(JobConfig):
     )
     confirm: list[str] = Field(
         default_factory=list,
-        description="with leave_one_set_out: data sets, by the last part of their path, that choose nothing and are "
-        "only reported, separated by commas",
+        description="data sets, by the last part of their path, that are in no mean and choose nothing; differences on "
+        "them are reported by themselves; separated by commas",
     )
     tasks: int | None = Field(None, ge=1, description="units at a time, one CPU each; default: one per core")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="largest photo in pixels; larger headers are refused unread")
@@ -131,12 +131,13 @@ class ComparisonConfig(JobConfig):
 
     def _check_sets(self) -> None:
         sets = [root.rstrip("/").rsplit("/", 1)[-1] for root in self.data]
-        if self.confirm and not self.leave_one_set_out:
-            raise ValueError("confirm needs leave_one_set_out, which it is a part of")
         if unknown := [name for name in self.confirm if name not in sets]:
             raise ValueError(f"confirm: {unknown[0]} is none of the data sets {', '.join(sets)}")
-        if self.leave_one_set_out and (left := len(set(sets) - set(self.confirm))) < 2:
+        left = len(set(sets) - set(self.confirm))
+        if self.leave_one_set_out and left < 2:
             raise ValueError(f"leave_one_set_out needs at least 2 data sets beside those that confirm, got {left}")
+        if not left:
+            raise ValueError("confirm names all data sets: nothing is left to compare on")
 
     def make_detector_config(self, variant: str, *, seed: int) -> DetectorConfig:
         """Returns the detector of a unit: the defaults, changed by the common settings, then by the variant.

@@ -8,13 +8,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs import storage
 from jobs.archive.mvtec import FLAWLESS, select_split
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.evaluation.comparison_cost import build_method_rows
 from jobs.evaluation.flawless import make_outcome_promises
-from jobs.evaluation.leave_one_out import LeftOut, average_sets, compare_choice, format_choices, leave_each_out
+from jobs.evaluation.leave_one_out import (
+    LeftOut,
+    average_sets,
+    compare_choice,
+    format_choices,
+    leave_each_out,
+    read_data_set,
+)
 from jobs.evaluation.metrics import (
     Comparison,
     Seed,
@@ -61,10 +69,11 @@ def write_comparison(
     promises = make_outcome_promises(outcomes, false_alarm_rate=config.false_alarm_rate)
     metrics = measure_detectors(rows, promises=promises)
     variants = [*config.variants, *(BASELINES if config.baselines else ())]
-    summaries = summarize_variants(metrics, variants=variants)
-    against = [compare_with_reference(rows, variants=variants, reference=config.variants[0])]
+    apart = [name for name in manifests if read_data_set(name) in config.confirm]
+    summaries = summarize_variants(metrics, variants=variants, apart=apart)
+    against = compare_apart(rows, apart, variants=variants, reference=config.variants[0])
     if best := find_best_baseline(summaries, categories=len(manifests)):
-        against.append(compare_with_reference(rows, variants=config.variants, reference=best))
+        against += compare_apart(rows, apart, variants=config.variants, reference=best)
     kept = list(format_false_alarms(metrics, promises))
     protocol = list(report_protocol(config, rows, summaries)) if config.leave_one_set_out else []
     lines = [*format_markdown(config, summaries, against, failures, manifests), *list_items(kept), *protocol]
@@ -87,6 +96,22 @@ def write_comparison(
     write_histograms(rows, config.output)
     print(markdown)
     print(f"written to {config.output}")
+
+
+def compare_apart(
+    rows: pa.Table, apart: Sequence[str], *, variants: Sequence[str], reference: str
+) -> list[list[Comparison]]:
+    """Compares variants with a reference on all categories but some, and on those by themselves.
+
+    Args:
+        rows: EVALUATED rows.
+        apart: the categories that are not averaged with the others.
+        variants: names.
+        reference: name.
+    """
+    is_apart = pc.is_in(rows["category"], value_set=pa.array(apart, pa.string()))
+    parts = [rows.filter(pc.invert(is_apart)), *([rows.filter(is_apart)] if apart else [])]
+    return [compare_with_reference(part, variants=variants, reference=reference) for part in parts]
 
 
 def choose_by_protocol(config: ComparisonConfig, summaries: Sequence[VariantSummary]) -> list[LeftOut]:
@@ -174,8 +199,8 @@ def format_markdown(
     for comparisons in (some for some in against if some):
         yield ""
         yield (
-            f"Difference of AUROC to `{comparisons[0].reference}` in points, mean over categories, 95 % interval by "
-            "paired bootstrap over photos and seeds:"
+            f"Difference of AUROC to `{comparisons[0].reference}` in points, mean over {name_categories(comparisons)}, "
+            "95 % interval by paired bootstrap over photos and seeds; the wide one draws the categories, too:"
         )
         yield ""
         yield format_comparisons(comparisons)
@@ -185,6 +210,11 @@ def format_markdown(
         yield f"Failed: `{failure.variant}` on {failure.category}{seed}: {failure.reason}"
     yield ""
     yield f"Settings: {format_settings(config)}."
+
+
+def name_categories(comparisons: Sequence[Comparison]) -> str:
+    """Names the categories that any of the comparisons has."""
+    return ", ".join(sorted({name for one in comparisons for name in one.categories})) or "no category"
 
 
 def format_summaries(summaries: Sequence[VariantSummary], categories: Sequence[str]) -> str:
@@ -206,15 +236,20 @@ def list_cells(one: VariantSummary, categories: Sequence[str]) -> list[str]:
 
 def format_comparisons(comparisons: Sequence[Comparison]) -> str:
     """Returns a Markdown table with a row per variant: its difference to the reference in points."""
-    columns = ["variant", "difference", "95 % interval", "share of resamples <= 0", "categories", "seeds"]
+    columns = ["variant", "difference", "95 % interval", "wide", "share of resamples <= 0", "categories", "seeds"]
     rows: list[list[object]] = []
     for one in comparisons:
-        cells: list[object] = [None, None, None]
-        if one.mean is not None and one.low is not None and one.high is not None:
-            interval = f"{100 * one.low:+.2f}..{100 * one.high:+.2f}"
-            cells = [f"{100 * one.mean:+.2f}", interval, f"{one.share_not_above:.4f}"]
+        cells: list[object] = [None, None, None, None]
+        if one.mean is not None:
+            ends = [format_ends(one.low, one.high), format_ends(one.wide_low, one.wide_high)]
+            cells = [f"{100 * one.mean:+.2f}", *ends, f"{one.share_not_above:.4f}"]
         rows.append([f"`{one.variant}`", *cells, len(one.categories), one.seeds])
     return format_table(columns, rows, markdown=True)
+
+
+def format_ends(low: float | None, high: float | None) -> str | None:
+    """Returns ``-0.12..+1.30`` in points, None where an interval has no ends."""
+    return None if low is None or high is None else f"{100 * low:+.2f}..{100 * high:+.2f}"
 
 
 def format_settings(config: ComparisonConfig) -> str:

@@ -114,6 +114,7 @@ def plan_units(
         for seed in range(config.seeds)
         for variant in config.variants
         for unit in plan_variant(config, hashes, variant=variant, seed=seed)
+        if seed == 0 or unit.seed is not None
     ]
     files = files or WeightsFiles()
     by_weights = {unit.detector.weights: unit.detector for unit in units}
@@ -138,11 +139,25 @@ def plan_baselines(config: ComparisonConfig, hashes: Mapping[str, str]) -> list[
 def plan_variant(
     config: ComparisonConfig, hashes: Mapping[str, str], *, variant: str, seed: int
 ) -> list[ComparisonUnit]:
-    """Returns the units of one variant and seed; ``hashes`` name the photos of each category."""
+    """Returns the units of one variant and seed, without a seed where it decides nothing.
+
+    Args:
+        config: what is asked for.
+        hashes: category -> what names its photos.
+        variant: name.
+        seed: of the detector.
+    """
     detector = config.make_detector_config(variant, seed=seed)
     sees_all = config.pretext_on == "all" and detector.attention_training == "pretext" and bool(detector.attention)
+    drawn = seed if is_drawn(detector) else None
     every_hash = "+".join(hashes[category] for category in sorted(hashes))
     return [
-        ComparisonUnit(category, variant, seed, detector, config.optimizer, every_hash if sees_all else own, sees_all)
+        ComparisonUnit(category, variant, drawn, detector, config.optimizer, every_hash if sees_all else own, sees_all)
         for category, own in hashes.items()
     ]
+
+
+def is_drawn(detector: DetectorConfig) -> bool:
+    """Tells whether a detector depends on its seed: all do but a Gaussian of plain features at the scoring angles."""
+    is_gaussian = detector.flow.blocks == 0 and detector.train_angles == "scoring"
+    return not is_gaussian or bool(detector.attention) or detector.weights == "random"

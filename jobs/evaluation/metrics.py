@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -52,9 +52,9 @@ class VariantSummary:
 
     Attributes:
         variant: its name.
-        seeds: number of seeds with metrics in every category that the variant was scored on.
+        seeds: number of seeds with metrics in every category that is averaged.
         by_category: category -> metric -> mean and interval over seeds.
-        mean: metric -> mean over those categories, its interval from the means of these seeds.
+        mean: metric -> mean over those categories but the ones set apart, its interval from the means of these seeds.
     """
 
     variant: str
@@ -76,6 +76,8 @@ class Comparison:
         low: lower end of the 95 % interval, by bootstrap over photos and seeds.
         high: upper end.
         share_not_above: share of the resamples with a difference <= 0.
+        wide_low: lower end of the 95 % interval where the categories are resampled, too; None for a single one.
+        wide_high: upper end.
     """
 
     variant: str
@@ -86,6 +88,8 @@ class Comparison:
     low: float | None
     high: float | None
     share_not_above: float | None
+    wide_low: float | None = None
+    wide_high: float | None = None
 
 
 def group_scores(rows: pa.Table) -> dict[DetectorKey, PhotoScores]:
@@ -158,21 +162,34 @@ def measure_separation(photos: PhotoScores) -> dict[str, Any]:
     return {**found, "auroc_low": interval.low, "auroc_high": interval.high, "reason": None}
 
 
-def summarize_variants(metrics: pa.Table, *, variants: Iterable[str]) -> list[VariantSummary]:
-    """Returns a summary over seeds of each of ``variants`` that has metrics among METRICS rows."""
+def summarize_variants(
+    metrics: pa.Table, *, variants: Iterable[str], apart: Collection[str] = ()
+) -> list[VariantSummary]:
+    """Returns a summary over seeds of each of ``variants`` that has metrics among METRICS rows.
+
+    Args:
+        metrics: METRICS rows.
+        variants: names.
+        apart: categories that are in no mean.
+    """
     found = metrics.filter(pc.is_null(metrics["reason"])).to_pylist()
     rows = {variant: [row for row in found if row["variant"] == variant] for variant in variants}
-    return [summarize_variant(variant, mine) for variant, mine in rows.items() if mine]
+    return [summarize_variant(variant, mine, apart=apart) for variant, mine in rows.items() if mine]
 
 
-def summarize_variant(variant: str, rows: Sequence[Mapping[str, Any]]) -> VariantSummary:
-    """Returns the summary of one variant from its METRICS rows, at least one."""
+def summarize_variant(
+    variant: str, rows: Sequence[Mapping[str, Any]], *, apart: Collection[str] = ()
+) -> VariantSummary:
+    """Returns the summary of one variant from its METRICS rows, at least one; see `summarize_variants`."""
     categories = list(dict.fromkeys(row["category"] for row in rows))
+    # Where nothing but what is set apart was scored, that is all that can be averaged.
+    averaged = [category for category in categories if category not in apart] or categories
     by_seed: dict[Seed, list[Mapping[str, Any]]] = {}
     for row in rows:
-        by_seed.setdefault(row["seed"], []).append(row)
+        if row["category"] in averaged:
+            by_seed.setdefault(row["seed"], []).append(row)
     # A seed that misses a category would compare other photos, so it has no part in the interval of the mean.
-    whole = [found for found in by_seed.values() if len(found) == len(categories)]
+    whole = [found for found in by_seed.values() if len(found) == len(averaged)]
     by_category = {
         category: {
             metric: estimate_seed_interval([row[metric] for row in rows if row["category"] == category])
@@ -180,7 +197,8 @@ def summarize_variant(variant: str, rows: Sequence[Mapping[str, Any]]) -> Varian
         }
         for category in categories
     }
-    mean = {metric: average_categories(metric, whole, by_category) for metric in METRIC_NAMES}
+    counted = {category: by_category[category] for category in averaged}
+    mean = {metric: average_categories(metric, whole, counted) for metric in METRIC_NAMES}
     return VariantSummary(variant, len(whole), by_category, mean)
 
 
@@ -217,9 +235,7 @@ def compare_pair(scored: Mapping[DetectorKey, PhotoScores], variant: str, refere
         return Comparison(variant, reference, (), 0, None, None, None, None)
     found = bootstrap_difference(list(paired.values()))
     seeds = min(len(pair.first) for pair in paired.values())
-    return Comparison(
-        variant, reference, tuple(paired), seeds, found.mean, found.low, found.high, found.share_not_above
-    )
+    return Comparison(variant, reference, tuple(paired), seeds, **asdict(found))
 
 
 def pair_scores(

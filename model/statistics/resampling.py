@@ -43,12 +43,16 @@ class Difference:
         low: lower end of the percentile interval.
         high: upper end.
         share_not_above: share of the resamples whose difference is <= 0, in [0, 1]: small means the second is better.
+        wide_low: as ``low``, where the categories are drawn anew as well; None for a single category.
+        wide_high: its upper end.
     """
 
     mean: float
     low: float
     high: float
     share_not_above: float
+    wide_low: float | None = None
+    wide_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,8 @@ def bootstrap_difference(
     """Compares two variants by bootstrap over photos and seeds, the same resample for both.
 
     Within a resample each category draws its photos and its seeds anew; both variants see the same drawn photos and
-    the same drawn seeds, so what is easy for both cancels. Categories are not resampled: the statement is about these.
+    the same drawn seeds, so what is easy for both cancels. The interval is about these categories. The wide one, which
+    draws as many categories anew, is about others like them, as far as a handful of categories can tell.
 
     Args:
         categories: one entry per category, at least one.
@@ -136,7 +141,15 @@ def bootstrap_difference(
         drawn.append(second - first)
     differences = np.mean(drawn, axis=0)
     low, high = _take_percentiles(differences, confidence)
-    return Difference(float(np.mean(observed)), low, high, float((differences <= 0).mean()))
+    wide = (None, None) if len(drawn) < 2 else _take_percentiles(_draw_categories(np.array(drawn), rng), confidence)
+    return Difference(float(np.mean(observed)), low, high, float((differences <= 0).mean()), *wide)
+
+
+def _draw_categories(differences: _Floats, rng: np.random.Generator) -> _Floats:
+    """Averages differences (C, R) over C categories, drawn anew for each of R resamples."""
+    count, resamples = differences.shape
+    averaged: _Floats = differences[rng.integers(count, size=(resamples, count)), np.arange(resamples)[:, None]].mean(1)
+    return averaged
 
 
 def compute_weighted_auroc(labels: Labels, scores: _Floats, *, counts: npt.NDArray[np.integer]) -> _Floats:

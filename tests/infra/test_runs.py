@@ -15,7 +15,7 @@ from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.scoring.config import ScoreConfig
 from jobs.training.config import TrainConfig
 from model.config import DetectorConfig, OptimizerConfig
-from model.presets import get_preset
+from model.presets import DEFAULT_VARIANT, PRESET_OPTIMIZERS, get_preset
 from model.statistics.calibration import find_min_sample_size
 from tests.support.places import ROOT
 from tuning.config import SearchConfig
@@ -70,6 +70,21 @@ def test_the_comparison_of_the_readme_parses_and_varies_nothing_but_what_it_says
     assert {name for name in best if best[name] != bare[name]} == {"variant", "attention", "attention_training"}
 
 
+def test_the_comparison_of_attention_varies_attention_alone_on_the_default_preset() -> None:
+    config = parse_config(
+        ComparisonConfig, ["--config", str(INFRA / "runs" / "attention.yaml"), "--data", "/a", "--output", "/o"]
+    )
+    plain, *attended = (config.make_detector_config(name, seed=0).model_dump() for name in config.variants)
+    default = get_preset(DEFAULT_VARIANT).model_dump()
+    assert {name for name in plain if plain[name] != default[name]} == {"variant", "precision"}
+    assert config.optimizer == OptimizerConfig.model_validate(PRESET_OPTIMIZERS[DEFAULT_VARIANT])
+    for one in attended:
+        assert {name for name in plain if plain[name] != one[name]} == {"variant", "attention", "attention_training"}
+    assert [sorted((stage, block["kind"]) for stage, block in one["attention"].items()) for one in attended] == [
+        [("layer2", kind), ("layer3", kind)] for kind in ("se", "cbam")
+    ]
+
+
 def test_the_search_of_the_readme_needs_nothing_but_photos_and_a_place() -> None:
     flags = ["--config", str(INFRA / "runs" / "search.yaml"), "--data", "/d", "--category", "c", "--results", "/r"]
     config = parse_config(SearchConfig, flags)
@@ -78,6 +93,7 @@ def test_the_search_of_the_readme_needs_nothing_but_photos_and_a_place() -> None
 
 
 COMMANDS: dict[str, tuple[type[BaseModel], list[str]]] = {
+    "attention.yaml": (ComparisonConfig, ["--data", "/a,/b", "--confirm", "b", "--output", "/o"]),
     "comparison.yaml": (ComparisonConfig, ["--data", "/a,/b", "--output", "/o"]),
     "peers.yaml": (ComparisonConfig, ["--data", "/a,/b", "--output", "/o"]),
     "recipes.yaml": (ComparisonConfig, ["--data", "/a,/b,/c", "--output", "/o"]),

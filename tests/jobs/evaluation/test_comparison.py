@@ -416,11 +416,12 @@ def test_leaving_one_set_out_reports_a_choice_for_every_set_and_computes_feature
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"confirm": ["second"]}, "confirm needs leave_one_set_out"),
+        ({"confirm": ["third"]}, "third is none of the data sets first, second"),
+        ({"confirm": ["first", "second"]}, "confirm names all data sets: nothing is left to compare on"),
         ({"leave_one_set_out": True, "confirm": ["third"]}, "third is none of the data sets first, second"),
         ({"leave_one_set_out": True, "confirm": ["second"]}, "at least 2 data sets beside those that confirm, got 1"),
     ],
 )
-def test_sets_that_nothing_can_be_left_out_of_are_refused(changes: dict[str, object], message: str) -> None:
+def test_sets_that_leave_nothing_to_compare_on_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ComparisonConfig.model_validate(_request(Path("sets"), Path("out"), **changes))

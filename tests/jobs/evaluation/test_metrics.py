@@ -156,6 +156,14 @@ def test_a_seed_that_misses_a_category_has_no_part_in_the_mean_over_categories()
     assert found.seeds == 2
 
 
+def test_a_category_that_is_set_apart_is_in_no_mean_and_stays_in_the_table() -> None:
+    table = _table(_rows("differnet"), _rows("differnet", seeds=[0], category="damper", shift=3.0))
+    (alone,) = summarize_variants(measure_detectors(_table(_rows("differnet"))), variants=["differnet"])
+    (found,) = summarize_variants(measure_detectors(table), variants=["differnet"], apart=["damper"])
+    assert (found.mean, found.seeds) == (alone.mean, 3)
+    assert found.by_category["damper"]["auroc"].mean > found.mean["auroc"].mean
+
+
 def test_a_comparison_is_of_common_photos_and_common_seeds() -> None:
     first, second = _rows("differnet"), _rows("attentdiffernet_se", seeds=[1, 2, 3], shift=1.3)
     gone = [row for row in second if row["image_uri"] >= "file:///insulator/010.jpg"]

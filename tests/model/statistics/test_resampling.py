@@ -123,6 +123,26 @@ def test_categories_count_equally_whatever_their_size() -> None:
     assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)  # no resample lacks a class, small as it may be
 
 
+def test_the_wide_interval_knows_that_a_gain_comes_from_one_category_alone() -> None:
+    rng = np.random.default_rng(9)
+    labels, first = _draw_scores(rng, shift=1.0, photos=400)
+    gains = [PairedScores(labels, first, first + gain * labels) for gain in (1.0, 0.0, 0.0, 0.0)]
+    found = bootstrap_difference(gains)
+    assert found.wide_low is not None
+    assert found.wide_high is not None
+    assert found.low > 0.5 * found.mean
+    assert found.wide_low == 0  # in (3/4)^4 of the resamples, nearly a third, that category is not drawn
+    assert found.wide_high > 2 * found.mean
+    alike = bootstrap_difference([gains[0]] * 4)
+    assert (alike.wide_low, alike.wide_high) == pytest.approx((alike.low, alike.high), abs=0.02)
+
+
+def test_a_single_category_tells_nothing_of_others() -> None:
+    labels, scores = _draw_scores(np.random.default_rng(10), shift=1.0)
+    found = bootstrap_difference([PairedScores(labels, scores, scores)])
+    assert (found.wide_low, found.wide_high) == (None, None)
+
+
 def test_the_same_seed_gives_the_same_interval_and_blocks_change_nothing_but_the_draw(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
