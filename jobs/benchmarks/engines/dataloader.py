@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import cast
 
 import torch
@@ -18,17 +19,19 @@ from jobs import storage
 from jobs.benchmarks.engines.request import EngineRequest, Network, make_rows, run_engine, write_rows
 
 
+@cache
+def open_storage(archive: str) -> ArrowFSWrapper:
+    """Opens the storage once in each process that reads: a client for each photo costs more than the photo."""
+    return ArrowFSWrapper(storage.resolve_filesystem(archive)[0])
+
+
 class ArchivePhotos(Dataset[tuple[str, Tensor]]):
     """Photos below a folder of any storage, as (path, uint8 (3, H, W))."""
 
     def __init__(self, archive: str, *, size: int) -> None:
         """Lists them."""
         self._archive, self._size = archive, size
-        self._paths: list[str] = sorted(self._open().find(storage.resolve_filesystem(archive)[1]))
-
-    def _open(self) -> ArrowFSWrapper:
-        """Opens the storage in the process that reads: a client is not shared with a forked worker."""
-        return ArrowFSWrapper(storage.resolve_filesystem(self._archive)[0])
+        self._paths: list[str] = sorted(open_storage(archive).find(storage.resolve_filesystem(archive)[1]))
 
     def __len__(self) -> int:
         """Counts them."""
@@ -36,7 +39,7 @@ class ArchivePhotos(Dataset[tuple[str, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[str, Tensor]:
         """Reads, decodes and resizes one."""
-        with self._open().open(self._paths[index]) as file:
+        with open_storage(self._archive).open(self._paths[index]) as file:
             photo = transforms.pil_to_tensor(Image.open(file).convert("RGB"))
         return self._paths[index], cast(Tensor, transforms.resize(photo, [self._size, self._size], antialias=True))
 
