@@ -25,23 +25,19 @@ import ray
 
 from jobs import storage
 from jobs.benchmarks.config import JobBenchmarkConfig
+from jobs.benchmarks.engines.archive import CATEGORY, list_or_draw_photos, register_champion
 from jobs.benchmarks.loop import measure_loop
 from jobs.benchmarks.process_tree import list_processes, measure_private_bytes
 from jobs.benchmarks.report import print_metrics, write_report
 from jobs.cluster.session import start_own_ray
-from jobs.detectors import registry
 from jobs.errors import JobError, RequestError
 from jobs.scoring.record import read_record
 from jobs.scoring.run_folder import RunFolder
 from jobs.storage import uris
-from jobs.synthetic.archive import draw_archive
-from model.artifact import save_artifact
 from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
 from model.hardware import has_fast_bf16
-from model.statistics.calibration import Calibration
 
-_CATEGORY = "insulator"
 _WARM_UP = "warm-up"
 _SAMPLE_S = 1.0
 
@@ -92,13 +88,7 @@ def measure_job(config: JobBenchmarkConfig) -> None:
 
 def read_or_draw_photos(config: JobBenchmarkConfig, folder: Path) -> list[bytes]:
     """Reads the photos of the configuration, or draws 24 where it names none."""
-    if config.photos is None:
-        draw_archive(folder / "drawn", size_px=1152, train_good=0, test_good=12, missing_cap=6, rust=6)
-        return [path.read_bytes() for path in sorted((folder / "drawn" / "data").rglob("*.jpg"))]
-    found = [storage.read(info.uri) for info in storage.list_objects(config.photos)]
-    if not found:
-        raise RequestError(f"{config.photos} is empty: expected JPEG photos under this prefix")
-    return found
+    return [storage.read(uri) for uri in list_or_draw_photos(config.photos, folder)]
 
 
 def take_turns(bench: JobBench, photos: Sequence[str]) -> list[dict[str, float]]:
@@ -210,7 +200,7 @@ def name_process_kind(title: str) -> str:
 
 def write_archive(bench: JobBench, *, name: str, count: int) -> list[str]:
     """Copies the photos to numbered keys and returns their URIs."""
-    listed = [uris.join(bench.scratch, name, _CATEGORY, f"{number:06d}.jpg") for number in range(count)]
+    listed = [uris.join(bench.scratch, name, CATEGORY, f"{number:06d}.jpg") for number in range(count)]
     for number, uri in enumerate(listed):
         storage.write(uri, bench.photos[number % len(bench.photos)])
     return listed
@@ -220,7 +210,5 @@ def register_random_detector(bench: JobBench) -> None:
     """Saves a detector with random weights and makes it the champion."""
     precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
     config = DetectorConfig(variant="differnet", weights="random", views=bench.config.views, precision=precision)
-    save_artifact(bench.artifact, AttentDifferNet(config), calibration=Calibration(scores=(0.0, 1.0)), metrics={})
-    detectors = uris.join(bench.scratch, "detectors")
-    detector_id = registry.put(detectors, _CATEGORY, folder=bench.artifact)
-    registry.set_alias(detectors, _CATEGORY, alias="champion", detector_id=detector_id)
+    place = uris.join(bench.scratch, "detectors")
+    register_champion(AttentDifferNet(config), detectors=place, artifact=bench.artifact)

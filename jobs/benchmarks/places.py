@@ -10,30 +10,24 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from jobs import storage
 from jobs.benchmarks.config import PlacesBenchmarkConfig
+from jobs.benchmarks.engines.archive import CATEGORY, list_or_draw_photos, register_champion
 from jobs.benchmarks.process_tree import measure_cpu_s
 from jobs.benchmarks.report import print_metrics, write_report
 from jobs.config import ScoringResources
 from jobs.decoding.fetch import stack_images
 from jobs.decoding.photos import decode_rows
-from jobs.detectors import registry
-from jobs.errors import RequestError
 from jobs.scoring.local import LocalScorer
 from jobs.scoring.plan import ScoringPlan, plan_detectors
 from jobs.storage import uris
-from jobs.synthetic.archive import draw_archive
 from jobs.tables.manifest import make_manifest
-from model.artifact import save_artifact
 from model.config import MAX_PIXELS, Precision
 from model.detector import AttentDifferNet
 from model.hardware import has_fast_bf16
 from model.localization.fitting import fit_positions
 from model.presets import get_random_preset
-from model.statistics.calibration import Calibration
 from model.training.photos import InMemory
 
-_CATEGORY = "insulator"
 _FITTED_PHOTOS = 8
 
 
@@ -67,14 +61,9 @@ def list_photos(config: PlacesBenchmarkConfig, folder: Path) -> pa.Table:
     Raises:
         RequestError: there are none.
     """
-    if config.photos is None:
-        draw_archive(folder / "drawn", size_px=1152, train_good=0, test_good=12, missing_cap=6, rust=6)
-    source = config.photos or uris.normalize(str(folder / "drawn" / "data"))
-    listed = [info.uri for info in storage.list_objects(source)]
-    if not listed:
-        raise RequestError(f"{source} is empty: expected JPEG photos under this prefix")
+    listed = list_or_draw_photos(config.photos, folder)
     chosen = (listed[number % len(listed)] for number in range(config.archive_photos))
-    return make_manifest([{"image_uri": uri, "image_etag": None} for uri in chosen], category=_CATEGORY)
+    return make_manifest([{"image_uri": uri, "image_etag": None} for uri in chosen], category=CATEGORY)
 
 
 def build_scorers(config: PlacesBenchmarkConfig, manifest: pa.Table, folder: Path) -> dict[str, LocalScorer]:
@@ -88,11 +77,9 @@ def build_scorers(config: PlacesBenchmarkConfig, manifest: pa.Table, folder: Pat
             fit_positions(
                 detector, InMemory(torch.from_numpy(stack_images(rows["pixels"], size=detector.config.image_size)))
             )
-        save_artifact(folder / name, detector, calibration=Calibration(scores=(0.0, 1.0)), metrics={})
         place = uris.normalize(str(folder / f"{name}-detectors"))
-        detector_id = registry.put(place, _CATEGORY, folder=folder / name)
-        registry.set_alias(place, _CATEGORY, alias="champion", detector_id=detector_id)
-        planned = plan_detectors(place, [_CATEGORY], alias="champion", false_alarm_rate=None)
+        register_champion(detector, detectors=place, artifact=folder / name)
+        planned = plan_detectors(place, [CATEGORY], alias="champion", false_alarm_rate=None)
         plan = ScoringPlan(run_id=name, detectors=place, by_category=planned, max_pixels=MAX_PIXELS, root=None)
         scorers[name] = LocalScorer(len(manifest), plan=plan, resources=ScoringResources())
     return scorers

@@ -20,25 +20,21 @@ import pyarrow.dataset as ds
 from scipy.stats import spearmanr
 
 from jobs import storage
+from jobs.benchmarks.engines.archive import CATEGORY, list_or_draw_photos, register_champion
 from jobs.benchmarks.engines.config import EnginesBenchmarkConfig
 from jobs.benchmarks.engines.request import EngineRequest
 from jobs.benchmarks.process_tree import CpuSampler
 from jobs.benchmarks.report import write_report
 from jobs.cluster.connection import ADDRESS_VARIABLE
-from jobs.detectors import registry
-from jobs.errors import JobError, RequestError
+from jobs.errors import JobError
 from jobs.results.known import read_rows
 from jobs.storage import uris
-from jobs.synthetic.archive import draw_archive
 from jobs.tables.text import format_table
-from model.artifact import save_artifact
 from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
 from model.hardware import has_fast_bf16
 from model.presets import get_random_preset
-from model.statistics.calibration import Calibration
 
-CATEGORY = "insulator"
 TITLES = {
     "ours": "`jobs.score`",
     "ray_data": "Ray Data, `read_images` and `map_batches`",
@@ -93,17 +89,8 @@ def measure_engines(config: EnginesBenchmarkConfig) -> None:
 
 
 def write_archive(config: EnginesBenchmarkConfig, scratch: str, folder: Path) -> None:
-    """Writes the photos, as many as the configuration says, below ``<scratch>/archive``.
-
-    Raises:
-        RequestError: there are none.
-    """
-    if config.photos is None:
-        draw_archive(folder / "drawn", size_px=1152, train_good=0, test_good=12, missing_cap=6, rust=6)
-    source = config.photos or uris.normalize(str(folder / "drawn" / "data"))
-    photos = [storage.read(info.uri) for info in storage.list_objects(source)]
-    if not photos:
-        raise RequestError(f"{source} is empty: expected JPEG photos under this prefix")
+    """Writes the photos, as many as the configuration says, below ``<scratch>/archive``; see `list_or_draw_photos`."""
+    photos = [storage.read(uri) for uri in list_or_draw_photos(config.photos, folder)]
     for number in range(config.archive_photos):
         storage.write(uris.join(scratch, "archive", CATEGORY, f"{number:06d}.jpg"), photos[number % len(photos)])
 
@@ -114,10 +101,7 @@ def register_detector(config: EnginesBenchmarkConfig, scratch: str, folder: Path
     preset = get_random_preset("differnet_fast", precision=precision, views=1)
     smaller = preset.model_copy(update={"image_size": config.image_size, "scales": 1})
     detector = AttentDifferNet(DetectorConfig.model_validate(smaller.model_dump())).eval()
-    save_artifact(folder / "artifact", detector, calibration=Calibration(scores=(0.0, 1.0)), metrics={})
-    place = uris.join(scratch, "detectors")
-    detector_id = registry.put(place, CATEGORY, folder=folder / "artifact")
-    registry.set_alias(place, CATEGORY, alias="champion", detector_id=detector_id)
+    register_champion(detector, detectors=uris.join(scratch, "detectors"), artifact=folder / "artifact")
     return folder / "artifact"
 
 
