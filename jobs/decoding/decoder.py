@@ -96,8 +96,8 @@ class UndecodedError(Exception):
 
 
 @cache
-def share_decoder(limits: DecodeLimits) -> Decoder:
-    """Returns this process's decoder with these limits, one for all tasks that run in it."""
+def share_decoder(limits: DecodeLimits, number: int = 0) -> Decoder:
+    """Returns this process's decoder with these limits and this number, one for all tasks that run in it."""
     return Decoder(limits)
 
 

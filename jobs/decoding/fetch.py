@@ -9,13 +9,13 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from jobs.decoding.byte_budget import ByteBudget
 from jobs.decoding.decoder import (
     DEFAULT_LIMITS,
     DecodedPart,
@@ -26,6 +26,7 @@ from jobs.decoding.decoder import (
 from jobs.decoding.outcomes import Outcome, explain_undecoded, explain_unread
 from jobs.decoding.pixels import PixelFile
 from jobs.decoding.reading import MAX_OBJECT_BYTES, FetchedPhoto, find_size, is_replaced, read_whole
+from jobs.decoding.turns import Turns
 from jobs.errors import CredentialsError, StorageError, TooLargeError
 from jobs.tables.boxes import parse_box
 from jobs.tables.schema import MANIFEST, SCORES, Status, format_reason
@@ -47,17 +48,12 @@ Measure = Callable[[Mapping[str, float]], None]
 MIN_TELLING_BATCH = 16
 """Photos of one batch that, all unreached, say that storage is away rather than that these objects are odd."""
 
-MAX_WAITING_BYTES = 2**28
-"""Of all photos that are fetched and wait to be decoded, in one task; a larger photo waits alone."""
-
 
 @dataclass(frozen=True)
-class _Turns:
-    """Whose turn it is in one batch: GETs under way, bytes, decoding; where pixels go; what is kept."""
+class _Batch:
+    """One batch under way: its turns, where its pixels go, and the photo that is kept after it."""
 
-    fetching: asyncio.Semaphore
-    budget: ByteBudget
-    decoding: asyncio.Lock
+    turns: Turns
     pixels: PixelFile
     kept_uri: str | None
 
@@ -74,6 +70,7 @@ class FetchDecode:
         max_pixels: largest photo decoded.
         concurrency: GETs under way at once.
         limits: time and memory that decoding one photo may take.
+        decoders: processes that decode, as many photos at once.
         rules: category -> how its detector sees photos; others have the default.
         measure: told of fetched bytes and of seconds, after each batch.
     """
@@ -85,6 +82,7 @@ class FetchDecode:
         max_pixels: int,
         concurrency: int,
         limits: DecodeLimits = DEFAULT_LIMITS,
+        decoders: int = 1,
         measure: Measure | None = None,
         rules: Mapping[str, PixelRules] | None = None,
     ) -> None:
@@ -93,21 +91,31 @@ class FetchDecode:
         self._max_pixels = max_pixels
         self._concurrency = concurrency
         self._limits = limits
+        self._decoders = decoders
         self._measure = measure
         self._rules = dict(rules or {})
         self._kept: FetchedPhoto | None = None
 
     def start(self) -> None:
-        """Starts the process that decodes, if there is none: it imports for 2 s, which the caller need not wait for."""
+        """Starts the first process that decodes, if there is none: its imports take 2 s, which nobody need wait for."""
         share_decoder(self._limits).start()
+
+    def make_turns(self) -> Turns:
+        """Makes the turns that batches of one event loop share."""
+        return Turns(self._concurrency, [share_decoder(self._limits, number) for number in range(self._decoders)])
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Fetches and decodes one batch, in order."""
+        return asyncio.run(self.decode_batch(rows, self.make_turns()))
+
+    async def decode_batch(self, rows: pa.Table, turns: Turns) -> pa.Table:
+        """Fetches and decodes one batch, in order, beside others of the same turns."""
         self.start()
         spent = defaultdict[str, float](float)
         asked = rows.select(["image_uri", "image_etag", "image_bytes", "category", "box"]).to_pylist()
         with PixelFile([self._find_shape(row["category"]) for row in asked]) as pixels:
-            outcomes = asyncio.run(self._fetch_all(asked, pixels, spent))
+            async with turns.boxes if any(row["box"] for row in asked) else nullcontext():
+                outcomes = await self._fetch_all(asked, pixels, turns, spent)
             is_decoded = [status is None for status, _ in outcomes]
             decoded = pixels.to_arrow(is_decoded)
         check_storage_answers([row["image_uri"] for row in asked], outcomes)
@@ -127,11 +135,10 @@ class FetchDecode:
         return rows.cast(pa.schema(fields))
 
     async def _fetch_all(
-        self, rows: Sequence[dict[str, Any]], pixels: PixelFile, spent: dict[str, float]
+        self, rows: Sequence[dict[str, Any]], pixels: PixelFile, turns: Turns, spent: dict[str, float]
     ) -> list[Outcome]:
-        limits = asyncio.Semaphore(self._concurrency), ByteBudget(MAX_WAITING_BYTES), asyncio.Lock()
         kept_uri = rows[-1]["image_uri"] if rows and rows[-1]["box"] else None
-        turns = _Turns(*limits, pixels, kept_uri)
+        batch = _Batch(turns, pixels, kept_uri)
         outcomes: dict[int, Outcome] = {}
         photos: dict[tuple[object, ...], dict[int, DecodedPart]] = {}
         for number, row in enumerate(rows):
@@ -143,7 +150,7 @@ class FetchDecode:
                 outcomes[number] = part
 
         async def one(parts: dict[int, DecodedPart]) -> None:
-            found = await self._fetch_one([rows[number] for number in parts], list(parts.values()), turns, spent)
+            found = await self._fetch_one([rows[number] for number in parts], list(parts.values()), batch, spent)
             outcomes.update(zip(parts, found, strict=True))
 
         await asyncio.gather(*map(one, photos.values()))
@@ -173,17 +180,17 @@ class FetchDecode:
             return Status.UNREADABLE, format_reason("bad_box", str(error))
 
     async def _fetch_one(
-        self, rows: list[dict[str, Any]], parts: Sequence[DecodedPart], turns: _Turns, spent: dict[str, float]
+        self, rows: list[dict[str, Any]], parts: Sequence[DecodedPart], batch: _Batch, spent: dict[str, float]
     ) -> list[Outcome]:
         """Returns the outcomes of the rows of one photo."""
         try:
             if self._kept is not None and self._kept.uri == rows[0]["image_uri"]:
-                return await self._decode(self._kept, rows, parts, turns, spent)
-            max_bytes = await find_size(rows[0], turns.fetching)
+                return await self._decode(self._kept, rows, parts, batch, spent)
+            max_bytes = await find_size(rows[0], batch.turns.fetching)
             while True:
                 try:
-                    async with turns.budget.hold(max_bytes):
-                        return await self._read_and_decode(rows, parts, turns, spent, max_bytes=max_bytes)
+                    async with batch.turns.budget.hold(max_bytes):
+                        return await self._read_and_decode(rows, parts, batch, spent, max_bytes=max_bytes)
                 except TooLargeError as error:  # larger than listed: once more, with room for what it has
                     if error.size_bytes > MAX_OBJECT_BYTES:
                         raise
@@ -199,27 +206,27 @@ class FetchDecode:
         self,
         rows: list[dict[str, Any]],
         parts: Sequence[DecodedPart],
-        turns: _Turns,
+        batch: _Batch,
         spent: dict[str, float],
         *,
         max_bytes: int,
     ) -> list[Outcome]:
-        async with turns.fetching:
+        async with batch.turns.fetching:
             began = time.perf_counter()
             fetched = await read_whole(rows[0], max_bytes=max_bytes)
             spent["fetch_s"] += time.perf_counter() - began
             spent["fetched_bytes"] += len(fetched.data)
-        return await self._decode(fetched, rows, parts, turns, spent)
+        return await self._decode(fetched, rows, parts, batch, spent)
 
     async def _decode(
         self,
         fetched: FetchedPhoto,
         rows: list[dict[str, Any]],
         parts: Sequence[DecodedPart],
-        turns: _Turns,
+        batch: _Batch,
         spent: dict[str, float],
     ) -> list[Outcome]:
-        if fetched.uri == turns.kept_uri:
+        if fetched.uri == batch.kept_uri:
             self._kept = fetched
         for row in rows:
             row["fetched_at"] = fetched.begun_at  # replaced while it is read counts as replaced afterwards
@@ -227,10 +234,10 @@ class FetchDecode:
         if is_changed:
             reason = format_reason("changed", "replaced after it was listed; the next run scores it")
             return [(Status.MISSING, reason)] * len(rows)
-        async with turns.decoding:
+        async with batch.turns.take_decoder() as decoder:
             began = time.perf_counter()
-            (width, height), problems = await share_decoder(self._limits).decode(
-                fetched.data, parts, max_pixels=self._max_pixels, into=turns.pixels.descriptor
+            (width, height), problems = await decoder.decode(
+                fetched.data, parts, max_pixels=self._max_pixels, into=batch.pixels.descriptor
             )
             spent["decode_s"] += time.perf_counter() - began
         for row in rows:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TypeVar
 
 import pyarrow as pa
@@ -23,9 +26,14 @@ from jobs.scoring.stage import ScoreImages, make_fetch_decode
 from jobs.tables.files import regroup_batches
 from jobs.tables.parquet import scan_parquet
 from jobs.tables.schema import MANIFEST, STAGED
+from model.processor import count_cores
 
 AHEAD_BATCHES = 2
-"""Decoded batches that wait to be scored: 77 MB at 448 px."""
+"""Batches that are fetched, decoded or wait while one is scored: 77 MB of pixels at 448 px."""
+MANY_PHOTOS = 2_000
+"""From here on a second process that decodes is worth its start, 2 s of CPU."""
+MAX_DECODERS = 2
+"""More than that and the one thread that scores is what all wait for."""
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -42,7 +50,10 @@ class LocalScorer:
     def __init__(self, rows: int, *, plan: ScoringPlan, resources: ScoringResources) -> None:
         """Loads the first category's detector, while the process that decodes starts."""
         self._telemetry = LocalTelemetry()
-        self._decode = make_fetch_decode(plan, resources, measure=self._telemetry.add_measures)
+        decoders = count_cores() if rows >= MANY_PHOTOS else 1
+        self._decode = make_fetch_decode(
+            plan, resources, measure=self._telemetry.add_measures, decoders=min(decoders, MAX_DECODERS)
+        )
         self._decode.start()
         device = "cuda" if resources.use_gpu else "cpu"
         self._score = ScoreImages(
@@ -62,27 +73,46 @@ class LocalScorer:
     def score_rows(self, manifest: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yields STAGED rows of MANIFEST rows; a batch is decoded while the one before it is scored."""
         batches = regroup_batches(manifest, size_rows=DECODE_BATCH_PHOTOS)
-        for decoded in map_ahead(self._decode, batches, ahead=AHEAD_BATCHES):
-            yield from self._score(decoded).cast(STAGED).to_batches()
+        turns = self._decode.make_turns()
+        with run_loop() as loop:
+
+            def begin(rows: pa.Table) -> Future[pa.Table]:
+                return asyncio.run_coroutine_threadsafe(self._decode.decode_batch(rows, turns), loop)
+
+            for decoded in map_ahead(begin, batches, ahead=AHEAD_BATCHES):
+                yield from self._score(decoded).cast(STAGED).to_batches()
 
 
-def map_ahead(function: Callable[[_T], _R], items: Iterable[_T], *, ahead: int) -> Iterator[_R]:
-    """Yields ``function(item)`` for each item in order, and computes up to ``ahead`` of them in a thread meanwhile.
-
-    An error of the function is raised where its result would have come.
-    """
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as pool:
-        waiting: deque[Future[_R]] = deque()
+@contextmanager
+def run_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """Runs an event loop in a thread, until the block ends; what is under way then is cancelled."""
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        thread = threading.Thread(target=loop.run_forever, name="decoding", daemon=True)
+        thread.start()
         try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield loop
         finally:
-            for future in waiting:
-                future.cancel()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+
+def map_ahead(begin: Callable[[_T], Future[_R]], items: Iterable[_T], *, ahead: int) -> Iterator[_R]:
+    """Yields the result of each item in order, and begins up to ``ahead`` further ones meanwhile.
+
+    An error is raised where its result would have come; what is begun then is cancelled.
+    """
+    waiting: deque[Future[_R]] = deque()
+    try:
+        for item in items:
+            waiting.append(begin(item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def check_device(resources: ScoringResources) -> None:

@@ -38,10 +38,13 @@ SLICE_PHOTOS = 32_768
 LOCAL_SLICE_PHOTOS = 4096
 """The same without a cluster."""
 LOCAL_CORES = 2
-"""One process that decodes and one that scores keep as many cores busy."""
+"""Processes that decode and one that scores keep as many cores busy."""
 LOCAL_VIEWS = {True: 2000, False: 500}
 """Most views of 224 px, 5 to 25 ms each, that a run scores in its own process: on a machine of up to LOCAL_CORES, and
 on others, which catch up with it sooner once their Ray has started."""
+LIGHT_VIEWS = 2.0
+"""Views of 224 px of a photo up to which decoding is half of the work or more. On up to LOCAL_CORES a Ray then has
+nothing to win, however many photos there are."""
 _VIEW_PX = 224
 _MAY_CHANGE = (
     "scoring",
@@ -106,7 +109,8 @@ def choose_local(config: ScoreConfig, plan: ScoringPlan, photos: int) -> bool:
     # What --local refuses, for it would not be read.
     is_sized = resources.use_gpu or any(list_changed(config, name) for name in RAY_ONLY)
     views = max(one.vectors * (one.image_size / _VIEW_PX) ** 2 for one in plan.by_category.values())
-    is_small = photos * views <= LOCAL_VIEWS[count_cores() <= LOCAL_CORES]
+    has_few_cores = count_cores() <= LOCAL_CORES
+    is_small = photos * views <= LOCAL_VIEWS[has_few_cores] or (has_few_cores and views <= LIGHT_VIEWS)
     return is_small and not is_sized and not is_cluster_named()
 
 

@@ -52,13 +52,16 @@ class ScoreImages:
         return self._scorer.score_batch(rows)
 
 
-def make_fetch_decode(plan: ScoringPlan, resources: ScoringResources, *, measure: Measure) -> FetchDecode:
-    """Makes the stage that turns a plan's photos into the pixels that its detectors see."""
+def make_fetch_decode(
+    plan: ScoringPlan, resources: ScoringResources, *, measure: Measure, decoders: int = 1
+) -> FetchDecode:
+    """Makes the stage that turns a plan's photos into the pixels that its detectors see, by so many processes."""
     return FetchDecode(
         image_sizes={category: detector.image_size for category, detector in plan.by_category.items()},
         max_pixels=plan.max_pixels,
         concurrency=resources.fetch_concurrency,
         limits=make_decode_limits(resources),
+        decoders=decoders,
         measure=measure,
         rules={category: detector.rules for category, detector in plan.by_category.items()},
     )

@@ -14,6 +14,7 @@ from PIL import Image
 from jobs import storage
 from jobs.archive.manifest import list_archive
 from jobs.decoding.byte_budget import ByteBudget
+from jobs.decoding.decoder import DEFAULT_LIMITS, share_decoder
 from jobs.decoding.fetch import FetchDecode
 from jobs.errors import ArchivedObjectError, EncryptionError
 from tests.support.bad_objects import jpeg
@@ -99,7 +100,7 @@ def test_a_photo_larger_than_listed_is_read_with_room_for_it(tmp_path: Path, mon
 
 def test_bytes_that_wait_for_the_decoder_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.decoding.reading.MIN_EXPECTED_BYTES", 10)
-    monkeypatch.setattr("jobs.decoding.fetch.MAX_WAITING_BYTES", 3 * len(jpeg()))
+    monkeypatch.setattr("jobs.decoding.turns.MAX_WAITING_BYTES", 3 * len(jpeg()))
     for number in range(12):
         (tmp_path / f"{number}.jpg").write_bytes(jpeg())
     waiting, most = [0], [0]
@@ -117,6 +118,49 @@ def test_bytes_that_wait_for_the_decoder_are_bounded(tmp_path: Path, monkeypatch
     assert set(fetch(tmp_path).values()) == {(None, "")}
     assert most == [3]
     assert storage.read_async is read
+
+
+def list_photos(folder: Path, count: int) -> pa.Table:
+    """Writes photos and returns their manifest."""
+    for number in range(count):
+        (folder / f"{number:02d}.jpg").write_bytes(jpeg())
+    listing = list_archive(f"file://{folder}", key_pattern="(?P<category>)")
+    return listing.set_column(5, "category", [["x"] * len(listing)])
+
+
+def test_batches_beside_each_other_share_what_may_be_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listing, read, reading, most = list_photos(tmp_path, 12), storage.read_async, [0], [0]
+
+    async def count(uri: str, *, max_bytes: int) -> tuple[bytes | memoryview, str]:
+        reading[0] += 1
+        most[0] = max(most[0], reading[0])
+        await asyncio.sleep(0.02)
+        reading[0] -= 1
+        return await read(uri, max_bytes=max_bytes)
+
+    monkeypatch.setattr(storage, "read_async", count)
+    stage = FetchDecode(image_sizes={"x": SIZE}, max_pixels=10**7, concurrency=3)
+
+    async def decode_all() -> list[pa.Table]:
+        turns = stage.make_turns()
+        return await asyncio.gather(*(stage.decode_batch(listing.slice(at, 4), turns) for at in (0, 4, 8)))
+
+    decoded = asyncio.run(decode_all())
+    assert [rows.column("image_uri") for rows in decoded] == [listing.slice(at, 4)["image_uri"] for at in (0, 4, 8)]
+    assert most == [3]
+
+
+def test_two_decoders_decode_beside_each_other_what_one_would(tmp_path: Path) -> None:
+    listing = list_photos(tmp_path, 12)
+    one, two = (
+        FetchDecode(image_sizes={"x": SIZE}, max_pixels=10**7, concurrency=8, decoders=decoders)(listing)
+        for decoders in (1, 2)
+    )
+    columns = ["image_uri", "status", "pixels", "width", "height"]
+    assert two.select(columns) == one.select(columns)
+    second = share_decoder(DEFAULT_LIMITS, 1)
+    assert second.requests_sent > 0
+    second.stop()
 
 
 @pytest.mark.parametrize(

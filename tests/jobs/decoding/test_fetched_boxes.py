@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 
@@ -58,6 +59,21 @@ def test_a_photo_is_fetched_and_decoded_once_whatever_batches_its_boxes_fall_int
     assert len(reads) == 7
     assert set(reads.values()) == {1}
     assert share_decoder(DEFAULT_LIMITS).requests_sent - asked <= 7 + len(manifest) // 4
+
+
+def test_a_photo_is_fetched_once_though_batches_with_its_boxes_are_begun_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, stage = list_boxes(tmp_path, 7, ["0,0,40,30", "9,9,9,9", "20,20,40,40"]), make_stage()
+    reads = count_reads(monkeypatch)
+
+    async def decode_all() -> list[pa.Table]:
+        turns = stage.make_turns()
+        parts = [manifest.slice(first, 4) for first in range(0, len(manifest), 4)]
+        return await asyncio.gather(*(stage.decode_batch(part, turns) for part in parts))
+
+    assert pa.concat_tables(asyncio.run(decode_all()))["error"].null_count == len(manifest)
+    assert set(reads.values()) == {1}
 
 
 def test_a_box_gives_the_pixels_of_its_crop_as_a_file(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from jobs.results.known import read_rows
 from jobs.scoring import preparation
 from jobs.scoring import run as scoring
 from jobs.scoring.config import ScoreConfig
-from jobs.scoring.local import map_ahead
+from jobs.scoring.local import map_ahead, run_loop
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.preparation import LOCAL_VIEWS, choose_local, plan_run
 from jobs.scoring.record import read_record
@@ -83,7 +86,7 @@ def test_few_photos_are_scored_without_ray_where_no_cluster_is_named(
         ({}, MANY_CORES, 16, True),
         ({}, MANY_CORES + 1, 16, False),
         ({}, TWO_CORES, 2, True),
-        ({}, TWO_CORES + 1, 2, False),
+        ({}, 10**7, 2, True),
         ({"scoring": {"actors": 2}}, 1, 2, False),
         ({"scoring": {"max_actors": 2}}, 1, 2, False),
         ({"scoring": {"use_gpu": True}}, 1, 2, False),
@@ -117,6 +120,18 @@ def test_a_detector_with_more_to_do_makes_a_run_local_for_fewer_photos(
     assert [choose_local(config, plan, photos) for photos in (most, most + 1)] == [True, False]
 
 
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(("views", "expected"), [(2, True), (3, False)])
+def test_two_cores_score_any_number_of_photos_locally_where_decoding_is_half_of_the_work(
+    local_config: ScoreConfig, monkeypatch: pytest.MonkeyPatch, views: int, *, expected: bool
+) -> None:
+    monkeypatch.setattr(preparation, "count_cores", lambda: 2)
+    config = _change(local_config, local=None)
+    plan = _make_plan(config, image_size=224, views=views)
+    assert choose_local(config, plan, 10**7) is expected
+    assert choose_local(config, plan, TWO_CORES // views)
+
+
 @pytest.mark.parametrize("address", ["local", "10.0.0.1:6379"])
 def test_a_named_cluster_scores_even_one_photo(
     local_config: ScoreConfig, monkeypatch: pytest.MonkeyPatch, address: str
@@ -133,14 +148,24 @@ def test_the_record_of_a_run_in_one_process_has_its_rate_and_its_first_score(loc
     assert 0 < record["timings_s"]["to_first_batch"] <= record["timings_s"]["scoring"]
 
 
+def give(result: int | Exception) -> Future[int]:
+    """A future that is done."""
+    future = Future[int]()
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+    return future
+
+
 def test_batches_come_in_order_and_only_so_many_are_begun_ahead() -> None:
     begun: list[int] = []
 
-    def note(item: int) -> int:
+    def begin(item: int) -> Future[int]:
         begun.append(item)
-        return item
+        return give(item)
 
-    results = map_ahead(note, iter(range(20)), ahead=2)
+    results = map_ahead(begin, iter(range(20)), ahead=2)
     for number, result in enumerate(results):
         assert result == number
         assert len(begun) <= number + 3
@@ -148,19 +173,35 @@ def test_batches_come_in_order_and_only_so_many_are_begun_ahead() -> None:
 
 
 def test_an_error_comes_where_its_result_would_have_come_and_begins_nothing_more() -> None:
-    begun: list[int] = []
+    begun: list[Future[int]] = []
 
-    def fail_at_three(item: int) -> int:
-        begun.append(item)
-        if item == 3:
-            raise ValueError("three")
-        return item
+    def fail_at_three(item: int) -> Future[int]:
+        begun.append(give(ValueError("three") if item == 3 else item) if item < 5 else Future())
+        return begun[-1]
 
     results = map_ahead(fail_at_three, iter(range(100)), ahead=2)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
         next(results)
-    assert len(begun) < 8
+    assert len(begun) == 6
+    assert begun[5].cancelled()
+
+
+def test_what_is_under_way_in_a_loop_is_cancelled_when_its_block_ends() -> None:
+    ended: list[str] = []
+
+    async def wait(begun: threading.Event) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("cancelled")
+
+    begun = threading.Event()
+    with run_loop() as loop:
+        asyncio.run_coroutine_threadsafe(wait(begun), loop)
+        assert begun.wait(timeout=30)
+    assert ended == ["cancelled"]
 
 
 def test_folders_called_key_value_are_names_and_names_reach_a_terminal_escaped(
