@@ -9,7 +9,7 @@ SIDE_BY_SIDE = -n 2 --dist loadfile
 # images), every process of a run would compile torch, Ray and pandas anew: twice the time to start.
 export UV_COMPILE_BYTECODE = 1
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-fast nightly fuzz lint bench bench-train bench-scale bench-peers lock docs-check sbom audit clean
+.PHONY: help demo test test-fast nightly fuzz lint bench bench-train bench-scale bench-peers bench-engines lock docs-check sbom audit clean
 
 help:  ## show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,12 +71,24 @@ PEERS_ARGS ?=
 bench-peers: .venv-peers/installed  ## measure against anomalib's detectors -> build/bench-peers.json
 	$(RUN_ENV) .venv-peers/bin/python -m jobs.benchmark peers $(PEERS_DATA) $(PEERS_ARGS)
 
+.venv-engines/installed: infra/requirements-engines.txt pyproject.toml .venv/installed
+	$(BIN)/python -m venv --without-pip .venv-engines
+	$(BIN)/uv pip install --quiet --python .venv-engines/bin/python --require-hashes -r infra/requirements-engines.txt
+	$(BIN)/uv pip install --quiet --python .venv-engines/bin/python --no-deps -e .
+	@touch $@
+
+ENGINES_ARGS ?=
+
+bench-engines: .venv-engines/installed  ## measure against Ray Data, Daft and a DataLoader -> build/bench-engines.json
+	$(RUN_ENV) .venv-engines/bin/python -m jobs.benchmark engines $(ENGINES_ARGS)
+
 docs-check: .venv/installed  ## run the README's commands, the demo and `ray job submit`
 	$(RUN_ENV) $(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations=10 -m docs
 
 lock: .venv/installed  ## resolve pyproject.toml into requirements.txt again
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra peers --universal --python-version 3.11 --generate-hashes --no-header --constraints requirements.txt -o infra/requirements-peers.txt
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra engines --universal --python-version 3.11 --generate-hashes --no-header -o infra/requirements-engines.txt
 	$(BIN)/uv pip compile --quiet --group pyproject.toml:audit --universal --python-version 3.11 --generate-hashes --no-header -o infra/requirements-audit.txt
 
 # What the image holds, with its hashes, for the two targets below.
@@ -96,4 +108,4 @@ audit: build/requirements-image.txt .venv-audit/installed  ## ask PyPI's advisor
 	PATH="$(abspath .venv-audit/bin):$$PATH" infra/audit.sh $<
 
 clean:  ## remove what was built
-	rm -rf .venv .venv-peers .venv-audit build
+	rm -rf .venv .venv-peers .venv-engines .venv-audit build

@@ -145,11 +145,12 @@ def test_every_make_target_of_a_page_exists(page: Path) -> None:
     assert named <= set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 
 
-def test_the_arguments_of_bench_peers_are_accepted() -> None:
-    given = re.findall(r'PEERS_ARGS="([^"]*)"', "".join(page.read_text() for page in PAGES))
-    assert len(given) >= 3
+@pytest.mark.parametrize(("benchmark", "at_least"), [("peers", 3), ("engines", 1)])
+def test_the_arguments_of_a_benchmark_with_a_target_of_its_own_are_accepted(benchmark: str, at_least: int) -> None:
+    given = re.findall(rf'{benchmark.upper()}_ARGS="([^"]*)"', "".join(page.read_text() for page in PAGES))
+    assert len(given) >= at_least
     for arguments in given:
-        assert parse("jobs.benchmark", ["peers", *shlex.split(arguments)])
+        assert parse("jobs.benchmark", [benchmark, *shlex.split(arguments)])
 
 
 def fragments(page: Path) -> list[str]:

@@ -5,24 +5,16 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import cast
 
+import fsspec
 import torch
-from fsspec.implementations.arrow import ArrowFSWrapper
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as transforms
 
-from jobs import storage
 from jobs.benchmarks.engines.request import EngineRequest, Network, make_rows, run_engine, write_rows
-
-
-@cache
-def open_storage(archive: str) -> ArrowFSWrapper:
-    """Opens the storage once in each process that reads: a client for each photo costs more than the photo."""
-    return ArrowFSWrapper(storage.resolve_filesystem(archive)[0])
 
 
 class ArchivePhotos(Dataset[tuple[str, Tensor]]):
@@ -30,8 +22,9 @@ class ArchivePhotos(Dataset[tuple[str, Tensor]]):
 
     def __init__(self, archive: str, *, size: int) -> None:
         """Lists them."""
-        self._archive, self._size = archive, size
-        self._paths: list[str] = sorted(open_storage(archive).find(storage.resolve_filesystem(archive)[1]))
+        self._storage, folder = fsspec.core.url_to_fs(archive)
+        self._size = size
+        self._paths: list[str] = sorted(self._storage.find(folder))
 
     def __len__(self) -> int:
         """Counts them."""
@@ -39,7 +32,7 @@ class ArchivePhotos(Dataset[tuple[str, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[str, Tensor]:
         """Reads, decodes and resizes one."""
-        with open_storage(self._archive).open(self._paths[index]) as file:
+        with self._storage.open(self._paths[index]) as file:
             photo = transforms.pil_to_tensor(Image.open(file).convert("RGB"))
         return self._paths[index], cast(Tensor, transforms.resize(photo, [self._size, self._size], antialias=True))
 

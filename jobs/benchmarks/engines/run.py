@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from jobs.benchmarks.engines.request import EngineRequest
 from jobs.benchmarks.process_tree import CpuSampler
 from jobs.benchmarks.report import write_report
 from jobs.cluster.connection import ADDRESS_VARIABLE
-from jobs.errors import JobError
+from jobs.errors import JobError, RequestError
 from jobs.results.known import read_rows
 from jobs.storage import uris
 from jobs.tables.text import format_table
@@ -38,11 +39,14 @@ from model.presets import get_random_preset
 TITLES = {
     "ours": "`jobs.score`",
     "ray_data": "Ray Data, `read_images` and `map_batches`",
+    "daft": "Daft, a class as UDF",
     "dataloader": "DataLoader with fsspec",
     "loop": "bare processes",
 }
 
 
+_FOLDERS = ("ray_data", "daft")
+"""Engines that write a folder of Parquet files."""
 _MEDIANS = ("wall_s", "first_s", "images_per_s", "cpu_ms")
 """Fields of a run whose medians the table shows."""
 
@@ -70,9 +74,10 @@ def measure_engines(config: EnginesBenchmarkConfig) -> None:
     """Measures each engine ``repeats`` times, in turns after one run that warms it up, and prints a table.
 
     Raises:
-        RequestError: there are no photos.
+        RequestError: there are no photos, or an engine is not installed.
         JobError: an engine failed.
     """
+    check_installed(config)
     with tempfile.TemporaryDirectory(prefix="attentdiffernet-bench-") as folder:
         scratch = uris.join(config.scratch or uris.normalize(folder), f"engines-{uuid.uuid4().hex[:8]}")
         write_archive(config, scratch, Path(folder))
@@ -88,11 +93,27 @@ def measure_engines(config: EnginesBenchmarkConfig) -> None:
     print(format_engines(metrics))
 
 
+def check_installed(config: EnginesBenchmarkConfig) -> None:
+    """Raises RequestError where an engine, or what lets it read the scratch folder, is not installed."""
+    on_s3 = (config.scratch or "").startswith("s3://")
+    needed = {"daft": "daft"} | ({"dataloader": "s3fs"} if on_s3 else {})
+    for engine, package in needed.items():
+        if engine in config.engines and find_spec(package) is None:
+            raise RequestError(
+                f"engine {engine} needs {package}, which is not installed: run `make bench-engines`, "
+                f"install the extra `engines`, or name others by --engines"
+            )
+
+
 def write_archive(config: EnginesBenchmarkConfig, scratch: str, folder: Path) -> None:
-    """Writes the photos, as many as the configuration says, below ``<scratch>/archive``; see `list_or_draw_photos`."""
+    """Writes the photos, as many as the configuration says, below ``<scratch>/archive``; see `list_or_draw_photos`.
+
+    Two batches of them lie below ``<scratch>/warm-up`` as well.
+    """
     photos = [storage.read(uri) for uri in list_or_draw_photos(config.photos, folder)]
-    for number in range(config.archive_photos):
-        storage.write(uris.join(scratch, "archive", CATEGORY, f"{number:06d}.jpg"), photos[number % len(photos)])
+    for name, count in (("archive", config.archive_photos), ("warm-up", config.warm_up_photos)):
+        for number in range(count):
+            storage.write(uris.join(scratch, name, CATEGORY, f"{number:06d}.jpg"), photos[number % len(photos)])
 
 
 def register_detector(config: EnginesBenchmarkConfig, scratch: str, folder: Path) -> Path:
@@ -106,20 +127,22 @@ def register_detector(config: EnginesBenchmarkConfig, scratch: str, folder: Path
 
 
 def run_engine(name: str, config: EnginesBenchmarkConfig, *, scratch: str, artifact: Path, number: int) -> EngineRun:
-    """Runs an engine once, in a process of its own.
+    """Runs an engine once, in a process of its own; run 0 warms it up on few photos.
 
     Raises:
         JobError: it failed, or left photos out.
     """
+    archive = uris.join(scratch, "archive" if number else "warm-up")
+    photos = config.archive_photos if number else config.warm_up_photos
     output = uris.join(scratch, f"{name}-{number}")
     if name == "ours":
-        command = ["jobs.score", "--archive", uris.join(scratch, "archive"), "--results", output, "--run-id", "bench"]
+        command = ["jobs.score", "--archive", archive, "--results", output, "--run-id", "bench"]
         command += ["--detectors", uris.join(scratch, "detectors"), "--top", "0"]
     else:
         request = EngineRequest(
             artifact=str(artifact),
-            archive=uris.join(scratch, "archive"),
-            output=output if name == "ray_data" else f"{output}.parquet",
+            archive=archive,
+            output=output if name in _FOLDERS else f"{output}.parquet",
             image_size=config.image_size,
             batch_photos=config.batch_photos,
             processes=os.cpu_count() or 1,
@@ -131,8 +154,8 @@ def run_engine(name: str, config: EnginesBenchmarkConfig, *, scratch: str, artif
         run_module(command)
         wall_s = time.time() - started_at
     rows = read_scores(name, output)
-    if len(rows) != config.archive_photos:
-        raise JobError(f"{name} scored {len(rows)} of {config.archive_photos} photos")
+    if len(rows) != photos:
+        raise JobError(f"{name} scored {len(rows)} of {photos} photos")
     return summarize_rows(rows, started_at=started_at, wall_s=wall_s, cpu_s=cpu.cpu_s)
 
 
@@ -145,7 +168,7 @@ def run_module(command: Sequence[str]) -> None:
     own = {name: value for name, value in os.environ.items() if name != ADDRESS_VARIABLE}
     done = subprocess.run(  # noqa: S603  # our own command
         [sys.executable, "-m", *command],
-        env=own | {"OMP_NUM_THREADS": "1"},
+        env=own | storage.make_worker_environment() | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -161,7 +184,7 @@ def read_scores(name: str, output: str) -> pa.Table:
         rows = read_rows(output, ["image_uri", "score", "scored_at"])
         times = [moment.timestamp() for moment in rows.column("scored_at").to_pylist()]
     else:
-        filesystem, path = storage.resolve_filesystem(output if name == "ray_data" else f"{output}.parquet")
+        filesystem, path = storage.resolve_filesystem(output if name in _FOLDERS else f"{output}.parquet")
         rows = ds.dataset(path, filesystem=filesystem, format="parquet").to_table()
         times = rows.column("scored_at").to_pylist()
     photos = [uri.rsplit("/", 1)[-1] for uri in rows.column("image_uri").to_pylist()]

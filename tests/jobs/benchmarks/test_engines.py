@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from jobs.benchmarks.engines import config as engines_config
+from jobs.benchmarks.engines import run as engines_run
 from jobs.benchmarks.engines.config import ENGINES, EnginesBenchmarkConfig
 from jobs.benchmarks.engines.run import (
     TITLES,
@@ -55,6 +58,24 @@ def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
         measure_engines(config)
 
 
+def test_by_default_the_engines_that_are_installed_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines_config, "find_spec", lambda name: None)
+    assert EnginesBenchmarkConfig().engines == [name for name in ENGINES if name != "daft"]
+    monkeypatch.setattr(engines_config, "find_spec", lambda name: "found")
+    assert EnginesBenchmarkConfig().engines == list(ENGINES)
+
+
+@pytest.mark.parametrize(("engine", "package"), [("daft", "daft"), ("dataloader", "s3fs")])
+def test_an_engine_that_is_not_installed_is_refused_by_its_package(
+    engine: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines_run, "find_spec", lambda name: None)
+    config = EnginesBenchmarkConfig.model_validate({"engines": [engine], "scratch": "s3://scratch"})
+    with pytest.raises(RequestError, match=rf"^engine {engine} needs {package}, .*make bench-engines") as caught:
+        measure_engines(config)
+    assert "\n" not in str(caught.value)
+
+
 def measure(names: list[str], tmp_path: Path) -> dict[str, dict[str, float]]:
     """What engines came to on eight photos, one run each after the first."""
     request = {"engines": names, "archive_photos": 8, "image_size": 96, "batch_photos": 4, "repeats": 1}
@@ -68,6 +89,11 @@ def test_a_dataloader_and_bare_processes_score_all_photos_alike(tmp_path: Path) 
     found = measure(["loop", "dataloader"], tmp_path)
     assert found["dataloader"]["rank_correlation"] > 0.9
     assert all(one["wall_s"] > one["first_s"] > 0 for one in found.values())
+
+
+@pytest.mark.skipif(find_spec("daft") is None, reason="Daft is not installed: make bench-engines")
+def test_daft_scores_all_photos_alike(tmp_path: Path) -> None:
+    assert measure(["loop", "daft"], tmp_path)["daft"]["rank_correlation"] > 0.9
 
 
 @pytest.mark.docs
