@@ -75,7 +75,7 @@ class ScoreConfig(JobConfig):
     )
     local: bool | None = Field(
         None,
-        description="score in this process, without Ray, which takes long to start; default: for few photos where "
+        description="score in this process, without Ray, which takes long to start; default: where that is faster and "
         "RAY_ADDRESS is not set",
     )
     slice_photos: int | None = Field(
