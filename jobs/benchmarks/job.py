@@ -34,9 +34,9 @@ from jobs.errors import JobError, RequestError
 from jobs.scoring.record import read_record
 from jobs.scoring.run_folder import RunFolder
 from jobs.storage import uris
-from model.config import DetectorConfig, Precision
+from model.config import DetectorConfig
 from model.detector import AttentDifferNet
-from model.hardware import has_fast_bf16
+from model.hardware import find_faster_precision
 
 _WARM_UP = "warm-up"
 _SAMPLE_S = 1.0
@@ -208,7 +208,7 @@ def write_archive(bench: JobBench, *, name: str, count: int) -> list[str]:
 
 def register_random_detector(bench: JobBench) -> None:
     """Saves a detector with random weights and makes it the champion."""
-    precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
+    precision = find_faster_precision("cpu")
     config = DetectorConfig(variant="differnet", weights="random", views=bench.config.views, precision=precision)
     place = uris.join(bench.scratch, "detectors")
     register_champion(AttentDifferNet(config), detectors=place, artifact=bench.artifact)
