@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jobs import storage
 from jobs.benchmarks.config import LocalizationBenchmarkConfig
+from jobs.cluster.progress import format_duration
 from jobs.decoding.photos import decode_images
 from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.errors import RequestError
@@ -24,7 +25,6 @@ from model.localization.gradients import map_gradients
 from model.localization.metrics import Map
 from model.network.backbone import Backbone
 from model.presets import PRESET_OPTIMIZERS
-from model.training.estimate import format_duration
 from model.training.loop import train
 from model.training.photos import InMemory
 
