@@ -270,5 +270,8 @@ def format_reason(code: str, detail: str) -> str:
     return f"{code}: {' '.join(detail.split())}"
 
 
+NOT_FINITE = format_reason("not_finite", "the detector gave no finite score")
+"""Why a photo has failed whose score is no number."""
+
 RETRIED_CODES = ("access_denied", "archived", "encryption_key", "refused", "storage", "changed", "lost", "process_died")
 """Reason codes that say nothing about the bytes themselves: a later run tries such objects again."""
