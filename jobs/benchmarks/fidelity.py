@@ -145,7 +145,11 @@ def compare_set(
 
 
 def choose_labelled_photos(config: FidelityBenchmarkConfig, uri: str) -> tuple[list[str], list[tuple[str, bool]]]:
-    """Returns training photos, and test photos with whether they are defective, classes in turns."""
+    """Returns training photos, and test photos with whether they are defective, classes in turns.
+
+    Raises:
+        RequestError: there are too few of a kind.
+    """
     rows = list_labelled(uri).select(["image_uri", "split", "label"]).to_pylist()
     training = [row["image_uri"] for row in rows if row["split"] == "train"][: config.train_photos]
     good = [row["image_uri"] for row in rows if row["split"] == "test" and row["label"] == FLAWLESS]

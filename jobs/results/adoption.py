@@ -98,7 +98,11 @@ def list_recorded_names(results: str) -> list[str]:
 
 
 def read_names(record: str) -> Iterable[str]:
-    """Reads the files that a run record names."""
+    """Reads the files that a run record names.
+
+    Raises:
+        StorageError: it is damaged, or storage refused.
+    """
     try:
         return [str(name) for name in json.loads(storage.read(record)).get("files", [])]
     except (ValueError, AttributeError, TypeError) as error:

@@ -115,6 +115,7 @@ def put_file(path: Path, data: bytes | Path, *, if_absent: bool = False) -> str:
     """Writes bytes, or copies another file, under a name beside ``path`` and moves it there; returns its entity tag.
 
     Raises:
+        ConflictError: a file is there that should be absent.
         RefusedError: a folder, device, pipe or socket is there, which a move would put out of the way.
     """
     with suppress(FileNotFoundError):

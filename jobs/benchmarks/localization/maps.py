@@ -98,7 +98,7 @@ def map_all(detector: AttentDifferNet, photos: Sequence[str]) -> dict[str, list[
 
 
 def map_photos(detector: AttentDifferNet, images: Tensor) -> Mapping[str, Tensor]:
-    """Maps photos in every way, by its name; ``positions`` is what scoring stores."""
+    """Maps photos, uint8 (N, 3, H, W), in every way: (N, h, w) by its name. ``positions`` is what scoring stores."""
     found: dict[str, Tensor] = {}
     if (positions := detector.inspect_as_trained(images)[1]) is not None:
         found["positions"] = positions
