@@ -61,7 +61,11 @@ BENCHMARKS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the benchmark that the first argument names; without one, or with ``--help``, lists them."""
+    """Runs the benchmark that the first argument names; without one, or with ``--help``, lists them.
+
+    Raises:
+        RequestError: no such benchmark, or wrong flags for it.
+    """
     if not argv or argv[0] in {"-h", "--help"}:
         print(describe_benchmarks())
         return EXIT_DONE

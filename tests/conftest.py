@@ -13,15 +13,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from jobs.detectors.aliases import set_alias
-from jobs.detectors.registry import put
 from jobs.scoring.config import ScoreConfig
-from model.artifact import save_artifact
-from model.detector import AttentDifferNet
-from model.statistics.calibration import Calibration
 from tests.support.buckets import create_bucket
 from tests.support.places import SHARED
-from tests.support.training import build_training_config, request_tiny_training
+from tests.support.training import register_untrained, request_tiny_training
 from tests.support.users import CEPH_FOLDER
 
 # Ignored in what a shell starts in the background, and inherited: tests could not interrupt anything then.
@@ -178,11 +173,7 @@ def local_config(drawn: Path, tmp_path: Path) -> ScoreConfig:
     for number, path in enumerate(sorted((drawn / "data" / "insulator" / "test" / "good").glob("*.jpg"))[:3]):
         shutil.copy(path, folder / f"{number}.jpg")
     (folder / "broken.jpg").write_bytes(b"<html>")
-    detector = AttentDifferNet(build_training_config())
-    calibration = Calibration(scores=tuple(float(score) for score in range(30)))
-    detector_id = save_artifact(tmp_path / "artifact", detector, calibration=calibration, metrics={})
     registry = f"file://{tmp_path}/registry"
-    put(registry, "pole", folder=tmp_path / "artifact")
-    set_alias(registry, "pole", alias="champion", detector_id=detector_id)
+    register_untrained(registry, "pole", folder=tmp_path / "artifact")
     request = {"archive": str(folder), "detectors": registry, "results": str(tmp_path / "results"), "run_id": "n"}
     return ScoreConfig.model_validate(request | {"local": True, "category": "pole"})

@@ -408,9 +408,9 @@ def test_a_run_is_one_row(database: duckdb.DuckDBPyConnection) -> None:
     assert rows.fetchall() == [("night-1", 7, 5, 1, 1, 2), ("night-2", 4, 2, 0, 0, 1), ("night-3", 4, 4, 0, 0, 2)]
 
 
-def test_the_views_have_every_column(database: duckdb.DuckDBPyConnection) -> None:
+def test_the_views_have_every_column_and_the_rate_that_a_threshold_attains(database: duckdb.DuckDBPyConnection) -> None:
     for view in ("scores", "latest"):
-        assert [row[0] for row in database.execute(f"DESCRIBE {view}").fetchall()] == ROWS.names
+        assert [row[0] for row in database.execute(f"DESCRIBE {view}").fetchall()] == [*ROWS.names, "attained_rate"]
 
 
 @pytest.mark.parametrize("dialect", ["duckdb", "athena", "trino", "spark"])

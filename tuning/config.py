@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from jobs.config import (
     EXCLUSION,
@@ -14,10 +14,11 @@ from jobs.config import (
     Exclusion,
     JobConfig,
     Name,
+    Patterns,
+    Texts,
     Trackers,
     Uri,
     check_group_names,
-    split_at_commas,
 )
 from jobs.storage import uris
 from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
@@ -27,9 +28,6 @@ from tuning.space.config import SpaceConfig
 LABEL_FREE_METRICS = ("held_out_gain", "shift_agreement", "seed_agreement", "synthetic_auroc")
 """Figures that need no labelled defect, see `tuning.trials.judge`."""
 Objective = Literal["auto", "auroc", "held_out_gain", "shift_agreement", "seed_agreement", "synthetic_auroc"]
-
-
-Names = Annotated[list[str], BeforeValidator(split_at_commas)]
 
 
 class SearchConfig(JobConfig):
@@ -43,14 +41,14 @@ class SearchConfig(JobConfig):
     category: Name = Field(description="asset category")
     results: Uri = Field(description="folder for trials, tables, pictures, the page and the winner's YAML")
     detectors: Uri | None = Field(None, description="registry for the compared detectors; default: <results>/detectors")
-    include: Names = INCLUDE
+    include: Patterns = INCLUDE
     exclude: Exclusion | None = EXCLUSION
     verdicts: Uri | None = Field(
         None,
         description="results of jobs.score: photos that people confirmed there as defects are the validation defects, "
         "and do not train; no share of test/ is taken then",
     )
-    group_by: Names = GROUP_BY
+    group_by: Texts = GROUP_BY
     key_pattern: str | None = KEY_PATTERN
     trials: int = Field(64, ge=1, description="trials in all, presets included")
     time_budget_s: float | None = Field(None, gt=0, description="seconds after which this run starts no more trials")
@@ -88,7 +86,7 @@ class SearchConfig(JobConfig):
     )
     final: bool = Field(True, description="open the test photos and compare the winner with presets")
     seeds: int = Field(3, ge=1, le=100, description="seeds of the winner and of the presets in the final comparison")
-    presets: Names = Field(default_factory=lambda: list(PRESETS), description="presets to compare the winner with")
+    presets: Texts = Field(default_factory=lambda: list(PRESETS), description="presets to compare the winner with")
     alias: Name = Field("champion", description="alias that --promote moves")
     promote: bool = Field(
         False,

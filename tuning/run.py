@@ -138,7 +138,11 @@ def choose_objective(config: SearchConfig, split: Split) -> str:
 
 
 def check_request(config: SearchConfig, split: Split) -> list[Preset]:
-    """Checks trackers, space and test photos; returns the presets to try first."""
+    """Checks trackers, space and test photos; returns the presets to try first.
+
+    Raises:
+        RequestError: a tracker is missing, the space has no such choice, or the test photos are of one class.
+    """
     check_trackers(config.trackers)
     try:
         space = read_space(config)

@@ -1,8 +1,19 @@
 -- The views that the questions ask, for DuckDB, Athena and Spark alike. First run tables_<engine>.sql, which names the tables.
 
--- All rows: a photo has one for each time that something new was found out about it.
+-- All rows: a photo has one for each time that something new was found out about it. attained_rate: the share of flawless photos that
+-- the threshold reports on average. A threshold is one of n calibration scores, so this is a multiple of smallest_p_value up to
+-- false_alarm_rate. With --confidence fewer are reported: the run record says how many. NULL where no alarm was possible.
 CREATE OR REPLACE VIEW scores AS
-SELECT * FROM scores_table;
+SELECT
+    *,
+    CASE
+        WHEN is_anomaly IS NOT NULL
+            THEN coalesce(
+                least(false_alarm_rate, floor(false_alarm_rate / smallest_p_value + 1e-6) * smallest_p_value),
+                false_alarm_rate
+            )
+    END AS attained_rate
+FROM scores_table;
 
 -- The row of each photo, or of each box where parts of photos are scored, that holds now: the newest. Where the newest has no score, but
 -- these very bytes have one, the newest of these: a detector that is damaged or gone says nothing of a photo. Photos that are deleted
@@ -44,7 +55,8 @@ SELECT
     peak_y,
     peak_box,
     peak_share,
-    run_date
+    run_date,
+    attained_rate
 FROM (
     SELECT
         *,
@@ -66,14 +78,13 @@ FROM (
             *,
             first_value(status) OVER (PARTITION BY image_uri, box ORDER BY scored_at DESC, run_id DESC) AS newest_status,
             first_value(image_etag) OVER (PARTITION BY image_uri, box ORDER BY scored_at DESC, run_id DESC) AS newest_etag
-        FROM scores_table
+        FROM scores
     ) AS dated
 ) AS numbered
 WHERE place = 1;
 
 -- A row for each run. The record of a run, <results>/runs/<run_id>.json, says more: configuration, promises, versions.
--- expected_false_alarms: how many there were on average, were all photos flawless. A threshold is one of n calibration scores, so it
--- reports a multiple of smallest_p_value up to the rate asked for. With --confidence there are fewer: the record says how many.
+-- expected_false_alarms: how many there were on average, were all photos flawless, which is the sum of attained_rate.
 CREATE OR REPLACE VIEW runs AS
 SELECT
     run_id,
@@ -85,16 +96,8 @@ SELECT
     sum(CASE WHEN status = 'unreadable' THEN 1 ELSE 0 END) AS unreadable,
     sum(CASE WHEN status = 'failed' THEN 1 ELSE 0 END) AS failed,
     sum(CASE WHEN is_anomaly THEN 1 ELSE 0 END) AS anomalies,
-    sum(
-        CASE
-            WHEN is_anomaly IS NOT NULL
-                THEN coalesce(
-                    least(false_alarm_rate, floor(false_alarm_rate / smallest_p_value + 1e-6) * smallest_p_value),
-                    false_alarm_rate
-                )
-        END
-    ) AS expected_false_alarms
-FROM scores_table
+    sum(attained_rate) AS expected_false_alarms
+FROM scores
 GROUP BY run_id;
 
 -- The newest verdict on each photo, or box of it, with the bytes it had then: new bytes need a new verdict.

@@ -97,7 +97,11 @@ def select_current(
 
 
 def read_content(manifest: str) -> Mapping[str, Any]:
-    """Reads an inventory's manifest.json and checks that it is one."""
+    """Reads an inventory's manifest.json and checks that it is one.
+
+    Raises:
+        RequestError: it is not there, is no such manifest, or its files are neither CSV nor Parquet.
+    """
     try:
         with refuse_missing_input():
             content: Any = json.loads(storage.read(manifest))

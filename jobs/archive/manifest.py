@@ -13,6 +13,7 @@ from jobs.archive.selection import Selection
 from jobs.cluster.progress import follow_rows
 from jobs.config import DEFAULT_KEY_PATTERN
 from jobs.errors import EmptyArchiveError
+from jobs.tables.manifest import fill_column
 from jobs.tables.schema import MANIFEST
 from jobs.tables.scratch import Scratch
 
@@ -71,7 +72,7 @@ def fill_ordering(
     selection = selection or Selection()
     batches = stream_archive(archive, key_pattern=key_pattern, selection=selection, boxes=boxes)
     listed = follow_rows(batches, activity="listing")
-    ordering.add_batches(listed if category is None else (_set_category(batch, category) for batch in listed))
+    ordering.add_batches(listed if category is None else (fill_column(batch, "category", category) for batch in listed))
     if selection.left_out:
         print(selection.summarize(), file=sys.stderr, flush=True)
     if not is_live_listing(archive, boxes):
@@ -89,8 +90,3 @@ def explain_emptiness(archive: str, selection: Selection, boxes: str | None = No
     if is_live_listing(archive, boxes):
         return explain_absence(archive)
     return "it is empty, expected a row for each photo"
-
-
-def _set_category(batch: pa.RecordBatch, category: str) -> pa.RecordBatch:
-    place = batch.schema.get_field_index("category")
-    return batch.set_column(place, batch.schema.field(place), pa.array([category] * len(batch), pa.string()))

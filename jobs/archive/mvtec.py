@@ -15,7 +15,7 @@ from jobs.archive.manifest import list_archive
 from jobs.archive.selection import Selection
 from jobs.errors import EmptyArchiveError, RequestError
 from jobs.storage import uris
-from jobs.tables.manifest import number_photos
+from jobs.tables.manifest import fill_column, number_photos
 from jobs.tables.schema import MANIFEST
 from jobs.tables.text import make_printable
 
@@ -44,12 +44,12 @@ def list_labelled(data: str, *, category: str | None = None, selection: Selectio
         rows = list_archive(folder, key_pattern=name + _SPLIT_AND_LABEL, selection=selection)
     except EmptyArchiveError:
         return LABELLED.empty_table()
-    rows = rows if category is None else _set_column(rows, "category", category)
+    rows = rows if category is None else fill_column(rows, "category", category)
     rows = rows.filter(pc.is_valid(rows["site"]))  # which the key pattern takes for split and label, as one
     check_letters(rows)
     parts = [site.split("/") for site in rows["site"].to_pylist()]
     splits, labels = (pa.array([part[number] for part in parts], pa.string()) for number in (0, 1))
-    return pa.table([*_set_column(rows, "site", None).columns, splits, labels], schema=LABELLED)
+    return pa.table([*fill_column(rows, "site", None).columns, splits, labels], schema=LABELLED)
 
 
 def check_letters(rows: pa.Table) -> None:
@@ -89,7 +89,7 @@ def list_as_category(
     rows = list_archive(photos, key_pattern="(?P<category>)", selection=selection, boxes=boxes)
     if names_categories(photos, boxes):
         rows = select_category(rows, category, place=boxes or photos)
-    return _set_column(rows, "category", category)
+    return fill_column(rows, "category", category)
 
 
 def select_category(rows: pa.Table, category: str, *, place: str) -> pa.Table:
@@ -110,8 +110,3 @@ def locate_flawless(data: str, category: str, *, folder: str | None = None) -> s
         folder: where the photos lie below ``data``; default: ``<category>/train/good``.
     """
     return uris.join(data, folder or f"{category}/train/{FLAWLESS}")
-
-
-def _set_column(rows: pa.Table, name: str, value: str | None) -> pa.Table:
-    column = rows.schema.get_field_index(name)
-    return rows.set_column(column, rows.schema.field(column), pa.array([value] * len(rows), pa.string()))

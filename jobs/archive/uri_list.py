@@ -97,7 +97,11 @@ def warn_of_boxes(names: Sequence[str], file: str) -> None:
 
 
 def select_known(names: list[str], archive: str) -> list[str]:
-    """Returns those columns of a list that LISTED has too, as the list names them."""
+    """Returns those columns of a list that LISTED has too, as the list names them.
+
+    Raises:
+        RequestError: none of them names the photos.
+    """
     known = [name if name in names else OLDER_NAMES.get(name, name) for name in LISTED.names]
     if known[0] not in names:
         raise RequestError(f"the list {archive} has no column image_uri: got {', '.join(names) or 'nothing'}")
@@ -206,7 +210,11 @@ def to_listed(batch: pa.RecordBatch, pattern: re.Pattern[str], *, place: str) ->
 
 
 def to_column(column: pa.Array, field: pa.Field, *, place: str) -> pa.Array:
-    """Converts one column of a list to the type that LISTED gives it."""
+    """Converts one column of a list to the type that LISTED gives it.
+
+    Raises:
+        RequestError: it cannot be converted.
+    """
     try:
         if is_text(column.type):
             column = column.cast(pa.string())

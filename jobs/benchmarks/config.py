@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from jobs.config import JobConfig, LocalPath, PlaceKind, Uri, split_at_commas
+from jobs.config import JobConfig, LocalPath, PlaceKind, Texts, Uri, split_at_commas
 from model.config import AttentionKind, BackboneName, FlowConfig, Precision
 
 Uris = Annotated[list[Uri], BeforeValidator(split_at_commas)]
-Sizes = Annotated[list[int], BeforeValidator(split_at_commas)]
+Integers = Annotated[list[int], BeforeValidator(split_at_commas)]
 
 
 class NetworkBenchmarkConfig(JobConfig):
@@ -59,7 +59,7 @@ class JobBenchmarkConfig(JobConfig):
     views: int = Field(4, ge=1, le=360, description="views per photo of the Ray job and of the loop")
     repeats: int = Field(5, ge=1, description="repeats of loop and job in turns")
     use_gpu: bool = Field(False, description="the job scores on GPUs; the loop stays on the cores")
-    memory_photos: Sizes = Field(
+    memory_photos: Integers = Field(
         default_factory=list, description="sizes of two more jobs whose peak memory is compared, such as 2000,20000"
     )
     output: LocalPath = Field("build/bench-job.json", description="file to write")
@@ -97,14 +97,12 @@ class ReproductionBenchmarkConfig(JobConfig):
     data: Uri = Field(description="labelled set in MVTec layout, such as the magnetic tiles in their authors' split")
     category: str | None = Field(None, description="category of it; default: the only one")
     weights: str = Field("imagenet", description="weights of torchvision's AlexNet: imagenet, random or a file's URI")
-    recipes: Annotated[list[str], BeforeValidator(split_at_commas)] = Field(
+    recipes: Texts = Field(
         default_factory=list, description="what to run, of the names that the table has, with commas; default: all"
     )
     image_size: int = Field(448, ge=64, description="side in pixels of the largest scale of all recipes but 256_px")
     epochs: int = Field(192, ge=1, description="passes over the training photos")
-    seeds: Annotated[list[int], BeforeValidator(split_at_commas)] = Field(
-        [0, 1, 2], min_length=1, description="seeds of flow and order, with commas"
-    )
+    seeds: Integers = Field([0, 1, 2], min_length=1, description="seeds of flow and order, with commas")
     train_angles: int = Field(64, ge=4, description="angles of each training photo whose features are computed")
     test_angles: int = Field(64, ge=1, description="views of each test photo; DifferNet has 64")
     precision: Precision = Field("fp32", description="arithmetic of convolutions and coupling subnets")
@@ -115,7 +113,7 @@ class ReproductionBenchmarkConfig(JobConfig):
 class ScaleBenchmarkConfig(JobConfig):
     """Measure the cost per row of everything around the photos, and the driver's memory, at several sizes."""
 
-    sizes: Sizes = Field(
+    sizes: Integers = Field(
         [10_000, 100_000, 1_000_000, 10_000_000], min_length=1, description="rows of the archives, with commas"
     )
     settled_share: float = Field(0.2, ge=0, lt=1, description="share of the rows that an earlier run has scored")
@@ -150,7 +148,7 @@ class LocalizationBenchmarkConfig(JobConfig):
     precision: Precision = Field("bf16", description="arithmetic of its convolutions")
     photos: int | None = Field(None, ge=1, description="marked photos to look at, drawn at random; default: all")
     draw_seed: int = Field(0, ge=0, description="seed of that draw")
-    seeds: Annotated[list[int], BeforeValidator(split_at_commas)] = Field(
+    seeds: Integers = Field(
         [0], min_length=1, description="seeds of the training, with commas; only attention and flows depend on them"
     )
     output: LocalPath = Field(

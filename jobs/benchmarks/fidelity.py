@@ -28,9 +28,9 @@ from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.errors import RequestError
 from jobs.storage import uris
 from jobs.synthetic.archive import draw_archive
-from model.config import DetectorConfig, OptimizerConfig, Precision
+from model.config import DetectorConfig, OptimizerConfig
 from model.detector import AttentDifferNet, build_detector
-from model.hardware import has_fast_bf16
+from model.hardware import find_faster_precision
 from model.inference.detector import build_scorer
 from model.process import keep_freed_memory, prepare_process
 from model.statistics.evaluation import compute_auroc
@@ -124,7 +124,7 @@ def compare_set(
     train_uris, tests = choose_labelled_photos(config, uri)
     exact = train_exact_detector(config, detector, train_uris, weights)
     fast = exact
-    precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
+    precision = find_faster_precision("cpu")
     if precision == "bf16":
         fast = AttentDifferNet(exact.config.model_copy(update={"precision": precision})).eval()
         fast.load_state_dict(exact.state_dict())
@@ -145,7 +145,11 @@ def compare_set(
 
 
 def choose_labelled_photos(config: FidelityBenchmarkConfig, uri: str) -> tuple[list[str], list[tuple[str, bool]]]:
-    """Returns training photos, and test photos with whether they are defective, classes in turns."""
+    """Returns training photos, and test photos with whether they are defective, classes in turns.
+
+    Raises:
+        RequestError: there are too few of a kind.
+    """
     rows = list_labelled(uri).select(["image_uri", "split", "label"]).to_pylist()
     training = [row["image_uri"] for row in rows if row["split"] == "train"][: config.train_photos]
     good = [row["image_uri"] for row in rows if row["split"] == "test" and row["label"] == FLAWLESS]

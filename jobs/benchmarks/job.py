@@ -34,9 +34,9 @@ from jobs.errors import JobError, RequestError
 from jobs.scoring.record import read_record
 from jobs.scoring.run_folder import RunFolder
 from jobs.storage import uris
-from model.config import DetectorConfig, Precision
+from model.config import DetectorConfig
 from model.detector import AttentDifferNet
-from model.hardware import has_fast_bf16
+from model.hardware import find_faster_precision
 
 _WARM_UP = "warm-up"
 _SAMPLE_S = 1.0
@@ -92,7 +92,12 @@ def read_or_draw_photos(config: JobBenchmarkConfig, folder: Path) -> list[bytes]
 
 
 def take_turns(bench: JobBench, photos: Sequence[str]) -> list[dict[str, float]]:
-    """Runs loop and job in turns: photos per second of both, their ratio, and the seconds of the job's start."""
+    """Runs loop and job in turns: photos per second of both, their ratio, and the seconds of the job's start.
+
+    Raises:
+        RequestError: too few photos to know the job's pace.
+        JobError: a process failed.
+    """
     turns = []
     for number in range(bench.config.repeats):
         loop = measure_loop(bench.artifact, photos, processes=os.cpu_count() or 1)
@@ -133,7 +138,11 @@ def start_head() -> Iterator[str]:
 
 
 def submit_job(bench: JobBench, address: str, *, archive: str, run_id: str) -> MeasuredJob:
-    """Runs one job on the head of ``address`` and watches it."""
+    """Runs one job on the head of ``address`` and watches it.
+
+    Raises:
+        JobError: it failed.
+    """
     places = {name: uris.join(bench.scratch, name) for name in ("detectors", "results")}
     argv = ["--archive", uris.join(bench.scratch, archive), "--run-id", run_id, "--rescore", "--top", "0"]
     argv += [part for name, place in places.items() for part in (f"--{name}", place)]
@@ -208,7 +217,7 @@ def write_archive(bench: JobBench, *, name: str, count: int) -> list[str]:
 
 def register_random_detector(bench: JobBench) -> None:
     """Saves a detector with random weights and makes it the champion."""
-    precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
+    precision = find_faster_precision("cpu")
     config = DetectorConfig(variant="differnet", weights="random", views=bench.config.views, precision=precision)
     place = uris.join(bench.scratch, "detectors")
     register_champion(AttentDifferNet(config), detectors=place, artifact=bench.artifact)

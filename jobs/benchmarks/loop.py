@@ -60,7 +60,11 @@ def measure_loop(folder: Path, uris: Sequence[str], *, processes: int) -> float:
 
 
 def receive_rate(rates: Queue[float], workers: Sequence[SpawnProcess]) -> float:
-    """Waits for the rate of one process; gives up where a process has failed."""
+    """Waits for the rate of one process; gives up where a process has failed.
+
+    Raises:
+        JobError: one has failed.
+    """
     while True:
         try:
             return rates.get(timeout=_POLL_INTERVAL_S)

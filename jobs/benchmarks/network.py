@@ -13,7 +13,7 @@ from jobs.benchmarks.config import NetworkBenchmarkConfig
 from jobs.benchmarks.report import print_metrics, write_report
 from model.config import DetectorConfig, Precision
 from model.detector import AttentDifferNet
-from model.hardware import has_fast_bf16
+from model.hardware import find_faster_precision
 from model.inference.detector import CompiledDetector
 from model.network.rotation import list_scoring_angles
 from model.process import keep_freed_memory, prepare_process
@@ -32,7 +32,7 @@ def measure_network(config: NetworkBenchmarkConfig) -> None:
     """
     prepare_process()
     keep_freed_memory()
-    precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
+    precision = find_faster_precision("cpu")
     detector = AttentDifferNet(DetectorConfig(variant="differnet", weights="random", precision=precision)).eval()
     sums = count_operations_per_view(detector)
     stage = prepare_network_stage(detector, precision)

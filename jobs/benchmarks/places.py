@@ -21,9 +21,9 @@ from jobs.scoring.local import LocalScorer
 from jobs.scoring.plan import ScoringPlan, plan_detectors
 from jobs.storage import uris
 from jobs.tables.manifest import make_manifest
-from model.config import MAX_PIXELS, Precision
+from model.config import MAX_PIXELS
 from model.detector import AttentDifferNet
-from model.hardware import has_fast_bf16
+from model.hardware import find_faster_precision
 from model.localization.fitting import fit_positions
 from model.presets import get_random_preset
 from model.training.photos import InMemory
@@ -68,8 +68,7 @@ def list_photos(config: PlacesBenchmarkConfig, folder: Path) -> pa.Table:
 
 def build_scorers(config: PlacesBenchmarkConfig, manifest: pa.Table, folder: Path) -> dict[str, LocalScorer]:
     """Registers a detector with random weights twice, with and without places; returns who scores with each."""
-    precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
-    detector = AttentDifferNet(get_random_preset(config.preset, precision=precision)).eval()
+    detector = AttentDifferNet(get_random_preset(config.preset, precision=find_faster_precision("cpu"))).eval()
     scorers = {}
     for name in ("without", "with"):
         if name == "with":

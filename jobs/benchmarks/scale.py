@@ -42,7 +42,11 @@ def measure_scale(config: ScaleBenchmarkConfig) -> None:
 
 
 def measure_size(rows: int, settled_share: float) -> dict[str, Any]:
-    """Measures one size; costs are per row, less those of a run over next to nothing in the same Ray."""
+    """Measures one size; costs are per row, less those of a run over next to nothing in the same Ray.
+
+    Raises:
+        JobError: the run failed.
+    """
     folder = tempfile.mkdtemp(prefix="attentdiffernet-scale-")
     asked = ["--rows", str(rows), "--settled-share", str(settled_share), "--folder", folder]
     try:

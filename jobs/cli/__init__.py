@@ -22,6 +22,7 @@ from jobs.errors import (
     RequestError,
     explain_missing_module,
     explain_os_error,
+    make_printable,
     one_line,
 )
 
@@ -150,11 +151,6 @@ def suggest_field(name: str, known_fields: Sequence[str]) -> str:
     return f"; did you mean {near}?" if near else ""
 
 
-def escape_controls(text: str) -> str:
-    """Returns ``text`` with control characters escaped: a key that an error names could command a terminal."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-
-
 def escape_unencodable() -> None:
     """Escapes what the terminal's encoding lacks: a key in another script must not end a command that prints it."""
     for stream in (sys.stdout, sys.stderr):
@@ -205,7 +201,7 @@ def run_command(main: Callable[[Sequence[str]], int]) -> None:
         code = main(sys.argv[1:])
         sys.stdout.flush()
     except JobError as error:
-        print(f"error: {escape_controls(one_line(error))}", file=sys.stderr)
+        print(f"error: {make_printable(one_line(error))}", file=sys.stderr)
         code = error.exit_code
     except ModuleNotFoundError as error:
         print(f"error: {explain_missing_module(error)}", file=sys.stderr)
@@ -215,7 +211,7 @@ def run_command(main: Callable[[Sequence[str]], int]) -> None:
         print("error: whoever read the output, such as head, has ended", file=sys.stderr)
         code = EXIT_FAILED
     except OSError as error:
-        print(f"error: {escape_controls(explain_os_error(error))}", file=sys.stderr)
+        print(f"error: {make_printable(explain_os_error(error))}", file=sys.stderr)
         code = EXIT_FAILED
     except (KeyboardInterrupt, SystemExit) as ending:
         if isinstance(ending, SystemExit) and ending.code != signal.SIGTERM:

@@ -32,7 +32,7 @@ from jobs.config.places import (
     list_uri_fields,
 )
 from jobs.config.resources import ScoringResources
-from jobs.config.values import AskedPrecision, Confidence, Name, Trackers, as_name, split_at_commas
+from jobs.config.values import AskedPrecision, Confidence, Name, Texts, Trackers, as_name, split_at_commas
 
 __all__ = [
     "ARCHIVE_HELP",
@@ -55,6 +55,7 @@ __all__ = [
     "Patterns",
     "PlaceKind",
     "ScoringResources",
+    "Texts",
     "Trackers",
     "Uri",
     "as_config_path",

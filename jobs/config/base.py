@@ -65,7 +65,11 @@ def rename_old_flag(argument: str) -> str:
 
 
 def merge(base: dict[str, object], over: object) -> dict[str, object]:
-    """Returns ``base`` with ``over`` laid on top, key by key at every level; attention is replaced as a whole."""
+    """Returns ``base`` with ``over`` laid on top, key by key at every level; attention is replaced as a whole.
+
+    Raises:
+        ValueError: ``over`` is no mapping.
+    """
     if not isinstance(over, dict):
         raise ValueError(f"expected a mapping, got {over!r}")
     merged = dict(base)

@@ -34,6 +34,7 @@ def split_at_commas(given: Any) -> Any:
 
 
 Name = Annotated[str, AfterValidator(as_name)]
+Texts = Annotated[list[str], BeforeValidator(split_at_commas)]
 
 TRACKERS = ("mlflow", "wandb")
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from jobs.config import JobConfig, PlaceKind, Uri, refuse_ignored, split_at_commas
+from jobs.config import JobConfig, PlaceKind, Texts, Uri, refuse_ignored
 
 LayoutName = Literal["mvtec_ad", "visa", "insplad_fault", "mtd", "wafer", "mvtec_layout", "folders", "list"]
-
-Texts = Annotated[list[str], BeforeValidator(split_at_commas)]
 
 _OWN_LABELS = ("flawless", "test_share", "seed")
 READ_BY_LAYOUT: dict[LayoutName, tuple[str, ...]] = {

@@ -71,7 +71,7 @@ def link_photo(source: str, target: str) -> bool:
         link.symlink_to(photo)
     except FileExistsError:
         if link.resolve() != photo.resolve():
-            raise RequestError(f"{target} is there and is not {source}: take an empty --output") from None
+            raise make_other_error(source, target) from None
         return False
     return True
 
@@ -87,9 +87,14 @@ def copy_photo(source: str, target: str) -> bool:
         storage.write(target, data, if_absent=True)
     except ConflictError:
         if storage.read(target) != data:
-            raise RequestError(f"{target} is there and is not {source}: take an empty --output") from None
+            raise make_other_error(source, target) from None
         return False
     return True
+
+
+def make_other_error(source: str, target: str) -> RequestError:
+    """Makes the error of a place where something else than the photo lies."""
+    return RequestError(f"{target} is there and is not {source}: take an empty --output")
 
 
 def write_list(photos: Sequence[LabelledPhoto], output: str) -> None:

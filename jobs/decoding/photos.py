@@ -14,6 +14,8 @@ from jobs.decoding.fingerprints import FINGERPRINT, MAX_COMPARED_PHOTOS, take_fi
 from model.config import DEFAULT_RULES, PixelRules
 from model.image import decode_image
 
+COMPARED_PX = 256
+"""Side at which photos are decoded to be compared with each other, whatever the detectors' sizes are."""
 FETCH_CONCURRENCY = 32
 """Photos fetched at once by one process."""
 

@@ -56,7 +56,11 @@ async def find_size(row: dict[str, Any], fetching: asyncio.Semaphore) -> int:
 
 
 async def read_whole(row: Mapping[str, Any], *, max_bytes: int) -> FetchedPhoto:
-    """Reads an object; again where the answer was short and, as a proxy on the way may do, did not say so."""
+    """Reads an object; again where the answer was short and, as a proxy on the way may do, did not say so.
+
+    Raises:
+        StorageError: it came short every time, or could not be read.
+    """
     begun_at = datetime.now(UTC)
     for pause_s in (*RETRY_PAUSES_S, None):
         data, etag = await storage.read_async(row["image_uri"], max_bytes=max_bytes)

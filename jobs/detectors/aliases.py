@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from jobs import storage
 from jobs.detectors.signing import (
     KEY_VARIABLE,
+    MAKE_KEY,
     compute_signature,
     describe_aliases,
     explain_unsigned,
@@ -241,7 +242,7 @@ def sign_aliases(detectors: str, category: str) -> dict[str, str]:
         ConflictError: somebody changed them meanwhile.
     """
     if read_key() is None:
-        raise RequestError(f"signing needs the key in {KEY_VARIABLE}: make one with openssl rand -hex 32")
+        raise RequestError(f"signing needs the key in {KEY_VARIABLE}: {MAKE_KEY}")
     state = _read(detectors, category, check=False)
     if not state.aliases:
         raise RequestError(f"{category} has no alias in {detectors}: nothing to sign")

@@ -92,10 +92,15 @@ def check_backbone(detector: DetectorConfig) -> None:
 
 def suggest_backbone(detector: DetectorConfig, weights: Mapping[str, torch.Tensor] | None) -> str:
     """Says which other backbone these weights fit, and the flag for it; an empty string where they fit none."""
-    for name in BACKBONE_STAGES.keys() - {detector.backbone} if weights is not None else ():
+    found = find_other_backbone(detector, weights) if weights else None
+    return f"; this file looks like {found}: add --detector.backbone {found}" if found else ""
+
+
+def find_other_backbone(detector: DetectorConfig, weights: Mapping[str, torch.Tensor]) -> str | None:
+    """Finds another backbone that weights, by name, fit; None where they fit none that is known."""
+    for name in BACKBONE_STAGES.keys() - {detector.backbone}:
         other = DetectorConfig.model_validate({"backbone": name, "weights": "random"})
         with suppress(ValueError):
-            Backbone(other).load_features(weights or {})
-            return f"; this file looks like {name}: add --detector.backbone {name}"
-    found = find_network_of(weights) if weights else None
-    return f"; this file looks like {found}: add --detector.backbone {found}" if found else ""
+            Backbone(other).load_features(weights)
+            return name
+    return find_network_of(weights)

@@ -87,11 +87,11 @@ def shorten_row(row: Mapping[str, Any]) -> list[object]:
 def show_detector(config: ShowConfig) -> None:
     """Prints all that is known of one detector: its model card, or JSON."""
     detector_id = find_detector_id(config.detectors, config.category, name=config.name)
-    found = describe_detector(config.detectors, config.category, detector_id=detector_id)
+    detector, metrics = registry.read_detector_and_metrics(config.detectors, config.category, detector_id=detector_id)
+    found = describe_detector(config.detectors, detector, metrics)
     if config.format == "json":
         print(json.dumps(found, indent=1))
         return
-    detector = registry.read_detector(config.detectors, config.category, detector_id=detector_id)
     card = render_model_card(
         detector.config,
         detector_id=detector_id,
@@ -106,7 +106,8 @@ def show_detector(config: ShowConfig) -> None:
 def compare_detectors(config: CompareConfig) -> None:
     """Prints the fields that are not the same in all detectors named."""
     ids = [find_detector_id(config.detectors, config.category, name=name) for name in config.names]
-    found = [describe_detector(config.detectors, config.category, detector_id=detector_id) for detector_id in ids]
+    read = [registry.read_detector_and_metrics(config.detectors, config.category, detector_id=one) for one in ids]
+    found = [describe_detector(config.detectors, detector, metrics) for detector, metrics in read]
     rows = find_differences(found)
     if config.format == "json":
         print(json.dumps(rows, indent=1))

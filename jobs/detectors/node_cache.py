@@ -132,7 +132,11 @@ def measure_bytes(folder: Path) -> int:
 
 
 def make_private_cache() -> Path:
-    """Makes a folder that only this user can fill: what lies in it is loaded without hashing it again."""
+    """Makes a folder that only this user can fill: what lies in it is loaded without hashing it again.
+
+    Raises:
+        JobError: something else is there, or a folder that others can write to.
+    """
     base = Path(tempfile.gettempdir()) / f"attentdiffernet-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
     status = base.lstat()

@@ -58,7 +58,11 @@ def check_promotions(results: str, *, detectors: str, alias: str, promoted: Mapp
 
 
 def read_promotions(uri: str) -> tuple[dict[str, dict[str, datetime]], str | None]:
-    """Reads what earlier runs have seen and its entity tag; nothing and None where there is no such file yet."""
+    """Reads what earlier runs have seen and its entity tag; nothing and None where there is no such file yet.
+
+    Raises:
+        RequestError: it is damaged.
+    """
     try:
         content, etag = storage.read_with_etag(uri)
     except MissingObjectError:

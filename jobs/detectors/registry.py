@@ -6,6 +6,7 @@ The command ``python -m jobs.registry list|show|compare|promote|rollback|sign|hi
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +42,7 @@ __all__ = [
     "put",
     "read_aliases",
     "read_detector",
+    "read_detector_and_metrics",
     "read_metrics",
     "resolve",
     "set_alias",
@@ -134,18 +136,16 @@ def read_detector(detectors: str, category: str, *, detector_id: str) -> Registe
     Raises:
         RequestError: it is not there, or its config.json or calibration.json is damaged.
     """
-    config = read_json(detectors, category, detector_id, name=CONFIG)
-    calibration = read_json(detectors, category, detector_id, name=CALIBRATION)
-    try:
-        return RegisteredDetector(
-            category,
-            detector_id,
-            parse_config_json(config),
-            parse_calibration_json(calibration),
-            compute_weights_id(config),
-        )
-    except ArtifactError as error:
-        raise RequestError(f"detector {detector_id} of {category} is damaged: {error}") from error
+    contents = read_json_files(detectors, category, detector_id, names=(CONFIG, CALIBRATION))
+    return parse_detector(category, detector_id, contents)
+
+
+def read_detector_and_metrics(
+    detectors: str, category: str, *, detector_id: str
+) -> tuple[RegisteredDetector, dict[str, Any]]:
+    """Reads what `read_detector` and `read_metrics` do, with one look at its signature; raises what they raise."""
+    contents = read_json_files(detectors, category, detector_id, names=(CONFIG, CALIBRATION, METRICS))
+    return parse_detector(category, detector_id, contents), parse_metrics(contents)
 
 
 def find_weights_id(detectors: str, detector: RegisteredDetector) -> str | None:
@@ -158,8 +158,8 @@ def find_weights_id(detectors: str, detector: RegisteredDetector) -> str | None:
         return detector.weights_id
     try:
         with hold_detector(detectors, detector.category, detector_id=detector.detector_id) as folder:
-            config = read_json(detectors, detector.category, detector.detector_id, name=CONFIG)
-            return compute_weights_id(config, weights_hash=hash_weights(folder))
+            contents = read_json_files(detectors, detector.category, detector.detector_id, names=(CONFIG,))
+            return compute_weights_id(contents[CONFIG], weights_hash=hash_weights(folder))
     except (ArtifactError, StorageError):
         return None
 
@@ -170,19 +170,49 @@ def read_metrics(detectors: str, category: str, *, detector_id: str) -> dict[str
     Raises:
         RequestError: it is not there, or its metrics.json is no JSON.
     """
-    found = read_json(detectors, category, detector_id, name=METRICS)
-    return found if isinstance(found, dict) else {}
+    return parse_metrics(read_json_files(detectors, category, detector_id, names=(METRICS,)))
 
 
-def read_json(detectors: str, category: str, detector_id: str, *, name: str) -> object:
-    """Reads a JSON file of a detector. Raises RequestError where it is missing, damaged or not what was signed."""
+def read_json_files(detectors: str, category: str, detector_id: str, *, names: Sequence[str]) -> dict[str, object]:
+    """Reads JSON files of a detector by their names, and once the signature that all are checked by.
+
+    Raises:
+        RequestError: one is missing, damaged or not what was signed.
+    """
     check_category(category)
-    uri = uris.join(detectors, category, detector_id, name)
+    place = uris.join(detectors, category, detector_id)
     try:
-        content = storage.read(uri)
-        check_file(content, read_digests(detectors, category, detector_id=detector_id), uri=uri)
-        return json.loads(content)
+        contents = {name: storage.read(uris.join(place, name)) for name in names}
     except MissingObjectError as error:
         raise RequestError(f"no detector {detector_id} of {category} is registered: {error}") from error
+    digests = read_digests(detectors, category, detector_id=detector_id)
+    return {name: parse_json(content, digests, uri=uris.join(place, name)) for name, content in contents.items()}
+
+
+def parse_json(content: bytes, digests: Mapping[str, str] | None, *, uri: str) -> object:
+    """Parses a JSON file of a detector; see `check_file`. Raises RequestError where it is damaged or not signed."""
+    check_file(content, digests, uri=uri)
+    try:
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{uri} is damaged: {one_line(error)}") from error
+
+
+def parse_detector(category: str, detector_id: str, contents: Mapping[str, object]) -> RegisteredDetector:
+    """Builds a detector from the JSON of its config and calibration. Raises RequestError where one is damaged."""
+    try:
+        return RegisteredDetector(
+            category,
+            detector_id,
+            parse_config_json(contents[CONFIG]),
+            parse_calibration_json(contents[CALIBRATION]),
+            compute_weights_id(contents[CONFIG]),
+        )
+    except ArtifactError as error:
+        raise RequestError(f"detector {detector_id} of {category} is damaged: {error}") from error
+
+
+def parse_metrics(contents: Mapping[str, object]) -> dict[str, Any]:
+    """Returns the JSON object of metrics.json; empty where it holds none."""
+    found = contents[METRICS]
+    return found if isinstance(found, dict) else {}

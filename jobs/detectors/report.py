@@ -17,21 +17,22 @@ _RATES = (0.05, 0.01)
 _LONGEST_LIST = 8
 
 
-def describe_detector(detectors: str, category: str, *, detector_id: str) -> dict[str, Any]:
+def describe_detector(detectors: str, detector: RegisteredDetector, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Returns all that is known of one detector, as JSON: config, thresholds, metrics, aliases.
 
-    Raises:
-        RequestError: it is not there or damaged.
+    Args:
+        detectors: the registry, which has its aliases.
+        detector: as read.
+        metrics: as read with it.
     """
-    found = registry.read_detector(detectors, category, detector_id=detector_id)
     return {
-        "category": category,
-        "detector_id": detector_id,
-        "weights_id": found.weights_id,
-        "aliases": list_aliases(registry.read_aliases(detectors, category), detector_id),
-        "config": found.config.model_dump(mode="json"),
-        "calibration": describe_calibration(found.calibration),
-        "metrics": count_training_photos(registry.read_metrics(detectors, category, detector_id=detector_id)),
+        "category": detector.category,
+        "detector_id": detector.detector_id,
+        "weights_id": detector.weights_id,
+        "aliases": list_aliases(registry.read_aliases(detectors, detector.category), detector.detector_id),
+        "config": detector.config.model_dump(mode="json"),
+        "calibration": describe_calibration(detector.calibration),
+        "metrics": count_training_photos(metrics),
     }
 
 
@@ -42,8 +43,7 @@ def summarize_detectors(detectors: str, category: str, *, detector_ids: Sequence
     def row(detector_id: str) -> dict[str, Any]:
         base = {"category": category, "detector_id": detector_id, "aliases": list_aliases(aliases, detector_id)}
         try:
-            found = registry.read_detector(detectors, category, detector_id=detector_id)
-            figures = registry.read_metrics(detectors, category, detector_id=detector_id)
+            found, figures = registry.read_detector_and_metrics(detectors, category, detector_id=detector_id)
         except RequestError as error:
             return base | {"damage": str(error)}
         return base | summarize_metrics(found, figures)

@@ -23,6 +23,7 @@ from model.artifact.files import CALIBRATION, CONFIG, METRICS, WEIGHTS
 KEY_VARIABLE = "ATTENTDIFFERNET_SIGNING_KEY"
 MIN_KEY_CHARACTERS = 32
 """Of random hexadecimal digits these are 128 bits."""
+MAKE_KEY = "make one with openssl rand -hex 32"
 SIGNATURE_FILE = "signature.json"
 """Beside a detector's files."""
 SIGNED_FILES = (WEIGHTS, CONFIG, CALIBRATION, METRICS)
@@ -33,10 +34,7 @@ def read_key() -> bytes | None:
     """Reads the key; None where there is none. Raises RequestError where it is too short to be a secret."""
     text = os.environ.get(KEY_VARIABLE, "").strip()
     if text and len(text) < MIN_KEY_CHARACTERS:
-        raise RequestError(
-            f"{KEY_VARIABLE} needs {MIN_KEY_CHARACTERS} characters or more, got {len(text)}: make one with openssl "
-            "rand -hex 32"
-        )
+        raise RequestError(f"{KEY_VARIABLE} needs {MIN_KEY_CHARACTERS} characters or more, got {len(text)}: {MAKE_KEY}")
     return text.encode() or None
 
 

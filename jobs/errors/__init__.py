@@ -97,9 +97,19 @@ def explain_missing_module(error: ModuleNotFoundError) -> str:
     )
 
 
+def explain_missing_extra(error: ImportError, *, extra: str) -> str:
+    """Says which of the project's extras has what could not be imported, in one line."""
+    return f"{error}: install attentdiffernet-ray[{extra}]"
+
+
 def one_line(error: BaseException) -> str:
     """Returns an error's message without its line breaks, as a row, a log or stderr takes it."""
     return " ".join(str(error).split())
+
+
+def make_printable(text: str) -> str:
+    """Returns ``text`` with control characters escaped: names come from storage and could command a terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def is_disk_full(error: BaseException) -> bool:

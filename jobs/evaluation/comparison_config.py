@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from jobs.config import (
     EXCLUDE,
@@ -14,11 +15,11 @@ from jobs.config import (
     JobConfig,
     Patterns,
     PlaceKind,
+    Texts,
     Uri,
     check_group_names,
     merge,
     refuse_ignored,
-    split_at_commas,
 )
 from model.config import MAX_PIXELS, DetectorConfig, OptimizerConfig
 from model.presets import PRESETS, settle_attention
@@ -65,7 +66,7 @@ class ComparisonConfig(JobConfig):
         description="share of the flawless training photos that train nothing and calibrate: then the report sets the "
         "false alarms on flawless test photos against the rate promised; 0: all photos train",
     )
-    group_by: Annotated[list[str], BeforeValidator(split_at_commas)] = GROUP_BY
+    group_by: Texts = GROUP_BY
     key_pattern: str | None = KEY_PATTERN
     include: Patterns = INCLUDE
     exclude: Patterns = EXCLUDE
@@ -130,9 +131,7 @@ class ComparisonConfig(JobConfig):
         return self
 
     def _check_sets(self) -> None:
-        sets = [root.rstrip("/").rsplit("/", 1)[-1] for root in self.data]
-        if unknown := [name for name in self.confirm if name not in sets]:
-            raise ValueError(f"confirm: {unknown[0]} is none of the data sets {', '.join(sets)}")
+        sets = name_sets(self.data, confirm=self.confirm)
         left = len(set(sets) - set(self.confirm))
         if self.leave_one_set_out and left < 2:
             raise ValueError(f"leave_one_set_out needs at least 2 data sets beside those that confirm, got {left}")
@@ -155,3 +154,11 @@ class ComparisonConfig(JobConfig):
 def list_given_fields(preset: dict[str, Any]) -> dict[str, object]:
     """Returns a preset as the fields that it sets, at every level."""
     return DetectorConfig.model_validate(preset).model_dump(mode="json", exclude_unset=True)
+
+
+def name_sets(data: Sequence[str], *, confirm: Sequence[str]) -> list[str]:
+    """Names data sets by their folders. Raises ValueError where one that is to confirm is none of them."""
+    sets = [root.rstrip("/").rsplit("/", 1)[-1] for root in data]
+    if unknown := [name for name in confirm if name not in sets]:
+        raise ValueError(f"confirm: {unknown[0]} is none of the data sets {', '.join(sets) or '(none given)'}")
+    return sets

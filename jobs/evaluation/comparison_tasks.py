@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jobs.archive.mvtec import FLAWLESS, select_split
 from jobs.decoding.fetch import stack_images
-from jobs.decoding.photos import decode_rows, fingerprint_photos
+from jobs.decoding.photos import COMPARED_PX, decode_rows, fingerprint_photos
 from jobs.errors import JobError, one_line
 from jobs.evaluation.comparison_features import read_or_compute_features
 from jobs.evaluation.comparison_units import ComparisonUnit
@@ -33,9 +33,6 @@ from model.training.attention_pretext import pretrain_attention
 from model.training.loop import train
 from model.training.photos import InMemory, split_calibration
 from model.versions import read_versions
-
-COMPARED_PX = 256
-"""Side at which photos are decoded to be compared with each other."""
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def draw_panel(panel: Any, photos: PhotoScores, *, title: str) -> None:
 
 
 def choose_edges(scores: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], str]:
-    """Returns bin edges over all scores, and the scale of the axis on which they are even."""
+    """Returns the edges of B bins, (B + 1,), over scores, (N,), and the scale of the axis on which they are even."""
     low, high, median = float(scores.min()), float(scores.max()), float(np.median(scores))
     bins = min(MAX_BINS, 2 * math.isqrt(len(scores)))
     if low > 0 and high > _WIDEST_LINEAR * median:

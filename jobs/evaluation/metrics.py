@@ -270,5 +270,5 @@ def select_seed(by_seed: Mapping[Seed, PhotoScores], seed: Seed) -> PhotoScores 
 
 
 def select_photos(photos: PhotoScores, uris: set[str]) -> npt.NDArray[np.float64]:
-    """Returns the scores of the photos with these uris, in the order of ``photos``."""
+    """Returns the scores, (n,), of those n photos that have these uris, in the order of ``photos``."""
     return photos.scores[np.isin(photos.uris, list(uris))]

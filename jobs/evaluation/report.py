@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs import storage
+from jobs.errors import explain_missing_extra
 from jobs.evaluation.histograms import draw_histograms
 from jobs.evaluation.metrics import METRIC_NAMES, Comparison, DetectorKey, VariantSummary, group_scores
 from jobs.storage import uris
@@ -201,4 +202,4 @@ def write_histograms(rows: pa.Table, folder: str) -> None:
         for name, png in draw_histograms(group_scores(rows)):
             storage.write(uris.join(folder, "histograms", name), png)
     except ImportError as error:
-        print(f"warning: no histograms, {error}: install attentdiffernet-ray[report]")
+        print(f"warning: no histograms, {explain_missing_extra(error, extra='report')}")

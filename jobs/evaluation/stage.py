@@ -17,7 +17,7 @@ from jobs.decoding.fetch import stack_images
 from jobs.detectors.cache import DetectorCache
 from jobs.detectors.registry import RegisteredDetector
 from jobs.errors import StorageError
-from jobs.tables.schema import EVALUATED, Status, format_reason
+from jobs.tables.schema import EVALUATED, NOT_FINITE, Status, format_reason
 from model.artifact.files import ArtifactError
 from model.config import Precision
 from model.process import keep_freed_memory, prepare_process
@@ -119,7 +119,7 @@ def describe_outcomes(scores: npt.NDArray[np.float64], candidate: NamedDetector)
     p_values = np.full(len(scores), np.nan)
     if calibration is not None:
         p_values[finite] = calibration.compute_p_values(scores[finite])
-    failed = {"status": Status.FAILED, "error": format_reason("not_finite", "the detector gave no finite score")}
+    failed = {"status": Status.FAILED, "error": NOT_FINITE}
     return [
         {"status": Status.SCORED, "error": None, "score": score, "p_value": None if np.isnan(p_value) else p_value}
         if np.isfinite(score)

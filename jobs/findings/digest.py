@@ -155,6 +155,9 @@ def collect_p_values(
     Args:
         batches: category, detector_id and p_value of rows.
         detector_ids: category -> the detectors that scored it tonight.
+
+    Returns:
+        category -> (m,), in the order of the rows.
     """
     found: dict[str, list[npt.NDArray[np.float32]]] = {}
     for batch in batches:

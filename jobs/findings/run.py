@@ -17,7 +17,7 @@ from jobs.findings.page import judge_categories, render_page
 from jobs.findings.pictures import make_pictures
 from jobs.results.known import stream_rows
 from jobs.results.maintenance import require_table
-from jobs.results.runs import RECORDS
+from jobs.results.runs import list_records
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.record import read_record, read_unfinished
 from jobs.scoring.run_folder import RunFolder
@@ -141,6 +141,5 @@ def require_record(results: str, run_id: str) -> dict[str, Any]:
 
 def list_runs(results: str, most: int = 5) -> str:
     """Says which runs have a record, by the newest of them."""
-    infos = [info for info in storage.list_objects(uris.join(results, RECORDS)) if info.uri.endswith(".json")]
-    names = sorted(info.uri.rpartition("/")[2].removesuffix(".json") for info in infos)
+    names = sorted(uri.rpartition("/")[2].removesuffix(".json") for uri in list_records(results))
     return f"expected one of {', '.join(names[-most:])}" if names else "it has none yet, or correct --results"

@@ -106,10 +106,10 @@ class Night:
     def _check_hours(self, what: str) -> None:
         """Raises OutOfTimeError where the hours are over: a run that starts now would be stopped at once."""
         if self._ends_at is not None and self._clock.now() >= self._ends_at:
-            raise OutOfTimeError(
-                f"{what}: the {self._config.hours:g} hours are over; what {self._config.run_id} has committed is in "
-                "the table, and the next night goes on from there"
-            )
+            raise OutOfTimeError(f"{what}: the {self._config.hours:g} hours are over; {self._explain_rest()}")
+
+    def _explain_rest(self) -> str:
+        return f"what {self._config.run_id} has committed is in the table, and the next night goes on from there"
 
     def _check_name(self, known: JobState, entrypoint: str) -> None:
         """Raises RequestError where a job of this night scores something else: two archives with one name."""
@@ -142,8 +142,7 @@ class Night:
             if self._ends_at is not None and self._clock.now() >= self._ends_at:
                 self._head.stop(submission_id)
                 raise OutOfTimeError(
-                    f"{submission_id}: stopped after {self._config.hours:g} hours; what {self._config.run_id} has "
-                    "committed is in the table, and the next night goes on from there"
+                    f"{submission_id}: stopped after {self._config.hours:g} hours; {self._explain_rest()}"
                 )
             left_s = math.inf if self._ends_at is None else max(0.0, self._ends_at - self._clock.now())
             self._clock.sleep(min(self._config.poll_s, left_s))

@@ -20,7 +20,7 @@ from jobs.results.access import check_conditional_put, make_location, make_stora
 from jobs.results.delta import RUN_DATE, explain_errors, locate_table, make_properties, make_schema, open_table
 from jobs.results.files import summarize_footer
 from jobs.results.orphans import list_data_files
-from jobs.results.runs import RECORDS
+from jobs.results.runs import RECORDS, RECORDS_AT_ONCE, list_records
 from jobs.storage import ObjectInfo, uris
 
 _NAME = re.compile(rf"scores/(?P<path>{RUN_DATE.name}=(?P<day>\d{{4}}-\d\d-\d\d)/[\w.+-]+\.parquet)")
@@ -93,13 +93,16 @@ def check_absent(results: str) -> None:
 
 def list_recorded_names(results: str) -> list[str]:
     """Lists the files that the run records of before name, below the results."""
-    records = [info.uri for info in storage.list_objects(uris.join(results, RECORDS)) if info.uri.endswith(".json")]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return [name for names in pool.map(read_names, records) for name in names]
+    with ThreadPoolExecutor(RECORDS_AT_ONCE) as pool:
+        return [name for names in pool.map(read_names, list_records(results)) for name in names]
 
 
 def read_names(record: str) -> Iterable[str]:
-    """Reads the files that a run record names."""
+    """Reads the files that a run record names.
+
+    Raises:
+        StorageError: it is damaged, or storage refused.
+    """
     try:
         return [str(name) for name in json.loads(storage.read(record)).get("files", [])]
     except (ValueError, AttributeError, TypeError) as error:

@@ -113,7 +113,11 @@ class Slice:
 
 
 def commit_files(results: str, table: DeltaTable, files: list[LocalFile], mine: Slice, known_since: int) -> Committed:
-    """Commits finished local files, without the rows that others commit until it succeeds."""
+    """Commits finished local files, without the rows that others commit until it succeeds.
+
+    Raises:
+        StorageError: it lost too often against other runs, or the storage refused.
+    """
     uri, dropped = locate_table(results), 0
     actions: list[AddAction] | None = None
     folder: date | None = None
@@ -161,7 +165,11 @@ def try_commit(table: DeltaTable, uri: str, actions: list[AddAction], mine: Slic
 
 
 def explain_lost_race(error: CommitFailedError, table: DeltaTable, uri: str, before: int) -> bool:
-    """Returns False if another commit was first; raises what else it was."""
+    """Returns False if another commit was first; raises what else it was.
+
+    Raises:
+        StorageError: no other commit was.
+    """
     with explain_errors(uri, needs="write"):
         table.update_incremental()
     if table.version() == before:
@@ -202,7 +210,11 @@ def count_rows(files: Iterable[LocalFile]) -> int:
 
 @contextmanager
 def explain_full_disk(folder: str) -> Iterator[None]:
-    """Says which disk is full, where it is the local one."""
+    """Says which disk is full, where it is the local one.
+
+    Raises:
+        JobError: it is.
+    """
     try:
         yield
     except OSError as error:

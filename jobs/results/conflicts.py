@@ -15,8 +15,9 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from jobs import storage
-from jobs.errors import MissingObjectError, StorageError
+from jobs.errors import MissingObjectError
 from jobs.results.delta import LOG
+from jobs.results.errors import make_log_error
 from jobs.results.files import LocalFile, scan_local_files, write_local_files
 from jobs.storage import uris
 from jobs.tables.parquet import scan_parquet
@@ -81,10 +82,7 @@ def read_actions(uri: str, version: int) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in storage.read(place).splitlines() if line.strip()]
     except (ValueError, MissingObjectError) as error:
-        raise StorageError(
-            f"the log of {uri} is damaged, restore _delta_log from a backup, the Parquet files are intact: "
-            f"{place} is missing or no commit"
-        ) from error
+        raise make_log_error(uri, f"{place} is missing or no commit") from error
 
 
 def describe_added(uri: str, add: dict[str, Any]) -> AddedFile:

@@ -139,7 +139,11 @@ def has_newer_commit(table: DeltaTable, uri: str) -> bool:
 
 
 def create_table(results: str) -> DeltaTable:
-    """Makes an empty table; another process that does the same meanwhile is no error."""
+    """Makes an empty table; another process that does the same meanwhile is no error.
+
+    Raises:
+        RequestError: the storage has no conditional writes, or does not show what was written to it.
+    """
     uri = locate_table(results)
     check_conditional_put(uri)
     with explain_errors(uri, needs="write"), suppress(CommitFailedError):

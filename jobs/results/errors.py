@@ -53,9 +53,7 @@ def explain_delta_error(error: Exception, uri: str, *, needs: storage.Access = "
     if type(error).__name__ == "DeltaProtocolError" or _NEWER.search(said):
         return RequestError(f"{uri} needs a newer Delta protocol than this program knows, update it: {said[:200]}")
     if _DAMAGED.search(said):
-        return StorageError(
-            f"the log of {uri} is damaged, restore _delta_log from a backup, the Parquet files are intact: {said[:200]}"
-        )
+        return make_log_error(uri, said[:200])
     translated = error if isinstance(error, StorageError) else storage.translate_error(error, uri, needs=needs)
     is_cared_for = uri.endswith(_CARED_FOR)
     if isinstance(translated, MissingObjectError) or _GONE.search(said):
@@ -65,6 +63,13 @@ def explain_delta_error(error: Exception, uri: str, *, needs: storage.Access = "
         mend = f"restore it, or delete it and {_TAKE_OUT}" if is_cared_for else "restore it from a backup"
         return DamagedFileError(f"a file of {uri} is damaged, it is no whole Parquet file: {mend}: {said[:200]}")
     return translated
+
+
+def make_log_error(uri: str, said: str) -> StorageError:
+    """Makes the error of a table whose log is damaged, with what was found there."""
+    return StorageError(
+        f"the log of {uri} is damaged, restore _delta_log from a backup, the Parquet files are intact: {said}"
+    )
 
 
 def is_full(error: Exception) -> bool:

@@ -12,19 +12,19 @@ import pyarrow as pa
 from jobs import storage
 from jobs.errors import StorageError
 from jobs.storage import uris
-from jobs.tables.schema import define_column
+from jobs.tables.schema import TIME, define_column
 
 RECORDS = "runs"
 """Folder of the run records, below the results."""
-_TIME = pa.timestamp("us", tz="UTC")
-_AT_ONCE = 16
+RECORDS_AT_ONCE = 16
+"""Records that are read at once."""
 RUNS = pa.schema(
     [
         define_column("run_id", pa.string(), "the run; joins the result table"),
         define_column("status", pa.string(), "finished; or unfinished: under way, or killed and not continued"),
         define_column("archive", pa.string(), "what was scored"),
-        define_column("started_at", _TIME, "when it began"),
-        define_column("written_at", _TIME, "when its record was last written"),
+        define_column("started_at", TIME, "when it began"),
+        define_column("written_at", TIME, "when its record was last written"),
         define_column("listed", pa.int64(), "objects in the archive"),
         define_column("slices", pa.int64(), "commits that it takes"),
         define_column("committed_slices", pa.int64(), "commits that are in the table"),
@@ -35,14 +35,19 @@ RUNS = pa.schema(
 """A row for each run."""
 
 
+def list_records(results: str) -> list[str]:
+    """Lists the URIs of the records of all runs, finished or not."""
+    return [info.uri for info in storage.list_objects(uris.join(results, RECORDS)) if info.uri.endswith(".json")]
+
+
 def read_runs(results: str) -> pa.Table:
     """Reads the records of all runs as RUNS rows, in the order in which they began.
 
     Raises:
         StorageError: a record is damaged, or storage refused.
     """
-    found = [info.uri for info in storage.list_objects(uris.join(results, RECORDS)) if info.uri.endswith(".json")]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    found = list_records(results)
+    with ThreadPoolExecutor(RECORDS_AT_ONCE) as pool:
         # A run that was killed while it took its unfinished record away has both; the finished one holds.
         rows = sorted(pool.map(describe_record, found), key=lambda row: row["status"] != "unfinished")
     by_run = {row["run_id"]: row for row in rows}

@@ -8,14 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.decoding.photos import fingerprint_photos
+from jobs.decoding.photos import COMPARED_PX, fingerprint_photos
 from jobs.review.matching import VerdictIndex
 from jobs.review.verdicts import DEFECT, GOOD, read_latest_verdicts
 from jobs.tables.manifest import make_manifest
 from model.pictures.rules import MAX_PIXELS, WHOLE, PixelRules
-
-_COMPARED_PX = 256
-"""Side at which photos are decoded to be compared, whatever the detectors' sizes are."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,6 @@ def read_confirmed_defects(results: str, *, rules: PixelRules) -> ConfirmedDefec
 
 def hash_photos(manifest: pa.Table, *, rules: PixelRules) -> list[str | None]:
     """Hashes the decoded pixels of N MANIFEST rows; None where they cannot be read, or have changed since."""
-    photos = fingerprint_photos(manifest, size=_COMPARED_PX, max_pixels=MAX_PIXELS, rules=rules, with_thumbnails=False)
+    photos = fingerprint_photos(manifest, size=COMPARED_PX, max_pixels=MAX_PIXELS, rules=rules, with_thumbnails=False)
     hashes: list[str | None] = photos["pixel_hash"].to_pylist()
     return hashes

@@ -23,7 +23,7 @@ from jobs.detectors.cache import DetectorCache, LoadedDetector
 from jobs.errors import StorageError
 from jobs.scoring.plan import PlannedDetector, ScoringPlan
 from jobs.scoring.staged_rows import assemble_staged
-from jobs.tables.schema import Status, format_reason
+from jobs.tables.schema import NOT_FINITE, Status, format_reason
 from model.artifact.files import ArtifactError
 from model.localization.places import Place, find_places
 from model.process import keep_freed_memory, prepare_process
@@ -137,7 +137,7 @@ class BatchScorer:
             )
             for number, place in zip(mine, places, strict=True):
                 outcomes.places[number] = place
-            error = format_reason("not_finite", "the detector gave no finite score")
+            error = NOT_FINITE
         for number in mine:
             is_scored = bool(np.isfinite(outcomes.scores[number]))
             outcomes.statuses[number] = Status.SCORED if is_scored else Status.FAILED

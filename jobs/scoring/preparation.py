@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -174,25 +174,8 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
             boxes=config.boxes,
         )
         listing_s = time.monotonic() - began
-        plan, rescored = plan_run(config, ordering.list_categories()), 0
-        known_since, known = stream_known(config.results, KNOWN.names, photos=list_few_photos(scratch, "listed"))
-        if not config.rescore:
-            ordering.drop_settled(
-                known,
-                {
-                    name: DetectorIds(
-                        one.detector_id, one.weights_id, one.false_alarm_rate, one.confidence, one.promoted_at
-                    )
-                    for name, one in plan.by_category.items()
-                },
-                retries=RetryPolicy(config.max_attempts, config.retry_hours),
-                is_live=is_live_listing(config.archive, config.boxes),
-            )
-            rescored = rescore_stored(
-                scratch, plan, results=config.results, version=known_since, run_date=started_at.date()
-            )
-            if rescored:
-                print(f"run {config.run_id}: {rescored} photos get new p-values from their stored scores", flush=True)
+        plan = plan_run(config, ordering.list_categories())
+        known_since, rescored = leave_out_settled(config, scratch, ordering, plan=plan, run_date=started_at.date())
         if config.mark_deleted:
             deleted = mark_deleted(scratch, config, version=known_since, listed_at=started_at)
             print(f"run {config.run_id}: {deleted} photos are marked as deleted", flush=True)
@@ -218,6 +201,32 @@ def stage_run(config: ScoreConfig, folder: RunFolder) -> StagedRun:
     # The plan comes last: a rerun that finds it can trust the manifest beside it.
     storage.write(folder.plan, staged.model_dump_json().encode())
     return staged
+
+
+def leave_out_settled(
+    config: ScoreConfig, scratch: Scratch, ordering: Ordering, *, plan: ScoringPlan, run_date: date
+) -> tuple[int, int]:
+    """Leaves out what the table has of the listed photos; some get new rows from their stored scores.
+
+    Returns:
+        Version of the table that was looked at, -1 where there is none, and the photos that got a new row.
+    """
+    known_since, known = stream_known(config.results, KNOWN.names, photos=list_few_photos(scratch, "listed"))
+    if config.rescore:
+        return known_since, 0
+    ordering.drop_settled(
+        known,
+        {
+            name: DetectorIds(one.detector_id, one.weights_id, one.false_alarm_rate, one.confidence, one.promoted_at)
+            for name, one in plan.by_category.items()
+        },
+        retries=RetryPolicy(config.max_attempts, config.retry_hours),
+        is_live=is_live_listing(config.archive, config.boxes),
+    )
+    rescored = rescore_stored(scratch, plan, results=config.results, version=known_since, run_date=run_date)
+    if rescored:
+        print(f"run {config.run_id}: {rescored} photos get new p-values from their stored scores", flush=True)
+    return known_since, rescored
 
 
 def plan_run(config: ScoreConfig, categories: set[str]) -> ScoringPlan:

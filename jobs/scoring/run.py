@@ -117,18 +117,9 @@ def run_all_steps(
     if rivals := list_rivals(config):
         print(describe_rivals(rivals), file=sys.stderr, flush=True)
     if committer.left:
-        is_local = choose_local(config, staged.plan, staged.to_score)
-        where = " in this process" if is_local else ""
-        print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score{where}", flush=True)
-        if is_local:
-            pipeline_s, reported = score_in_process(config, folder, staged=staged, committer=committer)
-        else:
-            # 1 s of CPU for Ray Data, which a run in this process does not need.
-            from jobs.scoring.staging import score_into_staging
-
-            pipeline_s, reported = score_into_staging(
-                config, folder, staged=staged, lease=lease, committer=committer, pipeline=pipeline
-            )
+        pipeline_s, reported = score_left(
+            config, folder, staged=staged, lease=lease, committer=committer, pipeline=pipeline
+        )
         timings_s |= pipeline_s
         log.event("scored", {"rows": reported.units, "images_per_s": reported.steady_per_s, "seconds": pipeline_s})
     committer.commit_rest()
@@ -151,6 +142,27 @@ def run_all_steps(
     write_record(record, folder)
     log.event("published", {name: record[name] for name in ("slices", "counts", "errors", "anomalies", "measures")})
     return record
+
+
+def score_left(
+    config: ScoreConfig,
+    folder: RunFolder,
+    *,
+    staged: StagedRun,
+    lease: Lease,
+    committer: SliceCommitter,
+    pipeline: Pipeline | None,
+) -> tuple[dict[str, float], Reported]:
+    """Scores what is not committed yet, here or on a cluster; returns timings in seconds, and what was done."""
+    is_local = choose_local(config, staged.plan, staged.to_score)
+    where = " in this process" if is_local else ""
+    print(f"run {config.run_id}: {staged.to_score} of {staged.listed} photos to score{where}", flush=True)
+    if is_local:
+        return score_in_process(config, folder, staged=staged, committer=committer)
+    # 1 s of CPU for Ray Data, which a run in this process does not need.
+    from jobs.scoring.staging import score_into_staging
+
+    return score_into_staging(config, folder, staged=staged, lease=lease, committer=committer, pipeline=pipeline)
 
 
 def score_in_process(

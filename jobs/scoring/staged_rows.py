@@ -114,7 +114,13 @@ def rate_scores(detector: PlannedDetector, scores: npt.NDArray[np.float64]) -> d
 def rate_planned(
     planned: Sequence[PlannedDetector | None], is_scored: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]
 ) -> dict[str, list[Any]]:
-    """Returns the SCORED_COLUMNS of rows of several detectors; None where a row is not scored."""
+    """Returns the SCORED_COLUMNS of N rows of several detectors; None where a row is not scored.
+
+    Args:
+        planned: N, whose row each is.
+        is_scored: (N,).
+        scores: (N,) raw scores.
+    """
     found: dict[str, list[Any]] = {name: [None] * len(planned) for name in SCORED_COLUMNS}
     places: dict[int, list[int]] = {}
     for number in np.flatnonzero(is_scored).tolist():

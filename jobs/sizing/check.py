@@ -8,19 +8,16 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from jobs import storage
+from jobs.benchmarks.engines.archive import CATEGORY, register_champion
 from jobs.benchmarks.process_tree import CpuSampler
 from jobs.cluster.session import start_own_ray
-from jobs.detectors import registry
 from jobs.scoring.config import ScoreConfig
 from jobs.scoring.run import score_archive
 from jobs.sizing.config import CapacityConfig
 from jobs.sizing.measurement import list_photos, make_detector_config
 from jobs.sizing.plan import compute_photo_costs
-from model.artifact import save_artifact
 from model.detector import AttentDifferNet
-from model.statistics.calibration import Calibration
 
-_CATEGORY = "measured"
 _SMALL_SHARE = 4
 """The small run has a quarter of the photos: enough for as many processes as the large one, which start alike."""
 
@@ -35,7 +32,8 @@ def check_prediction(config: CapacityConfig) -> str:
     with tempfile.TemporaryDirectory(prefix="attentdiffernet-check-") as name:
         folder = Path(name)
         copy_photos(config, folder, count=wanted)
-        register_random_detector(config, folder)
+        detector = AttentDifferNet(make_detector_config(config))
+        register_champion(detector, detectors=f"file://{folder}/detectors", artifact=folder / "artifact")
         start_own_ray()
         with redirect_stdout(sys.stderr):  # the plan alone is the answer
             score_folder(folder, "warm-up")  # imports are not the photos'
@@ -53,19 +51,10 @@ def copy_photos(config: CapacityConfig, folder: Path, *, count: int) -> None:
     listed, _ = list_photos(str(config.measure), at_most=config.measure_photos)
     contents = [storage.read(one.uri) for one in listed]
     for archive, photos in {"warm-up": count // _SMALL_SHARE, "small": count // _SMALL_SHARE, "large": count}.items():
-        place = folder / archive / _CATEGORY
+        place = folder / archive / CATEGORY
         place.mkdir(parents=True)
         for number in range(photos):
             (place / f"{number:06d}.jpg").write_bytes(contents[number % len(contents)])
-
-
-def register_random_detector(config: CapacityConfig, folder: Path) -> None:
-    """Registers a detector with random weights as the champion."""
-    detector = AttentDifferNet(make_detector_config(config))
-    save_artifact(folder / "artifact", detector, calibration=Calibration(scores=(0.0, 1.0)), metrics={})
-    detectors = f"file://{folder}/detectors"
-    detector_id = registry.put(detectors, _CATEGORY, folder=folder / "artifact")
-    registry.set_alias(detectors, _CATEGORY, alias="champion", detector_id=detector_id)
 
 
 def score_folder(folder: Path, archive: str) -> float:

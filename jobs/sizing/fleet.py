@@ -18,11 +18,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.sizing.config import CapacityConfig
-from jobs.sizing.plan import compute_photo_costs
+from jobs.sizing.plan import MB_PER_GBIT, compute_photo_costs
 from jobs.sizing.quantities import format_quantity
 from jobs.sizing.report import align_right
 
-_MB_PER_GBIT = 125
 PER_RUN = ("driver", "commits", "listing")
 """What a second run has a second one of."""
 _HEADER = ("GPUs", "cores", "nodes", "could make/s", "GB/s", "one run makes/s", "and waits for", "runs side by side")
@@ -78,7 +77,7 @@ def size_fleet(workers: int, config: CapacityConfig) -> Fleet:
         cores, photos_per_s = workers, workers * costs.used_share * 1000 / photo.cpu_ms
     nodes = math.ceil(cores / config.node_cores)
     limits = {
-        "network": nodes * config.node_gbit * _MB_PER_GBIT / photo.mb,
+        "network": nodes * config.node_gbit * MB_PER_GBIT / photo.mb,
         "requests": config.gets_per_s,
         "driver": invert(costs.driver_us_per_row / 1e6),
         "commits": invert(costs.commit_us_per_row / 1e6 + costs.commit_s / config.slice_photos),

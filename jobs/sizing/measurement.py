@@ -22,6 +22,7 @@ from jobs.decoding.fetch import stack_images
 from jobs.decoding.photos import FETCH_CONCURRENCY, make_fetch_decode
 from jobs.errors import RequestError
 from jobs.sizing.config import CapacityConfig
+from jobs.sizing.plan import KEYS_PER_LIST
 from jobs.storage import ObjectInfo
 from jobs.tables.manifest import make_manifest
 from model.config import MAX_PIXELS, DetectorConfig
@@ -31,7 +32,6 @@ from model.presets import get_random_preset
 from model.process import keep_freed_memory, prepare_process
 
 _BATCH_VECTORS = 64
-_KEYS_PER_REQUEST = 1000
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ def measure_costs(config: CapacityConfig) -> CapacityConfig:
     prepare_process()
     keep_freed_memory()
     detector = make_detector_config(config)
-    listed, list_s = list_photos(str(config.measure), at_most=max(_KEYS_PER_REQUEST, config.measure_photos))
+    listed, list_s = list_photos(str(config.measure), at_most=max(KEYS_PER_LIST, config.measure_photos))
     photos = measure_photos(listed[: config.measure_photos], size=detector.image_size)
     found = {
         "decode_ms_per_megapixel": photos.decode_ms / photos.megapixels,
         "view_ms": measure_view_ms(detector, photos.images),
-        "list_s_per_million": list_s / math.ceil(len(listed) / _KEYS_PER_REQUEST) * 1e6 / _KEYS_PER_REQUEST,
+        "list_s_per_million": list_s / math.ceil(len(listed) / KEYS_PER_LIST) * 1e6 / KEYS_PER_LIST,
     }
     given = config.costs.model_dump(exclude_unset=True)
     costs = config.costs.model_copy(

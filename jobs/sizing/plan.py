@@ -18,8 +18,8 @@ from jobs.sizing.config import DEFAULT_HOURS, CapacityConfig
 from jobs.sizing.costs import DETECTORS
 from model.presets import get_preset
 
-_KEYS_PER_LIST = 1000
-_MB_PER_GBIT = 125
+KEYS_PER_LIST = 1000
+MB_PER_GBIT = 125
 _MB_PER_MEGAPIXEL = 0.45
 SHARED_STAGES = ("network", "requests", "driver", "commits")
 """What is no matter of cores or GPUs."""
@@ -109,7 +109,7 @@ def make_plan(photos: int, config: CapacityConfig) -> Plan:
     stage_s = {
         "cores": photos * photo.cpu_ms / 1000 / costs.used_share / cores,
         "GPUs": photos * photo.gpu_ms / 1000 / gpus if gpus else 0.0,
-        "network": photos * photo.mb / (nodes * config.node_gbit * _MB_PER_GBIT),
+        "network": photos * photo.mb / (nodes * config.node_gbit * MB_PER_GBIT),
         "requests": photos / config.gets_per_s,
         "driver": photos / 1e6 * costs.driver_us_per_row,
         "commits": photos / 1e6 * costs.commit_us_per_row + math.ceil(photos / config.slice_photos) * costs.commit_s,
@@ -143,5 +143,5 @@ def count_workers(work_s: float, left_s: float) -> int:
 def compute_dollars(photos: int, config: CapacityConfig, *, core_hours: float, gpu_hours: float) -> float:
     """Computes the price of a run: machines, a GET for each photo and a LIST for every thousand."""
     prices = config.prices
-    requests = photos / 1e6 * (prices.million_gets + prices.million_lists / _KEYS_PER_LIST)
+    requests = photos / 1e6 * (prices.million_gets + prices.million_lists / KEYS_PER_LIST)
     return core_hours * prices.core_hour + gpu_hours * prices.gpu_hour + requests

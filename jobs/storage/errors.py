@@ -147,9 +147,14 @@ def translate_error(error: Exception, uri: str, *, needs: Access = "read") -> St
     if refusal := explain_refusal(error, code, uri, needs=needs):
         return refusal
     if isinstance(error, (AlreadyExistsError, PreconditionError)):
-        return ConflictError(f"{uri} was written by someone else in the meantime")
+        return make_conflict(uri)
     detail = re.sub(r"<[?]?xml.*", "", message)[:300].strip()
     return StorageError(f"{uri} could not be reached: {detail}{f' {code}' if code and code not in detail else ''}")
+
+
+def make_conflict(place: object) -> ConflictError:
+    """Makes the error of a conditional write to an object, or a local file, that has lost."""
+    return ConflictError(f"{place} was written by someone else in the meantime")
 
 
 def explain_refusal(error: Exception, code: str, uri: str, *, needs: Access) -> StorageError | None:

@@ -175,7 +175,11 @@ def wait_until_abandoned(uri: str) -> str:
 
 
 def parse_holder(uri: str, data: bytes) -> Holder:
-    """Parses a lease's object, or says that it is damaged."""
+    """Parses a lease's object, or says that it is damaged.
+
+    Raises:
+        RequestError: it is damaged.
+    """
     try:
         return Holder.model_validate_json(data)
     except ValueError as error:

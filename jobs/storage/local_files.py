@@ -18,7 +18,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-from jobs.errors import ConflictError, RefusedError, TooLargeError
+from jobs.errors import RefusedError, TooLargeError
+from jobs.storage.errors import make_conflict
 from jobs.storage.uris import escape_name, restore_name
 
 PAGE_FILES = 1000
@@ -106,7 +107,7 @@ def write_file(path: Path, data: bytes, *, if_absent: bool = False, if_etag: str
     with path.with_name(path.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if format_etag(path.stat()) != if_etag:
-            raise ConflictError(f"{path} was written by someone else in the meantime")
+            raise make_conflict(path)
         return put_file(path, data)
 
 
@@ -114,6 +115,7 @@ def put_file(path: Path, data: bytes | Path, *, if_absent: bool = False) -> str:
     """Writes bytes, or copies another file, under a name beside ``path`` and moves it there; returns its entity tag.
 
     Raises:
+        ConflictError: a file is there that should be absent.
         RefusedError: a folder, device, pipe or socket is there, which a move would put out of the way.
     """
     with suppress(FileNotFoundError):
@@ -135,7 +137,7 @@ def put_file(path: Path, data: bytes | Path, *, if_absent: bool = False) -> str:
         else:
             Path(name).replace(path)
     except FileExistsError:
-        raise ConflictError(f"{path} was written by someone else in the meantime") from None
+        raise make_conflict(path) from None
     finally:
         Path(name).unlink(missing_ok=True)
     return format_etag(written)

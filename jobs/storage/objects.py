@@ -13,10 +13,9 @@ from typing import Any
 
 import obstore
 
-from jobs.errors import ConflictError
 from jobs.storage import local_files
 from jobs.storage.clients import open_store
-from jobs.storage.errors import list_client_errors, translate_error
+from jobs.storage.errors import list_client_errors, make_conflict, translate_error
 from jobs.storage.listing import list_objects
 from jobs.storage.odd_keys import check_size, delete_odd_key, is_odd, read_odd_key, read_odd_size
 from jobs.storage.uris import split
@@ -109,7 +108,7 @@ def make_condition(uri: str, if_etag: str) -> Any:
         return {"e_tag": f'"{if_etag}"' if scheme == "az" else if_etag}
     found = obstore.head(open_store(scheme, bucket), key)
     if (found["e_tag"] or "").strip('"') != if_etag:
-        raise ConflictError(f"{uri} was written by someone else in the meantime")
+        raise make_conflict(uri)
     return {"e_tag": found["e_tag"], "version": found["version"]}
 
 

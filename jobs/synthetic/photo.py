@@ -91,6 +91,9 @@ def draw_photo(rng: np.random.Generator, *, size_px: int, defect: Defect) -> Ima
         size_px: side of the square RGB photo in pixels.
         defect: ``good``; ``missing_cap``, one disc away from both ends is gone and the bare rod shows; ``rust``,
             irregular brown stains on one to three caps.
+
+    Raises:
+        ValueError: another defect.
     """
     if defect not in get_args(Defect):
         raise ValueError(f"defect must be one of {', '.join(get_args(Defect))}, got {defect!r}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from jobs.tables.schema import MANIFEST
+
+Rows = TypeVar("Rows", pa.Table, pa.RecordBatch)
 
 
 def make_manifest(photos: Iterable[Mapping[str, Any]], *, category: str) -> pa.Table:
@@ -29,6 +31,12 @@ def make_manifest(photos: Iterable[Mapping[str, Any]], *, category: str) -> pa.T
         for number, photo in enumerate(photos)
     ]
     return pa.Table.from_pylist(rows, schema=MANIFEST)
+
+
+def fill_column(rows: Rows, name: str, value: str | None) -> Rows:
+    """Returns rows whose column of this name, of text, has one value everywhere."""
+    place = rows.schema.get_field_index(name)
+    return rows.set_column(place, rows.schema.field(place), pa.array([value] * len(rows), pa.string()))
 
 
 def number_photos(manifest: pa.Table) -> pa.Table:

@@ -7,7 +7,7 @@ from enum import StrEnum
 import pyarrow as pa
 
 SCHEMA_VERSION = 3
-_TIME = pa.timestamp("us", tz="UTC")
+TIME = pa.timestamp("us", tz="UTC")
 
 
 class Status(StrEnum):
@@ -37,10 +37,10 @@ MANIFEST = pa.schema(
             "entity tag at listing, no quotes, changes with the object's bytes; or null",
         ),
         define_column("image_bytes", pa.int64(), "object size at listing time, or null"),
-        define_column("last_modified", _TIME, "modification time at listing, or null"),
+        define_column("last_modified", TIME, "modification time at listing, or null"),
         define_column("category", pa.string(), "asset category by --key-pattern; null where the key does not match"),
         define_column("site", pa.string(), "site by --key-pattern, or null"),
-        define_column("captured_at", _TIME, "capture time by --key-pattern, or null"),
+        define_column("captured_at", TIME, "capture time by --key-pattern, or null"),
         define_column("box", pa.string(), "part of the photo, x,y,width,height in pixels as stored; null is all of it"),
         define_column("attempt", pa.int32(), "which try of this object this is, 1 for the first"),
     ]
@@ -56,7 +56,7 @@ SCORES = pa.schema(
         define_column("image_bytes", pa.int64(), "object size in bytes"),
         define_column("category", pa.string(), "asset category, or null where the key has none"),
         define_column("site", pa.string(), "site, or null"),
-        define_column("captured_at", _TIME, "capture time, or null"),
+        define_column("captured_at", TIME, "capture time, or null"),
         define_column(
             "status", pa.string(), "scored, unreadable, missing, no_detector, not_a_photo, failed or deleted"
         ),
@@ -83,7 +83,7 @@ SCORES = pa.schema(
         define_column("views", pa.int32(), "rotated views averaged per photo"),
         define_column("precision", pa.string(), "arithmetic of the network"),
         define_column("run_id", pa.string(), "the run that wrote this row"),
-        define_column("scored_at", _TIME, "when this row was computed"),
+        define_column("scored_at", TIME, "when this row was computed"),
         define_column("schema_version", pa.int32(), "version of these columns"),
         # Version 2. Rows of version 1 have null from here on.
         MANIFEST.field("box"),
@@ -110,7 +110,7 @@ SCORES = pa.schema(
         define_column("image_key", pa.string(), "key below the archive; joins lists with relative names"),
         define_column("width", pa.int32(), "of the photo as stored, in pixels"),
         define_column("height", pa.int32(), "of the photo as stored, in pixels"),
-        define_column("fetched_at", _TIME, "when the bytes were fetched that this row speaks of"),
+        define_column("fetched_at", TIME, "when the bytes were fetched that this row speaks of"),
         # Version 3. Null as well where the detector was trained before it, or the row has no score.
         define_column(
             "peak_x",
@@ -145,7 +145,7 @@ VERDICTS = pa.schema(
         define_column("box", pa.string(), "part of the photo, as in the result table; null is all of it"),
         define_column("verdict", pa.string(), "good, defect or unsure"),
         define_column("by", pa.string(), "who looked, or null"),
-        define_column("at", _TIME, "when; the newest verdict holds"),
+        define_column("at", TIME, "when; the newest verdict holds"),
     ]
 )
 """What people have found on photos: the Delta table <results>/verdicts."""
@@ -160,7 +160,7 @@ MAPS = pa.schema(
             pa.string(),
             "safetensors file of float32 maps (h, w) by name: positions, gradcam, gradcam_without_attention",
         ),
-        define_column("explained_at", _TIME, "when; of two maps of a photo the newer holds"),
+        define_column("explained_at", TIME, "when; of two maps of a photo the newer holds"),
     ]
 )
 """Photos that runs have explained (jobs.score --explain): the Delta table <results>/maps."""
@@ -269,6 +269,9 @@ def format_reason(code: str, detail: str) -> str:
     """Formats a value of the column ``error``: a reason code for machines, a detail for people, on one line."""
     return f"{code}: {' '.join(detail.split())}"
 
+
+NOT_FINITE = format_reason("not_finite", "the detector gave no finite score")
+"""Why a photo has failed whose score is no number."""
 
 RETRIED_CODES = ("access_denied", "archived", "encryption_key", "refused", "storage", "changed", "lost", "process_died")
 """Reason codes that say nothing about the bytes themselves: a later run tries such objects again."""

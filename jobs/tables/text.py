@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from jobs.errors import make_printable
+
+__all__ = ["format_table", "make_printable"]
+
 _NUMBER = re.compile(r"[-+]?\d[-+±.,e\d ]*%?|-")
 
 
@@ -37,8 +41,3 @@ def format_cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return "-" if value is None or value == "" else make_printable(str(value))
-
-
-def make_printable(text: str) -> str:
-    """Returns ``text`` with control characters escaped: names come from storage and could command a terminal."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

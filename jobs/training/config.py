@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import (
-    BeforeValidator,
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
@@ -27,6 +26,7 @@ from jobs.config import (
     JobConfig,
     Name,
     Patterns,
+    Texts,
     Trackers,
     Uri,
     as_name,
@@ -59,7 +59,7 @@ class TrainConfig(JobConfig):
         DEFAULT_VARIANT,
         description=f"preset to start from: {', '.join(TRAINING_PRESETS)}; the paper's three take hours on a CPU",
     )
-    variants: Annotated[list[str], BeforeValidator(split_at_commas)] = Field(
+    variants: Texts = Field(
         default_factory=list,
         description="several presets to train, with commas between them, the preferred one first; default: variant",
     )
@@ -85,7 +85,7 @@ class TrainConfig(JobConfig):
     split_seed: int = Field(
         0, ge=0, lt=2**63, description="decides which photos are held out: the same for all variants and seeds"
     )
-    group_by: Annotated[list[str], BeforeValidator(split_at_commas)] = Field(
+    group_by: Texts = Field(
         default_factory=list,
         description=f"{GROUP_BY_HELP}; group for the column of that name of a list given as good; {GROUP_BY_DEFAULT}",
     )

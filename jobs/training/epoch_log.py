@@ -10,11 +10,11 @@ from pathlib import Path
 import ray.train
 import ray.train.collective
 
+from jobs.cluster.progress import format_duration
 from jobs.training.config import TrainConfig
 from jobs.training.history import format_epoch
 from jobs.training.units import TrainingTask
 from model.training.checkpoint import TrainingState, load_state, save_state
-from model.training.estimate import format_duration
 from model.training.loop import Snapshot
 from model.training.metrics import EpochMetrics
 

@@ -51,7 +51,7 @@ class GroupRequest:
 
 
 def group_photos(config: TrainConfig, fingerprints: pa.Table) -> npt.NDArray[np.int64]:
-    """Groups the readable photos of a training's category; see `group_as_asked`."""
+    """Groups the N readable photos of a training's category, (N,); see `group_as_asked`."""
     folder = config.good or locate_flawless(str(config.data), config.category)
     return group_as_asked(GroupRequest(config.category, folder, config.group_by, config.key_pattern), fingerprints)
 

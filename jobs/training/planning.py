@@ -133,6 +133,7 @@ def list_flawless_photos(config: TrainConfig, category: str, exclusions: Exclusi
     """Returns MANIFEST rows of a category's flawless photos; warns where they are too few to calibrate.
 
     Raises:
+        EmptyArchiveError: there are none.
         RequestError: fewer than `MIN_PHOTOS`.
     """
     folder = config.good or locate_flawless(str(config.data), category)

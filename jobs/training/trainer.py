@@ -114,7 +114,7 @@ def make_task(
 
 
 def print_groups(config: TrainConfig, splits: Splits, *, groups: npt.NDArray[np.int64] | None) -> None:
-    """Prints how many groups the photos of a unit come to, and where too few of them calibrate."""
+    """Prints how many groups, (N,), the N photos of a unit come to, and where too few of them calibrate."""
     if groups is None:
         return
     parts = {"train": splits.training, "validate": splits.validation, "calibrate": splits.calibration}
@@ -178,7 +178,7 @@ def _make_work(task: TrainingTask) -> Any:
 
 
 def count_groups_of_parts(splits: Splits, *, groups: npt.NDArray[np.int64] | None) -> dict[str, int]:
-    """Counts the groups of each part of a split: of the calibration's there is one photo each."""
+    """Counts the groups, (N,), of each part of a split of N photos: of the calibration's there is one photo each."""
     parts = {"train": splits.training, "validation": splits.validation, "calibration": splits.calibration}
     return {name: len(chosen) if groups is None else count_groups(groups[chosen]) for name, chosen in parts.items()}
 

@@ -11,6 +11,7 @@ import ray.train
 import torch
 from ray.train.torch import get_device, prepare_model
 
+from jobs.cluster.progress import format_duration
 from jobs.detectors.registration import register_detector, score_photos
 from jobs.errors import one_line
 from jobs.training.config import TrainConfig
@@ -25,7 +26,7 @@ from model.process import prepare_process
 from model.processor import count_cores
 from model.training.checkpoint import TrainingState
 from model.training.collapse_guard import CollapseError
-from model.training.estimate import estimate_seconds, format_duration, time_work
+from model.training.estimate import estimate_seconds, time_work
 from model.training.held_out_loss import standardize_loss
 from model.training.loop import train
 from model.training.metrics import DivergenceError, EpochMetrics

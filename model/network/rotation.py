@@ -17,7 +17,11 @@ Padding = Literal["black", "reflect"]
 
 
 def list_scoring_angles(views: int) -> tuple[float, ...]:
-    """Returns ``views`` >= 1 angles in degrees, evenly spread over the circle and starting at 0."""
+    """Returns ``views`` >= 1 angles in degrees, evenly spread over the circle and starting at 0.
+
+    Raises:
+        ValueError: fewer.
+    """
     if views < 1:
         raise ValueError(f"a photo needs at least 1 view to be scored, got {views}")
     return tuple(view * 360 / views for view in range(views))
@@ -33,6 +37,9 @@ def rotate(images: Tensor, angles: Tensor, *, padding: Padding = "black") -> Ten
 
     Returns:
         uint8 (B, 3, S, S).
+
+    Raises:
+        ValueError: not one angle per image.
     """
     if angles.shape != images.shape[:1]:
         raise ValueError(f"rotate needs one angle per image, got {tuple(angles.shape)} for {tuple(images.shape)}")

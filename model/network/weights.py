@@ -44,7 +44,7 @@ def resolve_backbone_weights(config: DetectorConfig, *, read: Callable[[str], by
         read: returns the bytes at a URI; its errors pass through.
 
     Raises:
-        WeightsUnavailable: ImageNet weights do not exist or could not be fetched.
+        WeightsUnavailableError: ImageNet weights do not exist or could not be fetched.
         ValueError: the file holds no readable weights.
     """
     if config.weights == "random":
@@ -64,7 +64,7 @@ def fetch_imagenet_weights(backbone: str, *, timeout_s: float = 60, total_s: flo
         total_s: longest whole download (AlexNet's file has 233 MiB).
 
     Raises:
-        WeightsUnavailable: torchvision has none, or the download failed.
+        WeightsUnavailableError: torchvision has none, or the download failed.
     """
     urls = list_imagenet_urls()
     if backbone not in urls:
@@ -93,7 +93,7 @@ def fetch_timm_weights(backbone: str) -> dict[str, Tensor]:
     """Returns timm's own weights of ``timm/NAME`` from the cache of its hub, downloading them at first use.
 
     Raises:
-        WeightsUnavailable: there are none, or the download failed.
+        WeightsUnavailableError: there are none, or the download failed.
         ValueError: timm is not installed, or has no such network.
     """
     network = build_without_weights(backbone)

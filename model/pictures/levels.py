@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 
 from model.pictures.errors import ImageError
-from model.pictures.tiff import TiffSamples
+from model.pictures.tiff import SIGNED, TiffSamples
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 Samples = np.ndarray[tuple[int, ...], np.dtype[Any]]
-
-_SIGNED = 2
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def narrow_samples(
     low, high = float(samples.min()), float(samples.max())
     if not (np.isfinite(low) and np.isfinite(high)):  # NaN makes both NaN
         raise ImageError("unsupported_format", "samples that are no number (NaN or infinite)")
-    if declared is not None and declared.kind != _SIGNED and low < 0 and samples.dtype.kind == "i":
+    if declared is not None and declared.kind != SIGNED and low < 0 and samples.dtype.kind == "i":
         raise ImageError("unsupported_format", "samples of 32 bits beyond 2147483647: they are not read")
     white = find_white(samples, declared, highest=high)
     if significant_bits is not None and counts_from_the_bottom(samples, significant_bits, highest=high):
@@ -84,7 +82,7 @@ def find_white(samples: Samples, declared: TiffSamples | None, *, highest: float
         return float(declared.maximum)
     if samples.dtype.kind == "f":
         return 1.0
-    if declared is not None and declared.kind == _SIGNED and declared.bits[0] == 16:
+    if declared is not None and declared.kind == SIGNED and declared.bits[0] == 16:
         return None
     return 4095.0 if declared is not None and declared.bits[0] == 12 else 65535.0
 

@@ -33,7 +33,8 @@ _PHOTOMETRIC = {
     34892: "linear camera raw (DNG)",
 }
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-_SIGNED = 2
+SIGNED = 2
+"""Sample format (tag 339) of integers that may be negative."""
 _DNG_VERSION = 50706
 
 
@@ -138,7 +139,7 @@ def find_misread(samples: TiffSamples, *, is_dng: bool) -> str | None:
     """
     if is_dng or samples.photometric in (32803, 34892):
         return "a camera raw (DNG) has to be developed, store the photo as JPEG or RGB TIFF"
-    if samples.kind == _SIGNED and samples.bits[0] < 16:
+    if samples.kind == SIGNED and samples.bits[0] < 16:
         return "signed bytes are not read"
     if samples.photometric == 6 and samples.is_raw and samples.subsampling != (1, 1):
         return "subsampled colour without compression is not read"

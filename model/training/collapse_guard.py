@@ -24,7 +24,7 @@ MAX_SATURATION = 0.5
 """Limits of a training that nothing is said about, see FeatureHealth."""
 COLLAPSED_RANK_RATIO = 0.4
 """Below it the rank has gone."""
-_DEAD_STD = 1e-2
+DEAD_STD = 1e-2
 """A channel is dead below this share of the plain features' mean standard deviation."""
 
 
@@ -109,7 +109,7 @@ def compare_features(*, plain: Tensor, attended: Tensor, gate_mean: float | None
         ValueError: plain features that never vary: there is nothing to compare with.
     """
     plain_std, attended_std = plain.double().std(0, correction=0), attended.double().std(0, correction=0)
-    floor = _DEAD_STD * plain_std.mean()
+    floor = DEAD_STD * plain_std.mean()
     if not floor > 0:
         raise ValueError("the collapse guard needs plain features that vary: are all training photos the same?")
     alive = plain_std > floor

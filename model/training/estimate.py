@@ -115,11 +115,3 @@ def estimate_seconds(
         pooled += min(_PRETEXT_PLAIN_VIEWS, 2 * photos) + _BACKWARD * 2 * config.pretext.pairs * config.pretext.steps
     pooled += scored * config.views / world_size
     return work.view * pooled + work.step * epochs * math.ceil(photos / optimizer.count_batch(world_size))
-
-
-def format_duration(seconds: float) -> str:
-    """Formats a duration for people, such as ``3 h 50 min``, ``12 min`` or ``40 s``."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{max(1, round(seconds))} s"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from model.detector import AttentDifferNet
 from model.network.flow import compute_nll
+from model.training.collapse_guard import DEAD_STD
 from model.training.views import ComputedViews, TrainingViews
 
 Wrap = Callable[[nn.Module], nn.Module]
-
-_DEAD_STD = 1e-2
 
 
 class Likelihood(Protocol):
@@ -72,7 +71,7 @@ class JointLikelihood:
             return loss
         with torch.no_grad():
             plain = self._detector.pool_features(views, attended=False)
-        distance = (pooled - plain) / plain.std(0, correction=0).clamp_min(_DEAD_STD * plain.std(0).mean())
+        distance = (pooled - plain) / plain.std(0, correction=0).clamp_min(DEAD_STD * plain.std(0).mean())
         penalty: Tensor = distance.square().mean()
         return loss + self._detector.config.pretext.identity_weight * penalty
 

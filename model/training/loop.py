@@ -132,7 +132,18 @@ def train(
         pretext = prepare_attention(detector, photos, attention, tell=tell)
         if pretext is not None:
             on_pretext(keep_pretext(detector, pretext))
-    training = _Training(detector, photos, validation, optimizer, features, resume, on_epoch, rank, world_size, wrap)
+    training = _Training(
+        detector,
+        photos,
+        validation=validation,
+        optimizer=optimizer,
+        features=features,
+        resume=resume,
+        on_epoch=on_epoch,
+        rank=rank,
+        world_size=world_size,
+        wrap=wrap,
+    )
     if pretext is not None:
         training.report(0, loss=pretext, started_s=started_s, views=0)
     training.run()
@@ -156,6 +167,7 @@ class _Training:
         self,
         detector: AttentDifferNet,
         photos: Photos,
+        *,
         validation: Photos | None,
         optimizer: OptimizerConfig,
         features: Tensor | None,

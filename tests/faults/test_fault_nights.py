@@ -19,7 +19,6 @@ import pytest
 import yaml
 
 from jobs import score, storage
-from jobs.detectors.aliases import set_alias
 from jobs.detectors.registry import put
 from jobs.errors import EXIT_DONE, EXIT_FAILED, EXIT_TOO_MANY_UNREADABLE, JobError
 from jobs.results.delta import open_table
@@ -27,15 +26,12 @@ from jobs.results.known import read_latest
 from jobs.scoring.record import read_record
 from jobs.scoring.run_folder import RunFolder
 from jobs.storage import clients
-from model.artifact import save_artifact
 from model.artifact.files import WEIGHTS
-from model.detector import AttentDifferNet
-from model.statistics.calibration import Calibration
 from tests.support.clients import fresh_clients
 from tests.support.kills import list_workers, read_to_the_end, wait_for
 from tests.support.servers.fault_proxy import Proxy, Rule
 from tests.support.servers.nodes import serve_two_nodes
-from tests.support.training import build_training_config
+from tests.support.training import register_untrained
 
 FEW = 16
 """New photos of a night."""
@@ -117,12 +113,7 @@ def week(
         (tmp_path / "photos" / f"{number}.jpg").write_bytes(path.read_bytes())
     detectors = f"{bucket}/detectors"
     for category in ("mast", "pole"):
-        detector = AttentDifferNet(build_training_config())
-        calibration = Calibration(scores=tuple(float(score) for score in range(30)))
-        folder = tmp_path / category
-        detector_id = save_artifact(folder, detector, calibration=calibration, metrics={})
-        put(detectors, category, folder=folder)
-        set_alias(detectors, category, alias="champion", detector_id=detector_id)
+        register_untrained(detectors, category, folder=tmp_path / category)
     request: dict[str, Any] = {"archive": f"{bucket}/archive", "detectors": detectors, "results": f"{bucket}/results"}
     (tmp_path / "score.yaml").write_text(yaml.safe_dump(request))
     with Proxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:

@@ -9,9 +9,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from jobs import storage
@@ -21,6 +21,8 @@ from jobs.scoring.run_folder import RunFolder
 from tests.support.kills import (
     PHOTOS,
     assert_every_image_once,
+    assert_it_ends,
+    list_processes,
     list_staged_files,
     list_workers,
     read_to_the_end,
@@ -55,21 +57,6 @@ def started(cluster: str, archive: str, detectors: str, results: str) -> subproc
     )
 
 
-def processes(*words: str, parent: str = "") -> list[int]:
-    """Process ids by words of their title; ``parent``: only those whose parent's title has this word."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            above = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
-            above_title = Path(f"/proc/{above}/cmdline").read_bytes().decode(errors="replace") if parent else ""
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if all(word in title for word in words) and parent in above_title:
-            found.append(int(folder.name))
-    return found
-
-
 class Reader:
     """An analyst who follows run records all the while, and notes how many rows the table shows."""
 
@@ -95,8 +82,8 @@ VICTIMS: dict[str, Callable[[Any, subprocess.Popen[str]], list[int]]] = {
     "decode worker": lambda nodes, job: (
         list_workers(nodes.address, "MapBatches(__call__)") or list_workers(nodes.address, "FetchDecode")
     ),
-    "decoder nursery": lambda nodes, job: processes("jobs.decoding.decoder_child", parent="ray::"),
-    "decoder": lambda nodes, job: processes("jobs.decoding.decoder_child", parent="jobs.decoding.decoder_child"),
+    "decoder nursery": lambda nodes, job: list_processes("jobs.decoding.decoder_child", parent="ray::"),
+    "decoder": lambda nodes, job: list_processes("jobs.decoding.decoder_child", parent="jobs.decoding.decoder_child"),
     "driver": lambda nodes, job: [job.pid],
     "raylet of the other node": lambda nodes, job: [nodes.spare.all_processes["raylet"][0].process.pid],
     "raylet of the driver": lambda nodes, job: [nodes.head_node.all_processes["raylet"][0].process.pid],
@@ -143,15 +130,15 @@ def test_a_cancelled_run_says_that_it_can_go_on_and_leaves_nothing_running(
     results = f"{bucket}/results"
     job = started("local", archive, detectors, results)
     wait_for(lambda: list_staged_files(results), job)
-    children = _descendants(job.pid)
+    children = psutil.Process(job.pid).children(recursive=True)
     job.send_signal(stop)
     said = read_to_the_end(job, timeout_s=120)
     assert job.returncode == 1, said
     assert said.splitlines()[-1] == "interrupted; the same command continues where this one stopped"
     assert "Traceback" not in said
     assert [info.uri for info in storage.list_objects(results) if info.uri.endswith("lease.json")] == []
-    for pid in children:
-        _assert_it_ends(pid)
+    for child in children:
+        assert_it_ends(child.pid)
     assert read_record(RunFolder(results, "night")) is None
     again = started("local", archive, detectors, results)
     said = read_to_the_end(again, timeout_s=300)
@@ -175,20 +162,3 @@ def test_a_second_run_with_the_same_id_is_refused_and_does_no_harm(
     said = read_to_the_end(first, timeout_s=300)
     assert first.returncode == 0, said
     assert_every_image_once(results)
-
-
-def _descendants(pid: int) -> list[int]:
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return children + [below for child in children for below in _descendants(child)]
-
-
-def _assert_it_ends(pid: int) -> None:
-    import select
-
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    with os.fdopen(handle, "rb", buffering=0):
-        title = Path(f"/proc/{pid}/cmdline").read_bytes()
-        assert select.select([handle], [], [], 60)[0], f"process {pid} is still there: {title!r}"

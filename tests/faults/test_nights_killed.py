@@ -13,15 +13,10 @@ from pathlib import Path
 import pytest
 
 from jobs import storage
-from jobs.detectors.aliases import set_alias
-from jobs.detectors.registry import put
 from jobs.results.delta import open_table
 from jobs.results.known import read_latest
-from model.artifact import save_artifact
-from model.detector import AttentDifferNet
-from model.statistics.calibration import Calibration
 from tests.support.kills import read_to_the_end
-from tests.support.training import build_training_config
+from tests.support.training import register_untrained
 
 PHOTOS, SLICE = 60, 6
 KILLS = 30
@@ -35,11 +30,7 @@ def places(drawn: Path, bucket: str, tmp_path: Path) -> list[str]:
     photos = sorted((drawn / "data").rglob("*.jpg"))
     for number in range(PHOTOS):
         storage.write(f"{bucket}/archive/pole/{number:04d}.jpg", photos[number % len(photos)].read_bytes())
-    calibration = Calibration(scores=tuple(float(score) for score in range(30)))
-    detector = AttentDifferNet(build_training_config())
-    detector_id = save_artifact(tmp_path / "artifact", detector, calibration=calibration, metrics={})
-    put(f"file://{tmp_path}/registry", "pole", folder=tmp_path / "artifact")
-    set_alias(f"file://{tmp_path}/registry", "pole", alias="champion", detector_id=detector_id)
+    register_untrained(f"file://{tmp_path}/registry", "pole", folder=tmp_path / "artifact")
     flags = ["--archive", f"{bucket}/archive", "--detectors", str(tmp_path / "registry")]
     return [*flags, "--results", f"{bucket}/results", "--slice-photos", str(SLICE), "--local"]
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import ray
 
+from tests.support.kills import wait_until
 from tests.support.search import request_search
 from tuning import run as sweep
 from tuning.config import SearchConfig
@@ -23,16 +23,6 @@ from tuning.space.space import read_space
 from tuning.trials import run as tune_run
 from tuning.trials.records import TrialStart, load_records, load_starts, write_start
 from tuning.trials.trial import TrialSettings
-
-
-def _wait_for(look: Callable[[], object], ended: Callable[[], object], *, timeout_s: float = 240) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if look():
-            return
-        assert not ended(), "it ended before it could be disturbed"
-        time.sleep(0.05)  # the pace of looking, not a guess of how long something takes
-    pytest.fail(f"nothing to disturb within {timeout_s} s")
 
 
 def test_a_search_whose_driver_is_killed_goes_on_and_has_every_trial_once(
@@ -50,9 +40,9 @@ def test_a_search_whose_driver_is_killed_goes_on_and_has_every_trial_once(
             stderr=subprocess.STDOUT,
         )
         try:
-            _wait_for(
+            wait_until(
                 lambda: len(load_records(results)) >= 2 and set(load_starts(results)) - set(load_records(results)),
-                lambda: driver.poll() is not None,
+                ended=lambda: driver.poll() is not None,
             )
         finally:
             driver.send_signal(signal.SIGKILL)

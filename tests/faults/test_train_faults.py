@@ -7,11 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import ray.train
@@ -25,29 +23,17 @@ from jobs.training import trainer
 from jobs.training.config import TrainConfig
 from jobs.training.planning import plan_units
 from tests.support.buckets import create_bucket
-from tests.support.kills import list_workers
+from tests.support.kills import list_workers, wait_until
 from tests.support.training import request_tiny_training, train_plainly
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Where Ray Train lists a run's checkpoints."""
-Found = TypeVar("Found")
 
 
 def _request(drawn: Path, detectors: str) -> dict[str, Any]:
     """A training that keeps a checkpoint after every epoch; as each takes up to two seconds, there is time to kill."""
     more = {"detectors": detectors, "variant": "differnet", "checkpoint_every_s": 0, "optimizer": {"epochs": 5}}
     return request_tiny_training(drawn, Path()) | more
-
-
-def _wait_for(look: Callable[[], Found], ended: Callable[[], object], *, timeout_s: float = 180) -> Found:
-    """Looks until something is there; fails if what makes it ends first."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        assert not ended(), "it ended before it could be disturbed"
-        time.sleep(0.05)  # the pace of looking, not a guess of how long something takes
-    return pytest.fail(f"nothing to disturb within {timeout_s} s")
 
 
 def _epochs_kept(work: str) -> list[dict[str, Any]]:
@@ -100,17 +86,17 @@ def _kill_a_driver(request: dict[str, Any], cluster: str, work: str, *, log: Pat
             stderr=subprocess.STDOUT,
         )
         try:
-            _wait_for(lambda: _epochs_kept(work), lambda: driver.poll() is not None)
+            wait_until(lambda: _epochs_kept(work), ended=lambda: driver.poll() is not None)
         finally:
             driver.send_signal(signal.SIGKILL)
             driver.wait()
     # Ray ends what the driver had started: a worker of it must not be taken for one of the next.
-    _wait_for(lambda: not list_workers(cluster, "RayTrainWorker"), lambda: False)
+    wait_until(lambda: not list_workers(cluster, "RayTrainWorker"), ended=lambda: False)
 
 
 def _kill_a_worker(rerun: AsyncResult[int], cluster: str, work: str, *, after_epochs: int) -> None:
     """Kills the training worker once it has come further than the checkpoint that it began with."""
-    _wait_for(lambda: len(_epochs_kept(work)) > after_epochs, rerun.ready)
+    wait_until(lambda: len(_epochs_kept(work)) > after_epochs, ended=rerun.ready)
     for worker in list_workers(cluster, "RayTrainWorker"):
         os.kill(worker, signal.SIGKILL)
 

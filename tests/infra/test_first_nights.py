@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -15,6 +14,7 @@ import pytest
 from jobs.results.known import read_rows
 from tests.support.buckets import create_bucket
 from tests.support.places import ROOT
+from tests.support.scripts import check_bash
 from tests.support.users import User, act_as, create_user, grant_all, read_policy
 
 SCRIPT = ROOT / "infra" / "first-nights.sh"
@@ -25,10 +25,7 @@ PHOTOS, BROKEN = 72, 10
 
 
 def test_the_script_is_right_bash() -> None:
-    subprocess.run(["bash", "-n", SCRIPT], check=True, timeout=60)
-    assert SCRIPT.stat().st_mode & 0o111
-    if shutil.which("shellcheck"):
-        subprocess.run(["shellcheck", SCRIPT], check=True, timeout=60)
+    check_bash(SCRIPT)
 
 
 def test_a_wrong_number_of_places_is_answered_with_the_usage() -> None:

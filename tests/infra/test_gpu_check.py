@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import shlex
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import BaseModel
 
 from jobs import benchmark, cli
 from tests.support.places import ROOT
+from tests.support.scripts import check_bash
 
 SCRIPT = ROOT / "infra" / "gpu-check.sh"
 FAILING = """#!/bin/sh
@@ -45,10 +45,7 @@ def run_with(stand_in: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_script_is_right_bash() -> None:
-    subprocess.run(["bash", "-n", SCRIPT], check=True, timeout=60)
-    assert SCRIPT.stat().st_mode & 0o111
-    if shutil.which("shellcheck"):
-        subprocess.run(["shellcheck", SCRIPT], check=True, timeout=60)
+    check_bash(SCRIPT)
 
 
 def test_every_command_of_ours_is_accepted_by_its_parser(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import tomllib
 from typing import Any
@@ -15,6 +14,7 @@ import ray
 import yaml
 
 from tests.support.places import ROOT
+from tests.support.scripts import check_bash
 
 INFRA = ROOT / "infra"
 SCRIPT = INFRA / "image-install.sh"
@@ -99,10 +99,7 @@ def test_every_base_has_a_tag_and_no_step_adds_or_pipes() -> None:
 
 
 def test_the_script_of_the_steps_is_right_bash() -> None:
-    subprocess.run(["bash", "-n", SCRIPT], check=True, timeout=60)
-    assert SCRIPT.stat().st_mode & 0o111
-    if shutil.which("shellcheck"):
-        subprocess.run(["shellcheck", SCRIPT], check=True, timeout=60)
+    check_bash(SCRIPT)
 
 
 def test_every_step_of_the_dockerfile_is_one_of_the_script() -> None:

@@ -6,24 +6,19 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.baselines import BASELINES, score_baseline, score_mahalanobis, score_nearest_neighbors, score_patch_memory
 from model.config import AttentionConfig, DetectorConfig
 from model.detector import AttentDifferNet
 from model.statistics.evaluation import compute_auroc
+from tests.support.training import draw_photos
 
 _CONFIG = DetectorConfig(weights="random", image_size=64, scales=1, views=1)
 
 
-def _photos(count: int, *, seed: int) -> Tensor:
-    coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
-    smooth = nn.functional.interpolate(coarse, size=64, mode="bicubic").clamp(0, 1)
-    return (smooth * 255).to(torch.uint8)
-
-
 def _scores(name: str, test: Tensor, *, config: DetectorConfig = _CONFIG, seed: int = 0) -> np.ndarray:
-    return score_baseline(name, config, weights=None, train=_photos(20, seed=0), test=test, seed=seed)
+    return score_baseline(name, config, weights=None, train=draw_photos(20, seed=0), test=test, seed=seed)
 
 
 def test_with_many_photos_mahalanobis_is_the_distance_under_the_true_covariance() -> None:
@@ -77,9 +72,9 @@ def test_patch_memory_keeps_a_share_of_the_positions_chosen_by_its_seed() -> Non
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_photos_with_a_defect_score_higher(name: str) -> None:
-    odd = _photos(10, seed=2)
+    odd = draw_photos(10, seed=2)
     odd[:, :, 20:34, 24:40] = torch.tensor([255, 0, 0], dtype=torch.uint8).view(3, 1, 1)
-    scores = _scores(name, torch.cat([_photos(10, seed=1), odd]))
+    scores = _scores(name, torch.cat([draw_photos(10, seed=1), odd]))
     assert scores.dtype == np.float64
     assert compute_auroc(np.arange(20) >= 10, scores) > 0.8
 
@@ -89,19 +84,19 @@ def test_attention_and_flow_are_left_out(name: str) -> None:
     attended = _CONFIG.model_copy(
         update={"attention": {"pool1": AttentionConfig(kind="se", gate="sigmoid")}, "feature_scaling": "channel"}
     )
-    test = _photos(5, seed=1)
+    test = draw_photos(5, seed=1)
     np.testing.assert_array_equal(_scores(name, test), _scores(name, test, config=attended))
 
 
 @pytest.mark.parametrize("name", ["nearest_neighbours", "patch_memory"])
 def test_only_seeded_baselines_depend_on_the_seed(name: str) -> None:
-    test = _photos(5, seed=1)
+    test = draw_photos(5, seed=1)
     is_same = np.array_equal(_scores(name, test, seed=0), _scores(name, test, seed=1))
     assert is_same != BASELINES[name].is_seeded
 
 
 def test_pooled_baselines_learn_from_and_average_over_the_views_of_the_detectors() -> None:
-    test, turned = _photos(3, seed=1), _CONFIG.model_copy(update={"views": 4})
+    test, turned = draw_photos(3, seed=1), _CONFIG.model_copy(update={"views": 4})
     upright = _scores("mahalanobis", test)
     four = _scores("mahalanobis", test, config=turned)
     assert not np.allclose(upright, four, rtol=0.01)
@@ -110,13 +105,13 @@ def test_pooled_baselines_learn_from_and_average_over_the_views_of_the_detectors
 
 
 def test_the_patch_memory_takes_a_photo_upright() -> None:
-    test = _photos(3, seed=1)
+    test = draw_photos(3, seed=1)
     turned = _CONFIG.model_copy(update={"views": 4})
     np.testing.assert_array_equal(_scores("patch_memory", test), _scores("patch_memory", test, config=turned))
 
 
 def test_the_maximum_changes_the_scores() -> None:
-    test = _photos(5, seed=1)
+    test = draw_photos(5, seed=1)
     both = _scores("nearest_neighbours_average_max", test)
     assert not np.allclose(_scores("nearest_neighbours", test), both, rtol=0.01)
 
@@ -124,7 +119,7 @@ def test_the_maximum_changes_the_scores() -> None:
 @pytest.mark.slow
 def test_given_weights_are_the_ones_used() -> None:
     other = AttentDifferNet(_CONFIG.model_copy(update={"seed": 5})).backbone.layers.state_dict()
-    photos = {"train": _photos(10, seed=0), "test": _photos(5, seed=1)}
+    photos = {"train": draw_photos(10, seed=0), "test": draw_photos(5, seed=1)}
     given = score_baseline("nearest_neighbours", _CONFIG, weights=other, seed=0, **photos)
     drawn = score_baseline("nearest_neighbours", _CONFIG.model_copy(update={"seed": 5}), weights=None, seed=0, **photos)
     np.testing.assert_array_equal(given, drawn)

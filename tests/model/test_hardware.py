@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from model import hardware
 from model.config import BF16_VARIABLE
-from model.hardware import has_fast_bf16
+from model.hardware import find_faster_precision, has_fast_bf16
 
 
 def test_a_machine_is_slow_at_bf16_when_its_owner_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,3 +38,11 @@ def test_kernels_without_instructions_are_not_fast(monkeypatch: pytest.MonkeyPat
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False)
     assert not has_fast_bf16("cpu")
+
+
+@pytest.mark.parametrize(("is_fast", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_the_faster_precision_is_bf16_only_where_a_device_is_fast_at_it(
+    monkeypatch: pytest.MonkeyPatch, expected: str, *, is_fast: bool
+) -> None:
+    monkeypatch.setattr(hardware, "has_fast_bf16", lambda device: is_fast)
+    assert find_faster_precision("cpu") == expected

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from tests.support import hostile_files
+from tests.support.hostile_files import make_png_chunk
 
 Status = Literal["scored", "unreadable"]
 ORIENTATIONS = {
@@ -73,14 +74,10 @@ def with_orientation(image: Image.Image, orientation: int, image_format: str) ->
     return encode(laid_out, image_format, exif=exif, **options)
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
 def _png(width: int, height: int, *, bits: int = 8, rows: bytes = b"") -> bytes:
     """An RGB PNG written by hand: any declared size, any depth (``rows`` with a filter byte before each row)."""
     header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
-    body = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+    body = make_png_chunk(b"IHDR", header) + make_png_chunk(b"IDAT", zlib.compress(rows)) + make_png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
 
 

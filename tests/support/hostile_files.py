@@ -142,20 +142,21 @@ def jpeg_of_many_scans(photo: Image.Image, scans: int) -> bytes:
     return data[:-2] + (scans - 1) * data[last:-2] + data[-2:]
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def make_png_chunk(kind: bytes, body: bytes, *, flip: int = 0) -> bytes:
+    """Makes a chunk of a PNG; ``flip``: bits of its checksum that are wrong."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ flip)
 
 
 def _png_with(kind: bytes, body: bytes) -> bytes:
-    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0))
-    pixels = _chunk(b"IDAT", zlib.compress(bytes(9 * 8)))
-    return b"\x89PNG\r\n\x1a\n" + header + _chunk(kind, body) + pixels + _chunk(b"IEND", b"")
+    header = make_png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0))
+    pixels = make_png_chunk(b"IDAT", zlib.compress(bytes(9 * 8)))
+    return b"\x89PNG\r\n\x1a\n" + header + make_png_chunk(kind, body) + pixels + make_png_chunk(b"IEND", b"")
 
 
 def _with_ihdr(png: bytes, *, bits: int) -> bytes:
     body = png[16:24] + bytes([bits]) + png[25:29]
-    return png[:8] + _chunk(b"IHDR", body) + png[33:]
+    return png[:8] + make_png_chunk(b"IHDR", body) + png[33:]
 
 
 def _with_pixels(png: bytes, rows: bytes) -> bytes:
-    return png[:33] + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+    return png[:33] + make_png_chunk(b"IDAT", zlib.compress(rows)) + make_png_chunk(b"IEND", b"")

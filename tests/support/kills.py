@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import select
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import psutil
@@ -18,21 +21,29 @@ from jobs.scoring.run_folder import RunFolder
 PHOTOS = 240
 """Photos of the archive that a killed job scores."""
 
-
 Found = TypeVar("Found")
 
 
-def wait_for(look: Callable[[], Found], job: subprocess.Popen[str], *, timeout_s: float = 240) -> Found:
-    """Calls ``look`` until it finds something; fails with what the job said if the job ends first or time runs out."""
+def wait_until(look: Callable[[], Found], *, ended: Callable[[], object], timeout_s: float = 240) -> Found:
+    """Calls ``look`` until it finds something; fails if ``ended`` tells first that nothing will come, or time is up."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if found := look():
             return found
-        if job.poll() is not None:
-            pytest.fail(f"the job ended with {job.returncode} before it could be disturbed:\n{job.communicate()[0]}")
+        if ended():
+            pytest.fail("it ended before it could be disturbed")
         time.sleep(0.02)  # the pace of looking, not a guess of how long something takes
-    job.kill()
-    return pytest.fail(f"nothing to disturb within {timeout_s} s:\n{job.communicate()[0]}")
+    return pytest.fail(f"nothing to disturb within {timeout_s} s")
+
+
+def wait_for(look: Callable[[], Found], job: subprocess.Popen[str], *, timeout_s: float = 240) -> Found:
+    """Calls ``look`` until it finds something; fails with what the job said if the job ends first or time is up."""
+    try:
+        return wait_until(look, ended=lambda: job.poll() is not None, timeout_s=timeout_s)
+    except pytest.fail.Exception as failure:
+        job.kill()
+        said = job.communicate()[0]
+        return pytest.fail(f"{failure}, exit code {job.returncode}:\n{said}")
 
 
 def read_to_the_end(job: subprocess.Popen[str], *, timeout_s: float = 300) -> str:
@@ -52,18 +63,37 @@ def list_workers(cluster: str, *words: str) -> list[int]:
             worker of the other's must not be killed.
         words: all of them stand in the title, such as the name of an actor's class.
     """
+    # The space ends the address: one port can begin as another does.
+    return list_processes("ray::", *words, parent=f"--gcs-address={cluster} ")
+
+
+def list_processes(*words: str, parent: str = "") -> list[int]:
+    """Lists process ids by words that all stand in the command line, and by one that stands in the parent's."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        title = " ".join(process.info["cmdline"] or [])
-        if not title.startswith("ray::") or not all(word in title for word in words):
-            continue
+    for process in psutil.process_iter():
         try:
-            raylet = process.parent()
-            if raylet is not None and f"--gcs-address={cluster}" in raylet.cmdline():
+            title = read_title(process)
+            if all(word in title for word in words) and parent in read_title(process.parent()):
                 found.append(process.pid)
-        except psutil.NoSuchProcess:  # it has just ended
+        except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has just ended, or is another user's
             continue
     return found
+
+
+def read_title(process: psutil.Process | None) -> str:
+    """Reads the command line of a process, or the title that it gave itself, with a space behind each word."""
+    return "".join(f"{word} " for word in process.cmdline()) if process is not None else ""
+
+
+def assert_it_ends(pid: int) -> None:
+    """Waits for the end of a process that is no child of ours; fails after a minute."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    with os.fdopen(handle, "rb", buffering=0):
+        title = Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert select.select([handle], [], [], 60)[0], f"process {pid} is still there: {title!r}"
 
 
 def list_staged_files(results: str) -> list[str]:

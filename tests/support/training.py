@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from jobs import storage
+from jobs.detectors.aliases import set_alias
+from jobs.detectors.registry import put
 from jobs.training.config import TrainConfig
 from jobs.training.planning import plan_units
 from jobs.training.units import split_photos
@@ -54,6 +56,13 @@ def ignore_epoch(_: EpochMetrics, _snapshot: Snapshot) -> None:
 def have_same_weights(one: nn.Module, other: nn.Module) -> bool:
     """Compares all weights and buffers of two modules, bit for bit."""
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def register_untrained(detectors: str, category: str, *, folder: Path) -> None:
+    """Saves a tiny untrained detector in ``folder``, calibrated on 30 scores, and makes it the champion."""
+    calibration = Calibration(scores=tuple(float(score) for score in range(30)))
+    save_artifact(folder, AttentDifferNet(build_training_config()), calibration=calibration, metrics={})
+    set_alias(detectors, category, alias="champion", detector_id=put(detectors, category, folder=folder))
 
 
 def request_tiny_training(drawn: Path, registry: Path) -> dict[str, object]:

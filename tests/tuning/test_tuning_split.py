@@ -111,6 +111,11 @@ def test_patterns_choose_the_photos_of_a_search(drawn: Path) -> None:
     assert len(chosen.groups) == len(chosen.train)
 
 
+def test_a_search_refuses_a_list_of_what_to_take_as_other_commands_do() -> None:
+    with pytest.raises(ValidationError, match=r"expected patterns of keys, such as rejects/\*, got '/lists/a.csv'"):
+        SearchConfig.model_validate({"data": "/d", "category": "c", "results": "/r", "include": "/lists/a.csv"})
+
+
 def test_a_folder_of_validation_photos_is_taken_as_it_is(drawn: Path, tmp_path: Path) -> None:
     shutil.copytree(drawn / "data", tmp_path / "data")
     folder = tmp_path / "data" / "insulator"

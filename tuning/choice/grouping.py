@@ -9,11 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.decoding.photos import fingerprint_photos
+from jobs.decoding.photos import COMPARED_PX, fingerprint_photos
 from model.pictures.rules import MAX_PIXELS, PixelRules
-
-COMPARED_PX = 256
-"""Side at which photos are decoded to be compared, whatever the trials' sizes are."""
 
 
 def group_some(

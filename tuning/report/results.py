@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs import storage
+from jobs.errors import explain_missing_extra
 from jobs.evaluation.metrics import (
     Comparison,
     DetectorKey,
@@ -151,7 +152,7 @@ def write_page(found: SearchResults, analysis: Mapping[str, Sequence[Mapping[str
             storage.write(uris.join(results, name), png)
         html = render_page(collect_page_content(found, analysis), pictures=pictures)
     except ImportError as error:
-        print(f"warning: no pictures and no page, {error}: install attentdiffernet-ray[report]")
+        print(f"warning: no pictures and no page, {explain_missing_extra(error, extra='report')}")
         return
     storage.write(uris.join(results, "index.html"), html.encode())
 

@@ -86,7 +86,10 @@ def check_finite(name: str, scores: Scores) -> Scores:
 
 
 def compute_labelled_auroc(scores: Scores, labels: npt.NDArray[np.bool_], *, held_out: Scores) -> float | None:
-    """Computes the AUROC of labelled photos; None without defects."""
+    """Computes the AUROC of labelled photos, (K,) scores and labels; None without defects.
+
+    Where all are defective, the scores (M,) of the flawless photos that are held out stand against them.
+    """
     if not labels.any():
         return None
     if labels.all():

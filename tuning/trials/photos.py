@@ -105,7 +105,7 @@ def decode_search_photos(
         max_pixels: largest photo decoded.
         fraction: see `split_flawless`, of the readable flawless photos.
         rules: how photos become pixels.
-        groups: the group of each flawless photo; None: each by itself.
+        groups: (N,) the group of each of the N rows of ``train``; None: each by itself.
 
     Raises:
         JobError: fewer than 4 flawless photos can be read, or they are of fewer than 3 groups.

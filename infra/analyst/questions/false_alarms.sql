@@ -16,7 +16,7 @@ FROM (
         category,
         count(*) AS photos,
         sum(CASE WHEN is_anomaly THEN 1 ELSE 0 END) AS alarms,
-        sum(CASE WHEN is_anomaly IS NOT NULL THEN attained_rate END) AS expected_if_all_were_flawless,
+        sum(attained_rate) AS expected_if_all_were_flawless,
         sum(CASE WHEN p_value > 0.5 THEN 1 / upper_share ELSE 0.0 END) AS flawless,
         sum(CASE WHEN p_value > 0.5 THEN 1 / (upper_share * upper_share) ELSE 0.0 END) AS squares
     FROM (
@@ -24,10 +24,7 @@ FROM (
             category,
             is_anomaly,
             p_value,
-            coalesce(
-                least(false_alarm_rate, floor(false_alarm_rate / smallest_p_value + 1e-6) * smallest_p_value),
-                false_alarm_rate
-            ) AS attained_rate,
+            attained_rate,
             coalesce(1 - floor(0.5 / smallest_p_value + 1e-6) * smallest_p_value, 0.5) AS upper_share
         FROM latest
         WHERE status = 'scored'

@@ -1,6 +1,7 @@
 -- How many alarms would another false-alarm rate give? Nothing is scored again: the p-values are kept. is_supported is false
 -- where some photos cannot be called at that rate, because their detector was calibrated on too few photos.
 -- expected_if_all_were_flawless: p-values are multiples of smallest_p_value, so few flawless photos reach a rate between two of them.
+-- It is attained_rate of the view scores, but for a rate that no run has asked for.
 SELECT
     category,
     rate,

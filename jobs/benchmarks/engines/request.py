@@ -73,7 +73,7 @@ class Network:
 
 
 def make_rows(uris: Sequence[str], scores: npt.NDArray[np.float32]) -> pa.Table:
-    """Returns SCORES rows of a batch that was scored now."""
+    """Returns SCORES rows of a batch of N photos that was scored now; ``scores``: (N,)."""
     return pa.table({"image_uri": list(uris), "score": scores, "scored_at": [time.time()] * len(uris)}, schema=SCORES)
 
 

@@ -31,9 +31,9 @@ from jobs.errors import JobError, RequestError
 from jobs.results.known import read_rows
 from jobs.storage import uris
 from jobs.tables.text import format_table
-from model.config import DetectorConfig, Precision
+from model.config import DetectorConfig
 from model.detector import AttentDifferNet
-from model.hardware import has_fast_bf16
+from model.hardware import find_faster_precision
 from model.presets import get_random_preset
 
 TITLES = {
@@ -118,8 +118,7 @@ def write_archive(config: EnginesBenchmarkConfig, scratch: str, folder: Path) ->
 
 def register_detector(config: EnginesBenchmarkConfig, scratch: str, folder: Path) -> Path:
     """Makes AlexNet with random weights, one scale and one view, the champion; returns its artifact's local folder."""
-    precision: Precision = "bf16" if has_fast_bf16("cpu") else "fp32"
-    preset = get_random_preset("differnet_fast", precision=precision, views=1)
+    preset = get_random_preset("differnet_fast", precision=find_faster_precision("cpu"), views=1)
     smaller = preset.model_copy(update={"image_size": config.image_size, "scales": 1})
     detector = AttentDifferNet(DetectorConfig.model_validate(smaller.model_dump())).eval()
     register_champion(detector, detectors=uris.join(scratch, "detectors"), artifact=folder / "artifact")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jobs import storage
 from jobs.benchmarks.config import LocalizationBenchmarkConfig
+from jobs.cluster.progress import format_duration
 from jobs.decoding.photos import decode_images
 from jobs.detectors.backbone_weights import load_backbone_weights
 from jobs.errors import RequestError
@@ -24,7 +25,6 @@ from model.localization.gradients import map_gradients
 from model.localization.metrics import Map
 from model.network.backbone import Backbone
 from model.presets import PRESET_OPTIMIZERS
-from model.training.estimate import format_duration
 from model.training.loop import train
 from model.training.photos import InMemory
 
@@ -98,7 +98,7 @@ def map_all(detector: AttentDifferNet, photos: Sequence[str]) -> dict[str, list[
 
 
 def map_photos(detector: AttentDifferNet, images: Tensor) -> Mapping[str, Tensor]:
-    """Maps photos in every way, by its name; ``positions`` is what scoring stores."""
+    """Maps photos, uint8 (N, 3, H, W), in every way: (N, h, w) by its name. ``positions`` is what scoring stores."""
     found: dict[str, Tensor] = {}
     if (positions := detector.inspect_as_trained(images)[1]) is not None:
         found["positions"] = positions

@@ -15,12 +15,12 @@ from jobs.benchmarks.config import LocalizationBenchmarkConfig
 from jobs.benchmarks.localization.maps import CENTRE, make_detector_config, map_all, train_detector
 from jobs.benchmarks.localization.marks import MarkedPhoto, list_photos
 from jobs.benchmarks.report import write_report
+from jobs.cluster.progress import format_duration
 from jobs.detectors.lineage import hash_json
 from jobs.tables.text import format_table
 from model.localization.metrics import FIGURES, compare_pointing, measure_maps
 from model.process import prepare_process
 from model.processor import read_cpu_name
-from model.training.estimate import format_duration
 
 Run = dict[str, Any]
 """JSON of one seed: seed, photos, and per method its `Localization` and its pointing against the centre's."""

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from pydantic import Field, model_validator
 
 from jobs.config import JobConfig, LocalPath, Uri
+from jobs.evaluation.comparison_config import name_sets
 
 PeerName = Literal[
     "patchcore_wide_resnet50",
@@ -93,7 +94,5 @@ class PeersBenchmarkConfig(JobConfig):
 
     @model_validator(mode="after")
     def _confirming_sets_are_there(self) -> PeersBenchmarkConfig:
-        sets = [root.rstrip("/").rsplit("/", 1)[-1] for root in self.data]
-        if unknown := [name for name in self.confirm if name not in sets]:
-            raise ValueError(f"confirm: {unknown[0]} is none of the data sets {', '.join(sets) or '(none given)'}")
+        name_sets(self.data, confirm=self.confirm)
         return self

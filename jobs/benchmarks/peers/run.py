@@ -25,7 +25,7 @@ from jobs.benchmarks.peers.report import summarize_passes
 from jobs.benchmarks.peers.theirs import AnomalibPeer
 from jobs.benchmarks.report import write_report
 from jobs.detectors.backbone_weights import load_backbone_weights
-from jobs.errors import RequestError
+from jobs.errors import RequestError, explain_missing_extra
 from jobs.evaluation.comparison_config import ComparisonConfig
 from jobs.storage import uris
 from jobs.synthetic.archive import draw_archive
@@ -76,7 +76,7 @@ def write_picture(found: dict[str, Any], config: PeersBenchmarkConfig) -> None:
     try:
         picture = draw_picture(found["contestants"], confirm=config.confirm)
     except ImportError as error:
-        print(f"warning: no picture, {error}: install attentdiffernet-ray[report]")
+        print(f"warning: no picture, {explain_missing_extra(error, extra='report')}")
         return
     path = Path(config.output).with_suffix(".svg")
     path.write_bytes(picture)

@@ -65,7 +65,7 @@ def is_whole(uri: str) -> bool:
 
 
 def read_image_ids(uri: str) -> npt.NDArray[np.int64]:
-    """Reads the image_id that a file of the checkpoint holds."""
+    """Reads the image_id of each row that a file of the checkpoint holds, (rows,)."""
     batches = scan_parquet([uri], columns=["image_id"], schema=STAGED)
     found = [batch.column("image_id").to_numpy() for batch in batches]
     return np.concatenate(found) if found else np.empty(0, np.int64)

@@ -31,22 +31,32 @@ def list_photos(config: RecalibrateConfig) -> pa.Table:
     return list_as_category(folder, config.category, selection=Selection(config.include, config.exclude))
 
 
+def name_flag(config: RecalibrateConfig) -> str:
+    """Names the flag that gives other photos than those asked for: --folder is below --data alone."""
+    return "--good" if config.data is None else "--folder"
+
+
 def select_unseen_photos(
     manifest: pa.Table, config: RecalibrateConfig, *, parent: RegisteredDetector, metrics: Mapping[str, Any]
 ) -> pa.Table:
-    """Selects the MANIFEST rows that the detector was not trained on: its scores of the others are too low."""
+    """Selects the MANIFEST rows that the detector was not trained on: its scores of the others are too low.
+
+    Raises:
+        RequestError: it was trained on all of them, or nobody can tell and ``assume_unseen`` is not set.
+    """
     recorded = metrics.get("training_photos")
     if not isinstance(recorded, list) and not config.assume_unseen:
         raise RequestError(
             f"detector {parent.detector_id} does not record its training photos, so nobody can tell them from new "
-            "ones: give photos that it has not seen (--folder) and say so with --assume-unseen"
+            f"ones: give photos that it has not seen ({name_flag(config)}) and say so with --assume-unseen"
         )
     seen = is_training_photo(manifest, recorded=recorded if isinstance(recorded, list) else [])
     if any(seen):
         print(f"left out {sum(seen)} of {len(manifest)} photos: the detector was trained on them")
     if all(seen):
         raise RequestError(
-            f"detector {parent.detector_id} was trained on all {len(manifest)} photos: give others with --folder"
+            f"detector {parent.detector_id} was trained on all {len(manifest)} photos: give others with "
+            f"{name_flag(config)}"
         )
     return manifest.filter(pc.invert(pa.array(seen)))
 
@@ -78,7 +88,7 @@ def select_one_of_each_group(
     if len(readable) and not len(unseen):
         raise RequestError(
             f"all {len(readable)} photos are copies of photos that detector {parent.detector_id} was trained on: give "
-            "others with --folder"
+            f"others with {name_flag(config)}"
         )
     drawn = draw_one_of_each(groups[unseen], rng=create_stream(0, Stream.CALIBRATION, 1))
     if len(drawn) < len(unseen):
@@ -93,7 +103,10 @@ def select_one_of_each_group(
 def find_training_pixels(
     photos: pa.Table, *, parent: RegisteredDetector, metrics: Mapping[str, Any]
 ) -> npt.NDArray[np.bool_]:
-    """Tells which photos, FINGERPRINT rows, have the pixels of a training photo; says so where nobody can tell."""
+    """Tells which of N photos, FINGERPRINT rows, have the pixels of a training photo, (N,).
+
+    Prints a line where nobody can tell.
+    """
     recorded = metrics.get("training_pixels")
     if not isinstance(recorded, list):
         print(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from jobs.tables.schema import Status
 from model.image import decode_image
 from tests.support.bad_objects import bad_objects, encode, jpeg, photo
 from tests.support.hostile_files import jpeg_of_many_scans
+from tests.support.kills import assert_it_ends
 from tests.support.places import ROOT
 from tests.support.poison import poison
 
@@ -69,16 +69,6 @@ def workers(decoder: Decoder) -> list[tuple[int, str]]:
     pid = decoder.child.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [(int(child), Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0]) for child in children]
-
-
-def assert_it_ends(pid: int) -> None:
-    """Waits for the end of a process that is no child of ours."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    with os.fdopen(handle, "rb", buffering=0):
-        assert select.select([handle], [], [], 30)[0], f"process {pid} is still there"
 
 
 def test_photos_come_out_as_model_image_gives_them(decoder: Decoder) -> None:

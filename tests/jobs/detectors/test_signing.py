@@ -163,6 +163,29 @@ def test_a_file_of_another_detector_is_refused_before_anything_is_planned_with_i
         read(signed["detectors"], "pole", detector_id=signed["new"])
 
 
+@pytest.mark.parametrize("command", ["list", "show", "compare"])
+def test_a_command_reads_the_signature_of_each_detector_once(
+    signed: dict[str, str], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def read(uri: str) -> bytes:
+        asked.append(uri)
+        return original(uri)
+
+    original = storage.read
+    monkeypatch.setattr(storage, "read", read)
+    more = {
+        "list": ["--categories", "pole"],
+        "show": ["--category", "pole"],
+        "compare": ["--category", "pole", "--names", f"{signed['old']},{signed['new']}"],
+    }
+    assert main([command, "--detectors", signed["detectors"], *more[command]]) == 0
+    signatures = [uri for uri in asked if uri.endswith("/signature.json")]
+    expected = [signed["new"]] if command == "show" else [signed["old"], signed["new"]]
+    assert sorted(uri.split("/")[-2] for uri in signatures) == sorted(expected)
+
+
 @pytest.mark.parametrize("how", ["gone", "of another detector", "of other files", "cut", "no JSON", "of fewer files"])
 def test_a_signature_that_is_not_the_detector_s_is_refused(signed: dict[str, str], how: str) -> None:
     file = locate(signed, "pole", signed["new"], "signature.json")

@@ -204,10 +204,14 @@ def test_confidence_is_promised_by_the_new_card_and_needs_more_photos(
     assert "Made for a false-alarm rate of 0.05: 25 held-out photos cannot support" in card
 
 
-def test_photos_that_the_detector_was_trained_on_do_not_calibrate_it(drawn: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("given", "mend"), [("--data", "--folder"), ("--good", "--good")])
+def test_photos_that_the_detector_was_trained_on_do_not_calibrate_it(
+    given: str, mend: str, drawn: Path, tmp_path: Path
+) -> None:
     place = _place(drawn, tmp_path, trained=60)
-    with pytest.raises(RequestError, match="was trained on all 60 photos: give others with --folder"):
-        recalibrate.main(place.argv("--assume-unseen"))
+    argv = [given, str(place.data if given == "--data" else place.photos), *place.argv("--assume-unseen")[2:]]
+    with pytest.raises(RequestError, match=f"was trained on all 60 photos: give others with {mend}"):
+        recalibrate.main(argv)
 
 
 @pytest.mark.slow

@@ -13,18 +13,13 @@ from pathlib import Path
 import pytest
 
 from jobs import storage
-from jobs.detectors.aliases import set_alias
-from jobs.detectors.registry import put
 from jobs.results.known import read_rows
 from jobs.storage import azure, clients, uris
 from jobs.tables.schema import SCORES
-from model.artifact import save_artifact
-from model.detector import AttentDifferNet
-from model.statistics.calibration import Calibration
 from tests.support.clients import fresh_clients
 from tests.support.servers.azurite import create_container, find_azurite, open_account, serve_azurite
 from tests.support.servers.gcs_stub import serve_gcs
-from tests.support.training import build_training_config
+from tests.support.training import register_untrained
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -64,11 +59,7 @@ def _fill(place: str, drawn: Path, folder: Path) -> None:
     for number, path in enumerate(sorted((drawn / "data" / "insulator" / "test" / "good").glob("*.jpg"))[:3]):
         storage.write(uris.join(place, "archive", "pole", f"{number} ü%20.jpg"), path.read_bytes())
     storage.write(uris.join(place, "archive", "pole", "broken.jpg"), b"<html>")
-    detector = AttentDifferNet(build_training_config())
-    calibration = Calibration(scores=tuple(float(score) for score in range(30)))
-    detector_id = save_artifact(folder / "artifact", detector, calibration=calibration, metrics={})
-    put(uris.join(place, "detectors"), "pole", folder=folder / "artifact")
-    set_alias(uris.join(place, "detectors"), "pole", alias="champion", detector_id=detector_id)
+    register_untrained(uris.join(place, "detectors"), "pole", folder=folder / "artifact")
 
 
 def _score(place: str, run_id: str, *more: str) -> str:

@@ -17,6 +17,7 @@ from model.image import ImageError, decode_image, read_upright
 from model.pictures.contrast import warn_of_low_contrast
 from model.pictures.levels import Levels
 from tests.support.bad_objects import bad_objects, encode, photo
+from tests.support.hostile_files import make_png_chunk
 
 COUNTS = np.random.default_rng(0).integers(0, 4096, (20, 30, 3)).astype(np.uint16)
 GREY = COUNTS[..., :1]
@@ -59,15 +60,12 @@ def read(data: bytes, levels: Levels = Levels()) -> np.ndarray:  # noqa: B008  #
 
 def write_png(samples: np.ndarray, colour_type: int, *, significant_bits: int | None = None) -> bytes:
     """A PNG of 16-bit samples (H, W, C)."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     height, width, channels = samples.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
-    declared = chunk(b"sBIT", bytes([significant_bits] * channels)) if significant_bits else b""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + declared + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    declared = make_png_chunk(b"sBIT", bytes([significant_bits] * channels)) if significant_bits else b""
+    header = make_png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))
+    pixels = make_png_chunk(b"IDAT", zlib.compress(rows)) + make_png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + declared + pixels
 
 
 def write_tiff(samples: np.ndarray, **options: object) -> bytes:

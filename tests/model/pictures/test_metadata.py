@@ -14,6 +14,7 @@ from PIL import Image
 
 from model.image import ImageError, decode_image
 from tests.support.bad_objects import encode, photo, with_orientation
+from tests.support.hostile_files import make_png_chunk
 
 SIZE = 32
 PNG, JPEG, WEBP = encode(photo(), "PNG"), encode(photo(), "JPEG"), encode(photo(), "WEBP", lossless=True)
@@ -47,10 +48,6 @@ def decode(data: bytes) -> torch.Tensor:
     return decode_image(data, size=SIZE)
 
 
-def make_chunk(kind: bytes, body: bytes, *, flip: int = 0) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ flip)
-
-
 def make_segment(marker: int, body: bytes) -> bytes:
     return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
 
@@ -59,33 +56,33 @@ def make_segment(marker: int, body: bytes) -> bytes:
 @pytest.mark.parametrize("name", PNG_CHUNKS)
 def test_a_broken_chunk_does_not_cost_a_png(name: str, place: str) -> None:
     at = 33 if place == "before the pixels" else len(PNG) - 12
-    data = PNG[:at] + make_chunk(*PNG_CHUNKS[name]) + PNG[at:]
+    data = PNG[:at] + make_png_chunk(*PNG_CHUNKS[name]) + PNG[at:]
     assert torch.equal(decode(data), decode(PNG))
 
 
 @pytest.mark.parametrize("place", [33, -12])
 @pytest.mark.parametrize("kind", [b"tEXt", b"pHYs", b"iCCP", b"eXIf", b"sRGB"])
 def test_a_wrong_checksum_of_metadata_does_not_cost_a_png(kind: bytes, place: int) -> None:
-    data = PNG[:place] + make_chunk(kind, b"note\0\0 and more", flip=1) + PNG[place:]
+    data = PNG[:place] + make_png_chunk(kind, b"note\0\0 and more", flip=1) + PNG[place:]
     assert torch.equal(decode(data), decode(PNG))
 
 
 def test_many_texts_together_do_not_cost_a_png() -> None:
-    texts = make_chunk(b"zTXt", b"note\0\0" + zlib.compress(bytes(2**20), 9)) * 70
+    texts = make_png_chunk(b"zTXt", b"note\0\0" + zlib.compress(bytes(2**20), 9)) * 70
     assert torch.equal(decode(PNG[:33] + texts + PNG[33:]), decode(PNG))
 
 
 def test_a_png_keeps_its_orientation_beside_a_broken_chunk() -> None:
     turned = with_orientation(photo(), 6, "PNG")
-    assert torch.equal(decode(turned[:33] + make_chunk(b"gAMA", b"") + turned[33:]), decode(PNG))
+    assert torch.equal(decode(turned[:33] + make_png_chunk(b"gAMA", b"") + turned[33:]), decode(PNG))
 
 
 def test_a_png_keeps_its_transparency_beside_a_broken_chunk() -> None:
     data = encode(photo().quantize(16), "PNG", transparency=3)
-    assert torch.equal(decode(data[:33] + make_chunk(b"gAMA", b"") + data[33:]), decode(data))
+    assert torch.equal(decode(data[:33] + make_png_chunk(b"gAMA", b"") + data[33:]), decode(data))
 
 
-@pytest.mark.parametrize("broken", [b"", make_chunk(b"gAMA", b"")], ids=["alone", "beside broken metadata"])
+@pytest.mark.parametrize("broken", [b"", make_png_chunk(b"gAMA", b"")], ids=["alone", "beside broken metadata"])
 def test_a_wrong_checksum_of_pixels_costs_a_png(broken: bytes) -> None:
     at = PNG.rindex(b"IEND") - 5
     data = PNG[:33] + broken + PNG[33:at] + bytes([PNG[at] ^ 1]) + PNG[at + 1 :]
@@ -96,7 +93,7 @@ def test_a_wrong_checksum_of_pixels_costs_a_png(broken: bytes) -> None:
 def test_an_animation_stays_one_without_its_metadata() -> None:
     data = encode(photo(), "PNG", save_all=True, append_images=[photo().rotate(90)])
     with pytest.raises(ImageError, match="animated: 2 frames"):
-        decode(data[:33] + make_chunk(b"gAMA", b"") + data[33:])
+        decode(data[:33] + make_png_chunk(b"gAMA", b"") + data[33:])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")

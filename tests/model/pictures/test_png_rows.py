@@ -11,13 +11,10 @@ import torch
 
 from model.image import ImageError, decode_image
 from model.pictures import png_rows
+from tests.support.hostile_files import make_png_chunk
 
 WIDTH, HEIGHT = 400, 300
 ADAM7 = tuple((slice(y, None, dy), slice(x, None, dx)) for x, y, dx, dy in png_rows._PASSES)
-
-
-def make_chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def make_png(pixels: np.ndarray, *, rows: float = 1.0, interlaced: bool = False) -> bytes:
@@ -29,8 +26,8 @@ def make_png(pixels: np.ndarray, *, rows: float = 1.0, interlaced: bool = False)
     packed = zlib.compress(raw[: int(len(raw) * rows)])
     header = struct.pack(">IIBBBBB", pixels.shape[1], len(pixels), pixels.dtype.itemsize * 8, 0, 0, 0, interlaced)
     cut = len(packed) // 2
-    pieces = make_chunk(b"IDAT", packed[:cut]) + make_chunk(b"IDAT", packed[cut:])
-    return b"\x89PNG\r\n\x1a\n" + make_chunk(b"IHDR", header) + pieces + make_chunk(b"IEND", b"")
+    pieces = make_png_chunk(b"IDAT", packed[:cut]) + make_png_chunk(b"IDAT", packed[cut:])
+    return b"\x89PNG\r\n\x1a\n" + make_png_chunk(b"IHDR", header) + pieces + make_png_chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("interlaced", [False, True])

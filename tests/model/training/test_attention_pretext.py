@@ -22,7 +22,7 @@ from model.training.loop import train
 from model.training.metrics import DivergenceError
 from model.training.photos import InMemory
 from model.training.synthetic_defects import draw_defects
-from tests.support.training import build_training_config, draw_photos, ignore_epoch
+from tests.support.training import build_training_config, draw_photos, have_same_weights, ignore_epoch
 
 _PHOTOS = InMemory(draw_photos(24))
 _PRETEXT = {"steps": 12, "pairs": 6, "learning_rate": 1e-2, "identity_weight": 0.3}
@@ -73,8 +73,8 @@ def test_the_pretext_trains_attention_alone_and_the_flow_training_leaves_it() ->
     history = train(trained, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=remember)
 
     assert [row.epoch for row in history] == [0, 1]
-    assert _have_equal_weights(untrained.backbone.layers, trained.backbone.layers)
-    assert not _have_equal_weights(untrained.backbone.attention, trained.backbone.attention)
+    assert have_same_weights(untrained.backbone.layers, trained.backbone.layers)
+    assert not have_same_weights(untrained.backbone.attention, trained.backbone.attention)
     assert all(torch.equal(before, after) for before, after in zip(seen[0].values(), seen[1].values(), strict=True))
     assert history[0].health.gate_mean != 1
 
@@ -115,8 +115,8 @@ def test_the_pretext_is_seeded() -> None:
     detectors = [_build_detector(seed=seed) for seed in (0, 0, 1)]
     for detector in detectors:
         train(detector, _PHOTOS, optimizer=_ONE_EPOCH, on_epoch=ignore_epoch)
-    assert _have_equal_weights(detectors[0].backbone.attention, detectors[1].backbone.attention)
-    assert not _have_equal_weights(detectors[0].backbone.attention, detectors[2].backbone.attention)
+    assert have_same_weights(detectors[0].backbone.attention, detectors[1].backbone.attention)
+    assert not have_same_weights(detectors[0].backbone.attention, detectors[2].backbone.attention)
 
 
 @pytest.mark.slow
@@ -184,10 +184,6 @@ def test_a_pretext_that_diverges_is_reported_as_epoch_0() -> None:
 def test_attention_with_the_published_gate_cannot_learn_a_pretext() -> None:
     with pytest.raises(ValueError, match="starts from gates that are the identity"):
         build_training_config(attention={"pool1": {"kind": "se", "gate": "sigmoid"}}, attention_training="pretext")
-
-
-def _have_equal_weights(one: nn.Module, other: nn.Module) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
 @pytest.mark.parametrize("groups", [np.repeat(np.arange(8), 3), np.array([0] * 15 + list(range(1, 10)))])

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 
-import pytest
 import torch
 
 from model.config import OptimizerConfig
 from model.detector import AttentDifferNet
-from model.training.estimate import WorkSeconds, estimate_seconds, format_duration, time_work
+from model.training.estimate import WorkSeconds, estimate_seconds, time_work
 from tests.support.training import build_training_config, have_same_weights
 
 WORK = WorkSeconds(view=1.0, step=100.0)
@@ -58,10 +57,3 @@ def test_workers_share_the_features_and_all_take_every_step() -> None:
 def test_a_pretext_that_has_still_to_be_learnt_counts() -> None:
     pretext = {"steps": 10, "pairs": 5}
     assert _estimate(train_angles="scoring", pretext=pretext, learns_pretext=True) > 32 + 600 + 10 * 5 * 2
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0.2, "1 s"), (99, "99 s"), (720, "12 min"), (3600, "1 h 0 min"), (13_800, "3 h 50 min")]
-)
-def test_a_duration_reads_well(seconds: float, said: str) -> None:
-    assert format_duration(seconds) == said
