@@ -312,6 +312,21 @@ def test_two_detectors_disagree_on_what_they_both_have_seen(database: duckdb.Duc
     ]
 
 
+def test_a_photo_that_came_into_another_category_is_compared_within_it_alone(tmp_path: Path) -> None:
+    names = ("cap", "cap", "pole", "pole")
+    rows = [
+        scored("p", 0.01 if number % 2 else 0.5, detector=f"d{number}", category=name, scored_at=_hour(number))
+        for number, name in enumerate(names)
+    ]
+    commit_rows(f"file://{tmp_path}/results", rows)
+    (row,) = ask(connect(tmp_path / "results"), "disagreement")
+    assert (row["category"], row["newest_detector"], row["other_detector"]) == ("pole", "d3", "d2")
+
+
+def _hour(number: int) -> datetime:
+    return datetime(2026, 3, 9, number, tzinfo=UTC)
+
+
 def test_what_could_not_be_scored_is_counted_by_reason(database: duckdb.DuckDBPyConnection) -> None:
     rows = ask(database, "not_scored")
     assert sorted((row["status"], row["reason"] or "", row["photos"], row["example"]) for row in rows) == [

@@ -47,6 +47,12 @@ _SAME_BYTES = """(
 )"""
 """A list may not know the entity tag; then the object counts as unchanged unless its size, or a modification after its
 bytes were fetched, says otherwise."""
+_NOT_AS_NOW = f"""coalesce(
+    listed.image_etag <> known.image_etag
+    AND ({{is_live}} OR listed.last_modified > coalesce(known.fetched_at, known.scored_at))
+    OR {{is_live}} AND known.status = '{Status.MISSING}', false
+)"""
+"""Other bytes than the object has now, or none, by a listing of now or by one that knows of a later modification."""
 _MAX_DOUBLINGS = 1000
 _MAX_PAUSE_S = 3_000_000_000
 """A century: the database's times end not much later."""
@@ -89,6 +95,8 @@ def find_settled(
 ) -> None:
     """Fills the tables ``left_out`` (row) and ``retried`` (row, attempts) of the rows of the table ``listed``.
 
+    It also makes ``same``: what is known of the same bytes.
+
     An object is settled when its bytes were scored by the wanted detector at its false-alarm rate, or found unreadable
     by one of these weights; when its category has no detector and a row says so; when a row says that it is missing,
     unless the listing is live and shows it. Reasons that lie outside the bytes (RETRIED_CODES, failed) are tried again,
@@ -97,7 +105,9 @@ def find_settled(
 
     A detector that came back, as by a rollback, finds its own rows below newer ones of the detector in between. Such
     an object is not settled, once: its newest row shall be of the detector that the alias points at. Two aliases that
-    score one archive in turns do not take it from each other night after night, for neither was moved.
+    score one archive in turns do not take it from each other night after night, for neither was moved. So it is with an
+    object that got its earlier bytes back, as after an upload that was cut off, or is back itself: its newest row shall
+    be of the bytes that are there.
 
     Args:
         scratch: the database; only the rows of listed objects are kept in it.
@@ -110,7 +120,8 @@ def find_settled(
     scratch.insert("known", known, schema=KNOWN, only="SEMI JOIN listed ON incoming.image_uri = listed.image_uri")
     rows = [{"category": name, **asdict(ids)} for name, ids in wanted.items()]
     scratch.insert("wanted", [pa.RecordBatch.from_pylist(rows, schema=_WANTED)], schema=_WANTED)
-    scratch.execute(_JOIN)
+    scratch.execute(_JOIN.format(not_as_now=_NOT_AS_NOW.format(is_live=is_live)))
+    scratch.execute("CREATE VIEW same AS SELECT * FROM matched WHERE is_same")
     scratch.execute(_SUPERSEDED)
     missing = "false" if is_live else f"status = '{Status.MISSING}' AND code <> 'changed'"
     scratch.execute(
@@ -130,14 +141,15 @@ def find_settled(
     )
 
 
-_JOIN = f"""CREATE TABLE same AS
-SELECT listed.rowid AS row, known.status, known.detector_id, known.weights_id, coalesce(known.attempt, 1) AS attempt,
+_JOIN = f"""CREATE TABLE matched AS
+SELECT {_SAME_BYTES} AS is_same, {{not_as_now}} AS is_past, listed.rowid AS row, known.status, known.detector_id,
+    known.weights_id, coalesce(known.attempt, 1) AS attempt,
     known.scored_at, coalesce(regexp_replace(known.error, ':.*', '', 's'), '') AS code,
     wanted.detector_id AS wanted_id, wanted.weights_id AS wanted_weights, wanted.promoted_at,
     known.false_alarm_rate IS NOT DISTINCT FROM wanted.false_alarm_rate
     AND known.confidence IS NOT DISTINCT FROM wanted.confidence AS has_same_rate
 FROM listed JOIN known ON listed.image_uri = known.image_uri AND listed.box IS NOT DISTINCT FROM known.box
-    AND {_SAME_BYTES}
+    AND ({_SAME_BYTES} OR {{not_as_now}})
 LEFT JOIN wanted ON listed.category = wanted.category
 LEFT JOIN (
     SELECT image_uri, max(scored_at) AS deleted_at FROM known WHERE status = '{Status.DELETED}' GROUP BY image_uri
@@ -154,4 +166,7 @@ _SUPERSEDED = f"""CREATE TABLE superseded AS
 SELECT row FROM same SEMI JOIN (SELECT row FROM same WHERE {_OF_OTHERS}) AS others USING (row) GROUP BY row
 HAVING max(scored_at) FILTER (WHERE {_OF_OTHERS}) > max(scored_at) FILTER (WHERE {_SETTLED})
     AND max(scored_at) FILTER (WHERE {_SETTLED}) < max(promoted_at)
-    AND bool_or(status = '{Status.SCORED}')"""
+    AND bool_or(status = '{Status.SCORED}')
+UNION
+SELECT row FROM matched SEMI JOIN (SELECT row FROM matched WHERE is_past) AS others USING (row) GROUP BY row
+HAVING max(scored_at) FILTER (WHERE is_past) > max(scored_at) FILTER (WHERE is_same AND {_SETTLED})"""

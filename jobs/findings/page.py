@@ -79,6 +79,7 @@ def render_page(
         ],
         tiles=make_tiles(digest),
         cards=[make_card(row, picture) for row, picture in zip(digest.top, pictures, strict=True)],
+        nothing="None is shown: --top is 0." if digest.counts[Status.SCORED] else "No photo has a score.",
         categories=[
             make_category_row(name, numbers, judgements.get(name))
             for name, numbers in sorted(digest.categories.items())

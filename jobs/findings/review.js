@@ -62,12 +62,13 @@ for (const card of cards) {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || !cards.length) return;
   const here = document.activeElement && document.activeElement.closest(".card");
+  const verdict = keys[String(event.key).toLowerCase()];
   if (event.key === "ArrowRight" || event.key === "ArrowLeft") {
     move(here || cards[0], here ? (event.key === "ArrowRight" ? 1 : -1) : 0);
     event.preventDefault();
-  } else if (keys[event.key]) {
+  } else if (verdict && !event.repeat) { // a key that is held down marks one photo, not all that follow
     const card = here || cards[0];
-    mark(card, keys[event.key]);
+    mark(card, verdict);
     move(card, 1);
     event.preventDefault();
   }

@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs import storage
 from jobs.cluster.run_log import RunLog
-from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError
+from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError, StorageError
 from jobs.findings.config import ReportConfig
 from jobs.findings.digest import COLUMNS, RunDigest, collect_p_values
 from jobs.findings.page import judge_categories, render_page
@@ -131,11 +131,23 @@ def write_page(config: ReportConfig, findings: Findings) -> str:
 
 
 def require_record(results: str, run_id: str) -> dict[str, Any]:
-    """Reads the record of a run, also of an unfinished one. Raises RequestError where there is none."""
+    """Reads the record of a run, also of an unfinished one.
+
+    Raises:
+        RequestError: there is none.
+        StorageError: it is damaged.
+    """
     folder = RunFolder(results, run_id)
-    record = read_record(folder) or read_unfinished(folder)
+    record = read_record(folder)
+    if record is None:
+        record = read_unfinished(folder)
     if record is None:
         raise RequestError(f"{results} has no record of run {run_id}: {list_runs(results)}")
+    if missing := {"run_id", "started_at"} - record.keys():
+        raise StorageError(
+            f"the record of run {run_id} in {results} is damaged, it has no {' and no '.join(sorted(missing))}: "
+            "restore it, or delete it"
+        )
     return record
 
 

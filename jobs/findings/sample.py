@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from jobs import storage
-from jobs.errors import EXIT_DONE, RequestError
+from jobs.errors import EXIT_DONE, MissingObjectError, RequestError
+from jobs.explanation.table import make_key
 from jobs.findings.config import SampleConfig
 from jobs.findings.page import describe_state, render_sample
 from jobs.findings.run import require_record
 from jobs.findings.thumbnails import make_thumbnails
+from jobs.findings.verdicts import read_verdict_list
 from jobs.results.known import stream_rows
-from jobs.review.samples import PER_RUN, locate_sample, write_sample
+from jobs.review.samples import PER_RUN, locate_sample, read_sample, write_sample
 from jobs.tables.schema import SAMPLES, Status
+from jobs.tables.text import format_csv, make_printable
 
 COLUMNS = (
     "image_uri",
@@ -57,7 +58,7 @@ def sample_run(config: SampleConfig) -> int:
     """Draws a sample, writes it three times (record, list, page), says where and returns the exit code.
 
     Raises:
-        RequestError: no such run, or no scored photo in it.
+        RequestError: no such run, or no scored photo in it, or somebody has filled in the list of another draw.
         StorageError: the table is damaged, or storage refused.
     """
     for line in describe_state(require_record(config.results, config.run_id)):
@@ -75,14 +76,18 @@ def sample_run(config: SampleConfig) -> int:
         for ending in ("parquet", "csv", "html")
     }
     rows = [row for _, row in drawn]
+    is_kept = check_filled_in(places, rows)
     write_sample(places["parquet"], make_sample(drawn, strata, per=config.per))
-    storage.write(places["csv"], make_list(rows))
+    if not is_kept:
+        storage.write(places["csv"], make_list(rows))
     pictures = make_thumbnails(rows, side_px=config.thumbnail_px, max_pixels=config.max_pixels)
     storage.write(places["html"], render_sample(rows, run_id=config.run_id, photos=photos, pictures=pictures).encode())
     whole = "" if config.per == PER_RUN else f", up to {config.n} of each {config.per}"
     print(f"drew {len(rows)} of {photos} scored photos of run {config.run_id} at random{whole}")
     print(f"page: {places['html'].removeprefix('file://')}")
-    print(f"list: {places['csv'].removeprefix('file://')}")
+    print(
+        f"list: {places['csv'].removeprefix('file://')}{' (it has verdicts and is left as it is)' if is_kept else ''}"
+    )
     print(
         "mark them all, or from the first on in their order; then add the verdicts with `python -m jobs.verdicts add`"
     )
@@ -143,10 +148,39 @@ def make_sample(drawn: list[tuple[str, dict[str, Any]]], strata: dict[str, Strat
     return pa.Table.from_pylist(rows, schema=SAMPLES)
 
 
-def make_list(rows: list[dict[str, Any]]) -> bytes:
+def check_filled_in(places: Mapping[str, str], rows: list[dict[str, Any]]) -> bool:
+    """Tells whether somebody has filled in the list of an earlier draw of the same photos, which must not be lost.
+
+    Args:
+        places: URI of each file of the sample, by its ending.
+        rows: of the photos that are drawn now.
+
+    Raises:
+        RequestError: somebody has, and it is of other photos, as of a run that was not finished then.
+    """
+    try:
+        before = read_sample(places["parquet"]).to_pylist()
+        is_filled_in = has_verdicts(places["csv"])
+    except MissingObjectError:
+        return False
+    if is_filled_in and list(map(make_key, before)) != list(map(make_key, rows)):
+        raise RequestError(
+            f"{make_printable(places['csv'])} has verdicts, and other photos are drawn now: add them with "
+            "`python -m jobs.verdicts add` and move the list away, or take another --seed"
+        )
+    return is_filled_in
+
+
+def has_verdicts(file: str) -> bool:
+    """Tells whether somebody has written into a list. Raises MissingObjectError where there is none."""
+    storage.read(file)
+    try:
+        verdicts, problems, _ = read_verdict_list(file, by=None)
+    except RequestError:
+        return True  # saved in a way that cannot be read; what it says is not known
+    return bool(len(verdicts) or problems)
+
+
+def make_list(rows: Iterable[Mapping[str, Any]]) -> bytes:
     """Makes a CSV of photos whose verdicts are still to be filled in; `jobs.verdicts` takes it."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, LIST_COLUMNS, extrasaction="ignore", lineterminator="\r\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode(errors="surrogateescape")
+    return format_csv(LIST_COLUMNS, ([row.get(name) for name in LIST_COLUMNS] for row in rows))

@@ -17,6 +17,8 @@ _QUALITY = 82
 _IN_PROPORTION = PixelRules(resize="letterbox")
 _ANY = "photo"
 """Category of all photos shown, so that none is left out for want of a detector."""
+MAX_DECODED_BYTES = 256_000_000
+"""Decoded photos that are held at once: 578 of 384 pixels. A page may have thousands, and larger ones."""
 
 
 def make_thumbnails(rows: Sequence[Mapping[str, Any]], *, side_px: int, max_pixels: int) -> list[tuple[str, str]]:
@@ -30,8 +32,13 @@ def make_thumbnails(rows: Sequence[Mapping[str, Any]], *, side_px: int, max_pixe
     Returns:
         For each row the data URI and "", or "" and why there is none.
     """
-    if not rows:
-        return []
+    at_once = max(1, MAX_DECODED_BYTES // (3 * side_px**2))
+    parts = [rows[first : first + at_once] for first in range(0, len(rows), at_once)]
+    return [made for part in parts for made in decode_thumbnails(part, side_px=side_px, max_pixels=max_pixels)]
+
+
+def decode_thumbnails(rows: Sequence[Mapping[str, Any]], *, side_px: int, max_pixels: int) -> list[tuple[str, str]]:
+    """Does what `make_thumbnails` does, with all photos decoded in memory at once."""
     manifest = make_manifest(rows, category=_ANY)
     decoded, reasons = decode_rows(manifest, size=side_px, max_pixels=max_pixels, rules=_IN_PROPORTION)
     found = {one["image_id"]: one for one in decoded.select(["image_id", "pixels", "width", "height"]).to_pylist()}

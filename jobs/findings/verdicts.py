@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from jobs.archive.keys import parse_time
 from jobs.archive.uri_list import (
     BOX_COLUMNS,
+    OLDER_NAMES,
     PHOTO_URI,
     format_boxes,
     is_text,
@@ -28,11 +29,12 @@ from jobs.findings.config import AddVerdictsConfig
 from jobs.results.delta import locate_table
 from jobs.results.known import stream_known
 from jobs.review.verdicts import KEY, WORDS, locate_verdicts, write_verdicts
-from jobs.tables.boxes import format_value, is_absent, parse_box
+from jobs.tables.boxes import explain_commas, format_value, is_absent, parse_box
 from jobs.tables.schema import VERDICTS
 from jobs.tables.text import make_printable
 
 _MAX_NAMED = 10
+_NEWER_NAMES = {older: name for name, older in OLDER_NAMES.items()}
 _MAX_AHEAD = timedelta(days=1)
 """A verdict may lie so far in the future: clocks and time zones of reviewers differ."""
 
@@ -44,7 +46,7 @@ def add_verdicts(config: AddVerdictsConfig) -> int:
         RequestError: the file is no list with image_uri and verdict.
         StorageError: storage refused, or the table is damaged.
     """
-    rows, problems, unjudged = read_verdict_list(config.file, by=config.by or getpass.getuser())
+    rows, problems, unjudged = read_verdict_list(config.file, by=config.by or find_user())
     added = write_verdicts(config.results, rows)
     print(f"{added} verdicts added to {locate_verdicts(config.results)}, {len(rows) - added} were there already")
     if unjudged:
@@ -57,6 +59,14 @@ def add_verdicts(config: AddVerdictsConfig) -> int:
     if len(problems) > _MAX_NAMED:
         print(f"left out {len(problems) - _MAX_NAMED} more", file=sys.stderr)
     return EXIT_TOO_MANY_UNREADABLE if problems else EXIT_DONE
+
+
+def find_user() -> str | None:
+    """Returns the name of this user; None in a container that does not name it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return None
 
 
 def describe_contradictions(rows: pa.Table) -> str:
@@ -99,12 +109,12 @@ def describe_strangers(results: str, rows: pa.Table) -> str:
     )
 
 
-def read_verdict_list(file: str, *, by: str) -> tuple[pa.Table, list[str], int]:
+def read_verdict_list(file: str, *, by: str | None) -> tuple[pa.Table, list[str], int]:
     """Reads a CSV or Parquet list of verdicts.
 
     Args:
         file: its URI; columns image_uri and verdict, and any of image_etag, box, by, at.
-        by: who looked, for rows that do not say it.
+        by: who looked, for rows that do not say it; None where that is not known.
 
     Returns:
         VERDICTS rows, why each of the other rows is none, and how many photos have no verdict yet.
@@ -135,7 +145,8 @@ def stream_list(file: str) -> Iterator[dict[str, Any]]:
         RequestError: a column is of a type that says nothing, as numbers do of a time.
     """
     for batch in read_columns(file, select_verdict_columns):
-        have = dict(zip(batch.schema.names, batch.columns, strict=True))
+        names = [_NEWER_NAMES.get(name, name) for name in batch.schema.names]
+        have = dict(zip(names, batch.columns, strict=True))
         columns = {name: read_column(name, values, file) for name, values in have.items() if name not in BOX_COLUMNS}
         if set(BOX_COLUMNS) <= set(have):
             columns["box"] = format_boxes([have[name] for name in BOX_COLUMNS])
@@ -157,13 +168,14 @@ def select_verdict_columns(names: list[str], file: str) -> list[str]:
     Raises:
         RequestError: one that is needed is not there.
     """
-    if missing := {"image_uri", "verdict"}.difference(names):
+    known = [name if name in names else OLDER_NAMES.get(name, name) for name in VERDICTS.names]
+    found = [name for name in known if name in names]
+    if missing := {"image_uri", "verdict"}.difference(_NEWER_NAMES.get(name, name) for name in found):
         raise RequestError(
             f"{file} has no column {' or '.join(sorted(missing))}: expected image_uri, verdict and any of image_etag, "
             f"box (or x, y, width, height), by, at, got {', '.join(names) or 'nothing'}"
         )
     warn_of_boxes(names, file)
-    found = [name for name in VERDICTS.names if name in names]
     return found if "box" in found or not set(BOX_COLUMNS) <= set(names) else [*found, *BOX_COLUMNS]
 
 
@@ -178,7 +190,7 @@ def find_problem(row: Mapping[str, Any]) -> str:
         try:
             parse_box(box)
         except ValueError:
-            return f"box must be x,y,width,height in pixels, got {make_printable(str(row['box']))}"
+            return f"box must be x,y,width,height in pixels, got {make_printable(box)}{explain_commas(box)}"
     if isinstance(at, str) and at and parse_time(at) is None:
         return f"at must be a time in ISO 8601, got {make_printable(at)}"
     moment = parse_time(at) if isinstance(at, str) else at
@@ -193,7 +205,7 @@ def read_box(row: Mapping[str, Any]) -> str | None:
     return None if is_absent(given) else format_value(given)
 
 
-def complete_verdict(row: Mapping[str, Any], *, by: str, at: datetime) -> dict[str, Any]:
+def complete_verdict(row: Mapping[str, Any], *, by: str | None, at: datetime) -> dict[str, Any]:
     """Returns a VERDICTS row of a list's row that has no problem."""
     given = row.get("at")
     return {

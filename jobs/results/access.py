@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from urllib.parse import quote
 
 from jobs import storage
 from jobs.errors import ConflictError, CredentialsError, RequestError
@@ -15,15 +16,18 @@ _ENVIRONMENTS = {"gs": "GOOGLE_", "az": "AZURE_"}
 
 
 def make_location(uri: str) -> str:
-    """Returns a URI as deltalake wants it: files by their percent-encoded address.
+    """Returns a URI as deltalake wants it, percent-encoded: it would end the name of a folder at a ``#`` or ``?``.
 
     Raises:
         RequestError: a path that deltalake would take for another.
     """
-    scheme, _, key = uris.split(uri)
-    if "%" in key:
-        raise RequestError(f"{uri} has a % in it, which Delta Lake takes for an escape: choose other --results")
-    return locate(key).as_uri() if scheme == "file" else uri
+    scheme, bucket, key = uris.split(uri)
+    if strange := next((char for char in key if char in "%\\" or not (char.isprintable() or char == " ")), None):
+        raise RequestError(
+            f"{uri} has a {strange if strange.isprintable() else ascii(strange)} in it, which Delta Lake takes for "
+            "something else: choose other --results"
+        )
+    return locate(key).as_uri() if scheme == "file" else f"{scheme}://{bucket}/{quote(key)}"
 
 
 def make_storage_options(uri: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ from jobs.results.config import (
     VacuumConfig,
 )
 from jobs.results.delta import ROWS, locate_table
-from jobs.results.export import export_latest
+from jobs.results.export import check_output, export_latest
 from jobs.results.maintenance import optimize_table, read_history, repair_table, vacuum_table
 from jobs.results.runs import read_runs
 from jobs.tables.parquet import write_parquet
@@ -87,7 +87,8 @@ def show_history(config: TableHistoryConfig) -> None:
         print(json.dumps(commits, indent=1))
         return
     for commit in commits:
-        commit["at"] = datetime.fromtimestamp(commit["at"] / 1000, UTC).isoformat(" ", "seconds")[:19]
+        at = commit["at"]
+        commit["at"] = at and datetime.fromtimestamp(at / 1000, UTC).isoformat(" ", "seconds")[:19]
     print(format_table(_HISTORY, [[commit[name] for name in _HISTORY] for commit in commits]))
 
 
@@ -95,12 +96,13 @@ def show_runs(config: RunsConfig) -> None:
     """Prints the newest runs, newest last, and writes all of them where that is asked for.
 
     Raises:
-        RequestError: there is none.
+        RequestError: there is none, or the file would lie in the result table.
     """
     found = read_runs(config.results)
     if not len(found):
         raise RequestError(f"{config.results} has no run: none was started there yet, or correct --results")
     if config.output:
+        check_output(config.results, config.output)
         write_parquet(found, config.output)
     rows = found.slice(max(0, len(found) - config.limit)).to_pylist()
     if config.format == "json":

@@ -42,11 +42,13 @@ STATISTICS = (
 """Columns whose least and greatest value the log keeps for each file, so that readers leave out whole files. Where
 the day lies in the files, it is one of them."""
 _STATISTICS_PROPERTY = "delta.dataSkippingStatsColumns"
-FIRST_COMMIT = f"{0:020d}.json"
 _MAX_AGE_S = 300.0
 """A table is opened anew so often, with the credentials of then."""
 _OPEN = threading.local()
 _VERSION_KEY = "attentdiffernet.version"
+_NOT_READ = ("deletionVectors", "columnMapping")
+"""Features that other programs may turn on, and that say in the log what a Parquet file alone does not: which of its
+rows are deleted, and how its columns are called. This program reads the files."""
 
 
 def locate_table(results: str) -> str:
@@ -103,8 +105,11 @@ def open_current(results: str) -> DeltaTable | None:
 
 def remember_table(table: DeltaTable, results: str) -> None:
     """Keeps an open table for this thread's next calls: reading a log takes 0.7 ms for each commit in it."""
-    first = storage.read_with_etag(uris.join(locate_table(results), LOG, FIRST_COMMIT))[1]
-    _OPEN.tables = {locate_table(results): (table, first, time.monotonic())}
+    # Not the first commit: that of a table whose log another program has cleaned up is gone.
+    commit = uris.join(locate_table(results), LOG, f"{table.version():020d}.json")
+    with suppress(MissingObjectError):
+        etag = storage.read_with_etag(commit)[1]
+        _OPEN.tables = {locate_table(results): (table, commit, etag, time.monotonic())}
 
 
 def refresh_table(results: str) -> DeltaTable | None:
@@ -115,12 +120,12 @@ def refresh_table(results: str) -> DeltaTable | None:
         StorageError: the log is damaged, or the storage refused.
     """
     uri = locate_table(results)
-    kept: dict[str, tuple[DeltaTable, str, float]] = getattr(_OPEN, "tables", {})
-    table, first, since = kept.get(uri, (None, "", 0.0))
+    kept: dict[str, tuple[DeltaTable, str, str, float]] = getattr(_OPEN, "tables", {})
+    table, commit, etag, since = kept.get(uri, (None, "", "", 0.0))
     if table is None or time.monotonic() - since > _MAX_AGE_S:
         return None
     try:
-        if storage.read_with_etag(uris.join(uri, LOG, FIRST_COMMIT))[1] != first:
+        if storage.read_with_etag(commit)[1] != etag:
             return None
     except MissingObjectError:
         return None
@@ -206,6 +211,39 @@ def check_version(table: DeltaTable, uri: str) -> None:
         raise RequestError(
             f"{uri} has columns of version {version}, this program knows up to {SCHEMA_VERSION}: update the program"
         )
+    check_features(table, uri)
+    check_types(table, uri)
+
+
+def check_features(table: DeltaTable, uri: str) -> None:
+    """Raises RequestError for a table whose files must not be read without what its log says of their rows."""
+    mode = table.metadata().configuration.get("delta.columnMapping.mode", "none")
+    has = {*(table.protocol().reader_features or ()), *(["columnMapping"] if mode != "none" else [])}
+    if found := [name for name in _NOT_READ if name in has]:
+        raise RequestError(
+            f"{uri} has the Delta feature {' and '.join(found)}, which another program has turned on and this one does "
+            "not read: drop it there (in Spark: ALTER TABLE ... DROP FEATURE ...), or restore the table to a version "
+            "before"
+        )
+
+
+def check_types(table: DeltaTable, uri: str) -> None:
+    """Raises RequestError for a table with other partitions, or a column of another type, than this program writes."""
+    wanted = {field.name: field.type for field in make_schema().fields}
+    said = [
+        f"the column {field.name} as {describe_type(field.type)}, expected {describe_type(wanted[field.name])}"
+        for field in table.schema().fields
+        if field.type != wanted.get(field.name, field.type)
+    ]
+    if (partitions := table.metadata().partition_columns) not in ([], [RUN_DATE.name]):
+        said.append(f"partitions by {', '.join(partitions)}, expected none or {RUN_DATE.name}")
+    if said:
+        raise RequestError(f"{uri} has {said[0]}: another program has changed it, restore a version of before")
+
+
+def describe_type(kind: object) -> str:
+    """Returns the name of a column's type as Delta Lake writes it."""
+    return str(getattr(kind, "type", kind))
 
 
 def add_columns(table: DeltaTable, results: str) -> DeltaTable:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from jobs import storage
-from jobs.results.delta import ROWS
+from jobs.errors import RequestError
+from jobs.results.delta import ROWS, locate_table
 from jobs.results.known import select_fields, stream_latest
 from jobs.results.maintenance import require_table
+from jobs.storage import uris
 from jobs.tables.files import ROW_GROUP_ROWS, regroup_batches
 
 
@@ -21,9 +23,10 @@ def export_latest(results: str, output: str) -> int:
 
     Raises:
         JobError: the local disk is full.
-        RequestError: there is no table.
+        RequestError: there is no table, or the output would lie in it.
         StorageError: a file of the table is lost, or the storage refused.
     """
+    check_output(results, output)
     require_table(results)
     columns, rows = ROWS.names, 0
     with tempfile.TemporaryDirectory(prefix="attentdiffernet-export-") as folder:
@@ -34,3 +37,13 @@ def export_latest(results: str, output: str) -> int:
                 rows += len(group)
         storage.upload(output, path)
     return rows
+
+
+def check_output(results: str, output: str) -> None:
+    """Raises RequestError for a file that would lie in the result table, where plain readers would count its rows."""
+    table = locate_table(results)
+    if output == table or output.startswith(f"{table}/"):
+        raise RequestError(
+            f"--output {output} lies in the result table, whose plain readers would count its rows too: give another "
+            f"place, such as {uris.join(results, 'latest.parquet')}"
+        )

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -60,12 +61,14 @@ class ActiveFile:
 
     Attributes:
         uri: where it is.
+        path: the same as the log writes it: below the table, percent-encoded.
         size_bytes: how large it is.
         folder_day: the day of all its rows, which its folder says; None where the file has the day of each row.
         days, runs, photos: least and greatest day, run id and image_uri in it; None where that is unknown.
     """
 
     uri: str
+    path: str
     size_bytes: int
     folder_day: date | None
     days: tuple[date | None, date | None]
@@ -213,13 +216,12 @@ def read_files(table: DeltaTable, results: str) -> list[ActiveFile]:
 
 def describe_active(uri: str, action: Mapping[str, Any]) -> ActiveFile:
     """Returns what counts of what the log of the table ``uri`` says of a file."""
-    day = action.get(_FOLDER_DAY)
+    day, path = action.get(_FOLDER_DAY), action["path"]
     days, runs, photos = (
         (action.get(f"min.{name}"), action.get(f"max.{name}")) for name in (RUN_DATE.name, "run_id", "image_uri")
     )
-    return ActiveFile(
-        uris.join(uri, action["path"]), action["size_bytes"], day, (day, day) if day else days, runs, photos
-    )
+    place = uris.join(uri, unquote(path))
+    return ActiveFile(place, path, action["size_bytes"], day, (day, day) if day else days, runs, photos)
 
 
 def select_files(files: Sequence[ActiveFile], photos: pa.Array) -> list[ActiveFile]:

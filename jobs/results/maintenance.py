@@ -8,10 +8,9 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from deltalake import ColumnProperties, DeltaTable, WriterProperties
 from deltalake.exceptions import CommitFailedError
@@ -21,11 +20,11 @@ from jobs import storage
 from jobs.errors import ConflictError, RequestError, StorageError, one_line
 from jobs.results.commit import explain_full_disk
 from jobs.results.config import SAFE_RETENTION_HOURS
-from jobs.results.conflicts import read_actions
 from jobs.results.delta import (
     HOOKS,
     LOG,
     ROWS,
+    RUN_DATE,
     explain_errors,
     has_day_folders,
     locate_table,
@@ -33,7 +32,7 @@ from jobs.results.delta import (
     open_current,
 )
 from jobs.results.files import UNIQUE, put_files, stream_local_files
-from jobs.results.known import ActiveFile, list_files, scan_files
+from jobs.results.known import ActiveFile, group_by_folder, list_files, scan_files
 from jobs.results.orphans import delete_unnamed, find_age, list_replaced, list_running
 from jobs.storage import uris
 from jobs.tables.files import FILE_BYTES, ROW_GROUP_ROWS
@@ -44,6 +43,9 @@ _WRITER = WriterProperties(
     column_properties={name: ColumnProperties(dictionary_enabled=False) for name in UNIQUE},
 )
 _MAX_TRIES = 20
+_LOST_NAME = "~"
+"""deltalake writes it escaped in one place and not in another, so its compaction does not find such a file. Earlier
+versions of this program named the files of parts of a run so."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,8 @@ def optimize_table(results: str, *, join_days: bool = False) -> Optimized:
     """
     uri, table = locate_table(results), require_table(results)
     before = len(list_files(table, results))
-    if join_days and has_day_folders(table):
-        rewrite_without_folders(results)
-        table = require_table(results)
+    rewrite_files(results, join_days=join_days and has_day_folders(table))
+    table = require_table(results)
     try:
         with explain_errors(uri, needs="write"):
             table.optimize.compact(
@@ -90,25 +91,34 @@ def optimize_table(results: str, *, join_days: bool = False) -> Optimized:
     return Optimized(before, len(list_files(table, results)), has_day_folders(table))
 
 
-def rewrite_without_folders(results: str) -> None:
-    """Writes the files of a table of before anew, each row with its day, in one commit that adds no row.
+def rewrite_files(results: str, *, join_days: bool) -> None:
+    """Writes files anew that a compaction by deltalake cannot gather, in one commit that adds no row.
 
-    Runs go on meanwhile: what they commit is rewritten, too, before the commit; a run that commits later sees that the
-    folders are gone. The files of before stay until a vacuum, for whoever reads an earlier version.
+    Those are the files of a table of before, each row with its day then (``join_days``); else the files whose names
+    deltalake does not find again. Runs go on meanwhile: what they commit is rewritten, too, before the commit; a run
+    that commits later sees that the folders are gone. The files of before stay until a vacuum, for whoever reads an
+    earlier version.
 
     Raises:
         JobError: the local disk is full.
+        RequestError: the table has columns of other programs, which the new files would not have.
         StorageError: another process has replaced the same files meanwhile, or the storage refused.
     """
-    uri, rewritten, added = locate_table(results), dict[str, dict[str, Any]](), list[AddAction]()
+    uri, rewritten, added = locate_table(results), dict[str, ActiveFile](), list[AddAction]()
     for _ in range(_MAX_TRIES):
         table = require_table(results)
-        metadata, active = replay_log(uri, table.version())
-        if rewritten.keys() - active.keys():
+        files = list_files(table, results)
+        wanted = {file.uri: file for file in files if join_days or _LOST_NAME in file.path}
+        if not wanted:
+            return
+        check_columns(table, uri)
+        if rewritten.keys() - wanted.keys():
             break
-        new = {uris.join(uri, unquote(path)) for path in active.keys() - rewritten.keys()}
-        added += put_with_days([file for file in list_files(table, results) if file.uri in new], uri)
-        rewritten = active
+        new = [file for name, file in wanted.items() if name not in rewritten]
+        for day, group in {None: new}.items() if join_days else group_by_folder(new).items():
+            added += put_again(group, uri, day=day)
+        rewritten = wanted
+        metadata = describe_without_folders(table) if join_days else None
         actions = describe_rewriting(metadata, rewritten.values(), added)
         commit = "\n".join(json.dumps(action) for action in actions).encode()
         try:
@@ -119,47 +129,64 @@ def rewrite_without_folders(results: str) -> None:
     raise StorageError(f"{uri}: other processes changed the same files again and again, run again when they have ended")
 
 
-def put_with_days(files: Sequence[ActiveFile], uri: str) -> list[AddAction]:
-    """Puts the rows of files into the table's folder, with the day of each; one file at a time is on local disk."""
+def check_columns(table: DeltaTable, uri: str) -> None:
+    """Raises RequestError for a table with columns that this program does not write."""
+    if strange := sorted({field.name for field in table.schema().fields} - set(ROWS.names)):
+        raise RequestError(
+            f"{uri} has the column {', '.join(strange)} of another program, which files that are written anew would "
+            "not have: drop it there, or leave these files as they are"
+        )
+
+
+def put_again(files: Sequence[ActiveFile], uri: str, *, day: date | None) -> list[AddAction]:
+    """Puts the rows of files into the table's folder, with the day of each, or into the folder of their ``day``.
+
+    One file at a time is on local disk.
+    """
     added: list[AddAction] = []
+    columns = [name for name in ROWS.names if not day or name != RUN_DATE.name]
     with tempfile.TemporaryDirectory(prefix="attentdiffernet-rewrite-") as folder, explain_full_disk(folder):
-        for file in stream_local_files(scan_files(files, ROWS.names), Path(folder)):
+        for file in stream_local_files(scan_files(files, columns), Path(folder)):
             # Named as a compaction names its own, so that no run takes them for what a dead one has left.
             with explain_errors(uri, needs="write"):
-                added += put_files([file], uri, name=f"part-{len(added):05d}-{uuid.uuid4()}")
+                added += put_files([file], uri, name=f"part-{len(added):05d}-{uuid.uuid4()}", day=day)
             file.path.unlink()
     return added
 
 
-def replay_log(uri: str, version: int) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Reads a table's log up to a version: its metadata then, and its files as their ``add`` actions, by path."""
-    metadata, active = dict[str, Any](), dict[str, dict[str, Any]]()
-    for number in range(version + 1):
-        for action in read_actions(uri, number):
-            metadata = action.get("metaData", metadata)
-            if add := action.get("add"):
-                active[add["path"]] = add
-            active.pop(action.get("remove", {}).get("path"), None)
-    return metadata, active
+def describe_without_folders(table: DeltaTable) -> dict[str, Any]:
+    """Returns the metadata of a table as its log has it, but without partitions."""
+    metadata = table.metadata()
+    return {
+        "id": str(metadata.id),
+        "name": metadata.name,
+        "description": metadata.description,
+        "format": {"provider": "parquet", "options": {}},
+        "schemaString": table.schema().to_json(),
+        "partitionColumns": [],
+        "configuration": metadata.configuration | make_properties(has_day_folders=False),
+        "createdTime": metadata.created_time,
+    }
 
 
 def describe_rewriting(
-    metadata: dict[str, Any], replaced: Iterable[dict[str, Any]], added: Iterable[AddAction]
+    metadata: dict[str, Any] | None, replaced: Iterable[ActiveFile], added: Iterable[AddAction]
 ) -> Iterator[dict[str, Any]]:
-    """Yields the actions of a commit that replaces files by others with the same rows, in a table without partitions.
+    """Yields the actions of a commit that replaces files by others with the same rows.
 
     No function of deltalake does that: its overwriting says that all rows are new, and runs would drop theirs.
     """
     now = time.time_ns() // 1_000_000
-    yield {"commitInfo": {"timestamp": now, "operation": "JOIN DAYS", "operationParameters": {}}}
-    configuration = metadata["configuration"] | make_properties(has_day_folders=False)
-    yield {"metaData": metadata | {"partitionColumns": [], "configuration": configuration}}
+    yield {"commitInfo": {"timestamp": now, "operation": "REWRITE FILES", "operationParameters": {}}}
+    if metadata is not None:
+        yield {"metaData": metadata}
     for file in replaced:
-        gone = {name: file[name] for name in ("path", "partitionValues", "size")}
+        values = {RUN_DATE.name: file.folder_day.isoformat()} if file.folder_day else {}
+        gone = {"path": file.path, "partitionValues": values, "size": file.size_bytes}
         yield {"remove": gone | {"deletionTimestamp": now, "dataChange": False, "extendedFileMetadata": True}}
     for action in added:
-        add = {"path": action.path, "partitionValues": {}, "size": action.size, "stats": action.stats}
-        yield {"add": add | {"modificationTime": action.modification_time, "dataChange": False}}
+        add = {"path": action.path, "partitionValues": action.partition_values, "size": action.size}
+        yield {"add": add | {"stats": action.stats, "modificationTime": action.modification_time, "dataChange": False}}
 
 
 def vacuum_table(results: str, *, retention_hours: float, dry_run: bool = False) -> list[str]:
@@ -230,7 +257,7 @@ def describe_commit(commit: dict[str, Any]) -> dict[str, Any]:
     """Describes one version for people."""
     return {
         "version": commit["version"],
-        "at": commit["timestamp"],
+        "at": commit.get("timestamp"),  # other programs' commits may say nothing of themselves
         "operation": commit.get("operation"),
         "run": commit.get("runId"),
         "slice": commit.get("slice"),

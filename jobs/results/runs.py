@@ -1,16 +1,18 @@
-"""The runs that wrote into a table, by their records: which are done, and which began and were not finished."""
+"""The runs that wrote into a table: which are done, which began and were not finished, and whose clock was wrong."""
 
 from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs import storage
 from jobs.errors import StorageError
+from jobs.results.delta import explain_errors, locate_table, open_current
 from jobs.storage import uris
 from jobs.tables.schema import TIME, define_column
 
@@ -18,6 +20,9 @@ RECORDS = "runs"
 """Folder of the run records, below the results."""
 RECORDS_AT_ONCE = 16
 """Records that are read at once."""
+_NEWEST = "max.scored_at"
+_CLOCKS_DIFFER = timedelta(hours=1)
+"""So much, at most, do the clocks of machines differ that somebody sets."""
 RUNS = pa.schema(
     [
         define_column("run_id", pa.string(), "the run; joins the result table"),
@@ -78,3 +83,24 @@ def describe_record(uri: str) -> dict[str, Any]:
 def parse_time(text: str | None) -> datetime | None:
     """Parses a time of a record; None for none."""
     return datetime.fromisoformat(text) if text else None
+
+
+def describe_future_rows(results: str) -> str:
+    """Says that a table has rows of later than now, which hide what is found now; empty where it has none.
+
+    Raises:
+        RequestError, StorageError: as for `jobs.results.delta.open_table`.
+    """
+    table, uri = open_current(results), locate_table(results)
+    if table is None:
+        return ""
+    with explain_errors(uri):
+        actions = pa.table(table.get_add_actions(flatten=True))
+    newest = pc.max(actions[_NEWEST]).as_py() if _NEWEST in actions.column_names else None
+    if newest is None or newest < datetime.now(UTC) + _CLOCKS_DIFFER:
+        return ""
+    return (
+        f"warning: {uri} has rows of {newest:%Y-%m-%d %H:%M} UTC, later than now: until then they count as newer than "
+        "what this run finds. Set the clock of this machine; if it is right, a run of before had a wrong one, and "
+        "`python -m jobs.table history` names the version to restore"
+    )

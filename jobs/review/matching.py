@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
-from jobs.review.verdicts import DEFECT, GOOD
+from jobs.review.verdicts import DEFECT, GOOD, UNSURE
 
 _ETAG_OF_CONTENT = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
 """Entity tags of S3 and the like, which copies of an object share. Those of local files name no content."""
+
+_NO_TIME = datetime.min.replace(tzinfo=UTC)
 
 
 class VerdictIndex:
@@ -26,7 +28,8 @@ class VerdictIndex:
         """Keeps VERDICTS rows."""
         self._found: dict[tuple[str, str | None], list[tuple[datetime, str | None, str]]] = {}
         for row in verdicts.to_pylist():
-            one = (row["at"], row["image_etag"], row["verdict"])
+            # Rows that other programs wrote may lack a time, or a verdict.
+            one = (row["at"] or _NO_TIME, row["image_etag"], row["verdict"] or UNSURE)
             self._found.setdefault((row["image_uri"], row["box"]), []).append(one)
         for several in self._found.values():
             several.sort(key=lambda one: one[2])  # of verdicts of one moment the first, as in `select_latest`

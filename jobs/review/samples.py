@@ -47,9 +47,19 @@ def read_samples(results: str, *, run_id: str | None = None) -> pa.Table:
     tables = [SAMPLES.empty_table()]
     for info in storage.list_objects(uris.join(results, FOLDER)):
         if info.uri.endswith(".parquet"):
-            try:
-                tables.append(pq.read_table(io.BytesIO(storage.read(info.uri))).cast(SAMPLES))
-            except pa.ArrowException as error:
-                raise StorageError(f"{info.uri} is damaged: expected a sample of jobs.sample; delete it") from error
+            tables.append(read_sample(info.uri))
     found = pa.concat_tables(tables)
     return found if run_id is None else found.filter(pc.equal(found["run_id"], run_id))
+
+
+def read_sample(uri: str) -> pa.Table:
+    """Reads the SAMPLES rows of one sample.
+
+    Raises:
+        MissingObjectError: there is none.
+        StorageError: the file is damaged, or storage refused.
+    """
+    try:
+        return pq.read_table(io.BytesIO(storage.read(uri))).cast(SAMPLES)
+    except pa.ArrowException as error:
+        raise StorageError(f"{uri} is damaged: expected a sample of jobs.sample; delete it") from error

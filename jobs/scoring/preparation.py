@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
@@ -23,6 +24,7 @@ from jobs.detectors.registry import list_categories
 from jobs.errors import MissingObjectError, RequestError
 from jobs.results.commit import find_next_slice
 from jobs.results.known import stream_known
+from jobs.results.runs import describe_future_rows
 from jobs.scoring.config import RAY_ONLY, ScoreConfig
 from jobs.scoring.plan import ScoringPlan, plan_detectors, use_precisions
 from jobs.scoring.publication.deletions import check_whole_listing, mark_deleted
@@ -212,6 +214,8 @@ def leave_out_settled(
         Version of the table that was looked at, -1 where there is none, and the photos that got a new row.
     """
     known_since, known = stream_known(config.results, KNOWN.names, photos=list_few_photos(scratch, "listed"))
+    if said := describe_future_rows(config.results):
+        print(said, file=sys.stderr, flush=True)
     if config.rescore:
         return known_since, 0
     ordering.drop_settled(

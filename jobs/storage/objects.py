@@ -20,6 +20,13 @@ from jobs.storage.listing import list_objects
 from jobs.storage.odd_keys import check_size, delete_odd_key, is_odd, read_odd_key, read_odd_size
 from jobs.storage.uris import split
 
+_SHOWN = {
+    ".html": "text/html; charset=utf-8",
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+}
+"""Content types of what people open by a link to the store: without one, a browser saves it in place of showing it."""
+
 
 def read_with_etag(uri: str) -> tuple[bytes, str]:
     """Reads one object whole; returns its bytes and its entity tag (no quotes).
@@ -88,7 +95,9 @@ def write(uri: str, data: bytes, *, if_absent: bool = False, if_etag: str | None
         mode: Any = "create" if if_absent else "overwrite"
         if if_etag is not None:
             mode = make_condition(uri, if_etag)
-        return (obstore.put(store, key, data, mode=mode)["e_tag"] or "").strip('"')
+        shown = _SHOWN.get(Path(key).suffix)
+        attributes: Any = {"Content-Type": shown} if shown else None
+        return (obstore.put(store, key, data, mode=mode, attributes=attributes)["e_tag"] or "").strip('"')
     except list_client_errors() as error:
         raise translate_error(error, uri, needs="write") from error
 

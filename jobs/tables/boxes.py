@@ -68,11 +68,17 @@ def parse_box(text: str) -> Box:
         raise ValueError("its list has boxes and none for this photo: whole photos go into a list without boxes")
     found = _BOX.fullmatch(text)
     if found is None:
-        raise ValueError(f"expected four finite numbers x,y,width,height, got {text!r}")
+        raise ValueError(f"expected four finite numbers x,y,width,height, got {text!r}{explain_commas(text)}")
     x, y, width, height = (int(part) for part in found.groups())
     if not width or not height:
         raise ValueError(f"expected a width and a height above 0, got {text!r}")
     return x, y, width, height
+
+
+def explain_commas(text: str) -> str:
+    """Says of what is no box that its decimals may be written with commas, as spreadsheets in many languages do."""
+    has_too_many = "," in text and len(re.split(r"[,;\s]+", text)) > 4
+    return ": decimals need a point, 10.5 in place of 10,5" if has_too_many else ""
 
 
 def name_part(uri: str, box: str | None) -> str:

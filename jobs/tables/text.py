@@ -1,7 +1,9 @@
-"""Tables and names as text for a terminal or a Markdown page."""
+"""Tables and names as text: for a terminal, a Markdown page or a spreadsheet."""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
 
@@ -41,3 +43,16 @@ def format_cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return "-" if value is None or value == "" else make_printable(str(value))
+
+
+def format_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """Formats rows as a CSV that people may open as a spreadsheet.
+
+    Every cell is in quotation marks: a spreadsheet that parts cells at semicolons would else take for a formula what
+    follows one in a hostile key. And it reads letters beyond ASCII only behind a byte order mark.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
+    writer.writerows([columns, *rows])
+    content = text.getvalue()
+    return content.encode("utf-8" if content.isascii() else "utf-8-sig")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from typing import Any
 
 from jobs import storage
 from jobs.storage import uris
-from jobs.tables.text import make_printable
+from jobs.tables.text import format_csv, make_printable
 from jobs.training.photos import DecodedPhotos
 from jobs.training.units import TrainingUnit
 
@@ -32,9 +30,7 @@ def save_unlikely_photos(unit: TrainingUnit, decoded: DecodedPhotos, answer: Map
     rows = [(names[one["index"]], one["times_median"], one["p_value"]) for one in found]
     config = unit.config
     place = uris.join(config.detectors, config.category, answer["detector_id"], LIST)
-    text = io.StringIO()
-    csv.writer(text).writerows([("image_uri", "times_median", "p_value"), *rows])
-    storage.write(place, text.getvalue().encode())
+    storage.write(place, format_csv(("image_uri", "times_median", "p_value"), rows))
     return [
         f"least likely of the {len(names)} photos of {config.category}, each scored by what the others teach "
         "(p-value, times the median, photo); look whether one shows a defect:",

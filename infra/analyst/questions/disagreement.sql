@@ -40,12 +40,14 @@ SELECT
 FROM ranked AS later
 INNER JOIN ranked AS earlier
     ON
-        later.image_uri = earlier.image_uri
+        later.category = earlier.category
+        AND later.image_uri = earlier.image_uri
         AND later.box IS NOT DISTINCT FROM earlier.box
         AND coalesce(later.image_etag, '') = coalesce(earlier.image_etag, '')
 INNER JOIN latest
     ON
-        later.image_uri = latest.image_uri
+        later.category = latest.category
+        AND later.image_uri = latest.image_uri
         AND later.box IS NOT DISTINCT FROM latest.box
         AND coalesce(later.image_etag, '') = coalesce(latest.image_etag, '')
 WHERE later.place = 1 AND earlier.place = 2 AND later.is_anomaly <> earlier.is_anomaly AND latest.status = 'scored'

@@ -39,7 +39,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tall = encode_jpeg({"pixels": line.tobytes(), "width": 2, "height": 9000}, {}, side_px=64)
     content = render_page(
         digest,
-        record={"run_id": "night", "config": {"archive": "s3://archive"}},
+        record={"run_id": "night", "config": {"archive": f"s3://{'archive' * 20}"}},
         judgements=judge_categories(digest, {}, {}),
         pictures=[(picture, "")] * 3 + [(tall, ""), ("", "unreadable")],
         compared=False,
@@ -109,6 +109,14 @@ def test_keys_mark_photos_one_after_the_other_and_again_takes_the_mark_back(brow
     _press(browser, "d", "g", "u", Keys.ARROW_LEFT, Keys.ARROW_LEFT, "g")
     assert _list_verdicts(browser) == ["defect", None, "unsure", None, None]
     assert browser.find_element(By.ID, "progress").text == "2 of 5 marked"
+
+
+def test_a_key_marks_one_photo_however_long_it_is_held_and_also_as_a_capital(browser: webdriver.Chrome) -> None:
+    _press(browser, "D")
+    held = "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'd', repeat: true }))"
+    for _ in range(3):
+        browser.execute_script(held)
+    assert _list_verdicts(browser) == ["defect", None, None, None, None]
 
 
 def test_the_photo_that_keys_move_to_is_not_behind_the_bar(browser: webdriver.Chrome) -> None:

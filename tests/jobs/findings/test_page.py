@@ -92,6 +92,15 @@ def test_a_run_without_scores_has_a_page_that_says_why() -> None:
     assert "truncated" in page
 
 
+def test_a_page_that_was_asked_to_show_no_photo_does_not_say_that_none_has_a_score() -> None:
+    digest = RunDigest(top=0)
+    digest.read([make_scores({}).select(COLUMNS)])
+    record = {"run_id": "night", "config": {}}
+    page = render_page(digest, record=record, judgements={}, pictures=[], compared=False)
+    assert "None is shown: --top is 0." in page
+    assert "No photo has a score." not in page
+
+
 def test_a_category_whose_calibration_supports_no_alarm_is_named() -> None:
     page = _render({}, {"category": "pole", "threshold": None, "is_anomaly": None})
     assert "<p>pole: no anomaly was possible, too few calibration photos" in page

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jobs import report, storage
-from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError
+from jobs.errors import EXIT_DONE, EXIT_TOO_MANY_UNREADABLE, RequestError, StorageError
 from jobs.explanation.table import append_maps, locate_file
 from jobs.findings.run import conclude_run
 from jobs.results.commit import commit_slice
@@ -81,6 +81,15 @@ def test_the_page_lies_beside_the_results_and_shows_each_photo_in_its_own_shape(
 def test_a_run_that_is_not_there_is_refused_with_those_that_are(results: str) -> None:
     with pytest.raises(RequestError, match="no record of run third: expected one of first, second"):
         _report(results, "third")
+
+
+@pytest.mark.parametrize("record", [{}, {"run_id": "second"}, []])
+def test_a_damaged_record_is_said_in_one_line(results: str, tmp_path: Path, record: object) -> None:
+    (tmp_path / "results" / "runs" / "second.json").write_text(json.dumps(record))
+    with pytest.raises(
+        StorageError, match=r"record of run second in .* is damaged, it has no .*started_at: restore it"
+    ):
+        _report(results, "second")
 
 
 def test_without_photos_to_show_nothing_is_fetched(

@@ -120,3 +120,63 @@ def test_a_run_without_scores_has_no_sample(results: str, tmp_path: Path) -> Non
     record.write_text(json.dumps({"run_id": "empty", "started_at": WHEN.isoformat()}))
     with pytest.raises(RequestError, match=r"run empty .* has no scored photo to draw from"):
         sample.main(["--results", results, "--run-id", "empty"])
+
+
+def _locate_list(tmp_path: Path) -> Path:
+    return tmp_path / "results" / "samples" / "night.run.5.0.csv"
+
+
+def _fill_in(file: Path) -> None:
+    """Writes a verdict, as a spreadsheet saves it: without quotation marks, with a byte order mark."""
+    with file.open(newline="", encoding="utf-8-sig") as content:
+        rows = list(csv.reader(content))
+    rows[1][3] = "defect"
+    file.write_text("\ufeff" + "".join(";".join(row) + "\r\n" for row in rows))
+
+
+def test_a_list_that_somebody_has_filled_in_is_not_written_over(
+    results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _sample(results, "--n", "5") == EXIT_DONE
+    drawn = _locate_list(tmp_path).read_bytes()
+    assert _sample(results, "--n", "5") == EXIT_DONE
+    assert _locate_list(tmp_path).read_bytes() == drawn
+    assert "has verdicts" not in capsys.readouterr().out
+    _fill_in(_locate_list(tmp_path))
+    filled_in = _locate_list(tmp_path).read_bytes()
+    assert _sample(results, "--n", "5") == EXIT_DONE
+    assert "night.run.5.0.csv (it has verdicts and is left as it is)" in capsys.readouterr().out
+    assert _locate_list(tmp_path).read_bytes() == filled_in
+
+
+def test_a_filled_in_list_of_a_run_that_has_more_photos_now_is_not_lost(results: str, tmp_path: Path) -> None:
+    assert _sample(results, "--n", "5") == EXIT_DONE
+    _fill_in(_locate_list(tmp_path))
+    before = {path: path.read_bytes() for path in (tmp_path / "results" / "samples").iterdir()}
+    more = [{"image_uri": f"s3://archive/insulator/new-{number}.jpg"} for number in range(300)]
+    commit_slice(results, [make_scores(*more)], run_id="night", slice_number=1, run_date=WHEN.date(), known_since=1)
+    with pytest.raises(RequestError, match=r"night\.run\.5\.0\.csv has verdicts, and other photos are drawn now: add"):
+        _sample(results, "--n", "5")
+    assert {path: path.read_bytes() for path in (tmp_path / "results" / "samples").iterdir()} == before
+    _locate_list(tmp_path).unlink()
+    assert _sample(results, "--n", "5") == EXIT_DONE
+
+
+def test_a_spreadsheet_shows_a_list_as_it_is_meant(results: str, tmp_path: Path) -> None:
+    """No formula comes out of a key where cells are parted at semicolons, and letters beyond ASCII are read."""
+    key = "s3://archive/insulator/Mühle;=HYPERLINK(A1;B1).jpg"
+    commit_slice(
+        results, [make_scores({"image_uri": key})], run_id="night", slice_number=1, run_date=WHEN.date(), known_since=1
+    )
+    assert _sample(results, "--n", "40") == EXIT_DONE
+    content = (tmp_path / "results" / "samples" / "night.run.40.0.csv").read_bytes()
+    assert content.startswith(b"\xef\xbb\xbf")
+    semicolons = csv.reader(content.decode("utf-8-sig").splitlines(), delimiter=";")
+    assert not [cell for row in semicolons for cell in row if cell.startswith(("=", "+", "-", "@"))]
+    listed = list(csv.DictReader(content.decode("utf-8-sig").splitlines()))
+    assert key in {row["image_uri"] for row in listed}
+
+
+def test_a_list_of_plain_names_has_no_mark_that_simple_readers_stumble_over(results: str, tmp_path: Path) -> None:
+    assert _sample(results, "--n", "5") == EXIT_DONE
+    assert _locate_list(tmp_path).read_bytes().startswith(b'"image_uri","image_etag"')

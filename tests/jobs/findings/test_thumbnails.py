@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import ExifTags, Image
 
+from jobs.findings import thumbnails
 from jobs.findings.thumbnails import encode_jpeg, make_thumbnails
 
 SIDE = 64
@@ -56,3 +59,25 @@ def test_a_photo_has_the_proportions_that_people_see(
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",", 1)[1]))).convert("L"))
     assert shown.shape == expected[::-1]
     assert shown.min() > 100  # no frame
+
+
+def test_few_photos_are_decoded_at_once_however_many_a_page_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, counts = thumbnails.decode_rows, list[int]()
+
+    def count(manifest: pa.Table, **more: Any) -> Any:
+        counts.append(len(manifest))
+        return decode(manifest, **more)
+
+    monkeypatch.setattr(thumbnails, "decode_rows", count)
+    monkeypatch.setattr(thumbnails, "MAX_DECODED_BYTES", 2 * 3 * SIDE**2)
+    for number in range(4):
+        Image.new("RGB", (100 + 100 * number, 100), "grey").save(tmp_path / f"{number}.jpg")
+    rows = [{"image_uri": f"file://{tmp_path}/{number}.jpg", "image_etag": None} for number in range(5)]
+    found = make_thumbnails(rows, side_px=SIDE, max_pixels=10**6)
+    assert counts == [2, 2, 1]
+    sizes = [Image.open(io.BytesIO(base64.b64decode(data.split(",", 1)[1]))).size for data, _ in found[:4]]
+    assert sizes == [(64, 64), (64, 32), (64, 21), (64, 16)]
+    assert found[4][0] == ""
+    assert found[4][1].startswith("deleted: ")

@@ -64,6 +64,32 @@ def test_a_box_is_stored_as_the_result_table_writes_it(written: str, tmp_path: P
     assert [one["box"] for one in _read(results)] == ["10,20,300,40"]
 
 
+def test_boxes_with_decimal_commas_are_named_and_never_misread(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = uris.normalize(str(tmp_path / "results"))
+    content = "image_uri;x;y;width;height;verdict\ns3://a/1.jpg;10,5;20;30;40;good\ns3://a/2.jpg;1.5;2;3;4;good\n"
+    assert _add(results, content, tmp_path) == EXIT_TOO_MANY_UNREADABLE
+    assert "got 10,5,20,30,40: decimals need a point, 10.5 in place of 10,5" in capsys.readouterr().err
+    assert [(one["image_uri"], one["box"]) for one in _read(results)] == [("s3://a/2.jpg", "2,2,3,4")]
+
+
+def test_the_older_names_of_columns_are_read_as_in_archive_lists(tmp_path: Path) -> None:
+    results = uris.normalize(str(tmp_path / "results"))
+    assert _add(results, 'URI,etag,verdict\ns3://a/1.jpg,"""0a""",good\n', tmp_path) == EXIT_DONE
+    assert [(one["image_uri"], one["image_etag"]) for one in _read(results)] == [("s3://a/1.jpg", "0a")]
+
+
+def test_who_looked_is_not_known_where_this_user_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_none() -> str:
+        raise KeyError("getpwuid(): uid not found: 1000780000")
+
+    monkeypatch.setattr("getpass.getuser", find_none)
+    results = uris.normalize(str(tmp_path / "results"))
+    assert _add(results, "image_uri,verdict,by\ns3://a/1.jpg,good,\ns3://a/2.jpg,good,ann\n", tmp_path) == EXIT_DONE
+    assert [one["by"] for one in _read(results)] == [None, "ann"]
+
+
 def test_the_same_file_again_adds_nothing(results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         assert _add(results, DOWNLOADED, tmp_path, "--by", "bert") == EXIT_DONE
@@ -89,6 +115,7 @@ def test_the_newest_verdict_holds(tmp_path: Path) -> None:
         ("photo.jpg,good,,", "image_uri must be s3://bucket/key"),
         ('s3://a/1.jpg,good,"1,2,3",', "box must be x,y,width,height"),
         ('s3://a/1.jpg,good,"1,2,0,4",', "box must be x,y,width,height"),
+        ('s3://a/1.jpg,good,"1,5;2;30;4",', "box must be x,y,width,height in pixels, got 1,5;2;30;4: decimals need a"),
         ("s3://a/1.jpg,good,,yesterday", "at must be a time"),
         ("s3://a/1.jpg,good,,2226-01-01T00:00:00", "at must be past, or no later verdict would ever hold"),
         ("s3://a/1.jpg,\x1b[2J,,", r"verdict must be good, defect, unsure, got \x1b[2J"),

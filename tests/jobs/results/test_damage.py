@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from jobs.results import delta as delta_module
 from jobs.results.delta import make_schema, open_table, read_version
 from jobs.results.errors import explain_delta_error
 from jobs.results.known import NO_TABLE, read_rows, stream_known
-from jobs.results.maintenance import optimize_table, repair_table
+from jobs.results.maintenance import optimize_table, repair_table, vacuum_table
 from jobs.results.side_table import append_rows, read_table
 from jobs.tables.schema import SCHEMA_VERSION, SCORES
 from tests.jobs.results.score_rows import commit_rows, list_photos, score_row
@@ -180,9 +181,33 @@ def test_a_folder_with_nothing_is_no_error(tmp_path: Path) -> None:
     assert (version, list(rows)) == (NO_TABLE, [])
 
 
-def test_a_percent_sign_in_the_path_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="has a % in it"):
-        open_table(f"file://{tmp_path}/100%")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("100%", "has a % in it"),
+        ("a%20b", "has a % in it"),
+        (r"D:\results", r"has a \ in it"),
+        ("two\nlines", r"has a '\n' in it"),
+        ("caf\uf7e9", r"has a '\uf7e9' in it"),  # a name that is not UTF-8
+    ],
+)
+def test_a_folder_that_delta_lake_would_take_for_another_is_refused(name: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=re.escape(said)):
+        open_table(f"file://{tmp_path}/{name}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["the results #1", "q?x", "ünï", "plus+", "~x", "run_date=2020-01-01", "_x.parquet"])
+def test_other_names_of_folders_work_with_every_command(name: str, tmp_path: Path) -> None:
+    results = f"file://{tmp_path}/{name}"
+    for number in range(2):
+        commit_rows(results, [score_row(f"p{number}")], slice_number=number, known_since=number)
+        delta_module._OPEN.__dict__.clear()  # another process goes on
+    assert optimize_table(results).files_after == 1
+    assert repair_table(results) == []
+    assert len(vacuum_table(results, retention_hours=0)) == 2
+    assert list_photos(results) == ["p0", "p1"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_storage_without_conditional_writes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from jobs.results.delta import open_table
 from jobs.results.known import read_latest, read_rows, stream_known, stream_rows
 from jobs.results.maintenance import optimize_table, vacuum_table
 from jobs.results.orphans import remove_orphans
+from jobs.results.runs import describe_future_rows
 from jobs.tables.schema import SCORES
 from tests.jobs.results.score_rows import (
     DAY,
@@ -203,9 +204,30 @@ def test_the_export_has_the_newest_row_of_each_photo_and_box(folder: Path, tmp_p
     assert len(read_latest(f"file://{folder}", ["image_uri"])) == 4
 
 
+@pytest.mark.parametrize("command", ["export", "runs"])
+@pytest.mark.parametrize("place", ["scores/latest.parquet", "scores/run_date=2026-03-09/x.parquet"])
+def test_no_file_is_written_into_the_table(folder: Path, command: str, place: str) -> None:
+    (folder / "runs").mkdir()
+    (folder / "runs" / "night-1.json").write_text(json.dumps({"run_id": "night-1"}))
+    before = data_files(folder)
+    with pytest.raises(RequestError, match="lies in the result table, whose plain readers would count its rows too"):
+        run_table_command([command, "--results", str(folder), "--output", f"{folder}/{place}"])
+    assert data_files(folder) == before
+
+
 def test_rows_of_one_run_are_read_from_its_files(folder: Path) -> None:
     (batch,) = stream_rows(f"file://{folder}", ["image_uri", "p_value"], run_id="night-2")
     assert batch.to_pylist() == [{"image_uri": "a", "p_value": 0.01}]
+
+
+def test_rows_of_later_than_now_are_said(folder: Path) -> None:
+    results, tomorrow = f"file://{folder}", datetime.now(UTC) + timedelta(days=1)
+    assert describe_future_rows(results) == ""
+    assert describe_future_rows(f"{results}/nothing") == ""
+    commit_rows(results, [score_row("d", scored_at=tomorrow)], run_id="ahead", known_since=4)
+    assert f"has rows of {tomorrow:%Y-%m-%d %H:%M} UTC, later than now" in describe_future_rows(results)
+    optimize_table(results)
+    assert "later than now" in describe_future_rows(results)
 
 
 def write_old_results(folder: Path) -> None:

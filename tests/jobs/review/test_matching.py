@@ -32,6 +32,14 @@ def test_of_two_verdicts_of_one_moment_a_defect_holds() -> None:
     assert _index({"verdict": "defect"}, {}).find(URI, "0a", None) == "defect"
 
 
+def test_rows_of_other_programs_may_lack_time_and_verdict() -> None:
+    index = _index(
+        {"at": None, "verdict": "defect"}, {}, {"at": None, "verdict": None}, {"at": None, "verdict": "good"}
+    )
+    assert index.find(URI, "0a", None) == "good"
+    assert _index({"verdict": None}).find(URI, "0a", None) == "unsure"
+
+
 def test_other_bytes_and_other_boxes_have_no_verdict() -> None:
     index = _index({"box": "1,2,3,4"})
     assert index.find(URI, "0a", "1,2,3,4") == "good"

@@ -88,7 +88,7 @@ def commit_night(results: str, plan: ScoringPlan, manifest: pa.Table) -> None:
     commit_slice(results, rows.to_batches(), run_id=plan.run_id, slice_number=0, run_date=DAY, known_since=-1)
 
 
-def rescore(results: str, plan: ScoringPlan, manifest: pa.Table) -> tuple[int, int]:
+def rescore(results: str, plan: ScoringPlan, manifest: pa.Table, *, is_live: bool = True) -> tuple[int, int]:
     """Returns how many photos a run rescored from the table, and how many it would still fetch."""
     with Scratch() as scratch:
         scratch.insert("listed", manifest.select(LISTED.names).to_batches(), schema=LISTED)
@@ -96,7 +96,7 @@ def rescore(results: str, plan: ScoringPlan, manifest: pa.Table) -> tuple[int, i
         scratch.execute("CREATE TABLE retried (row BIGINT, attempts INTEGER, last_at TIMESTAMPTZ)")
         version, known = stream_known(results, KNOWN.names)
         wanted = {name: identify(one) for name, one in plan.by_category.items()}
-        find_settled(scratch, known, wanted, retries=RetryPolicy(3, 1.0), is_live=True)
+        find_settled(scratch, known, wanted, retries=RetryPolicy(3, 1.0), is_live=is_live)
         count = rescore_stored(scratch, plan, results=results, version=version, run_date=DAY)
         ((left,),) = scratch.query("SELECT count(*) FROM listed ANTI JOIN left_out ON listed.rowid = left_out.row")
     return count, int(left)
@@ -124,6 +124,52 @@ def test_boxes_of_one_photo_are_rescored_and_settled_each_by_itself(tmp_path: Pa
     count, left = rescore(results, plan_night("night-2", seed=5), pa.concat_tables([known, new, photos]))
     assert (count, left) == (scored, 40)
     assert rescore(results, plan_night("night-3", seed=5), known) == (0, 0)
+
+
+def test_photos_that_got_their_earlier_bytes_back_get_their_row_back_without_a_fetch(tmp_path: Path) -> None:
+    """As after an upload that was cut off and done again: the entity tag of a bucket is that of the bytes."""
+    results, whole, cut = f"file://{tmp_path}", list_photos(20, etag="whole"), list_photos(20, etag="cut")
+    commit_night(results, plan_night("night-1"), whole)
+    commit_night(results, plan_night("night-2"), cut)
+    scored = len(sort_rows(read_rows(results, SCORES.names), "night-1"))
+    count, left = rescore(results, plan_night("night-3"), whole)
+    assert (count, left) == (scored, 20 - scored)  # what has no score is tried again, once
+    latest = read_latest(results, ["status", "image_etag"]).to_pylist()
+    assert {row["image_etag"] for row in latest if row["status"] == "scored"} == {"whole"}
+    assert rescore(results, plan_night("night-4"), whole) == (0, 20 - scored)
+
+
+@pytest.mark.parametrize(("modified", "expected"), [(LISTED_AT, 0), (datetime(2100, 1, 1, tzinfo=UTC), 1)])
+def test_an_old_list_does_not_take_back_what_a_newer_one_has_seen(
+    tmp_path: Path, modified: datetime, expected: int
+) -> None:
+    results, photos = f"file://{tmp_path}", list_photos(2).slice(1)
+    for run_id, etag in (("night-1", "old"), ("night-2", "new")):
+        tagged = photos.set_column(2, MANIFEST.field("image_etag"), pa.array([etag]))
+        commit_night_of(results, plan_night(run_id), tagged, Status.SCORED)
+    place = MANIFEST.get_field_index("last_modified")
+    old = photos.set_column(2, MANIFEST.field("image_etag"), pa.array(["old"]))
+    old = old.set_column(place, MANIFEST.field("last_modified"), pa.array([modified], MANIFEST.field(place).type))
+    assert rescore(results, plan_night("night-3"), old, is_live=False) == (expected, 0)
+
+
+def test_a_photo_that_was_missing_and_is_back_gets_its_row_back_without_a_fetch(tmp_path: Path) -> None:
+    results, photos = f"file://{tmp_path}", list_photos(2).slice(1)
+    commit_night_of(results, plan_night("night-1"), photos, Status.SCORED)
+    commit_night_of(results, plan_night("night-2"), photos, Status.MISSING)
+    assert rescore(results, plan_night("night-3"), photos, is_live=False) == (0, 0)
+    assert rescore(results, plan_night("night-3"), photos) == (1, 0)
+    assert read_latest(results, ["status"])["status"].to_pylist() == ["scored"]
+    assert rescore(results, plan_night("night-4"), photos) == (0, 0)
+
+
+def commit_night_of(results: str, plan: ScoringPlan, manifest: pa.Table, status: Status) -> None:
+    """Commits a row of one status of each photo."""
+    count = len(manifest)
+    errors = [None if status == Status.SCORED else "gone: 404"] * count
+    rows = assemble_staged(manifest, plan=plan, statuses=[status] * count, errors=errors, scores=np.ones(count))
+    batches, known_since = rows.select(SCORES.names).to_batches(), stream_known(results, KNOWN.names)[0]
+    commit_slice(results, batches, run_id=plan.run_id, slice_number=0, run_date=DAY, known_since=known_since)
 
 
 @pytest.mark.parametrize(

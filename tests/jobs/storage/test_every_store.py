@@ -310,8 +310,10 @@ def test_slices_are_committed_to_one_table(place: str, monkeypatch: pytest.Monke
     if place.startswith("az://"):  # the emulator does not know where to begin a listing, and Azure does
         monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
         monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", os.environ["AZURE_STORAGE_ENDPOINT"].rsplit("/", 1)[0])
-    first = commit_rows(place, [score_row("a"), score_row("b")])
-    assert commit_rows(place, [score_row("a"), score_row("b")]).already
-    other = commit_rows(place, [score_row("b", run_id="other"), score_row("c", run_id="other")], run_id="other")
+    results = uris.join(place, "the results #1? ünï+&")
+    first = commit_rows(results, [score_row("a"), score_row("b")])
+    assert commit_rows(results, [score_row("a"), score_row("b")]).already
+    other = commit_rows(results, [score_row("b", run_id="other"), score_row("c", run_id="other")], run_id="other")
     assert (first.rows, other.rows, other.dropped) == (2, 1, 1)
-    assert list_photos(place) == ["a", "b", "c"]
+    assert list_photos(results) == ["a", "b", "c"]
+    assert {info.uri[: len(results)] for info in storage.list_objects(place)} == {results}
