@@ -8,7 +8,7 @@ import weakref
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -44,10 +44,9 @@ _LATEST = f"""SELECT * FROM (
 hides the score of the same bytes."""
 _SMALL_BYTES = 16_000_000
 _FOLDER_DAY = f"partition.{RUN_DATE.name}"
+_NEWEST = "max.scored_at"
 _OF_FILES = (
-    "path",
-    "size_bytes",
-    _FOLDER_DAY,
+    *("path", "size_bytes", _FOLDER_DAY, _NEWEST),
     *(f"{end}.{name}" for name in ("run_id", "image_uri", RUN_DATE.name) for end in ("min", "max")),
 )
 _LISTED = threading.local()
@@ -65,6 +64,7 @@ class ActiveFile:
         size_bytes: how large it is.
         folder_day: the day of all its rows, which its folder says; None where the file has the day of each row.
         days, runs, photos: least and greatest day, run id and image_uri in it; None where that is unknown.
+        newest: when the newest of its rows was scored; None where that is unknown.
     """
 
     uri: str
@@ -74,6 +74,7 @@ class ActiveFile:
     days: tuple[date | None, date | None]
     runs: tuple[str | None, str | None]
     photos: tuple[str | None, str | None] = (None, None)
+    newest: datetime | None = None
 
 
 def stream_known(
@@ -220,8 +221,8 @@ def describe_active(uri: str, action: Mapping[str, Any]) -> ActiveFile:
     days, runs, photos = (
         (action.get(f"min.{name}"), action.get(f"max.{name}")) for name in (RUN_DATE.name, "run_id", "image_uri")
     )
-    place = uris.join(uri, unquote(path))
-    return ActiveFile(place, path, action["size_bytes"], day, (day, day) if day else days, runs, photos)
+    place, days, newest = uris.join(uri, unquote(path)), (day, day) if day else days, action.get(_NEWEST)
+    return ActiveFile(place, path, action["size_bytes"], day, days, runs, photos, newest)
 
 
 def select_files(files: Sequence[ActiveFile], photos: pa.Array) -> list[ActiveFile]:

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from jobs import storage
 from jobs.errors import StorageError
-from jobs.results.delta import explain_errors, locate_table, open_current
+from jobs.results.delta import locate_table, open_current
+from jobs.results.known import list_files
 from jobs.storage import uris
 from jobs.tables.schema import TIME, define_column
 
@@ -20,7 +20,6 @@ RECORDS = "runs"
 """Folder of the run records, below the results."""
 RECORDS_AT_ONCE = 16
 """Records that are read at once."""
-_NEWEST = "max.scored_at"
 _CLOCKS_DIFFER = timedelta(hours=1)
 """So much, at most, do the clocks of machines differ that somebody sets."""
 RUNS = pa.schema(
@@ -94,9 +93,7 @@ def describe_future_rows(results: str) -> str:
     table, uri = open_current(results), locate_table(results)
     if table is None:
         return ""
-    with explain_errors(uri):
-        actions = pa.table(table.get_add_actions(flatten=True))
-    newest = pc.max(actions[_NEWEST]).as_py() if _NEWEST in actions.column_names else None
+    newest = max((file.newest for file in list_files(table, results) if file.newest is not None), default=None)
     if newest is None or newest < datetime.now(UTC) + _CLOCKS_DIFFER:
         return ""
     return (

@@ -50,10 +50,8 @@ class LocalScorer:
     def __init__(self, rows: int, *, plan: ScoringPlan, resources: ScoringResources) -> None:
         """Loads the first category's detector, while the process that decodes starts."""
         self._telemetry = LocalTelemetry()
-        decoders = count_cores() if rows >= MANY_PHOTOS else 1
-        self._decode = make_fetch_decode(
-            plan, resources, measure=self._telemetry.add_measures, decoders=min(decoders, MAX_DECODERS)
-        )
+        decoders = min(count_cores(), MAX_DECODERS) if rows >= MANY_PHOTOS else 1
+        self._decode = make_fetch_decode(plan, resources, measure=self._telemetry.add_measures, decoders=decoders)
         self._decode.start()
         device = "cuda" if resources.use_gpu else "cpu"
         self._score = ScoreImages(
